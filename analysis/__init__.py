@@ -1,0 +1,1 @@
+"""Measurements over arrays: the domain gap and retrieval. Knows no model and no file format."""

@@ -1,0 +1,1 @@
+"""The commands people type, and what runs them: terminal, processes, training."""

@@ -1,0 +1,38 @@
+"""The command `clipvip-data`: one subcommand per stage, imported when it is called."""
+
+from importlib import import_module
+
+import click
+
+from clipvip import __version__
+
+# name -> (module, one line for --help); a module has its command under `command`.
+_COMMANDS = {
+    "shard": ("clipvip.pipeline.shard", "Cut videos into clips and write them as WebDataset shards."),
+    "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
+    "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
+    "convert-ofa": ("clipvip.pipeline.convert_ofa", "Turn a fairseq OFA checkpoint into a model folder."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Loads a subcommand's module on use, so that `--help` starts without torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Stages"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup)
+@click.version_option(__version__, package_name="clipvip")
+def main() -> None:
+    """Turn videos with subtitles into training data for CLIP-ViP, one stage at a time."""

@@ -1,0 +1,1 @@
+"""How any stage runs: errors, workers, progress, report."""

@@ -1,0 +1,1 @@
+"""The on-disk format of clips: reading, writing, decoding. Knows no network, terminal or command."""

@@ -1,0 +1,61 @@
+"""The list of a stage's finished outputs, and the options that made them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.atomic import write_json
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.sample import SCHEMA_VERSION
+from clipvip.shards.writer import ShardRecord
+
+MANIFEST_NAME = "manifest.json"
+
+
+def write_manifest(folder: Path, *, stage: str, options: dict[str, Any], shards: list[ShardRecord]) -> None:
+    """Write `folder`/manifest.json, all or nothing."""
+    rows = [
+        {"name": s.name, "samples": s.num_samples, "bytes": s.num_bytes, "sha256": s.sha256} for s in shards
+    ]
+    content = {"schema": SCHEMA_VERSION, "stage": stage, "options": options, "shards": rows}
+    write_json(Path(folder) / MANIFEST_NAME, content)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of `folder`, or None where there is none yet.
+
+    Raises:
+        DatasetError: the file is not a manifest, or one of a newer schema.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DatasetError(f"{path}: not JSON ({error}); restore it or make the folder again") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise DatasetError(f"{path}: not a clipvip manifest; point at a folder that a clipvip stage wrote")
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA_VERSION}; update clipvip"
+        )
+    return manifest
+
+
+def require_same_options(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse to add to an output that other options made.
+
+    Raises:
+        DatasetError: naming `path` and each option that differs.
+    """
+    differing = [
+        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked"
+        for name in sorted(found.keys() | asked.keys())
+        if found.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise DatasetError(
+            f"{path} was made with other options ({'; '.join(differing)}); "
+            "give the same options or another --out"
+        )

@@ -1,0 +1,98 @@
+"""What one clip is, before and after decoding, and the rule for its key. Reads and writes nothing."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from clipvip.shards.errors import DatasetError
+
+SCHEMA_VERSION = 1
+FRAMES_EXTENSION = "mjpg"
+VIDEO_EXTENSION = "mp4"
+
+_SAFE = re.compile(r"[A-Za-z0-9_-]+")
+_NOT_SAFE = re.compile(r"[^A-Za-z0-9_-]")
+_DANGEROUS = re.compile(r"[/\\\x00-\x1f\x7f]|^\.+$")
+_MAX_ID_CHARACTERS = 120
+
+
+def make_key(video_id: str, clip_number: int) -> str:
+    """The key of a clip: `{video_id}_{clip_number:05d}`, made of [A-Za-z0-9_-] only.
+
+    WebDataset splits a tar member's name at the first dot, so keys have none. An id with other harmless
+    characters is rewritten and gets eight hexadecimal digits of its hash, so that two different ids
+    never share a key.
+
+    Raises:
+        DatasetError: the id is empty, too long, or holds a path separator or a control character.
+    """
+    if not video_id or len(video_id) > _MAX_ID_CHARACTERS or _DANGEROUS.search(video_id):
+        raise DatasetError(f"video id {video_id[:80]!r} is empty, too long or could name a path")
+    if clip_number < 0:
+        raise DatasetError(f"clip number {clip_number} of video {video_id!r} is negative")
+    if not _SAFE.fullmatch(video_id):
+        digest = hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        video_id = f"{_NOT_SAFE.sub('-', video_id)}-{digest}"
+    return f"{video_id}_{clip_number:05d}"
+
+
+def is_safe_key(key: str) -> bool:
+    """Whether `key` has only the characters that `make_key` produces."""
+    return _SAFE.fullmatch(key) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip that is asked for: a span of a source video, and the words spoken in it."""
+
+    key: str
+    video_id: str
+    clip_id: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClip:
+    """A clip as it goes into a shard.
+
+    `pixels` is the member's bytes: JPEGs one after another (`store="frames"`, with `frame_bytes` their
+    lengths) or an MP4 file (`store="video"`, `frame_bytes` empty). `frame_seconds` are presentation
+    times in the source, one per stored frame. Widths and heights are in pixels as shown, that is after
+    rotation.
+    """
+
+    clip: Clip
+    subtitle: str
+    pixels: bytes
+    frame_seconds: tuple[float, ...]
+    frame_bytes: tuple[int, ...]
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    source_fps: float
+
+    @property
+    def extension(self) -> str:
+        return FRAMES_EXTENSION if self.frame_bytes else VIDEO_EXTENSION
+
+    def metadata(self) -> dict[str, Any]:
+        """The content of KEY.json."""
+        clip = self.clip
+        return {
+            "schema": SCHEMA_VERSION,
+            "key": clip.key,
+            "video_id": clip.video_id,
+            "clip_id": clip.clip_id,
+            "span_seconds": [clip.start_seconds, clip.end_seconds],
+            "frame_seconds": [round(seconds, 6) for seconds in self.frame_seconds],
+            "frame_bytes": list(self.frame_bytes),
+            "width": self.width,
+            "height": self.height,
+            "source_width": self.source_width,
+            "source_height": self.source_height,
+            "source_fps": round(self.source_fps, 6),
+            "subtitle": self.subtitle,
+        }
