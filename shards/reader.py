@@ -18,7 +18,7 @@ import simplejpeg
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest
-from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION
+from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,21 @@ class Sample:
 
     @property
     def num_frames(self) -> int:
-        return len(self.meta["frame_seconds"])
+        """How many frames are stored; DatasetError where the metadata is damaged."""
+        seconds = self.meta.get("frame_seconds")
+        if not isinstance(seconds, list) or not seconds:
+            raise DatasetError(f"sample {self.key}: damaged metadata (frame_seconds)")
+        return len(seconds)
 
     @cached_property
     def _offsets(self) -> list[int]:
-        return [0, *itertools.accumulate(self.meta["frame_bytes"])]
+        lengths = self.meta.get("frame_bytes")
+        if not isinstance(lengths, list) or not all(isinstance(n, int) and n > 0 for n in lengths):
+            raise DatasetError(f"sample {self.key}: damaged metadata (frame_bytes)")
+        offsets = [0, *itertools.accumulate(lengths)]
+        if len(lengths) != self.num_frames or offsets[-1] != len(self.pixels):
+            raise DatasetError(f"sample {self.key}: its frames are not where its metadata says")
+        return offsets
 
     def jpeg(self, index: int) -> bytes:
         """The JPEG file of frame `index` (only of shards made with `--store frames`)."""
@@ -111,7 +121,8 @@ def list_shards(folder: Path | str) -> list[Path]:
 def read_shard(path: Path | str) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order.
 
-    Members that are not part of a sample of ours are passed over.
+    Members that are not part of a sample of ours are passed over. A sample whose metadata is damaged is
+    yielded, so that it can be counted: asking it for frames raises DatasetError.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
@@ -127,14 +138,25 @@ def read_shard_stream(file: IO[bytes], *, name: str) -> Iterator[Sample]:
             meta: dict[str, Any] = {}
             for member in tar:
                 key, _, extension = member.name.partition(".")
+                if not is_safe_key(key):
+                    continue
                 if extension == "json":
-                    meta = json.loads(_member_bytes(tar, member))
-                elif extension in {FRAMES_EXTENSION, VIDEO_EXTENSION} and meta.get("key") == key:
-                    yield Sample(key, meta, extension, _member_bytes(tar, member))
+                    meta = _parse_metadata(_member_bytes(tar, member), key)
+                elif extension in {FRAMES_EXTENSION, VIDEO_EXTENSION}:
+                    yield Sample(
+                        key, meta if meta.get("key") == key else {}, extension, _member_bytes(tar, member)
+                    )
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{name}: not a readable tar file ({error}); make this shard again") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{name}: sample metadata is not JSON ({error}); make this shard again") from error
+
+
+def _parse_metadata(data: bytes, key: str) -> dict[str, Any]:
+    """The content of KEY.json, or an empty record where it is damaged."""
+    try:
+        meta = json.loads(data)
+    except ValueError:
+        return {}
+    return meta if isinstance(meta, dict) and meta.get("key") == key else {}
 
 
 def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

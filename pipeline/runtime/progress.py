@@ -1,6 +1,7 @@
 """The progress line of a stage: done of total, rate, time left, skipped so far."""
 
 import sys
+from typing import Self
 
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ class Progress:
         """Print a line without tearing the bar."""
         self._bar.write(line, file=sys.stderr)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
