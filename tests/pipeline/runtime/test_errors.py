@@ -1,0 +1,46 @@
+"""Expected failures are one line and an exit code."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from clipvip.model.errors import CheckpointError
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.shards.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DatasetError("x.tar: broken;\nmake it again"), "Error: x.tar: broken; make it again\n"),
+        (CheckpointError("folder: no config.json"), "Error: folder: no config.json\n"),
+        (UserError("--fps: must be positive"), "Error: --fps: must be positive\n"),
+        (PermissionError(13, "Permission denied", "out"), "Error: out: permission denied\n"),
+        (OSError("disk gone"), "Error: disk gone\n"),
+    ],
+)
+def test_expected_failures_are_one_line(error: Exception, line: str) -> None:
+    @click.command(cls=StageCommand)
+    def command() -> None:
+        raise error
+
+    result = CliRunner().invoke(command)
+    assert (result.exit_code, result.output) == (1, line)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    @click.command(cls=StageCommand)
+    def command() -> None:
+        raise RuntimeError("bug")
+
+    assert isinstance(CliRunner().invoke(command).exception, RuntimeError)
+
+
+def test_ctrl_c_says_how_to_go_on() -> None:
+    @click.command(cls=StageCommand)
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 130
+    assert "same command goes on" in result.output
