@@ -1,0 +1,243 @@
+"""The shards of a source, on disk or behind URLs: what there are, how many samples, and one sample's bytes.
+
+A remote shard is copied once per machine into a folder that all loading processes share, and dropped when
+newer ones need the room. Order and decoding are elsewhere.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import webdataset as wds
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.recipe import Source
+from clipvip.pipeline.training.shard_index import Entry, index_tar
+from clipvip.shards.atomic import atomic_path
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.manifest import MANIFEST_NAME, read_manifest
+from clipvip.shards.reader import list_shards
+from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION
+from clipvip.shards.skips import Skip
+
+PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
+# Each open shard costs a file descriptor and its index, about half a megabyte for a thousand samples.
+_SHARDS_OPEN = 64
+_FETCH_ATTEMPTS = 3
+_FETCH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of a source: file names or URLs, and the number of samples in each."""
+
+    name: str
+    kind: str
+    locations: tuple[str, ...]
+    num_samples: tuple[int, ...]
+    cache: Path | None = field(default=None, compare=False)
+    cache_shards: int = 0
+
+
+def is_url(location: str) -> bool:
+    return location.startswith(_URL_SCHEMES)
+
+
+def open_shards(name: str, source: Source, *, cache: Path, cache_shards: int) -> ShardSet:
+    """List the shards of a source and count their samples.
+
+    Raises:
+        UserError, DatasetError: no shards, or shards of which nobody says how many samples they hold.
+    """
+    given = [source.shards] if isinstance(source.shards, str) else list(source.shards)
+    if not any(given):
+        raise UserError(f"no shards for source {name}; give --shards or data.sources.{name}.shards")
+    if any(is_url(location) for location in given):
+        locations, counts = _remote_shards(name, given, source.samples_per_shard)
+    else:
+        locations, counts = _local_shards(given, source.kind)
+    if sum(counts) == 0:
+        raise UserError(f"{given[0]}: its shards hold no samples of kind {source.kind}")
+    kept = [(location, count) for location, count in zip(locations, counts, strict=True) if count]
+    return ShardSet(
+        name,
+        source.kind,
+        tuple(location for location, _ in kept),
+        tuple(count for _, count in kept),
+        cache=cache / name,
+        cache_shards=cache_shards,
+    )
+
+
+def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
+    """Files in the order given; counts from the manifests, or else from the tar files themselves."""
+    paths: list[Path] = []
+    known: dict[Path, int] = {}
+    for location in given:
+        for expanded in wds.shardlists.expand_urls(location):
+            folder = Path(expanded)
+            if expanded.endswith(".tar"):
+                paths.append(folder)
+                continue
+            paths += list_shards(folder)
+            manifest = read_manifest(folder)
+            for row in manifest["shards"] if manifest else []:
+                known[folder / str(row["name"])] = int(row["samples"])
+    unknown = [path for path in paths if path not in known]
+    with ThreadPoolExecutor(8) as threads:
+        counts = threads.map(lambda path: _count_samples(path, kind), unknown)
+        known.update(zip(unknown, counts, strict=True))
+    return [str(path) for path in paths], [known[path] for path in paths]
+
+
+def _count_samples(path: Path, kind: str) -> int:
+    with path.open("rb", buffering=0) as file:
+        return len(usable_entries(index_tar(file), kind))
+
+
+def _remote_shards(name: str, given: list[str], samples_per_shard: int | None) -> tuple[list[str], list[int]]:
+    locations: list[str] = []
+    counts: list[int] = []
+    for location in given:
+        expanded = [location] if location.startswith("pipe:") else wds.shardlists.expand_urls(location)
+        for url in expanded:
+            if url.startswith("pipe:") or url.endswith(".tar"):
+                locations.append(url)
+                counts.append(samples_per_shard or _count_of_neighbour(url))
+            else:
+                rows = _remote_manifest(url)["shards"]
+                locations += [f"{url.rstrip('/')}/{row['name']}" for row in rows]
+                counts += [int(row["samples"]) for row in rows]
+    if not all(counts):
+        raise UserError(
+            f"nothing says how many samples the shards of source {name} hold; give the folder that has "
+            f"manifest.json, or data.sources.{name}.samples_per_shard"
+        )
+    return locations, counts
+
+
+_manifests: dict[str, dict[str, int]] = {}
+
+
+def _count_of_neighbour(url: str) -> int:
+    """Samples in a shard by the manifest beside it; 0 where there is none."""
+    folder, _, name = url.rpartition("/")
+    if url.startswith("pipe:"):
+        return 0
+    if folder not in _manifests:
+        _manifests[folder] = {}
+        with suppress(DatasetError):
+            _manifests[folder] = {r["name"]: int(r["samples"]) for r in _remote_manifest(folder)["shards"]}
+    return _manifests[folder].get(name, 0)
+
+
+def _remote_manifest(folder: str) -> dict[str, Any]:
+    url = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
+    try:
+        with wds.gopen(url) as stream:
+            manifest = json.loads(stream.read())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise DatasetError(f"{url}: not a clipvip manifest")
+    return manifest
+
+
+def usable_entries(entries: list[Entry], kind: str) -> list[Entry]:
+    """The entries that are samples of the kind, whatever else the tar holds."""
+    if kind == "clips":
+        return [entry for entry in entries if "json" in entry.members and entry.first_of(PIXEL_EXTENSIONS)]
+    return [entry for entry in entries if "txt" in entry.members and entry.first_of(IMAGE_EXTENSIONS)]
+
+
+class ShardReader:
+    """Reads single samples of a shard set; keeps the last shards open."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self._open: OrderedDict[int, tuple[IO[bytes], list[Entry]] | Skip] = OrderedDict()
+
+    def entry(self, shard: int, index: int) -> tuple[Entry, IO[bytes]] | Skip:
+        """Entry `index` of a shard with the shard's open file, or why there is none."""
+        opened = self._opened(shard)
+        if isinstance(opened, Skip):
+            return opened
+        file, entries = opened
+        if index >= len(entries):
+            return Skip("shard_too_short", f"{self.stem(shard)}[{index}]", f"holds {len(entries)} samples")
+        return entries[index], file
+
+    def keys(self, shard: int) -> list[str]:
+        """The keys of a shard's samples; none where it cannot be read."""
+        opened = self._opened(shard)
+        return [] if isinstance(opened, Skip) else [entry.key for entry in opened[1]]
+
+    def stem(self, shard: int) -> str:
+        """The name of a shard without folder and extension, by which its captions are found."""
+        return self._shards.locations[shard].rpartition("/")[2].partition(".")[0]
+
+    def _opened(self, shard: int) -> tuple[IO[bytes], list[Entry]] | Skip:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= _SHARDS_OPEN:
+            _, oldest = self._open.popitem(last=False)
+            if not isinstance(oldest, Skip):
+                oldest[0].close()
+        self._open[shard] = self._open_shard(shard)
+        return self._open[shard]
+
+    def _open_shard(self, shard: int) -> tuple[IO[bytes], list[Entry]] | Skip:
+        location = self._shards.locations[shard]
+        try:
+            if is_url(location):
+                assert self._shards.cache is not None
+                path = self._shards.cache / f"{shard:08d}.tar"
+                file = _fetch(location, path, keep=self._shards.cache_shards)
+            else:
+                file = Path(location).open("rb", buffering=0)  # noqa: SIM115 - stays open
+            return file, usable_entries(index_tar(file), self._shards.kind)
+        except (OSError, DatasetError) as error:
+            return Skip("unreadable_shard", self.stem(shard), " ".join(str(error).split()))
+
+
+def _fetch(url: str, path: Path, *, keep: int) -> IO[bytes]:
+    """Open the local copy of a remote shard, making it first where it is missing.
+
+    One process copies while the others that want the same shard wait. Of the copies, the `keep` last used
+    stay; a dropped one stays readable for whoever has it open.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _copy(url, path)
+        file = path.open("rb", buffering=0)
+        os.utime(path)
+    copies = []
+    for copy in path.parent.glob("*.tar"):
+        with suppress(FileNotFoundError):
+            copies.append((copy.stat().st_mtime, copy))
+    for _, copy in sorted(copies)[: -max(keep, 1)]:
+        copy.unlink(missing_ok=True)
+    return file
+
+
+def _copy(url: str, path: Path) -> None:
+    for attempt in range(1, _FETCH_ATTEMPTS + 1):
+        try:
+            with atomic_path(path) as temporary, temporary.open("wb") as out, wds.gopen(url) as stream:
+                shutil.copyfileobj(stream, out, _FETCH_BLOCK_BYTES)
+            return
+        except OSError:
+            if attempt == _FETCH_ATTEMPTS:
+                raise

@@ -1,0 +1,134 @@
+"""Random access to samples of tar files, on disk and behind URLs."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from make_shards import make_shard_folder
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.recipe import Source
+from clipvip.pipeline.training.shard_index import Entry, index_tar, read_member
+from clipvip.pipeline.training.shard_set import ShardReader, open_shards
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+
+MEMBERS = {
+    "a.json": b"{}",
+    "a.mjpg": b"x" * 1500,
+    "b.json": b"{1}",
+    "b.mjpg": b"",
+    "sub/c.txt": b"words",
+    "sub/c.JPG": b"y" * 512,
+}
+
+
+def write_tar(path: Path, tar_format: int, members: dict[str, bytes] = MEMBERS) -> Path:
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        folder = tarfile.TarInfo("sub")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def index(path: Path) -> list[Entry]:
+    with path.open("rb") as file:
+        return index_tar(file)
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("long_name", [False, True])
+def test_index_finds_the_bytes_of_every_member(tmp_path: Path, tar_format: int, long_name: bool) -> None:
+    members = dict(MEMBERS)
+    if long_name:  # GNU and PAX write an extra header, USTAR splits the name
+        members["d" * 90 + "/" + "e" * 90 + ".txt"] = b"far"
+    path = write_tar(tmp_path / "x.tar", tar_format, members)
+    found = {}
+    with path.open("rb") as file:
+        for entry in index_tar(file):
+            for extension, place in entry.members.items():
+                found[f"{entry.key}.{extension}"] = read_member(file, place)
+    assert found == {name.replace(".JPG", ".jpg"): data for name, data in members.items()}
+
+
+def test_index_of_a_tar_cut_short_keeps_what_is_before(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", tarfile.USTAR_FORMAT)
+    os.truncate(path, 512 * 9)
+    assert [entry.key for entry in index(path)] == ["a", "b"]
+
+
+def test_index_refuses_what_is_no_tar(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(DatasetError, match=r"x\.tar: not a readable tar"):
+        index(path)
+
+
+def keys_by_reading(source: Source, cache: Path) -> list[str]:
+    shards = open_shards("clips", source, cache=cache, cache_shards=1)
+    reader = ShardReader(shards)
+    keys = []
+    for shard, count in enumerate(shards.num_samples):
+        for number in range(count):
+            found = reader.entry(shard, number)
+            assert not isinstance(found, Skip), found
+            keys.append(found[0].key)
+    return keys
+
+
+def test_a_folder_and_urls_give_the_same_samples(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=3, clips_per_shard=4)
+    expected = [f"video{shard}_{number:05d}" for shard in range(3) for number in range(4)]
+    urls = f"file:{folder}/{{000000..000002}}.tar"
+    pipes = [f"pipe:cat {folder}/{shard:06d}.tar" for shard in range(3)]
+    sources = [
+        Source(shards=str(folder)),
+        Source(shards=f"{folder}/{{000000..000002}}.tar"),
+        Source(shards=f"file:{folder}"),
+        Source(shards=urls),
+        Source(shards=pipes, samples_per_shard=4),
+    ]
+    for number, source in enumerate(sources):
+        assert keys_by_reading(source, tmp_path / f"cache{number}") == expected
+    copies = list((tmp_path / "cache4" / "clips").glob("*.tar"))
+    assert len(copies) == 1  # older copies make room
+
+
+def test_without_a_manifest_samples_are_counted(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
+    (folder / "manifest.json").unlink()
+    assert open_shards("c", Source(shards=str(folder)), cache=tmp_path, cache_shards=1).num_samples == (3, 3)
+
+
+def test_unreadable_and_short_shards_are_skips(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
+    shards = open_shards("c", Source(shards=str(folder)), cache=tmp_path, cache_shards=1)
+    (folder / "000000.tar").write_bytes(b"gone" * 1000)
+    os.truncate(folder / "000001.tar", 2048)
+    reader = ShardReader(shards)
+    assert isinstance(skip := reader.entry(0, 1), Skip) and skip.reason == "unreadable_shard"
+    assert isinstance(skip := reader.entry(1, 2), Skip) and skip.reason == "shard_too_short"
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    def opened(source: Source) -> None:
+        open_shards("clips", source, cache=tmp_path, cache_shards=1)
+
+    with pytest.raises(UserError, match="no shards for source clips"):
+        opened(Source())
+    with pytest.raises(DatasetError, match="no such folder"):
+        opened(Source(shards=str(tmp_path / "missing")))
+    with pytest.raises(UserError, match="samples_per_shard"):
+        opened(Source(shards="pipe:cat x.tar"))
+    folder = make_shard_folder(tmp_path / "clips")
+    with pytest.raises(UserError, match="no samples of kind images"):
+        (folder / "manifest.json").unlink()
+        opened(Source(shards=str(folder), kind="images"))
+    with pytest.raises(DatasetError, match=r"nowhere/manifest\.json: cannot be read"):
+        opened(Source(shards=f"file:{tmp_path}/nowhere"))
