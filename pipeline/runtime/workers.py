@@ -27,7 +27,11 @@ _UNITS_IN_FLIGHT_PER_WORKER = 2
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A unit whose process died (`crashed`) or ran past its time limit (`timeout`)."""
+    """A unit whose process died (`crashed`) or ran past its time limit (`timeout`).
+
+    A function may set a limit of its own on a part of its unit: dying of an alarm (`signal.setitimer`, whose
+    default action works inside native code too) is a `timeout`.
+    """
 
     reason: str
     detail: str
@@ -86,6 +90,8 @@ def _outcome(unit: Unit, future: Any) -> Outcome[Unit, Any]:
     try:
         return Outcome(unit, future.result())
     except ProcessExpired as error:
+        if error.exitcode == -signal.SIGALRM:
+            return Outcome(unit, None, Failure("timeout", "worker process ran past its time limit"))
         return Outcome(unit, None, Failure("crashed", f"worker process ended with code {error.exitcode}"))
     except UnitTimeout as error:
         return Outcome(unit, None, Failure("timeout", str(error)))

@@ -1,0 +1,145 @@
+"""What a worker process of `clipvip-data shard` does: decode the sources of one unit, write its shards.
+
+Which units there are and what becomes of a worker that dies is decided in `shard`.
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipvip.shards.cutting import CutOptions, cut_clips
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.plan import Unit
+from clipvip.shards.sample import StoredClip
+from clipvip.shards.shard_state import (
+    PlacedSkip,
+    ShardMark,
+    read_blame,
+    shard_path,
+    take_note,
+    write_mark,
+    write_note,
+)
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources import Source
+from clipvip.shards.subtitles import find_subtitle_file, read_subtitles, text_in_span
+from clipvip.shards.writer import write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A unit with everything needed to make it.
+
+    `paths` are the videos of `unit.sources` (None: there is none). Subtitles come from `subtitle_folder`, or
+    are in `texts`, one for each clip of each source; neither: all are empty. A video that yields no frame for
+    `timeout_seconds` ends the process by SIGALRM, even inside native code.
+    """
+
+    unit: Unit
+    out: Path
+    options: CutOptions
+    paths: tuple[str | None, ...]
+    subtitle_folder: Path | None
+    texts: tuple[tuple[str, ...], ...] | None
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of clip number `index` of the unit."""
+
+    index: int
+    line: int
+    position: int
+    outcome: StoredClip | Skip
+
+
+def make_unit(task: ShardTask) -> list[ShardMark]:
+    """Make the shards of one unit, mark each done, and return the marks."""
+    unit, out = task.unit, task.out
+    warnings: list[str] = []
+    marks = []
+    for shard, results in itertools.groupby(_results(task, warnings), lambda r: unit.shard_of(r.index)):
+        mark = ShardMark(shard, subtitle_warnings=warnings)
+        stored = _tally(mark, results)
+        first = next(stored, None)
+        path = shard_path(out, shard)
+        if first is None:
+            path.unlink(missing_ok=True)
+        else:
+            mark.record = write_shard(path, itertools.chain([first], stored))
+        write_mark(out, mark)
+        marks.append(mark)
+        warnings = []
+    take_note(out, unit.first_shard)
+    return marks
+
+
+def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
+    """Pass on the clips that there are; note the others, and the counts, in `mark`."""
+    for result in results:
+        if isinstance(result.outcome, Skip):
+            mark.skips.append(PlacedSkip(result.line, result.position, result.outcome))
+            continue
+        mark.num_frames += len(result.outcome.frame_seconds)
+        mark.num_without_subtitle += not result.outcome.subtitle
+        yield result.outcome
+
+
+def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
+    """One result for each planned clip of the unit, in order."""
+    blamed = read_blame(task.out, task.unit.first_shard)
+    numbers = itertools.count()
+    for index, (source, path) in enumerate(zip(task.unit.sources, task.paths, strict=True)):
+        outcomes: Iterable[StoredClip | Skip]
+        if path is None:
+            outcomes = _all_skipped(source, "missing_video", f"no video named {source.video_id}")
+        elif source.line in blamed:
+            outcomes = _all_skipped(source, blamed[source.line], f"while reading video {source.video_id}")
+        else:
+            outcomes = _cut(task, source, path, _subtitles(task, index, warnings))
+        for position, outcome in zip(source.positions, outcomes, strict=True):
+            yield _Result(next(numbers), source.line, position, outcome)
+
+
+def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | Skip]:
+    return [Skip(reason, clip.clip_id, detail) for clip in source.clips]
+
+
+def _cut(task: ShardTask, source: Source, path: str, subtitles: list[str]) -> Iterator[StoredClip | Skip]:
+    """The clips of one source, with the process at stake if its file crashes or blocks the decoder."""
+    write_note(task.out, task.unit.first_shard, source.line, os.getpid())
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def allow_more_time() -> None:
+        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
+
+    try:
+        allow_more_time()
+        for outcome in cut_clips(
+            path, source.clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
+        ):
+            signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
+            yield outcome
+            allow_more_time()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
+    """The text of each clip of source number `index`; "" where there is none."""
+    source = task.unit.sources[index]
+    if task.texts is not None:
+        return list(task.texts[index])
+    path = find_subtitle_file(task.subtitle_folder, source.video_id) if task.subtitle_folder else None
+    if path is None:
+        return [""] * len(source.clips)
+    try:
+        cues = read_subtitles(path)
+    except DatasetError as error:
+        warnings.append(str(error).replace(str(path), path.name))
+        return [""] * len(source.clips)
+    return [text_in_span(cues, clip.start_seconds, clip.end_seconds) for clip in source.clips]

@@ -1,0 +1,50 @@
+"""Encode the frames of one clip as an MP4 file in memory, for shards made with `--store video`."""
+
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+
+DEFAULT_CRF = 23
+
+# One thread and no encoder name or date in the file, so that equal frames give equal bytes. A keyframe at
+# least every 12 frames (4 s at 3 fps), so that taking a few frames does not decode all of them.
+_CODEC_OPTIONS = {"preset": "fast", "threads": "1", "g": "12", "flags": "+bitexact"}
+_CONTAINER_OPTIONS = {"fflags": "+bitexact"}
+_TIME_BASE = Fraction(1, 90_000)
+
+
+class Mp4Encoder:
+    """Takes pictures one at a time and keeps only their compressed form: `add` each, then `finish`."""
+
+    def __init__(self, width: int, height: int, *, fps: float, crf: int) -> None:
+        self._file = io.BytesIO()
+        self._container = av.open(self._file, "w", format="mp4", container_options=_CONTAINER_OPTIONS)
+        rate = Fraction(fps).limit_denominator(1000)
+        self._stream = self._container.add_stream(
+            "libx264", rate=rate, options={**_CODEC_OPTIONS, "crf": str(crf)}
+        )
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = _TIME_BASE
+
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """Add a full-range I420 picture, uint8 (height * 3 // 2, width), shown `seconds` into the clip."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="yuvj420p")
+        frame = frame.reformat(
+            format="yuv420p",
+            src_colorspace="ITU601",
+            dst_colorspace="ITU601",
+            src_color_range="JPEG",
+            dst_color_range="MPEG",
+            threads=1,
+        )
+        frame.pts, frame.time_base = round(seconds / _TIME_BASE), _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._file.getvalue()

@@ -1,0 +1,162 @@
+"""What a half-finished shard folder remembers: its options, which shards are done, who is at work on what.
+
+Everything is in OUT/_state, one small file each, so that being killed at any moment loses one unit at most.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.atomic import TEMPORARY_SUFFIX, write_json
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.manifest import MANIFEST_NAME, require_same_options
+from clipvip.shards.skips import Skip
+from clipvip.shards.writer import ShardRecord
+
+STATE_FOLDER = "_state"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSkip:
+    """A skip and its place in the metadata, by which skips are ordered."""
+
+    line: int
+    position: int
+    skip: Skip
+
+
+@dataclass
+class ShardMark:
+    """What came of one planned shard. `record` is None where no clip of it could be had (no file then)."""
+
+    shard: int
+    record: ShardRecord | None = None
+    skips: list[PlacedSkip] = field(default_factory=list)
+    subtitle_warnings: list[str] = field(default_factory=list)
+    num_frames: int = 0
+    num_without_subtitle: int = 0
+
+
+def shard_path(out: Path, shard: int) -> Path:
+    return out / f"{shard:06d}.tar"
+
+
+def _mark_path(out: Path, shard: int) -> Path:
+    return out / STATE_FOLDER / f"{shard:06d}.json"
+
+
+def write_mark(out: Path, mark: ShardMark) -> None:
+    """Note, all or nothing, that a shard is done; its file must be in place."""
+    record = mark.record
+    content = {
+        "samples": record.num_samples if record else 0,
+        "bytes": record.num_bytes if record else 0,
+        "sha256": record.sha256 if record else "",
+        "frames": mark.num_frames,
+        "without_subtitle": mark.num_without_subtitle,
+        "subtitle_warnings": mark.subtitle_warnings,
+        "skips": [[s.line, s.position, s.skip.reason, s.skip.what, s.skip.detail] for s in mark.skips],
+    }
+    write_json(_mark_path(out, mark.shard), content)
+
+
+def read_mark(out: Path, shard: int) -> ShardMark | None:
+    """The mark of a finished shard; None where it is not done, or its file is gone or of another length."""
+    try:
+        content = json.loads(_mark_path(out, shard).read_text(encoding="utf-8"))
+        path = shard_path(out, shard)
+        record = None
+        if content["samples"]:
+            if path.stat().st_size != content["bytes"]:
+                return None
+            record = ShardRecord(path.name, content["samples"], content["bytes"], content["sha256"])
+        skips = [PlacedSkip(line, place, Skip(*texts)) for line, place, *texts in content["skips"]]
+        warnings, frames = list(content["subtitle_warnings"]), int(content["frames"])
+        return ShardMark(shard, record, skips, warnings, frames, int(content["without_subtitle"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def claim_folder(out: Path, options: dict[str, Any]) -> Iterator[None]:
+    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files gone.
+
+    Raises:
+        DatasetError: other options or other metadata made what is there, another run is at work in it, or it
+            holds shards that this stage did not make. Nothing is changed then.
+    """
+    state = out / STATE_FOLDER
+    if not state.is_dir() and (any(out.glob("*.tar")) or (out / MANIFEST_NAME).exists()):
+        raise DatasetError(f"{out}: holds shards that are not of an earlier run; give another --out")
+    _require_options(state / "options.json", options)
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(
+                f"{out}: another run is writing here; wait for it or give another --out"
+            ) from None
+        _require_options(state / "options.json", options)
+        for folder in (out, state):
+            for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+                leftover.unlink()
+        write_json(state / "options.json", options)
+        yield
+
+
+def _require_options(path: Path, options: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise DatasetError(f"{path}: not JSON ({error}); give another --out") from error
+    require_same_options(path.parent.parent, found, options)
+
+
+# Sources that took their worker process down, so that nobody opens them again: source line -> reason.
+
+
+def _blame_path(out: Path, first_shard: int) -> Path:
+    return out / STATE_FOLDER / f"{first_shard:06d}.blamed.json"
+
+
+def read_blame(out: Path, first_shard: int) -> dict[int, str]:
+    """Sources of a unit that ended a worker: line in the metadata -> `decoder_crashed` or `timeout`."""
+    try:
+        content = json.loads(_blame_path(out, first_shard).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {int(line): str(reason) for line, reason in content.items()}
+
+
+def add_blame(out: Path, first_shard: int, line: int, reason: str) -> None:
+    blamed = read_blame(out, first_shard) | {line: reason}
+    write_json(_blame_path(out, first_shard), {str(key): blamed[key] for key in sorted(blamed)})
+
+
+# The note of which source a worker has open. It need not survive a power cut, only the worker.
+
+
+def _note_path(out: Path, first_shard: int) -> Path:
+    return out / STATE_FOLDER / f"{first_shard:06d}.open"
+
+
+def write_note(out: Path, first_shard: int, line: int, pid: int) -> None:
+    _note_path(out, first_shard).write_text(f"{line} {pid}\n")
+
+
+def take_note(out: Path, first_shard: int) -> int | None:
+    """The line of the source that was open, and forget it; None if there was none."""
+    path = _note_path(out, first_shard)
+    try:
+        words = path.read_text().split()
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return int(words[0]) if words else None
