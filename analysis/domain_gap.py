@@ -101,7 +101,7 @@ def cluster_agreement(
 
 def _two_clusters(features: np.ndarray, seed: int) -> np.ndarray:
     """The cluster, 0 or 1, of each row of float32 `features` (n, dim)."""
-    faiss = _faiss()
+    faiss = require_faiss()
     num_threads = faiss.omp_get_max_threads()
     # Sums over threads come in any order; one thread gives the same clusters every time.
     faiss.omp_set_num_threads(1)
@@ -122,7 +122,8 @@ def _two_clusters(features: np.ndarray, seed: int) -> np.ndarray:
     return nearest[:, 0]
 
 
-def _faiss() -> Any:
+def require_faiss() -> Any:
+    """The module faiss; ImportError that says what to install where it is missing."""
     try:
         import faiss
     except ImportError as error:

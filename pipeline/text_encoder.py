@@ -1,0 +1,114 @@
+"""CLIP's text tower for any stage that needs features of texts: load it, name it by its content, run it."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, CLIPTextModelWithProjection, PretrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from clipvip.pipeline.runtime.errors import UserError
+
+_CLIP_TYPES = {"clip", "clip_text_model"}
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Texts -> features, (n, dim) float32 of unit length.
+
+    `fingerprint` is a hash of the weights and the tokenizer: equal ones make equal features.
+    """
+
+    embed: Callable[[list[str]], torch.Tensor]
+    fingerprint: str
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int, on_done: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
+        """Features of `texts` in their order; texts longer than the model takes are cut to their beginning.
+
+        `on_done` is told the number of texts after each batch.
+        """
+        # Texts of like length share a batch, so that little is spent on padding.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        parts = []
+        for first in range(0, len(texts), batch_size):
+            batch = [texts[index] for index in order[first : first + batch_size]]
+            with torch.inference_mode():
+                embeds = torch.nn.functional.normalize(self.embed(batch).float(), dim=-1)
+            parts.append(embeds.cpu().numpy())
+            on_done(len(batch))
+        features = np.concatenate(parts)
+        return features[np.argsort(order)]
+
+
+def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
+    """The text tower of a CLIP or CLIP-ViP model: a local folder, or a name on the hub.
+
+    Raises:
+        UserError: nothing is there, it is another kind of model, or its weights are damaged.
+    """
+    model_type = _model_type(name)
+    # It would list every weight of the image tower as unexpected.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        if model_type in _CLIP_TYPES:
+            return _clip(name, device)
+        from clipvip.model import ClipVip  # the whole model is needed for its own folders only
+
+        if model_type == ClipVip.config_class.model_type:
+            model = ClipVip.from_pretrained(name).float().eval().to(device)
+            return TextEncoder(model.encode_text, _fingerprint(model, AutoTokenizer.from_pretrained(name)))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first_line = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: the text tower does not load ({first_line})") from error
+    raise UserError(f"{name}: a model of type {model_type!r}; give a CLIP or CLIP-ViP model")
+
+
+def _model_type(name: str) -> str:
+    try:
+        config, _ = PretrainedConfig.get_config_dict(name)
+    except (OSError, ValueError):
+        config = {}
+    if "model_type" in config:
+        return str(config["model_type"])
+    if Path(name).exists():
+        raise UserError(f"{name}: not a model folder, its config.json is missing or damaged")
+    raise UserError(f"{name}: no such folder, and no such model in the hub or its local cache; check --model")
+
+
+def _clip(name: str, device: torch.device) -> TextEncoder:
+    loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+        name, dtype=torch.float32, output_loading_info=True
+    )
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise UserError(f"{name}: lacks weights of the text tower, such as {min(loading['missing_keys'])}")
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    model = model.eval().to(device)
+    max_tokens = model.config.max_position_embeddings
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+        tokens = tokens.to(device)
+        output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        embeds: torch.Tensor = output.text_embeds
+        return embeds
+
+    return TextEncoder(embed, _fingerprint(model, tokenizer))
+
+
+def _fingerprint(model: torch.nn.Module, tokenizer: object) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    digest.update(backend.to_str().encode() if backend is not None else repr(tokenizer).encode())
+    return digest.hexdigest()
