@@ -1,0 +1,207 @@
+"""The command `clipvip-train`: a recipe, a few options, and the processes that train. Training is in training/."""
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipvip import __version__
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.training.recipe import (
+    Recipe,
+    differences,
+    dump_recipe,
+    load_recipe,
+    recipe_from_tree,
+    recipe_tree,
+)
+from clipvip.shards.atomic import atomic_write_bytes
+
+RECIPE_NAME = "recipe.yaml"
+# What a shell reports for a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM.
+_SIGNAL_EXIT = 128
+
+
+@click.command(
+    cls=StageCommand,
+    epilog="Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped "
+    "by Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.",
+)
+@click.argument("recipe")
+@click.option("--shards", metavar="DIR_OR_URLS", help="Shards of clips: a folder, or URLs with {000..099}.")
+@click.option("--captions", metavar="DIR", help="What 'clipvip-data caption' wrote for these shards.")
+@click.option("--init", metavar="FOLDER_OR_NAME", help="The CLIP or CLIP-ViP model to start from.")
+@click.option("--out", metavar="DIR", help="Folder of this run; the same command again goes on from there.")
+@click.option("--gpus", type=click.IntRange(min=1), help="One process on each of so many GPUs.")
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: go on from the last checkpoint in --out where there is one; never: refuse if there is one.",
+)
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable."
+)
+@click.version_option(__version__, package_name="clipvip")
+@click.pass_context
+def main(
+    ctx: click.Context,
+    recipe: str,
+    shards: str | None,
+    captions: str | None,
+    init: str | None,
+    out: str | None,
+    gpus: int | None,
+    resume: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Post-pretrain CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
+
+    The model ends up in DIR/model, in the layout that ClipVip.from_pretrained loads.
+    """
+    settings = load_recipe(recipe, overrides)
+    settings = with_options(settings, shards=shards, captions=captions, init=init, out=out, gpus=gpus)
+    check(settings, resume=resume)
+    exit_code = run_here(settings) if is_launched() else run_processes(settings)
+    ctx.exit(exit_code)
+
+
+def with_options(
+    recipe: Recipe,
+    *,
+    shards: str | None,
+    captions: str | None,
+    init: str | None,
+    out: str | None,
+    gpus: int | None,
+) -> Recipe:
+    """The recipe with what the command line's own options say."""
+    tree = recipe_tree(recipe)
+    if shards is not None or captions is not None:
+        source = tree["data"]["sources"][_source_for_options(recipe)]
+        source["shards"] = source["shards"] if shards is None else shards
+        source["captions"] = source["captions"] if captions is None else captions
+    if init is not None:
+        tree["model"]["init"] = init
+    if out is not None:
+        tree["run"]["out"] = out
+    if gpus is not None:
+        tree["run"]["processes"] = gpus
+        if recipe.run.device == "auto":
+            tree["run"]["device"] = "cuda"
+    return recipe_from_tree(tree, name="options")
+
+
+def _source_for_options(recipe: Recipe) -> str:
+    clips = [name for name, source in recipe.data.sources.items() if source.kind == "clips"]
+    names = clips or list(recipe.data.sources)
+    if len(names) > 1:
+        raise UserError(
+            f"--shards and --captions are for recipes with one source of clips, this has {', '.join(names)}; "
+            f"write --set data.sources.{names[0]}.shards=... instead"
+        )
+    return names[0]
+
+
+def check(recipe: Recipe, *, resume: str) -> None:
+    """Find what is wrong with a run before any process starts, and note down its recipe.
+
+    Raises:
+        UserError, DatasetError: in one line, what is wrong and what to do.
+    """
+    if not recipe.run.out:
+        raise UserError("no folder for the run; give --out")
+    # torch and the model are imported from here on, so that mistakes above are told at once.
+    from clipvip.pipeline.training.batches import check_captions, plan_batches
+    from clipvip.pipeline.training.checkpoint import list_checkpoints
+    from clipvip.pipeline.training.logs import require_wandb
+    from clipvip.pipeline.training.start import check_device, check_init
+
+    out = Path(recipe.run.out)
+    check_device(recipe)
+    if recipe.run.wandb_project is not None:
+        require_wandb()
+    check_init(recipe)
+    checkpoints = list_checkpoints(out)
+    if checkpoints and resume == "never":
+        raise UserError(f"{out}: holds checkpoints, and --resume is never; remove it or give another --out")
+    saved = out / RECIPE_NAME
+    if checkpoints and saved.is_file():
+        changed = differences(load_recipe(str(saved)), recipe)
+        if changed:
+            raise UserError(
+                f"{out}: holds checkpoints of another recipe ({'; '.join(changed[:3])}); give the same "
+                "settings or another --out"
+            )
+    with tempfile.TemporaryDirectory() as cache:
+        check_captions(plan_batches(recipe, cache=Path(cache)))
+    if os.environ.get("RANK", "0") == "0":
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(saved, dump_recipe(recipe).encode())
+
+
+def is_launched() -> bool:
+    """Whether torchrun or the like started this process as one of several."""
+    from clipvip.pipeline.training.distributed import launched_world_size
+
+    return launched_world_size() is not None
+
+
+def run_processes(recipe: Recipe) -> int:
+    """Train in as many processes as the recipe says; return the exit code."""
+    if recipe.run.processes == 1:
+        return run_here(recipe)
+    from clipvip.pipeline.training.distributed import LaunchError, launch
+
+    try:
+        return launch(train_process, recipe_tree(recipe), processes=recipe.run.processes)
+    except LaunchError as error:
+        raise UserError(
+            f"{error}; its message is above. The same command goes on from the last checkpoint"
+        ) from error
+
+
+def train_process(tree: dict[str, Any]) -> int:
+    """One of several processes of this machine: as `run_here`, and ends with one line on bad input."""
+    recipe = recipe_from_tree(tree, name=RECIPE_NAME)
+    command = StageCommand("clipvip-train", callback=lambda: run_here(recipe))
+    try:
+        exit_code: int = command.main([], standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    return exit_code
+
+
+def run_here(recipe: Recipe) -> int:
+    """Train in this process; return the exit code."""
+    from clipvip.pipeline.training.distributed import process_group
+    from clipvip.pipeline.training.loop import train
+    from clipvip.pipeline.training.start import chosen_device
+
+    with process_group(chosen_device(recipe)) as place:
+        outcome = train(recipe, place=place)
+        if not place.is_first:
+            return _exit_code(outcome.stopped_by)
+    if outcome.stopped_by:
+        click.echo(
+            f"Stopped by {signal.Signals(outcome.stopped_by).name} after step {outcome.step:,} of "
+            f"{outcome.num_steps:,}; a checkpoint is saved. The same command goes on from here.",
+            err=True,
+        )
+    else:
+        click.echo(outcome.summary)
+    return _exit_code(outcome.stopped_by)
+
+
+def _exit_code(stopped_by: int) -> int:
+    return _SIGNAL_EXIT + stopped_by if stopped_by else 0
+
+
+if __name__ == "__main__":
+    main()

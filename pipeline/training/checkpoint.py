@@ -1,0 +1,157 @@
+"""Checkpoints of a run: everything that the next step depends on, saved all or nothing.
+
+A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
+of the random generators (torch.distributed.checkpoint) and state.json with the rest. The position of the
+loader is the number of steps done, see batches.py.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.distributed import Place, barrier, load_state, save_state, stored_names
+from clipvip.shards.atomic import write_json
+from clipvip.shards.skips import Skip
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8})")
+_STATE_NAME = "state.json"
+
+
+@dataclass
+class TrainState:
+    """How far a run is, over all processes."""
+
+    step: int = 0
+    rows_without_caption: int = 0
+    skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "rows_without_caption": self.rows_without_caption,
+            "skips": [asdict(self.skips[key]) for key in sorted(self.skips)],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TrainState":
+        skips = [Skip(**row) for row in value["skips"]]
+        return cls(value["step"], value["rows_without_caption"], {(s.reason, s.what): s for s in skips})
+
+
+def list_checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder = out / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def save_checkpoint(
+    out: Path,
+    state: TrainState,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    place: Place,
+) -> Path:
+    """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`."""
+    final = out / FOLDER / f"step-{state.step:08d}"
+    partial = final.with_name(f".{final.name}.partial")
+    if place.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    barrier(place)
+    tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
+    save_state(partial, tensors, place=place)
+    if place.is_first:
+        write_json(partial / _STATE_NAME, state.as_json())
+        if final.exists():  # the same step of the same run: the same content
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _flush(final.parent)
+        for old in list_checkpoints(out)[:-keep]:
+            shutil.rmtree(old)
+    barrier(place)
+    return final
+
+
+def load_checkpoint(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, place: Place
+) -> TrainState:
+    """Put a checkpoint into a model and an optimizer of the same recipe; any number of processes may.
+
+    Raises:
+        UserError: the checkpoint is damaged or of another model.
+    """
+    try:
+        state = TrainState.from_json(json.loads((folder / _STATE_NAME).read_text(encoding="utf-8")))
+        names = stored_names(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: not a whole checkpoint ({error}); remove it to go on from an older one"
+        ) from error
+    _make_optimizer_state(model, optimizer, names)
+    tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
+    missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
+    if missing:
+        raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {len(missing) - 1} others")
+    wanted = {name: tensor for name, tensor in tensors.items() if name in names}
+    load_state(folder, wanted, place=place)
+    _restore_rng(wanted, place)
+    return state
+
+
+def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by parameter name, so that the order of parameter groups does not matter."""
+    return {
+        f"optimizer/{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _make_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: set[str]) -> None:
+    """Give a fresh optimizer empty tensors for the state that `names` tell of."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        keys = sorted(stored.removeprefix(prefix) for stored in names if stored.startswith(prefix))
+        for key in keys:
+            value = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+            optimizer.state[parameter][key] = value.detach()
+
+
+def _rng_tensors(place: Place) -> dict[str, torch.Tensor]:
+    tensors = {f"rng/{place.rank}/cpu": torch.get_rng_state()}
+    if place.device.type == "cuda":
+        tensors[f"rng/{place.rank}/cuda"] = torch.cuda.get_rng_state(place.device)
+    return tensors
+
+
+def _restore_rng(tensors: dict[str, torch.Tensor], place: Place) -> None:
+    for name, tensor in tensors.items():
+        if name == f"rng/{place.rank}/cpu":
+            torch.set_rng_state(tensor)
+        elif name == f"rng/{place.rank}/cuda":
+            torch.cuda.set_rng_state(tensor, place.device)
+
+
+def _flush(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""The one file that talks to the process group: start it, gather, reduce, and save state from all processes.
+
+Everything works the same for a single process, which starts no group at all. How a model is trained is in
+step.py and loop.py.
+"""
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from clipvip.pipeline.training.order import share
+
+# One collective moves this much: big enough for full bandwidth, small enough to need little extra memory.
+_BUCKET_BYTES = 64 * 2**20
+# Saving a checkpoint or building an index on one process must not look like a hang to the others.
+_GROUP_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is: its rank among `world_size`, and the device that it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, total: int) -> tuple[int, int]:
+        """This process's part [start, stop) of `total` rows; parts differ by one row at most."""
+        return share(total, self.rank, self.world_size)
+
+
+def launched_world_size() -> int | None:
+    """How many processes a launcher such as torchrun started, or None where none did."""
+    size = os.environ.get("WORLD_SIZE")
+    return int(size) if size is not None and "RANK" in os.environ else None
+
+
+def run_name() -> str:
+    """A name that the processes of this run on this machine share, and no other run here has."""
+    if launched_world_size() is None:
+        return f"clipvip-{os.getuid()}-{os.getpid()}"
+    return f"clipvip-{os.getuid()}-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
+
+
+def is_first_here() -> bool:
+    """Whether this is the first of the run's processes on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Place]:
+    """Join the group that the launcher describes; without a launcher this process is alone.
+
+    `device` is "cpu" or "cuda"; on CUDA each process takes the GPU of its local rank.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if launched_world_size() is None:
+        yield Place(0, 1, chosen)
+        return
+    # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
+    try:
+        yield Place(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor:
+    """Join the rows (share, dim) of all processes, in order of rank, to (total, dim). Carries no gradient.
+
+    It needs none: every process computes the loss of the whole batch from the joined rows, so the part of
+    the loss's gradient that belongs to its own rows is exact without any exchange; what remains to be
+    summed over processes is the gradient of the weights (`sum_gradients`).
+    """
+    if place.world_size == 1:
+        return rows.detach()
+    largest = share(total, 0, place.world_size)[1]
+    padded = rows.detach().new_zeros((largest, *rows.shape[1:]))
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in range(place.world_size)]
+    dist.all_gather(parts, padded)
+    lengths = [stop - start for start, stop in (share(total, r, place.world_size) for r in range(len(parts)))]
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, place: Place) -> None:
+    """Replace each gradient by its sum over all processes; a missing gradient counts as zero."""
+    if place.world_size == 1:
+        return
+    bucket: list[torch.Tensor] = []
+    bucket_bytes = 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter.grad)
+        bucket_bytes += parameter.grad.numel() * parameter.grad.element_size()
+        if bucket_bytes >= _BUCKET_BYTES:
+            _sum_bucket(bucket)
+            bucket, bucket_bytes = [], 0
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def _sum_bucket(gradients: list[torch.Tensor]) -> None:
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+def copy_from_first(module: torch.nn.Module, *, place: Place) -> None:
+    """Give every process the first one's weights and buffers."""
+    if place.world_size == 1:
+        return
+    for tensor in module.state_dict().values():
+        dist.broadcast(tensor.data, src=0)
+
+
+def largest(value: int, *, place: Place) -> int:
+    """The largest of the processes' values, in all of them."""
+    if place.world_size == 1:
+        return value
+    values = torch.tensor([value])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return int(values.item())
+
+
+def gather_objects(value: Any, *, place: Place) -> list[Any]:
+    """The values of all processes in order of rank, in every process."""
+    if place.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * place.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier(place: Place) -> None:
+    """Wait until every process is here."""
+    if place.world_size > 1:
+        largest(0, place=place)
+
+
+def save_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
+    """Write tensors to `folder`, the processes sharing the work; tensors that all hold are written once."""
+    dcp.save(
+        dict(state),
+        storage_writer=dcp.FileSystemWriter(folder, sync_files=True),
+        no_dist=place.world_size == 1,
+    )
+
+
+def load_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
+    """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it."""
+    dcp.load(state, storage_reader=dcp.FileSystemReader(folder), no_dist=place.world_size == 1)
+
+
+def stored_names(folder: Path) -> set[str]:
+    """The names of the tensors that `save_state` wrote."""
+    return set(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata)
+
+
+class LaunchError(RuntimeError):
+    """A training process ended with an error of its own, which it has printed."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"a training process ended with code {exit_code}")
+        self.exit_code = exit_code
+
+
+def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int:
+    """Run `function(*arguments)` in `processes` processes of this machine by torch's elastic launcher.
+
+    Returns the largest exit code that the functions return. SIGTERM and Ctrl-C are passed on to the
+    processes, which are to finish what they are doing and return.
+
+    Raises:
+        LaunchError: a process failed.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"clipvip-{os.getpid()}-{random.getrandbits(32)}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+        # The launcher's own handlers kill after 30 s, which may be less than a checkpoint takes.
+        signals_to_handle="SIGQUIT",
+    )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with _passing_on_signals():
+        try:
+            codes = elastic_launch(config, function)(*arguments)
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            raise LaunchError(failure.exitcode) from error
+    return max(codes.values())
+
+
+@contextmanager
+def _passing_on_signals() -> Iterator[None]:
+    def pass_on(signum: int, frame: object) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signum)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

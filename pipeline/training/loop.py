@@ -1,0 +1,321 @@
+"""The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from clipvip.model import ClipVip
+from clipvip.model.optim import learning_rate_factor
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.training.batches import (
+    BatchPlan,
+    Chunk,
+    ChunkDataset,
+    ChunkSpec,
+    load_batches,
+    plan_batches,
+)
+from clipvip.pipeline.training.checkpoint import (
+    TrainState,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from clipvip.pipeline.training.distributed import (
+    Place,
+    barrier,
+    copy_from_first,
+    gather_objects,
+    is_first_here,
+    largest,
+    run_name,
+)
+from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
+from clipvip.pipeline.training.recipe import Recipe, recipe_tree
+from clipvip.pipeline.training.start import save_model, start_model, start_optimizer
+from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_encoder, train_step
+from clipvip.shards.skips import Skip
+
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What training needs and does not change: the recipe and what was made from it."""
+
+    recipe: Recipe
+    place: Place
+    out: Path
+    model: ClipVip
+    tokenizer: PreTrainedTokenizerBase
+    optimizer: torch.optim.Optimizer
+    encode: Encoder
+    plan: BatchPlan
+    num_steps: int
+    step_flops: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete."""
+
+    step: int
+    num_steps: int
+    stopped_by: int
+    summary: str = ""
+
+
+def train(recipe: Recipe, *, place: Place) -> Outcome:
+    """Train as the recipe says, going on from the last checkpoint in its folder where there is one.
+
+    SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
+    """
+    began = time.perf_counter()
+    with remote_cache(recipe, place) as cache, StopSignal() as stop, ExitStack() as stack:
+        job = prepare(recipe, place, cache=cache)
+        state = resume(job)
+        first_step = state.step
+        logs = open_logs_of(job, state, stack)
+        batches = batches_of(job, state)
+        tally = Tally()
+        speed = Speed(device=place.device, world_size=place.world_size)
+
+        while state.step < job.num_steps:
+            wait_from = time.perf_counter()
+            chunks = [chunk.to(place.device) for chunk in next(batches)]
+            speed.wait_seconds += time.perf_counter() - wait_from
+
+            learning_rate = learning_rate_at(job, state.step)
+            result = step_or_explain(job, chunks, learning_rate=learning_rate, step=state.step)
+            state.step += 1
+            tally.add(chunks)
+            speed.add(samples=recipe.optim.batch_size, flops=job.step_flops)
+
+            stop_signal = largest(stop.number, place=place)
+            is_last = state.step == job.num_steps
+            if logs is not None:
+                logs.step_done()
+                if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
+                    logs.write(log_row(job, state.step, result, learning_rate), speed.take())
+            if is_last or stop_signal or state.step % recipe.run.save_every_steps == 0:
+                tally.move_into(state, place=place)
+                save_checkpoint(
+                    job.out, state, job.model, job.optimizer, keep=recipe.run.keep_checkpoints, place=place
+                )
+            if stop_signal and not is_last:
+                return Outcome(state.step, job.num_steps, stop_signal)
+
+    summary = finish(job, state, steps_now=state.step - first_step, seconds=time.perf_counter() - began)
+    return Outcome(state.step, job.num_steps, 0, summary)
+
+
+def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
+    """Model, optimizer and the plan of all batches, as at step 0."""
+    model, tokenizer = start_model(recipe)
+    model.to(place.device).train()
+    if recipe.run.checkpoint_activations:
+        model.gradient_checkpointing_enable()
+    copy_from_first(model, place=place)
+    plan = plan_batches(recipe, cache=cache)
+    for part in plan.parts:
+        if part.rows < place.world_size:
+            raise UserError(
+                f"source {part.name} has {part.rows} samples in a batch, fewer than the "
+                f"{place.world_size} processes; raise optim.batch_size or its weight"
+            )
+    precision = recipe.optim.precision
+    if precision == "auto":
+        precision = "bf16" if place.device.type == "cuda" else "fp32"
+    return Job(
+        recipe=recipe,
+        place=place,
+        out=Path(recipe.run.out),
+        model=model,
+        tokenizer=tokenizer,
+        optimizer=start_optimizer(recipe, model),
+        encode=make_encoder(model, precision=precision, device=place.device, compiled=recipe.run.compile),
+        plan=plan,
+        num_steps=recipe.optim.steps or plan.steps_per_epoch * (recipe.optim.epochs or 1),
+        step_flops=step_flops(recipe, plan, model),
+    )
+
+
+def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
+    """FLOPs that a step needs; what chunks or checkpointed activations do twice is not counted."""
+    return 0.0
+
+
+def resume(job: Job) -> TrainState:
+    """The state of the last checkpoint, put into model and optimizer; or that of a run not begun."""
+    checkpoints = list_checkpoints(job.out)
+    if not checkpoints:
+        return TrainState()
+    return load_checkpoint(checkpoints[-1], job.model, job.optimizer, place=job.place)
+
+
+def batches_of(job: Job, state: TrainState) -> Iterator[list[Chunk]]:
+    """This process's part of the batches that remain."""
+    run, place = job.recipe.run, job.place
+
+    def specs() -> Iterator[ChunkSpec]:
+        for step in range(state.step, job.num_steps):
+            yield from job.plan.chunks(
+                step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
+            )
+
+    dataset = ChunkDataset(
+        job.plan,
+        job.tokenizer,
+        image_size=job.model.config.vision_config.image_size,
+        max_text_tokens=job.recipe.data.max_text_tokens,
+    )
+    return load_batches(
+        dataset,
+        specs(),
+        workers=run.workers,
+        prefetch=run.prefetch,
+        pin_memory=place.device.type == "cuda",
+    )
+
+
+def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
+    """The progress bar and the logs, in the first process only; the stack closes them."""
+    if not job.place.is_first:
+        return None
+    bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=state.step))
+    return stack.enter_context(open_logs(job.recipe, job.out, bar, step=state.step))
+
+
+def learning_rate_at(job: Job, step: int) -> float:
+    """The learning rate of the update number `step`, counted from 0."""
+    optim = job.recipe.optim
+    factor = learning_rate_factor(step, job.num_steps, warmup_fraction=optim.warmup_fraction)
+    return optim.learning_rate * factor
+
+
+def step_or_explain(job: Job, chunks: list[Chunk], *, learning_rate: float, step: int) -> StepResult:
+    """One step; a loss that is not finite ends the run in one line."""
+    try:
+        return train_step(
+            job.model,
+            job.encode,
+            job.optimizer,
+            chunks,
+            plan=job.plan,
+            loss=job.recipe.loss,
+            optim=job.recipe.optim,
+            learning_rate=learning_rate,
+            place=job.place,
+        )
+    except NotFinite as error:
+        raise UserError(
+            f"training diverged at step {step + 1} ({error}); the last checkpoint is from before that. Try a "
+            "lower optim.learning_rate or --set optim.precision=fp32, with another --out"
+        ) from error
+
+
+def log_row(job: Job, step: int, result: StepResult, learning_rate: float) -> dict[str, float]:
+    """What log.jsonl keeps of a step."""
+    return {
+        "step": step,
+        "epoch": round(step / job.plan.steps_per_epoch, 4),
+        "loss": result.loss,
+        **{f"loss/{name}": value for name, value in result.terms.items()},
+        "logit_scale": result.logit_scale,
+        "grad_norm": result.grad_norm,
+        "learning_rate": learning_rate,
+    }
+
+
+def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> str:
+    """Write the model folder and the report; return the summary for the terminal."""
+    summary = ""
+    if job.place.is_first:
+        folder = job.out / MODEL_FOLDER
+        save_model(job.model, job.tokenizer, folder)
+        rows = read_log(job.out)
+        batch_size = job.recipe.optim.batch_size
+        report = Report(
+            "train",
+            options=recipe_tree(job.recipe),
+            counts={
+                "steps": state.step,
+                "samples": state.step * batch_size,
+                "samples_without_caption": state.rows_without_caption,
+            },
+            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}},
+            skips=[state.skips[key] for key in sorted(state.skips)],
+        )
+        report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
+        summary = (
+            f"{report.summary(job.out)}\n  loss {rows[0]['loss']:.4f} at step {rows[0]['step']:,}, "
+            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}"
+        )
+    barrier(job.place)
+    return summary
+
+
+@dataclass
+class Tally:
+    """What this process has met since the last checkpoint."""
+
+    rows_without_caption: int = 0
+    skips: list[Skip] = field(default_factory=list)
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self.skips.extend(chunk.skips)
+            self.rows_without_caption += chunk.num_rows_without_caption
+
+    def move_into(self, state: TrainState, *, place: Place) -> None:
+        """Add what all processes have met to the state of each, and start anew."""
+        for other in gather_objects(self, place=place):
+            state.rows_without_caption += other.rows_without_caption
+            state.skips |= {(skip.reason, skip.what): skip for skip in other.skips}
+        self.rows_without_caption, self.skips = 0, []
+
+
+class StopSignal:
+    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.number = number
+
+    def __enter__(self) -> Self:
+        self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def remote_cache(recipe: Recipe, place: Place) -> Iterator[Path]:
+    """The folder for copies of remote shards; a temporary one is removed at the end."""
+    if recipe.run.cache is not None:
+        yield Path(recipe.run.cache)
+        return
+    folder = Path(tempfile.gettempdir()) / run_name()
+    try:
+        yield folder
+    finally:
+        if is_first_here():
+            shutil.rmtree(folder, ignore_errors=True)

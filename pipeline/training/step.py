@@ -1,0 +1,206 @@
+"""One training step: encode, loss, gradient, update. Prints nothing and reads no files.
+
+The loss contrasts every sample of the batch with every other, over all processes and chunks. Each process
+encodes its own rows, the embeddings are joined, every process computes the same loss, and sends the part of
+the loss's gradient that belongs to its rows back through its encoder. With several chunks that is done in
+two passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from clipvip.model.losses import omnisource_terms
+from clipvip.model.preprocess import normalize_frames
+from clipvip.pipeline.training.batches import BatchPlan, Chunk
+from clipvip.pipeline.training.distributed import Place, gather_rows, sum_gradients
+from clipvip.pipeline.training.recipe import Loss, Optim
+
+# (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
+Embeddings = dict[tuple[str, str], torch.Tensor]
+Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: the loss of the whole batch and its terms, before the update."""
+
+    loss: float
+    terms: dict[str, float]
+    logit_scale: float
+    grad_norm: float
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient is infinite or not a number; the weights are as before the step."""
+
+
+def make_encoder(model: torch.nn.Module, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
+    """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
+    encode_video = torch.compile(model.get_video_features) if compiled else model.get_video_features
+    encode_text = torch.compile(model.get_text_features) if compiled else model.get_text_features
+
+    def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            embeddings = {"video": encode_video(normalize_frames(chunk.video))}
+            if chunk.frame is not None:
+                # The middle frame goes through the same encoder, as a video of one frame.
+                embeddings["frame"] = encode_video(normalize_frames(chunk.frame[:, None]))
+            if chunk.text_ids is not None:
+                embeddings["text"] = encode_text(chunk.text_ids, chunk.text_mask)
+            if chunk.caption_ids is not None:
+                embeddings["caption"] = encode_text(chunk.caption_ids, chunk.caption_mask)
+        return {role: rows.float() for role, rows in embeddings.items()}
+
+    return encode
+
+
+def train_step(
+    model: torch.nn.Module,
+    encode: Encoder,
+    optimizer: torch.optim.Optimizer,
+    chunks: list[Chunk],
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+    optim: Optim,
+    learning_rate: float,
+    place: Place,
+) -> StepResult:
+    """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
+
+    Raises:
+        NotFinite: the loss or the gradient is not; nothing is updated.
+    """
+    value, terms = compute_gradients(model, encode, chunks, plan=plan, loss=loss, place=place)
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
+    logit_scale = model.logit_scale.item()
+    if not math.isfinite(value) or not math.isfinite(grad_norm):
+        raise NotFinite(f"loss {value}, gradient norm {grad_norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        model.logit_scale.clamp_(0.0, math.log(optim.max_scale))
+    return StepResult(value, terms, logit_scale, grad_norm)
+
+
+def compute_gradients(
+    model: torch.nn.Module,
+    encode: Encoder,
+    chunks: list[Chunk],
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+    place: Place,
+) -> tuple[float, dict[str, float]]:
+    """Set the gradient of the whole batch's loss in every process; return the loss and its terms."""
+    sources = [chunk.source for chunk in chunks]
+    two_passes = len(set(sources)) < len(sources)
+    generators = []
+    outputs: list[dict[str, torch.Tensor]] = []
+    for chunk in chunks:
+        generators.append(_generator_state(place.device))
+        with torch.set_grad_enabled(not two_passes):
+            outputs.append(encode(chunk))
+    joined = _join(chunks, outputs, plan=plan, place=place)
+    has_caption = _join_has_caption(chunks, plan=plan, place=place)
+    scale = model.logit_scale.detach().clone().requires_grad_()
+    terms = batch_terms(joined, has_caption, scale, plan=plan, loss=loss)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+
+    after = _generator_state(place.device)
+    offsets = {key: place.share(len(rows))[0] for key, rows in joined.items()}
+    for chunk, output, generator in zip(chunks, outputs, generators, strict=True):
+        if two_passes:
+            _set_generator(generator, place.device)
+            output = encode(chunk)
+        gradients = []
+        for role, rows in output.items():
+            key = (chunk.source, role)
+            first = offsets[key]
+            offsets[key] += len(rows)
+            gradients.append(_gradient(joined[key])[first : first + len(rows)])
+        torch.autograd.backward(list(output.values()), gradients)
+    if two_passes:
+        _set_generator(after, place.device)
+    # Every process has the whole gradient of the temperature already: it is not summed.
+    sum_gradients((p for p in model.parameters() if p is not model.logit_scale), place=place)
+    model.logit_scale.grad = scale.grad
+    return total.item(), {name: term.item() for name, term in terms.items()}
+
+
+def batch_terms(
+    joined: Embeddings,
+    has_caption: dict[str, torch.Tensor],
+    logit_scale: torch.Tensor,
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+) -> dict[str, torch.Tensor]:
+    """The terms whose sum is the loss, by name; samples are contrasted within their source.
+
+    An image and its own text are one pair; the terms of clips are those of Table 3.
+    """
+    terms = {}
+    for part in plan.parts:
+        rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
+        is_clips = part.kind == "clips"
+        of_source = omnisource_terms(
+            video=rows["video"],
+            subtitle=rows.get("text"),
+            frame=rows.get("frame"),
+            caption=rows.get("caption"),
+            caption_mask=has_caption.get(part.name),
+            logit_scale=logit_scale,
+            variant=loss.pairs if is_clips else "baseline",
+            weighting=loss.weighting,
+        )
+        terms |= {f"{part.name}/{name}": term for name, term in of_source.items()}
+    return terms
+
+
+def _join(
+    chunks: list[Chunk], outputs: list[dict[str, torch.Tensor]], *, plan: BatchPlan, place: Place
+) -> Embeddings:
+    """The embeddings of the whole batch, ready to receive gradients."""
+    joined: Embeddings = {}
+    for part in plan.parts:
+        mine = [output for chunk, output in zip(chunks, outputs, strict=True) if chunk.source == part.name]
+        for role in mine[0]:
+            rows = gather_rows(torch.cat([o[role].detach() for o in mine]), total=part.rows, place=place)
+            joined[part.name, role] = rows.clone().requires_grad_()
+    return joined
+
+
+def _join_has_caption(chunks: list[Chunk], *, plan: BatchPlan, place: Place) -> dict[str, torch.Tensor]:
+    """For each source with captions, which samples of the whole batch have one: bool (rows,)."""
+    joined = {}
+    for part in plan.parts:
+        mine = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
+        if mine:
+            flags = torch.cat(mine).to(torch.uint8)
+            joined[part.name] = gather_rows(flags, total=part.rows, place=place).bool()
+    return joined
+
+
+def _gradient(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _generator_state(device: torch.device) -> list[torch.Tensor]:
+    """The random state that an encoder with dropout would draw from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_generator(states: list[torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

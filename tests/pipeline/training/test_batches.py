@@ -1,0 +1,273 @@
+"""Batches: the same samples however they are loaded, and what happens to bad ones."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
+from make_shards import make_shard_folder, stored_clip
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.batches import (
+    BatchPlan,
+    Chunk,
+    ChunkDataset,
+    check_captions,
+    load_batches,
+    plan_batches,
+)
+from clipvip.pipeline.training.recipe import recipe_from_tree
+from clipvip.shards.captions import write_captions
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.reader import read_shard
+from clipvip.shards.sampling import uniform_indices
+from clipvip.shards.writer import write_shard
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    return make_tokenizer_files(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shard_folder(tmp_path_factory.mktemp("data") / "clips", num_shards=3, clips_per_shard=7)
+
+
+def make_images(path: Path, number: int) -> Path:
+    """An image-text WebDataset of PNG and JPEG files, each a flat colour."""
+    with tarfile.open(path, "w") as tar:
+        for index in range(number):
+            kind = ("png", "jpg")[index % 2]
+            data = io.BytesIO()
+            Image.new("RGB", (50, 40), (10 * index, 100, 200)).save(data, {"jpg": "jpeg"}.get(kind, kind))
+            for extension, content in ((kind, data.getvalue()), ("txt", f"picture {index}".encode())):
+                info = tarfile.TarInfo(f"{index:04d}.{extension}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def plan_of(sources: dict[str, dict[str, Any]], tmp_path: Path, **settings: Any) -> BatchPlan:
+    tree = {
+        "data": {"sources": sources, "num_frames": 4, "shuffle_shards": 2, **settings.pop("data", {})},
+        "loss": {"pairs": settings.pop("pairs", "baseline")},
+        "optim": {"batch_size": settings.pop("batch_size", 6), "epochs": 1},
+        **settings,
+    }
+    return plan_batches(recipe_from_tree(tree, name="test"), cache=tmp_path / "cache")
+
+
+def batches(
+    plan: BatchPlan,
+    tokenizer: CLIPTokenizer,
+    *,
+    steps: range,
+    rank: int = 0,
+    world_size: int = 1,
+    chunk_size: int | None = None,
+    workers: int = 0,
+) -> list[list[Chunk]]:
+    dataset = ChunkDataset(plan, tokenizer, image_size=IMAGE_SIZE, max_text_tokens=MAX_TEXT_TOKENS)
+    specs = (
+        spec
+        for step in steps
+        for spec in plan.chunks(step, rank=rank, world_size=world_size, chunk_size=chunk_size)
+    )
+    return list(load_batches(dataset, specs, workers=workers, prefetch=2, pin_memory=False))
+
+
+def joined(batch: list[Chunk], field: str) -> Any:
+    """A field of all chunks of a batch, together."""
+    values = [getattr(chunk, field) for chunk in batch]
+    return sum(values, ()) if isinstance(values[0], tuple) else torch.cat(values)
+
+
+def test_a_batch_is_the_same_for_any_chunks_processes_workers_and_start(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path)
+    whole = batches(plan, tokenizer, steps=range(8))
+    for other in (
+        batches(plan, tokenizer, steps=range(8), chunk_size=4),
+        batches(plan, tokenizer, steps=range(8), chunk_size=4, workers=2),
+        [[*a, *b] for a, b in zip(
+            batches(plan, tokenizer, steps=range(8), rank=0, world_size=2),
+            batches(plan, tokenizer, steps=range(8), rank=1, world_size=2),
+            strict=True,
+        )],
+        [*whole[:5], *batches(plan, tokenizer, steps=range(5, 8), chunk_size=5)],
+    ):
+        assert [joined(batch, "keys") for batch in other] == [joined(batch, "keys") for batch in whole]
+        for batch, expected in zip(other, whole, strict=True):
+            assert torch.equal(joined(batch, "video"), joined(expected, "video"))
+            assert torch.equal(joined(batch, "text_ids"), joined(expected, "text_ids"))
+
+
+def test_an_epoch_has_each_sample_at_most_once_and_the_next_another_order(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path)
+    assert plan.steps_per_epoch == 21 // 6
+    keys = [joined(batch, "keys") for batch in batches(plan, tokenizer, steps=range(6))]
+    first, second = sum(keys[:3], ()), sum(keys[3:], ())
+    assert len(set(first)) == len(set(second)) == 18
+    assert first != second
+
+
+def test_pixels_and_text_are_those_of_the_sample(clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path, data={"sampling": "uniform"}, pairs="a")
+    samples = {s.key: s for shard in sorted(clips.glob("*.tar")) for s in read_shard(shard)}
+    plan.parts[0].settings.__dict__["captions"] = str(tmp_path)  # none there: all are missing
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    for row, key in enumerate(chunk.keys):
+        sample = samples[key]
+        # The frames are flat colours, which a resize keeps.
+        expected = sample.decode(uniform_indices(sample.num_frames, 4))[:, 0, 0]
+        assert np.array_equal(chunk.video[row, :, 5, 5].numpy(), expected)
+        assert chunk.frame is not None and chunk.text_ids is not None and chunk.text_mask is not None
+        assert np.array_equal(chunk.frame[row, 5, 5].numpy(), sample.middle_frame()[0, 0])
+        ids = chunk.text_ids[row][chunk.text_mask[row].bool()].tolist()
+        assert ids == tokenizer(sample.subtitle, truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
+    assert chunk.num_rows_without_caption == 6
+
+
+def test_images_mix_with_clips_by_weight(clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "images.tar", 9)
+    plan = plan_of(
+        {"clips": {"shards": str(clips)}, "images": {"kind": "images", "shards": str(images), "weight": 0.5}},
+        tmp_path,
+    )
+    for of_clips, of_images in batches(plan, tokenizer, steps=range(6)):
+        assert (of_clips.source, of_clips.num_rows) == ("clips", 4)
+        assert (of_images.source, of_images.num_rows) == ("images", 2)
+        assert of_images.video.shape == (2, 1, IMAGE_SIZE, IMAGE_SIZE, 3)
+        for row, key in enumerate(of_images.keys):
+            colour = of_images.video[row, 0, 9, 9].int() - torch.tensor([10 * int(key), 100, 200])
+            assert colour.abs().max() <= 3  # JPEG
+
+
+def damage(folder: Path) -> Path:
+    """Three samples that cannot be used: a broken JPEG, broken metadata, an empty subtitle."""
+    make_shard_folder(folder, num_shards=1, clips_per_shard=20)
+    stored = [stored_clip("video0", number) for number in range(20)]
+    stored[5] = stored_clip("video0", 5, subtitle=" ")
+    write_shard(folder / "000000.tar", stored)
+    path = folder / "000000.tar"
+    with tarfile.open(path) as tar:
+        members = {member.name: member for member in tar}
+    with path.open("r+b") as file:
+        file.seek(members["video0_00003.mjpg"].offset_data)
+        file.write(b"\0" * members["video0_00003.mjpg"].size)
+        file.seek(members["video0_00004.json"].offset_data)
+        file.write(b"{" * 20)
+    return folder
+
+
+def test_bad_samples_are_replaced_and_counted(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    plan = plan_of({"clips": {"shards": str(damage(tmp_path / "clips"))}}, tmp_path, batch_size=5)
+    one = batches(plan, tokenizer, steps=range(4))
+    other = batches(plan, tokenizer, steps=range(4), chunk_size=2)
+    assert [joined(b, "keys") for b in one] == [joined(b, "keys") for b in other]
+    skips = {(s.reason, s.what) for batch in one for s in joined(batch, "skips")}
+    assert skips == {
+        ("damaged_sample", "video0_00003"),
+        ("damaged_sample", "video0_00004"),
+        ("empty_subtitle", "video0_00005"),
+    }
+    for batch in one:
+        keys = joined(batch, "keys")
+        assert len(set(keys)) == 5
+        assert not set(keys) & {what for _, what in skips}
+
+
+def test_a_data_set_of_bad_samples_only_is_an_error(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=8)
+    write_shard(folder / "000000.tar", [stored_clip("v", number, subtitle=" ") for number in range(8)])
+    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path)
+    with pytest.raises(DatasetError, match=r"source clips: .* unusable \(empty_subtitle\)"):
+        batches(plan, tokenizer, steps=range(1))
+
+
+def write_some_captions(folder: Path, missing: set[str]) -> Path:
+    folder.mkdir()
+    for shard in range(3):
+        keys = [f"video{shard}_{number:05d}" for number in range(7)]
+        rows = [(key, f"a caption of {key}") for key in keys if key not in missing]
+        write_rows(folder / f"{shard:06d}.parquet", rows)
+    return folder
+
+
+def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
+    write_captions(path, rows)
+
+
+def test_a_missing_caption_is_masked_or_skipped(clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    missing = {"video0_00002", "video2_00006"}
+    source = {"shards": str(clips), "captions": str(write_some_captions(tmp_path / "captions", missing))}
+    plan = plan_of({"clips": source}, tmp_path, pairs="d", batch_size=21)
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    assert chunk.has_caption is not None and chunk.caption_ids is not None
+    assert {key for key, has in zip(chunk.keys, chunk.has_caption, strict=True) if not has} == missing
+    row = int(chunk.has_caption.int().argmax())
+    expected = tokenizer(f"a caption of {chunk.keys[row]}", truncation=True, max_length=MAX_TEXT_TOKENS)
+    assert chunk.caption_ids[row][: len(expected["input_ids"])].tolist() == expected["input_ids"]
+
+    # Where captions are all that the loss has, a sample without one is replaced.
+    plan = plan_of({"clips": source}, tmp_path, pairs="V-C", batch_size=21)
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    assert not set(chunk.keys) & missing
+    assert chunk.text_ids is None and chunk.frame is None
+    assert {skip.what for skip in chunk.skips} == missing
+
+
+def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
+    source = {"shards": str(clips)}
+    with pytest.raises(UserError, match="a batch of 22 takes 22 samples of source clips, which has 21"):
+        plan_of({"clips": source}, tmp_path, batch_size=22)
+    with pytest.raises(UserError, match="needs captions for source clips; give --captions"):
+        check_captions(plan_of({"clips": source}, tmp_path, pairs="d"))
+    with pytest.raises(UserError, match="no such folder of captions"):
+        check_captions(plan_of({"clips": {**source, "captions": str(tmp_path / "x")}}, tmp_path, pairs="d"))
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    write_rows(foreign / "000000.parquet", [("other_00000", "words")])
+    with pytest.raises(UserError, match="captions for 0 of the 21 samples .* other shards"):
+        check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
+    check_captions(plan_of({"clips": source}, tmp_path))
+
+
+def test_fast_decode_keeps_pictures_alike(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=6, width=128, height=96)
+    exact, fast = (
+        batches(
+            plan_of({"clips": {"shards": str(folder)}}, tmp_path, data={"fast_decode": value}),
+            tokenizer,
+            steps=range(1),
+        )[0][0].video
+        for value in (False, True)
+    )
+    assert (exact.int() - fast.int()).abs().max() <= 4
+
+
+def test_metadata_of_another_shape_is_a_bad_sample(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=8)
+    with tarfile.open(folder / "000000.tar") as tar:
+        contents = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+    replaced = {"video0_00001.json": b"[1]", "video0_00002.json": json.dumps({"frame_seconds": 3}).encode()}
+    with tarfile.open(folder / "000000.tar", "w") as tar:
+        for name, data in contents:
+            info = tarfile.TarInfo(name)
+            data = replaced.get(name, data)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path, batch_size=8)
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    assert {s.what for s in chunk.skips} == {"video0_00001", "video0_00002"}
