@@ -1,0 +1,65 @@
+"""The settings of a ClipVip model: a CLIP of any size, and how its image encoder reads video."""
+
+from typing import Any, ClassVar, Literal
+
+from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+
+Encoder = Literal["vip", "mean_pool", "seq_transformer", "full_attention"]
+ENCODERS: tuple[Encoder, ...] = ("vip", "mean_pool", "seq_transformer", "full_attention")
+
+
+class ClipVipConfig(PreTrainedConfig):
+    """Configuration of `ClipVip`.
+
+    Args:
+        text_config, vision_config: CLIP's own configurations, as objects or dictionaries.
+        projection_dim: width of the shared space.
+        logit_scale_init_value: logarithm of the inverse temperature.
+        encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`.
+        num_proxies: video proxy tokens M, the class token included (paper: 4).
+        temporal_size: frames that the temporal position table is made for (paper: 12); another number of
+            frames interpolates it.
+        num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
+
+    Raises:
+        ValueError: an unknown encoder, or fewer than one proxy or frame.
+    """
+
+    model_type = "clip_vip"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": CLIPTextConfig, "vision_config": CLIPVisionConfig}
+
+    def __init__(
+        self,
+        text_config: CLIPTextConfig | dict[str, Any] | None = None,
+        vision_config: CLIPVisionConfig | dict[str, Any] | None = None,
+        *,
+        projection_dim: int = 512,
+        logit_scale_init_value: float = 4.60,
+        encoder: Encoder = "vip",
+        num_proxies: int = 4,
+        temporal_size: int = 12,
+        num_frame_layers: int = 4,
+        num_frame_heads: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder {encoder!r} is none of {', '.join(ENCODERS)}")
+        if num_proxies < 1 or temporal_size < 1:
+            raise ValueError(f"{num_proxies = } and {temporal_size = } must be at least 1")
+        self.text_config = _as_config(CLIPTextConfig, text_config)
+        self.vision_config = _as_config(CLIPVisionConfig, vision_config)
+        self.projection_dim = projection_dim
+        self.logit_scale_init_value = logit_scale_init_value
+        self.encoder = encoder
+        self.num_proxies = num_proxies
+        self.temporal_size = temporal_size
+        self.num_frame_layers = num_frame_layers
+        self.num_frame_heads = num_frame_heads
+        self.initializer_factor = kwargs.pop("initializer_factor", 1.0)
+        super().__init__(**kwargs)
+
+
+def _as_config(kind: type, value: Any) -> Any:
+    if value is None:
+        return kind()
+    return kind(**value) if isinstance(value, dict) else value

@@ -1,0 +1,78 @@
+"""Video encoders of one transformer: ViP (proxies, Eq. 1 and 2) and the full-attention row of Table 2.
+
+Both are CLIP's own modules behind an embedding that adds proxies and temporal positions. Submodules have
+CLIP's names, so that a CLIP checkpoint's image tower loads as it is.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
+
+from clipvip.model.attention import PROXY_GUIDED
+from clipvip.model.config import ClipVipConfig
+
+
+class VideoEmbeddings(CLIPVisionEmbeddings):
+    """Patches with spatial and temporal positions, behind M proxy tokens (Eq. 1).
+
+    The first proxy is CLIP's class embedding. All proxies get CLIP's position 0 and no temporal position.
+    """
+
+    def __init__(self, config: CLIPVisionConfig, *, num_proxies: int, temporal_size: int) -> None:
+        super().__init__(config)
+        self.added_cls = nn.Parameter(torch.randn(num_proxies - 1, self.embed_dim))
+        self.temporal_embedding = nn.Parameter(torch.zeros(1, temporal_size, self.embed_dim))
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
+        batch, num_frames = pixel_values.shape[:2]
+        images = pixel_values.flatten(0, 1).to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(images).flatten(2).transpose(1, 2).unflatten(0, (batch, num_frames))
+        positions = self.position_embedding.weight
+        patches = patches + positions[1:] + self.temporal_positions(num_frames)[:, :, None]
+        proxies = torch.cat([self.class_embedding[None], self.added_cls]) + positions[0]
+        return torch.cat([proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
+
+    def temporal_positions(self, num_frames: int) -> Tensor:
+        """(1, num_frames, width): the table, linearly interpolated where it is of another length.
+
+        One frame, an image, gets the middle of the table.
+        """
+        table = self.temporal_embedding
+        if num_frames == table.shape[1]:
+            return table
+        return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
+
+
+class VideoTransformer(nn.Module):
+    """CLIP's image transformer over all tokens of a video."""
+
+    def __init__(self, config: ClipVipConfig) -> None:
+        super().__init__()
+        vision = copy.deepcopy(config.vision_config)
+        vision._attn_implementation = PROXY_GUIDED if config.encoder == "vip" else "sdpa"
+        self.num_proxies = config.num_proxies
+        self.image_size = vision.image_size
+        self.embeddings = VideoEmbeddings(
+            vision, num_proxies=config.num_proxies, temporal_size=config.temporal_size
+        )
+        self.pre_layrnorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+        self.encoder = CLIPEncoder(vision)
+        self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (batch, frames, 3, height, width).
+
+        Returns:
+            All tokens before the last LayerNorm (batch, proxies + frames * patches, width), and the video's
+            feature, proxy 1 after it (batch, width).
+        """
+        hidden = self.pre_layrnorm(self.embeddings(pixel_values))
+        hidden = self.encoder(
+            hidden, num_proxies=self.num_proxies, num_frames=pixel_values.shape[1]
+        ).last_hidden_state
+        return hidden, self.post_layernorm(hidden[:, 0])

@@ -1,0 +1,41 @@
+"""Floating-point operations of a forward pass by formula, for utilisation figures.
+
+Multiply-accumulates of matrix products and the patch convolution count twice; norms, activations and
+look-ups do not count.
+"""
+
+from clipvip.model.config import ClipVipConfig
+
+
+def video_flops(config: ClipVipConfig, num_frames: int) -> int:
+    """FLOPs to encode one video of `num_frames` frames."""
+    vision = config.vision_config
+    width, inner, layers = vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers
+    patches = (vision.image_size // vision.patch_size) ** 2
+    per_token = 4 * width * width + 2 * width * inner
+    if config.encoder in {"vip", "full_attention"}:
+        proxies = config.num_proxies
+        tokens = proxies + num_frames * patches
+        pairs = num_frames * patches * (proxies + patches) + proxies * tokens
+        if config.encoder == "full_attention":
+            pairs = tokens * tokens
+        features = 1
+    else:
+        tokens = num_frames * (patches + 1)
+        pairs = num_frames * (patches + 1) ** 2
+        features = num_frames
+    macs = num_frames * patches * 3 * vision.patch_size**2 * width
+    macs += layers * (tokens * per_token + 2 * width * pairs)
+    macs += features * width * config.projection_dim
+    if config.encoder == "seq_transformer":
+        dim = config.projection_dim
+        macs += config.num_frame_layers * (12 * num_frames * dim * dim + 2 * dim * num_frames**2)
+    return 2 * macs
+
+
+def text_flops(config: ClipVipConfig, num_tokens: int) -> int:
+    """FLOPs to encode one text padded to `num_tokens`."""
+    text = config.text_config
+    width, inner = text.hidden_size, text.intermediate_size
+    per_layer = num_tokens * (4 * width * width + 2 * width * inner) + 2 * width * num_tokens**2
+    return 2 * (text.num_hidden_layers * per_layer + width * config.projection_dim)

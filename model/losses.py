@@ -1,0 +1,172 @@
+"""The omnisource contrastive loss (section 3.4 of the paper), written once over named pairs.
+
+Letters: V video, S subtitle, F middle frame, C its caption. Every variant is a list of cross-entropies, each
+with an anchor, the text or video that is its positive, and further negatives.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Variant = Literal["baseline", "a", "b", "c", "d", "V-C"]
+Weighting = Literal["released", "paper"]
+
+# Above this many rows, logits are made in chunks of rows and made again for the gradient.
+_ROWS_PER_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One cross-entropy: `anchor` against all of `positives`, and `negatives` but for those of its own sample.
+
+    `paper_weight` is the weight where Eq. 3 and 4 are read literally; the released code weighs all 1.
+    """
+
+    anchor: str
+    positives: str
+    negatives: str | None = None
+    paper_weight: float = 0.5
+
+    @property
+    def name(self) -> str:
+        return f"{self.anchor}->{self.positives}" + (f"+{self.negatives}" if self.negatives else "")
+
+
+def _pair(first: str, second: str) -> list[Term]:
+    """L_X<->Y of Eq. 3: both directions; the paper averages them, the released code adds them."""
+    return [Term(first, second), Term(second, first)]
+
+
+# L_V<->S,C with Eq. 4. Its v2t has 1/(2B) before two terms, and L_V<->S,C is the mean of v2t and t2v, so each
+# v2t term weighs 1/4; "L_t2v is equal to (c)" makes t2v the sum over both sources, 1/2 each.
+_VIDEO_TO_BOTH = [
+    Term("V", "S", "C", paper_weight=0.25),
+    Term("V", "C", "S", paper_weight=0.25),
+    Term("S", "V"),
+    Term("C", "V"),
+]
+
+VARIANTS: dict[str, list[Term]] = {
+    "baseline": _pair("V", "S"),
+    "a": _pair("V", "S") + _pair("F", "C"),
+    "b": _pair("V", "S") + _pair("V", "C"),
+    "c": _pair("V", "S") + _pair("V", "C") + _pair("F", "C"),
+    "d": _VIDEO_TO_BOTH + _pair("F", "C"),
+    "V-C": _pair("V", "C"),
+}
+
+
+def omnisource_loss(
+    *,
+    video: Tensor,
+    subtitle: Tensor | None = None,
+    frame: Tensor | None = None,
+    caption: Tensor | None = None,
+    logit_scale: Tensor,
+    variant: Variant = "d",
+    weighting: Weighting = "released",
+    caption_mask: Tensor | None = None,
+) -> Tensor:
+    """The loss of a batch, a scalar: the sum of `omnisource_terms`."""
+    terms = omnisource_terms(
+        video=video,
+        subtitle=subtitle,
+        frame=frame,
+        caption=caption,
+        logit_scale=logit_scale,
+        variant=variant,
+        weighting=weighting,
+        caption_mask=caption_mask,
+    )
+    return torch.stack(list(terms.values())).sum()
+
+
+def omnisource_terms(
+    *,
+    video: Tensor,
+    subtitle: Tensor | None = None,
+    frame: Tensor | None = None,
+    caption: Tensor | None = None,
+    logit_scale: Tensor,
+    variant: Variant = "d",
+    weighting: Weighting = "released",
+    caption_mask: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The weighted terms of the loss by name, such as `V->S+C`.
+
+    Args:
+        video, subtitle, frame, caption: (batch, dim), L2-normalised; row i of all is of sample i. Those that
+            the variant does not use may be None.
+        logit_scale: the LOGARITHM of the inverse temperature, a scalar.
+        variant: Table 3: `baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C with the
+            larger set of negatives (Eq. 4), F-C. Besides, `V-C`: captions only (Table 4).
+        weighting: `released` adds all cross-entropies, as the code that made the released weights does,
+            which is twice the paper's value for baseline, a, b and c; `paper` reads Eq. 3 and 4 literally.
+        caption_mask: (batch,), true where a sample has a caption. One without is left out of all that
+            concerns captions and frames, as anchor, positive and negative.
+
+    Raises:
+        ValueError: an unknown variant or weighting, or an input that the variant needs is None.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is none of {', '.join(VARIANTS)}")
+    if weighting not in ("released", "paper"):
+        raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
+    rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
+    names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
+    present = torch.ones(len(video), dtype=torch.bool, device=video.device)
+    has = {"V": present, "S": present}
+    has["F"] = has["C"] = present if caption_mask is None else caption_mask.to(video.device).bool()
+    scale = logit_scale.exp()
+    terms = {}
+    for term in VARIANTS[variant]:
+        for letter in (term.anchor, term.positives, term.negatives):
+            if letter is not None and rows[letter] is None:
+                raise ValueError(f"variant {variant!r} needs {names[letter]}")
+        weight = term.paper_weight if weighting == "paper" else 1.0
+        value = _cross_entropy(term, rows, has, scale)  # type: ignore[arg-type]
+        terms[term.name] = weight * value
+    return terms
+
+
+def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], scale: Tensor) -> Tensor:
+    """Mean over the samples that have both sides of -log softmax at the positive."""
+    kept = (has[term.anchor] & has[term.positives]).nonzero().squeeze(1)
+    anchors, columns = rows[term.anchor][kept], rows[term.positives][kept]
+    owners = kept
+    if term.negatives is not None:
+        others = has[term.negatives].nonzero().squeeze(1)
+        columns = torch.cat([columns, rows[term.negatives][others]])
+        owners = torch.cat([kept, others])
+    if len(kept) == 0:
+        return anchors.sum() * scale  # zero, with a gradient of zero
+    own = torch.arange(len(kept), device=kept.device)
+    if len(kept) <= _ROWS_PER_CHUNK:
+        return _chunk_sum(anchors, columns, owners, kept, own, scale) / len(kept)
+    total = torch.zeros((), dtype=anchors.dtype, device=anchors.device)
+    for start in range(0, len(kept), _ROWS_PER_CHUNK):
+        part = slice(start, start + _ROWS_PER_CHUNK)
+        total = total + checkpoint(
+            _chunk_sum, anchors[part], columns, owners, kept[part], own[part], scale, use_reentrant=False
+        )
+    return total / len(kept)
+
+
+def _chunk_sum(
+    anchors: Tensor, columns: Tensor, owners: Tensor, samples: Tensor, own: Tensor, scale: Tensor
+) -> Tensor:
+    """Sum of cross-entropies of some anchors.
+
+    `owners` says which sample each column is of: a negative of the anchor's own sample is in no denominator
+    (Eq. 4); column `own[i]` is anchor i's positive.
+    """
+    logits = scale * (anchors @ columns.T)
+    if len(owners) > 0:
+        same = samples[:, None] == owners[None, :]
+        same[torch.arange(len(own), device=own.device), own] = False
+        logits = logits.masked_fill(same, float("-inf"))
+    return F.cross_entropy(logits, own, reduction="sum")

@@ -1,0 +1,65 @@
+"""Pixels and tokens as the reference's transform makes them. Opens no files but the tokenizer's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoTokenizer
+
+# Of CLIP's training images: openai/CLIP and every checkpoint derived from it.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
+MAX_TEXT_TOKENS = 70
+
+
+def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias: bool = True) -> Tensor:
+    """Resize frames directly to a square and normalise them.
+
+    The aspect ratio is not kept and nothing is cropped, in training as in testing, as in the reference.
+
+    Args:
+        frames: (..., height, width, 3) uint8 RGB.
+        antialias: what today's torchvision does with the reference's transform; torchvision before 0.17
+            did not.
+
+    Returns:
+        (..., 3, image_size, image_size) float32.
+    """
+    frames = torch.as_tensor(frames)
+    planes = frames.flatten(0, -4).movedim(-1, 1).float().div(255)
+    if planes.shape[-2:] != (image_size, image_size):
+        planes = F.interpolate(
+            planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
+        )
+    return _normalize(planes).unflatten(0, frames.shape[:-3])
+
+
+def normalize_frames(frames: Tensor) -> Tensor:
+    """Normalise frames that have the model's size already: uint8 (..., S, S, 3) to float32 (..., 3, S, S)."""
+    return _normalize(frames.movedim(-1, -3).float().div(255))
+
+
+def _normalize(planes: Tensor) -> Tensor:
+    mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
+    std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]
+    return (planes - mean) / std
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded to one length."""
+    encoded = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
+    )
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def load_tokenizer(folder_or_name: Any) -> Any:
+    """The tokenizer beside a model's weights, or None where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder_or_name)
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,238 @@
+"""Where weights come from: model folders, plain CLIPs, and the reference's own checkpoints.
+
+Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from clipvip.model.config import ClipVipConfig
+from clipvip.model.errors import CheckpointError
+from clipvip.model.preprocess import load_tokenizer
+
+if TYPE_CHECKING:
+    from clipvip.model.clip_vip import ClipVip
+
+RELEASED_PREFIX = "clipmodel."
+# Every published CLIP has heads of this width.
+_HEAD_WIDTH = 64
+_MAX_LISTED = 8
+# Heads that a model may be started without: they are no part of CLIP.
+_NEW_PARAMETERS = ("vision_model.embeddings.added_cls", "vision_model.embeddings.temporal_embedding")
+
+
+def require_kind(folder_or_name: str, kinds: set[str]) -> str:
+    """The model type that config.json names, if it is one of `kinds`.
+
+    Raises:
+        CheckpointError: there is no config.json, or it is of another kind of model.
+    """
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(folder_or_name)
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder_or_name}: no model configuration (config.json) there: {reason}"
+        ) from error
+    found = str(content.get("model_type", "none"))
+    if found not in kinds:
+        hint = "; start from a CLIP with ClipVip.from_clip" if found == "clip" else ""
+        raise CheckpointError(
+            f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(sorted(kinds))}{hint}"
+        )
+    return found
+
+
+def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a `from_pretrained`; raise CheckpointError where files are missing or do not fit."""
+    kwargs.setdefault("output_loading_info", True)
+    try:
+        model, info = load(source, *args, **kwargs)
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointError(f"{source}: does not load ({' '.join(str(error).split())[:400]})") from error
+    _require_fit(source, missing=info["missing_keys"], unexpected=info["unexpected_keys"], shapes=[])
+    return model
+
+
+def _require_fit(source: Any, *, missing: Any, unexpected: Any, shapes: list[str]) -> None:
+    problems = []
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        names = sorted(names)
+        if names:
+            more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+            problems.append(f"{len(names)} {what}: {', '.join(names[:_MAX_LISTED])}{more}")
+    if problems:
+        raise CheckpointError(f"{source}: tensors do not fit the configuration; {'; '.join(problems)}")
+
+
+def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
+    """What `ClipVip.from_clip` does."""
+    source = str(folder_or_name)
+    if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
+        return cls.from_pretrained(source)
+    from transformers import CLIPConfig
+
+    content, _ = PreTrainedConfig.get_config_dict(source)
+    if content["model_type"] == "clip":
+        clip = CLIPConfig.from_pretrained(source)
+        settings = {
+            "text_config": clip.text_config,
+            "vision_config": clip.vision_config,
+            "projection_dim": clip.projection_dim,
+        }
+    else:
+        known = ClipVipConfig.from_pretrained(source)
+        settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
+        settings.pop("model_type", None)
+    model = cls(ClipVipConfig(**(settings | overrides)))
+    own = model.state_dict()
+    state = {
+        name: tensor for name, tensor in _read_folder(source).items() if not name.endswith("position_ids")
+    }
+    absent = set(own) - set(state)
+    new = {name for name in absent if name in _NEW_PARAMETERS or name.startswith("frame_transformer.")}
+    dropped = {name for name in state if name not in own and name in _NEW_PARAMETERS}
+    _load_state(model, source, {k: v for k, v in state.items() if k not in dropped}, may_be_missing=new)
+    if model.config.encoder == "seq_transformer" and new:
+        model.frame_transformer.start_from_text_tower(model.text_model)
+    model.tokenizer = load_tokenizer(source)
+    return model.eval()
+
+
+def _read_folder(source: str) -> dict[str, Tensor]:
+    """All tensors of a CLIP in Hugging Face layout, by CLIPModel's names."""
+    from transformers import AutoModel
+
+    model = load_checked(AutoModel.from_pretrained, source)
+    tensors: dict[str, Tensor] = model.state_dict()
+    return tensors
+
+
+def load_released(
+    cls: "type[ClipVip]",
+    path_or_state_dict: str | Path | Mapping[str, Tensor],
+    config: ClipVipConfig | None,
+) -> "ClipVip":
+    """What `ClipVip.from_released` does."""
+    if isinstance(path_or_state_dict, Mapping):
+        name, state = "state dict", dict(path_or_state_dict)
+    else:
+        name, state = str(path_or_state_dict), read_state_dict(Path(path_or_state_dict))
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    foreign = [key for key in state if not key.startswith(RELEASED_PREFIX)]
+    if foreign or not state:
+        raise CheckpointError(
+            f"{name}: not in the reference's layout, whose keys begin with {RELEASED_PREFIX!r} "
+            f"(found {', '.join(sorted(foreign)[:3]) or 'no tensors'})"
+        )
+    state = {key.removeprefix(RELEASED_PREFIX): tensor for key, tensor in state.items()}
+    state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
+    model = cls(config or infer_config(name, state))
+    # The mean-pool baseline's checkpoints carry an empty table of further proxies.
+    state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in model.state_dict()}
+    _load_state(model, name, state, may_be_missing=set())
+    return model.eval()
+
+
+def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:
+    own = model.state_dict()
+    shapes = [
+        f"{key} {tuple(tensor.shape)} instead of {tuple(own[key].shape)}"
+        for key, tensor in state.items()
+        if key in own and own[key].shape != tensor.shape
+    ]
+    missing, unexpected = set(own) - set(state) - may_be_missing, set(state) - set(own)
+    _require_fit(name, missing=missing, unexpected=unexpected, shapes=shapes)
+    model.load_state_dict(state, strict=False)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pt` or `.safetensors` file.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one that holds more than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not a checkpoint of tensors alone ({reason})") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds more than named tensors; save the model's state_dict alone")
+    return content
+
+
+def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
+    """Read the sizes of a released ViP model off its tensors, names without prefix."""
+    try:
+        patch = state["vision_model.embeddings.patch_embedding.weight"]
+        positions = state["vision_model.embeddings.position_embedding.weight"]
+        tokens = state["text_model.embeddings.token_embedding.weight"]
+        text_positions = state["text_model.embeddings.position_embedding.weight"]
+        proxies = state["vision_model.embeddings.added_cls"]
+        temporal = state["vision_model.embeddings.temporal_embedding"]
+        projection = state["visual_projection.weight"]
+    except KeyError as error:
+        raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {error}") from error
+    return ClipVipConfig(
+        text_config={
+            **_tower_sizes(state, "text_model"),
+            "vocab_size": tokens.shape[0],
+            "max_position_embeddings": text_positions.shape[0],
+            "projection_dim": projection.shape[0],
+            # CLIP's old configuration: the text's feature is at the highest token id, its end token.
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+        vision_config={
+            **_tower_sizes(state, "vision_model"),
+            "patch_size": patch.shape[-1],
+            "image_size": round((positions.shape[0] - 1) ** 0.5) * patch.shape[-1],
+            "projection_dim": projection.shape[0],
+        },
+        projection_dim=projection.shape[0],
+        num_proxies=1 + proxies.shape[0],
+        temporal_size=temporal.shape[1],
+    )
+
+
+def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
+    layers = {key.split(".")[3] for key in state if key.startswith(f"{tower}.encoder.layers.")}
+    inner, width = state[f"{tower}.encoder.layers.0.mlp.fc1.weight"].shape
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, width // _HEAD_WIDTH),
+    }
+
+
+def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
+    """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named."""
+    model = load_released(_clip_vip_class(), path, None)
+    if tokenizer is not None:
+        model.tokenizer = load_tokenizer(str(tokenizer))
+        if model.tokenizer is None:
+            raise CheckpointError(
+                f"{tokenizer}: has no tokenizer files; name a CLIP folder or a name on the hub"
+            )
+    model.save_pretrained(folder)
+
+
+def _clip_vip_class() -> "type[ClipVip]":
+    from clipvip.model.clip_vip import ClipVip
+
+    return ClipVip
