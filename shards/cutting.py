@@ -18,8 +18,8 @@ from clipvip.shards.video import UnreadableVideo, Video, open_video, split_plane
 # Spans are often a little longer than the video, since they were made from its sound or its subtitles.
 END_TOLERANCE_SECONDS = 1.0
 
-# Far above the rounding of float arithmetic on seconds, far below any distance between frames.
-_SAME_TIME_SECONDS = 1e-9
+# Matroska's clock ticks in milliseconds: a frame at 1.333 s is the one asked for at 1 + 1/3 s.
+_SAME_TIME_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def cut_clips(
 ) -> Iterator[StoredClip | Skip]:
     """Yield, for each of `clips` in order, the stored clip or why there is none.
 
-    A clip's frames are the first at or after each of start, start + 1/fps, ... that are shown before its end;
-    none is taken twice. The file is opened and decoded once, and only as far as the last clip needs; clips
+    A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
+    shown from its start on and before its end; none is taken twice. The file is opened and decoded once, and only as far as the last clip needs; clips
     may overlap. At most the compressed frames of clips that wait for an earlier one are in memory.
     `heartbeat` is called for each decoded frame.
 

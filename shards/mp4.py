@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 DEFAULT_CRF = 23
 
@@ -34,10 +35,10 @@ class Mp4Encoder:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="yuvj420p")
         frame = frame.reformat(
             format="yuv420p",
-            src_colorspace="ITU601",
-            dst_colorspace="ITU601",
-            src_color_range="JPEG",
-            dst_color_range="MPEG",
+            src_colorspace=Colorspace.ITU601,
+            dst_colorspace=Colorspace.ITU601,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
             threads=1,
         )
         frame.pts, frame.time_base = round(seconds / _TIME_BASE), _TIME_BASE

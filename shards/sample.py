@@ -14,7 +14,8 @@ VIDEO_EXTENSION = "mp4"
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_SAFE = re.compile(r"[^A-Za-z0-9_-]")
 _DANGEROUS = re.compile(r"[/\\\x00-\x1f\x7f]|^\.+$")
-_MAX_ID_CHARACTERS = 120
+# With number, hash and extension a member name then fits the 100 bytes of a plain tar header.
+_MAX_ID_CHARACTERS = 76
 
 
 def make_key(video_id: str, clip_number: int) -> str:

@@ -83,7 +83,7 @@ def read_mark(out: Path, shard: int) -> ShardMark | None:
 
 @contextmanager
 def claim_folder(out: Path, options: dict[str, Any]) -> Iterator[None]:
-    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files gone.
+    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.
 
     Raises:
         DatasetError: other options or other metadata made what is there, another run is at work in it, or it
@@ -102,8 +102,12 @@ def claim_folder(out: Path, options: dict[str, Any]) -> Iterator[None]:
                 f"{out}: another run is writing here; wait for it or give another --out"
             ) from None
         _require_options(state / "options.json", options)
-        for folder in (out, state):
-            for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        for pattern in (
+            f".*{TEMPORARY_SUFFIX}",
+            f"{STATE_FOLDER}/.*{TEMPORARY_SUFFIX}",
+            f"{STATE_FOLDER}/*.open",
+        ):
+            for leftover in out.glob(pattern):
                 leftover.unlink()
         write_json(state / "options.json", options)
         yield

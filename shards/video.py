@@ -17,7 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from clipvip.shards.errors import DatasetError
 
@@ -146,8 +146,8 @@ class Video:
             width=width,
             height=height,
             format="yuvj420p",
-            dst_colorspace="ITU601",
-            dst_color_range="JPEG",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
             interpolation=_INTERPOLATION,
             threads=1,
         )
