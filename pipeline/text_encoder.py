@@ -64,7 +64,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
 
         if model_type == ClipVip.config_class.model_type:
             model = ClipVip.from_pretrained(name).float().eval().to(device)
-            return TextEncoder(model.encode_text, _fingerprint(model, AutoTokenizer.from_pretrained(name)))
+            return TextEncoder(model.encode_text, _fingerprint(model, model.tokenizer))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: the text tower does not load ({first_line})") from error

@@ -16,7 +16,7 @@ from clipvip.pipeline.cli import main
 from clipvip.pipeline.text_encoder import load_text_encoder
 from clipvip.shards.texts import read_texts
 from make_shards import make_shard_folder
-from tiny_clip import make_clip, make_text_tower
+from tiny_clip import make_clip, make_text_tower, tiny_tokenizer
 
 COOKING = ["chop the onion", "boil some rice", "fry it in oil", "add salt and stir", "taste the soup"]
 NUMBERS = ["0123 4567 89", "99 88 77 66", "31415 92653", "1 2 3 4 5 6 7 8", "27182 81828 45"]
@@ -162,6 +162,17 @@ def test_a_whole_clip_gives_its_text_towers_features(tmp_path: Path) -> None:
         found = encoder.encode(texts, batch_size=batch_size)
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (encoder.encode(texts[::-1], batch_size=2)[::-1] - expected).max() < 1e-5
+
+
+def test_a_clip_vip_folder_gives_that_models_features(tmp_path: Path) -> None:
+    from clipvip.model import ClipVip
+
+    vip = ClipVip.from_clip(str(make_clip(tmp_path / "clip")))
+    vip.tokenizer = tiny_tokenizer()
+    vip.save_pretrained(tmp_path / "vip")
+    texts = ["a short one", "one that is somewhat longer"]
+    encoder = load_text_encoder(str(tmp_path / "vip"), device=torch.device("cpu"))
+    np.testing.assert_allclose(encoder.encode(texts, batch_size=1), vip.eval().encode_text(texts), atol=1e-5)
 
 
 def test_mistakes_are_one_line_and_write_nothing(
