@@ -90,7 +90,9 @@ def to_stored(frames: list[av.VideoFrame], fps: float, number: int) -> StoredCli
     width, height = even_size(frames[0].width, frames[0].height, STORED_SHORT_SIDE)
     times = np.arange(0, CLIP_SECONDS, 1 / STORED_FPS)
     chosen = [frames[min(int(t * fps), len(frames) - 1)] for t in times]
-    jpegs = [encode_jpeg(f.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()) for f in chosen]
+    jpegs = [
+        encode_jpeg(f.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()) for f in chosen
+    ]
     return StoredClip(
         clip=Clip(make_key("video", number), "video", f"video.{number}.mp4", 0.0, float(CLIP_SECONDS)),
         subtitle="words",
@@ -194,14 +196,22 @@ def main(videos: tuple[Path, ...], num_clips: int, rounds: int) -> None:
                 for _ in range(times):
                     run()
                 rates[name].append(found * times / (time.process_time() - begin))
-        report(rates, found=found, num_bytes={"shard": (shards / "000000.tar").stat().st_size, "mp4": plain.stat().st_size})
+        report(
+            rates,
+            found=found,
+            num_bytes={"shard": (shards / "000000.tar").stat().st_size, "mp4": plain.stat().st_size},
+        )
 
 
 def report(rates: dict[str, list[float]], *, found: int, num_bytes: dict[str, int]) -> None:
     """Print a table and one line of JSON."""
     median = {name: statistics.median(values) for name, values in rates.items()}
-    click.echo(f"{found} clips; bytes a clip: {', '.join(f'{k} {v // found:,}' for k, v in num_bytes.items())}")
-    click.echo("| way | clips per CPU second | lowest-highest | of bare decoding | of decord |\n|---|---|---|---|---|")
+    click.echo(
+        f"{found} clips; bytes a clip: {', '.join(f'{k} {v // found:,}' for k, v in num_bytes.items())}"
+    )
+    click.echo(
+        "| way | clips per CPU second | lowest-highest | of bare decoding | of decord |\n|---|---|---|---|---|"
+    )
     for name, value in median.items():
         bare = value / median["bare JPEG decoding"]
         peer = value / median["webdataset + decord, 720p mp4"]

@@ -85,7 +85,7 @@ def with_options(
     if shards is not None or captions is not None:
         source = tree["data"]["sources"][_source_for_options(recipe)]
         source["shards"] = source["shards"] if shards is None else shards
-        source["captions"] = source["captions"] if captions is None else captions
+        source["captions"] = source["captions"] if captions is None else captions or None
     if init is not None:
         tree["model"]["init"] = init
     if out is not None:

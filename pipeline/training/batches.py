@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
+from clipvip.model.preprocess import tokenize
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
 from clipvip.pipeline.training.recipe import Recipe, Source
@@ -276,15 +277,7 @@ class ChunkDataset(Dataset[Chunk]):
         )
 
     def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask, int64 (texts, max_text_tokens): cut or filled to one length, as in the reference."""
-        tokens = self._tokenizer(
-            texts,
-            padding="max_length",
-            truncation=True,
-            max_length=self._max_text_tokens,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)
         return tokens["input_ids"], tokens["attention_mask"]
 
 

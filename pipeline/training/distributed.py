@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,16 +168,23 @@ def barrier(place: Place) -> None:
 
 def save_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
     """Write tensors to `folder`, the processes sharing the work; tensors that all hold are written once."""
-    dcp.save(
-        dict(state),
-        storage_writer=dcp.FileSystemWriter(folder, sync_files=True),
-        no_dist=place.world_size == 1,
-    )
+    writer = dcp.FileSystemWriter(folder, sync_files=True)
+    with _no_warning_when_alone():
+        dcp.save(dict(state), storage_writer=writer, no_dist=place.world_size == 1)
 
 
 def load_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
     """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it."""
-    dcp.load(state, storage_reader=dcp.FileSystemReader(folder), no_dist=place.world_size == 1)
+    with _no_warning_when_alone():
+        dcp.load(state, storage_reader=dcp.FileSystemReader(folder), no_dist=place.world_size == 1)
+
+
+@contextmanager
+def _no_warning_when_alone() -> Iterator[None]:
+    """Without torch's warning that a single process is a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def stored_names(folder: Path) -> set[str]:

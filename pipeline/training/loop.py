@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from clipvip.model import ClipVip
-from clipvip.model.optim import learning_rate_factor
+from clipvip.model.flops import text_flops, video_flops
+from clipvip.model.optim import learning_rate
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
@@ -48,6 +48,8 @@ from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_
 from clipvip.shards.skips import Skip
 
 MODEL_FOLDER = "model"
+# A backward pass costs twice the forward pass.
+_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ class Job:
     place: Place
     out: Path
     model: ClipVip
-    tokenizer: PreTrainedTokenizerBase
     optimizer: torch.optim.Optimizer
     encode: Encoder
     plan: BatchPlan
@@ -99,9 +100,14 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             chunks = [chunk.to(place.device) for chunk in next(batches)]
             speed.wait_seconds += time.perf_counter() - wait_from
 
-            learning_rate = learning_rate_at(job, state.step)
-            result = step_or_explain(job, chunks, learning_rate=learning_rate, step=state.step)
             state.step += 1
+            rate = learning_rate(
+                recipe.optim.learning_rate,
+                state.step,
+                job.num_steps,
+                warmup_fraction=recipe.optim.warmup_fraction,
+            )
+            result = step_or_explain(job, chunks, step=state.step, rate=rate)
             tally.add(chunks)
             speed.add(samples=recipe.optim.batch_size, flops=job.step_flops)
 
@@ -110,7 +116,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             if logs is not None:
                 logs.step_done()
                 if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
-                    logs.write(log_row(job, state.step, result, learning_rate), speed.take())
+                    logs.write(log_row(job, state.step, result, rate), speed.take())
             if is_last or stop_signal or state.step % recipe.run.save_every_steps == 0:
                 tally.move_into(state, place=place)
                 save_checkpoint(
@@ -125,8 +131,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     """Model, optimizer and the plan of all batches, as at step 0."""
-    model, tokenizer = start_model(recipe)
-    model.to(place.device).train()
+    model = start_model(recipe).to(place.device).train()
     if recipe.run.checkpoint_activations:
         model.gradient_checkpointing_enable()
     copy_from_first(model, place=place)
@@ -145,7 +150,6 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         place=place,
         out=Path(recipe.run.out),
         model=model,
-        tokenizer=tokenizer,
         optimizer=start_optimizer(recipe, model),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=recipe.run.compile),
         plan=plan,
@@ -156,7 +160,16 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
 
 def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
     """FLOPs that a step needs; what chunks or checkpointed activations do twice is not counted."""
-    return 0.0
+    total = 0
+    for part in plan.parts:
+        wanted = part.settings
+        texts = wanted.needs_subtitle + wanted.needs_caption
+        forward = video_flops(model.config, wanted.num_frames)
+        forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
+        if wanted.needs_frame:
+            forward += video_flops(model.config, 1)
+        total += part.rows * forward
+    return float(_PASSES * total)
 
 
 def resume(job: Job) -> TrainState:
@@ -179,7 +192,7 @@ def batches_of(job: Job, state: TrainState) -> Iterator[list[Chunk]]:
 
     dataset = ChunkDataset(
         job.plan,
-        job.tokenizer,
+        job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
     )
@@ -200,14 +213,7 @@ def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
     return stack.enter_context(open_logs(job.recipe, job.out, bar, step=state.step))
 
 
-def learning_rate_at(job: Job, step: int) -> float:
-    """The learning rate of the update number `step`, counted from 0."""
-    optim = job.recipe.optim
-    factor = learning_rate_factor(step, job.num_steps, warmup_fraction=optim.warmup_fraction)
-    return optim.learning_rate * factor
-
-
-def step_or_explain(job: Job, chunks: list[Chunk], *, learning_rate: float, step: int) -> StepResult:
+def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
     """One step; a loss that is not finite ends the run in one line."""
     try:
         return train_step(
@@ -218,17 +224,17 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, learning_rate: float, step
             plan=job.plan,
             loss=job.recipe.loss,
             optim=job.recipe.optim,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             place=job.place,
         )
     except NotFinite as error:
         raise UserError(
-            f"training diverged at step {step + 1} ({error}); the last checkpoint is from before that. Try a "
+            f"training diverged at step {step} ({error}); the last checkpoint is from before that. Try a "
             "lower optim.learning_rate or --set optim.precision=fp32, with another --out"
         ) from error
 
 
-def log_row(job: Job, step: int, result: StepResult, learning_rate: float) -> dict[str, float]:
+def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, float]:
     """What log.jsonl keeps of a step."""
     return {
         "step": step,
@@ -237,7 +243,7 @@ def log_row(job: Job, step: int, result: StepResult, learning_rate: float) -> di
         **{f"loss/{name}": value for name, value in result.terms.items()},
         "logit_scale": result.logit_scale,
         "grad_norm": result.grad_norm,
-        "learning_rate": learning_rate,
+        "learning_rate": rate,
     }
 
 
@@ -246,7 +252,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
     summary = ""
     if job.place.is_first:
         folder = job.out / MODEL_FOLDER
-        save_model(job.model, job.tokenizer, folder)
+        save_model(job.model, folder)
         rows = read_log(job.out)
         batch_size = job.recipe.optim.batch_size
         report = Report(

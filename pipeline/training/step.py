@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from clipvip.model import ClipVip
 from clipvip.model.losses import omnisource_terms
 from clipvip.model.preprocess import normalize_frames
 from clipvip.pipeline.training.batches import BatchPlan, Chunk
@@ -37,28 +38,31 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the weights are as before the step."""
 
 
-def make_encoder(model: torch.nn.Module, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
+def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
-    encode_video = torch.compile(model.get_video_features) if compiled else model.get_video_features
-    encode_text = torch.compile(model.get_text_features) if compiled else model.get_text_features
+    forward = torch.compile(model) if compiled else model
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
+        embeddings = {}
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            embeddings = {"video": encode_video(normalize_frames(chunk.video))}
+            embeddings["video"] = forward(pixel_values=normalize_frames(chunk.video)).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                embeddings["frame"] = encode_video(normalize_frames(chunk.frame[:, None]))
+                frame = normalize_frames(chunk.frame[:, None])
+                embeddings["frame"] = forward(pixel_values=frame).video_embeds
             if chunk.text_ids is not None:
-                embeddings["text"] = encode_text(chunk.text_ids, chunk.text_mask)
+                text = forward(input_ids=chunk.text_ids, attention_mask=chunk.text_mask)
+                embeddings["text"] = text.text_embeds
             if chunk.caption_ids is not None:
-                embeddings["caption"] = encode_text(chunk.caption_ids, chunk.caption_mask)
+                caption = forward(input_ids=chunk.caption_ids, attention_mask=chunk.caption_mask)
+                embeddings["caption"] = caption.text_embeds
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
 
 
 def train_step(
-    model: torch.nn.Module,
+    model: ClipVip,
     encode: Encoder,
     optimizer: torch.optim.Optimizer,
     chunks: list[Chunk],
@@ -89,7 +93,7 @@ def train_step(
 
 
 def compute_gradients(
-    model: torch.nn.Module,
+    model: ClipVip,
     encode: Encoder,
     chunks: list[Chunk],
     *,

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
-from make_shards import make_shard_folder, stored_clip
 from PIL import Image
 from transformers import CLIPTokenizer
 
@@ -29,6 +27,8 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
+from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
+from make_shards import make_shard_folder, stored_clip
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +98,14 @@ def test_a_batch_is_the_same_for_any_chunks_processes_workers_and_start(
     for other in (
         batches(plan, tokenizer, steps=range(8), chunk_size=4),
         batches(plan, tokenizer, steps=range(8), chunk_size=4, workers=2),
-        [[*a, *b] for a, b in zip(
-            batches(plan, tokenizer, steps=range(8), rank=0, world_size=2),
-            batches(plan, tokenizer, steps=range(8), rank=1, world_size=2),
-            strict=True,
-        )],
+        [
+            [*a, *b]
+            for a, b in zip(
+                batches(plan, tokenizer, steps=range(8), rank=0, world_size=2),
+                batches(plan, tokenizer, steps=range(8), rank=1, world_size=2),
+                strict=True,
+            )
+        ],
         [*whole[:5], *batches(plan, tokenizer, steps=range(5, 8), chunk_size=5)],
     ):
         assert [joined(batch, "keys") for batch in other] == [joined(batch, "keys") for batch in whole]
@@ -122,7 +125,9 @@ def test_an_epoch_has_each_sample_at_most_once_and_the_next_another_order(
     assert first != second
 
 
-def test_pixels_and_text_are_those_of_the_sample(clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_pixels_and_text_are_those_of_the_sample(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
     plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path, data={"sampling": "uniform"}, pairs="a")
     samples = {s.key: s for shard in sorted(clips.glob("*.tar")) for s in read_shard(shard)}
     plan.parts[0].settings.__dict__["captions"] = str(tmp_path)  # none there: all are missing
@@ -209,7 +214,9 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
     write_captions(path, rows)
 
 
-def test_a_missing_caption_is_masked_or_skipped(clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_a_missing_caption_is_masked_or_skipped(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
     missing = {"video0_00002", "video2_00006"}
     source = {"shards": str(clips), "captions": str(write_some_captions(tmp_path / "captions", missing))}
     plan = plan_of({"clips": source}, tmp_path, pairs="d", batch_size=21)
@@ -239,7 +246,7 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     write_rows(foreign / "000000.parquet", [("other_00000", "words")])
-    with pytest.raises(UserError, match="captions for 0 of the 21 samples .* other shards"):
+    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .* other shards"):
         check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     check_captions(plan_of({"clips": source}, tmp_path))
 

@@ -45,7 +45,9 @@ def test_order_depends_on_seed_and_epoch_and_on_nothing_that_was_asked_before() 
 def test_split_by_weight_adds_up_and_is_within_one(total: int, weights: list[float]) -> None:
     parts = split_by_weight(total, weights)
     assert sum(parts) == total
-    assert all(abs(part - total * w / sum(weights)) < 1 + 1e-6 for part, w in zip(parts, weights, strict=True))
+    assert all(
+        abs(part - total * w / sum(weights)) < 1 + 1e-6 for part, w in zip(parts, weights, strict=True)
+    )
 
 
 @given(st.integers(0, 100), st.integers(1, 9))

@@ -48,11 +48,19 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        ("optim: {epochs: 1, learning_rat: 1}", (), "unknown key optim.learning_rat; did you mean optim.learning_rate?"),
+        (
+            "optim: {epochs: 1, learning_rat: 1}",
+            (),
+            "unknown key optim.learning_rat; did you mean optim.learning_rate?",
+        ),
         ("run: {batch_size: 3}", (), "unknown key run.batch_size; did you mean optim.batch_size?"),
         ("otim: {}", (), "unknown key otim; did you mean optim?"),
         ("data: {sources: {clips: {shard: x}}}", (), "did you mean data.sources.clips.shards?"),
-        ("optim: {epochs: 1, learning_rate: fast}", (), "optim.learning_rate: input should be a valid number"),
+        (
+            "optim: {epochs: 1, learning_rate: fast}",
+            (),
+            "optim.learning_rate: input should be a valid number",
+        ),
         ("optim: {epochs: 1, learning_rate: -1}", (), "optim.learning_rate: input should be greater than 0"),
         ("optim: {epochs: 1, steps: 2}", (), "give either epochs or steps"),
         ("optim: {}", (), "give either epochs or steps"),

@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from make_shards import make_shard_folder
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Source
@@ -14,6 +13,7 @@ from clipvip.pipeline.training.shard_index import Entry, index_tar, read_member
 from clipvip.pipeline.training.shard_set import ShardReader, open_shards
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
+from make_shards import make_shard_folder
 
 MEMBERS = {
     "a.json": b"{}",

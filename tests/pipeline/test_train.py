@@ -1,0 +1,224 @@
+"""clipvip-train: from a recipe to a model folder, stopped, killed, resumed, and given nonsense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from clipvip.model import ClipVip
+from clipvip.pipeline.train import main
+from clipvip.shards.captions import write_captions
+from make_clip import make_clip_folder
+from make_shards import make_shard_folder
+
+NUM_STEPS = 40
+RECIPE = f"""
+data: {{num_frames: 3, max_text_tokens: 20}}
+optim: {{batch_size: 6, steps: {NUM_STEPS}, learning_rate: 1e-3, warmup_fraction: 0.1}}
+run: {{workers: 0, device: cpu, log_every_steps: 1, save_every_steps: 7, tensorboard: false}}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe, shards, their captions and a CLIP to start from."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    make_clip_folder(folder / "clip")
+    make_shard_folder(folder / "clips", num_shards=3, clips_per_shard=8)
+    (folder / "captions").mkdir()
+    for shard in range(3):
+        keys = [f"video{shard}_{number:05d}" for number in range(8) if number != 3]
+        write_captions(
+            folder / "captions" / f"{shard:06d}.parquet", [(key, f"sight of {key}") for key in keys]
+        )
+    return folder
+
+
+def arguments(world: Path, out: Path, *more: str) -> list[str]:
+    return [
+        str(world / "recipe.yaml"),
+        *("--shards", str(world / "clips"), "--captions", str(world / "captions")),
+        *("--init", str(world / "clip"), "--out", str(out), *more),
+    ]
+
+
+def run(world: Path, out: Path, *more: str) -> Result:
+    """The command in this process; later options win."""
+    return CliRunner().invoke(main, arguments(world, out, *more))
+
+
+def start(world: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "clipvip.pipeline.train", *arguments(world, out, *more)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    log = out / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < step:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    result = run(world, out)
+    assert result.exit_code == 0, result.output
+    assert "samples_without_caption" not in result.output
+    assert f"train: {NUM_STEPS} steps" in result.stdout
+    assert f"model: {out / 'model'}" in result.stdout
+    return out
+
+
+def test_a_run_leaves_a_model_that_loads_and_learned(undisturbed: Path) -> None:
+    model = ClipVip.from_pretrained(undisturbed / "model")
+    assert model.encode_text(["words of clip 3 of video1"]).shape == (1, 16)
+    rows = [json.loads(line) for line in (undisturbed / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
+    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+    assert {"logit_scale", "grad_norm", "learning_rate"} <= rows[0].keys()
+    terms = [value for name, value in rows[0].items() if name.startswith("loss/clips/")]
+    assert len(terms) >= 3
+    assert sum(terms) == pytest.approx(rows[0]["loss"], rel=1e-5)
+    report = json.loads((undisturbed / "report.json").read_text())
+    # One in eight samples has no caption, and the batches go through all of them ten times.
+    assert report["counts"] == {"steps": 40, "samples": 240, "samples_without_caption": 30}
+    assert report["loss"] == {"first": rows[0]["loss"], "last": rows[-1]["loss"]}
+    checkpoints = sorted(path.name for path in (undisturbed / "checkpoints").iterdir())
+    assert checkpoints == ["step-00000035", "step-00000040"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(world, out)
+    wait_for_step(process, out, 17)
+    process.kill()
+    process.communicate()
+    assert not (out / "model").exists()
+    result = run(world, out)
+    assert result.exit_code == 0, result.output
+    assert {k: v.tolist() for k, v in weights(out).items()} == {
+        k: v.tolist() for k, v in weights(undisturbed).items()
+    }
+    for name in ("log.jsonl", "skipped.jsonl", "model/model.safetensors", "model/config.json"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    counts = [json.loads((folder / "report.json").read_text())["counts"] for folder in (out, undisturbed)]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "exit_code", "more"),
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, ["--set", "run.processes=2"]),
+    ],
+)
+def test_a_stopped_run_saves_and_goes_on(
+    world: Path, undisturbed: Path, tmp_path: Path, sent: signal.Signals, exit_code: int, more: list[str]
+) -> None:
+    out = tmp_path / "out"
+    process = start(world, out, *more)
+    wait_for_step(process, out, 10)
+    os.kill(process.pid, sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == exit_code, errors
+    assert f"Stopped by {sent.name} after step" in errors
+    assert "Traceback" not in errors
+    stopped_at = max(int(path.name[5:]) for path in (out / "checkpoints").iterdir())
+    assert stopped_at == (out / "log.jsonl").read_text().count("\n")  # nothing done is lost
+    result = run(world, out)  # with one process, whatever stopped
+    assert result.exit_code == 0, result.output
+    expected = weights(undisturbed)
+    if not more:
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(out).items())
+    for name, tensor in weights(out).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-3, rtol=0)
+
+
+def test_the_same_command_after_the_end_changes_nothing(world: Path, undisturbed: Path) -> None:
+    before = (undisturbed / "model" / "model.safetensors").read_bytes()
+    result = run(world, undisturbed)
+    assert result.exit_code == 0, result.output
+    assert f"train: {NUM_STEPS} steps" in result.stdout
+    assert (undisturbed / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_checkpoints_of_another_recipe_are_not_mixed_in(world: Path, undisturbed: Path) -> None:
+    result = run(world, undisturbed, "--set", "loss.pairs=a")
+    assert result.exit_code == 1
+    assert "another recipe (loss.pairs: 'd', now 'a')" in result.stderr
+    result = run(world, undisturbed, "--resume", "never")
+    assert result.exit_code == 1
+    assert "--resume is never" in result.stderr
+
+
+def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "checkpoints" / f"step-{NUM_STEPS:08d}" / "state.json").write_text("{")
+    result = run(world, out)
+    assert result.exit_code == 1
+    assert "not a whole checkpoint" in result.stderr
+
+
+def test_captions_only_and_images_train(world: Path, tmp_path: Path) -> None:
+    few = ["--set", "optim.steps=2"]
+    result = run(world, tmp_path / "a", *few, "--set", "loss.pairs=V-C")
+    assert result.exit_code == 0, result.output
+    row = json.loads((tmp_path / "a" / "log.jsonl").read_text().splitlines()[0])
+    assert not [name for name in row if "V-S" in name]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--captions", ""], "needs captions"),
+        (["--init", "nothing-there"], "nothing-there: no model configuration"),
+        (["--init", "."], ".: holds a model of type 'none'"),
+        (["--shards", "nowhere"], "nowhere: no such folder of shards"),
+        (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),
+        (["--set", "optim.batch=25"], "unknown key optim.batch; did you mean optim.batch_size?"),
+        (["--set", "data.max_text_tokens=70"], "takes 20 at most"),
+        (["--gpus", "64"], "asked for 64 GPUs"),
+        (["--set", "run.wandb_project=x"], "needs the package wandb"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "wandb" in more[-1]:
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    if more[0] == "--gpus":
+        more = [*more, "--set", "run.device=cuda"]
+    result = run(world, tmp_path / "out", *more)
+    assert result.exit_code == 1, result.output
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_recipe_is_saved_and_runs_again(undisturbed: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main, [str(undisturbed / "recipe.yaml"), "--out", str(tmp_path / "again"), "--set", "optim.steps=2"]
+    )
+    assert result.exit_code == 0, result.output

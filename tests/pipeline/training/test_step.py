@@ -1,0 +1,86 @@
+"""Gradients: chunks and processes give what one plain backward pass over the joined batch gives."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clipvip.pipeline.training.distributed import Place, launch
+from clipvip.shards.captions import write_captions
+from make_clip import MAX_TEXT_TOKENS, make_clip_folder
+from make_shards import make_shard_folder
+from train_functions import gradients_and_steps, plain_gradients, save_gradients_and_steps
+
+ALONE = Place(0, 1, torch.device("cpu"))
+NUM_STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A recipe with two sources, a batch that no two processes divide evenly, and missing captions."""
+    folder = tmp_path_factory.mktemp("step")
+    make_clip_folder(folder / "clip")
+    make_shard_folder(folder / "clips", num_shards=2, clips_per_shard=8)
+    (folder / "captions").mkdir()
+    for shard in range(2):
+        keys = [f"video{shard}_{number:05d}" for number in range(8) if number % 4]
+        write_captions(
+            folder / "captions" / f"{shard:06d}.parquet", [(key, f"picture {key}") for key in keys]
+        )
+    clips = {"shards": str(folder / "clips"), "captions": str(folder / "captions")}
+    return {
+        "data": {"sources": {"clips": clips, "more": {**clips, "weight": 0.75}}, "num_frames": 3,
+                 "max_text_tokens": MAX_TEXT_TOKENS},
+        "model": {"init": str(folder / "clip"), "logit_scale": 2.0},
+        "optim": {"batch_size": 12, "steps": NUM_STEPS, "learning_rate": 1e-4},
+        "run": {"workers": 0, "device": "cpu"},
+    }  # fmt: skip
+
+
+def with_chunks(tree: dict[str, Any], size: int | None) -> dict[str, Any]:
+    return {**tree, "run": {**tree["run"], "chunk_size": size}}
+
+
+def assert_close(first: Path, second: Path) -> None:
+    """Equal but for the rounding of float32: gradients relative to each tensor's largest value."""
+    assert_gradients_close(
+        load_file(first / "gradients.safetensors"), load_file(second / "gradients.safetensors")
+    )
+    one, other = load_file(first / "weights.safetensors"), load_file(second / "weights.safetensors")
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
+
+
+def assert_gradients_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        # Key biases have no gradient but rounding, hence a floor.
+        scale = gradient.abs().max().clamp(min=1e-2)
+        assert (gradient - second[name]).abs().max() / scale < 1e-5, name
+
+
+@pytest.fixture(scope="module")
+def alone(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    save_gradients_and_steps(tree, folder, NUM_STEPS, ALONE)
+    return folder
+
+
+def test_the_gradient_is_that_of_a_plain_backward_pass(tree: dict[str, Any], alone: Path) -> None:
+    assert_gradients_close(plain_gradients(tree), load_file(alone / "gradients.safetensors"))
+
+
+def test_chunks_give_the_same_gradient_and_weights(tree: dict[str, Any], alone: Path, tmp_path: Path) -> None:
+    save_gradients_and_steps(with_chunks(tree, 3), tmp_path, NUM_STEPS, ALONE)
+    assert_close(alone, tmp_path)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_two_processes_give_the_same_gradient_and_weights(
+    tree: dict[str, Any], alone: Path, tmp_path: Path, chunk_size: int | None
+) -> None:
+    assert (
+        launch(gradients_and_steps, with_chunks(tree, chunk_size), str(tmp_path), NUM_STEPS, processes=2) == 0
+    )
+    assert_close(alone, tmp_path)

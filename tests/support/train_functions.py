@@ -1,0 +1,62 @@
+"""What tests of training run in several processes, which import it by name."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from clipvip.pipeline.training.checkpoint import TrainState
+from clipvip.pipeline.training.distributed import Place, process_group
+from clipvip.pipeline.training.loop import batches_of, prepare
+from clipvip.pipeline.training.recipe import recipe_from_tree
+from clipvip.pipeline.training.step import compute_gradients, train_step
+
+
+def gradients_and_steps(tree: dict[str, Any], folder: str, num_steps: int) -> int:
+    """Save the gradient of the first batch, and the weights after `num_steps`, of the first process."""
+    with process_group("cpu") as place:
+        save_gradients_and_steps(tree, Path(folder), num_steps, place)
+    return 0
+
+
+def save_gradients_and_steps(tree: dict[str, Any], folder: Path, num_steps: int, place: Place) -> None:
+    job = prepare(recipe_from_tree(tree, name="test"), place, cache=folder / "cache")
+    for step, chunks in enumerate(batches_of(job, TrainState())):
+        if step == num_steps:
+            break
+        common = {"plan": job.plan, "loss": job.recipe.loss, "place": place}
+        if step == 0:
+            compute_gradients(job.model, job.encode, chunks, **common)
+            gradients = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+            if place.is_first:
+                save_file(
+                    {name: g.clone() for name, g in gradients.items()}, folder / "gradients.safetensors"
+                )
+            job.optimizer.zero_grad(set_to_none=True)
+        train_step(
+            job.model,
+            job.encode,
+            job.optimizer,
+            chunks,
+            optim=job.recipe.optim,
+            learning_rate=job.recipe.optim.learning_rate,
+            **common,
+        )
+    if place.is_first:
+        weights = {name: tensor.detach().clone() for name, tensor in job.model.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
+
+
+def plain_gradients(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The gradient of the first batch by one plain backward pass: nothing joined, cached or summed."""
+    from clipvip.pipeline.training.step import batch_terms
+
+    place = Place(0, 1, torch.device("cpu"))
+    job = prepare(recipe_from_tree(tree, name="test"), place, cache=Path("unused"))
+    chunks = next(batches_of(job, TrainState()))
+    embeddings = {(c.source, role): rows for c in chunks for role, rows in job.encode(c).items()}
+    has_caption = {c.source: c.has_caption for c in chunks if c.has_caption is not None}
+    terms = batch_terms(embeddings, has_caption, job.model.logit_scale, plan=job.plan, loss=job.recipe.loss)
+    torch.stack(list(terms.values())).sum().backward()
+    return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
