@@ -206,8 +206,11 @@ def check_captions(plan: BatchPlan) -> None:
             )
 
 
-class ChunkDataset(Dataset[Chunk]):
-    """Loads the chunk that a ChunkSpec describes; lives in a loading process."""
+class ChunkDataset(Dataset[Chunk | DatasetError]):
+    """Loads the chunk that a ChunkSpec describes; lives in a loading process.
+
+    An error is given back as a value: DataLoader would make a page of traceback of it.
+    """
 
     def __init__(
         self, plan: BatchPlan, tokenizer: PreTrainedTokenizerBase, *, image_size: int, max_text_tokens: int
@@ -218,14 +221,17 @@ class ChunkDataset(Dataset[Chunk]):
         self._image_size = image_size
         self._loaders: list[SampleLoader] = []  # open files: made in the process that loads
 
-    def __getitem__(self, spec: ChunkSpec) -> Chunk:
+    def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._loaders:
             self._loaders = [
                 SampleLoader(part.shards, part.settings, image_size=self._image_size)
                 for part in self._plan.parts
             ]
         skips: list[Skip] = []
-        examples = [self._example(spec, position, skips) for position in range(spec.start, spec.stop)]
+        try:
+            examples = [self._example(spec, position, skips) for position in range(spec.start, spec.stop)]
+        except DatasetError as error:
+            return error
         part = self._plan.parts[spec.source]
         return self._collate(part, examples, tuple(skips), ends_batch=spec.ends_batch)
 
@@ -310,7 +316,12 @@ def load_batches(
     prefetch: int,
     pin_memory: bool,
 ) -> Iterator[list[Chunk]]:
-    """Yield this process's part of one batch after another, as chunks."""
+    """Yield this process's part of one batch after another, as chunks.
+
+    Raises:
+        DatasetError: too many unusable samples in a row.
+        UserError: a loading process died.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per loading process is the plan
     loader = DataLoader(
         dataset,
@@ -324,11 +335,30 @@ def load_batches(
         multiprocessing_context=_fork_server() if workers else None,
     )
     batch: list[Chunk] = []
-    for chunk in loader:
+    for chunk in _naming_deaths(iter(loader)):
+        if isinstance(chunk, DatasetError):
+            raise chunk
         batch.append(chunk)
         if chunk.ends_batch:
             yield batch
             batch = []
+
+
+def _naming_deaths(chunks: Iterator[Chunk | DatasetError]) -> Iterator[Chunk | DatasetError]:
+    while True:
+        try:
+            chunk = next(chunks)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a loading process died ({' '.join(str(error).split())}): too little memory, or a video that "
+                "crashes the decoder. The same command goes on from the last checkpoint; fewer run.workers "
+                "need less memory"
+            ) from error
+        yield chunk
 
 
 def _fork_server() -> Any:

@@ -19,7 +19,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
+from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -168,15 +170,15 @@ def barrier(place: Place) -> None:
 
 def save_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
     """Write tensors to `folder`, the processes sharing the work; tensors that all hold are written once."""
-    writer = dcp.FileSystemWriter(folder, sync_files=True)
+    writer = FileSystemWriter(folder, sync_files=True)
     with _no_warning_when_alone():
-        dcp.save(dict(state), storage_writer=writer, no_dist=place.world_size == 1)
+        save_checkpoint(dict(state), storage_writer=writer, no_dist=place.world_size == 1)
 
 
 def load_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
     """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it."""
     with _no_warning_when_alone():
-        dcp.load(state, storage_reader=dcp.FileSystemReader(folder), no_dist=place.world_size == 1)
+        load_checkpoint(state, storage_reader=FileSystemReader(folder), no_dist=place.world_size == 1)
 
 
 @contextmanager
@@ -189,7 +191,7 @@ def _no_warning_when_alone() -> Iterator[None]:
 
 def stored_names(folder: Path) -> set[str]:
     """The names of the tensors that `save_state` wrote."""
-    return set(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata)
+    return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
 
 
 class LaunchError(RuntimeError):

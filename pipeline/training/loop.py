@@ -48,6 +48,7 @@ from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_
 from clipvip.shards.skips import Skip
 
 MODEL_FOLDER = "model"
+_SECOND_SIGNAL_SECONDS = 2.0
 # A backward pass costs twice the forward pass.
 _PASSES = 3
 
@@ -131,9 +132,10 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     """Model, optimizer and the plan of all batches, as at step 0."""
-    model = start_model(recipe).to(place.device).train()
+    model = start_model(recipe)
+    torch.nn.Module.to(model, place.device).train()
     if recipe.run.checkpoint_activations:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache)
     for part in plan.parts:
@@ -156,6 +158,13 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         num_steps=recipe.optim.steps or plan.steps_per_epoch * (recipe.optim.epochs or 1),
         step_flops=step_flops(recipe, plan, model),
     )
+
+
+def checkpoint_activations(model: ClipVip) -> None:
+    """Let each layer compute its activations again in the backward pass."""
+    # transformers renamed this; the older versions have only the older name.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable()
 
 
 def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
@@ -296,13 +305,20 @@ class Tally:
 
 
 class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps."""
+    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
+
+    A second one, well after the first, stops at once. (A terminal and a launcher may both send the first.)
+    """
 
     def __init__(self) -> None:
         self.number = 0
+        self._since = 0.0
 
     def _remember(self, number: int, frame: object) -> None:
-        self.number = number
+        if self.number and time.monotonic() - self._since > _SECOND_SIGNAL_SECONDS:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
 
     def __enter__(self) -> Self:
         self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}

@@ -171,6 +171,10 @@ def load_recipe(
         UserError: no such recipe, an unknown key (the nearest known one is named), a value that does not fit.
     """
     tree = parse_yaml(_read(name), name=name)
+    if tree.get("data") is None:
+        tree["data"] = {}
+    if isinstance(tree["data"], dict):  # so that --set data.sources.NAME adds to the default source
+        tree["data"].setdefault("sources", {"clips": {}})
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
@@ -269,7 +273,7 @@ _SECTIONS: dict[str, type] = {"data": Data, "model": Model, "loss": Loss, "optim
 
 def _known_keys(place: list[str]) -> list[str]:
     if place[:2] == ["data", "sources"]:
-        return [field.name for field in dataclasses.fields(Source)]  # type: ignore[arg-type]
+        return [field.name for field in dataclasses.fields(Source)]
     owner = _SECTIONS.get(place[0], Recipe) if place else Recipe
     return [field.name for field in dataclasses.fields(owner)]
 

@@ -76,7 +76,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
 
 def _plain_members(file: IO[bytes]) -> list[tuple[str, int, int]] | None:
     """The regular files of a tar whose headers are all of the plain kind, else None."""
-    members = []
+    members: list[tuple[str, int, int]] = []
     descriptor, offset = file.fileno(), 0
     while True:
         header = os.pread(descriptor, _BLOCK_BYTES, offset)

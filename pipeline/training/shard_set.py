@@ -90,6 +90,8 @@ def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
                 continue
             paths += list_shards(folder)
             manifest = read_manifest(folder)
+            if manifest and kind != "clips":
+                raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
             for row in manifest["shards"] if manifest else []:
                 known[folder / str(row["name"])] = int(row["samples"])
     unknown = [path for path in paths if path not in known]

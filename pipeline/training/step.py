@@ -150,7 +150,7 @@ def batch_terms(
 
     An image and its own text are one pair; the terms of clips are those of Table 3.
     """
-    terms = {}
+    terms: dict[str, torch.Tensor] = {}
     for part in plan.parts:
         rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
         is_clips = part.kind == "clips"

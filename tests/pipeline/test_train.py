@@ -17,6 +17,7 @@ from clipvip.model import ClipVip
 from clipvip.pipeline.train import main
 from clipvip.shards.captions import write_captions
 from make_clip import make_clip_folder
+from make_images import make_images
 from make_shards import make_shard_folder
 
 NUM_STEPS = 40
@@ -179,12 +180,43 @@ def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path:
     assert "not a whole checkpoint" in result.stderr
 
 
-def test_captions_only_and_images_train(world: Path, tmp_path: Path) -> None:
-    few = ["--set", "optim.steps=2"]
-    result = run(world, tmp_path / "a", *few, "--set", "loss.pairs=V-C")
+def run_rows(world: Path, out: Path, *more: str) -> list[dict[str, float]]:
+    result = run(world, out, *more)
     assert result.exit_code == 0, result.output
-    row = json.loads((tmp_path / "a" / "log.jsonl").read_text().splitlines()[0])
-    assert not [name for name in row if "V-S" in name]
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_captions_only(world: Path, tmp_path: Path) -> None:
+    rows = run_rows(world, tmp_path / "out", "--set", "optim.steps=2", "--set", "loss.pairs=V-C")
+    assert {name for name in rows[0] if name.startswith("loss/")} == {"loss/clips/V->C", "loss/clips/C->V"}
+
+
+def test_subtitles_with_images_from_elsewhere(world: Path, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "images.tar", 9)
+    source = f"data.sources.images={{kind: images, shards: {images}, weight: 0.5}}"
+    rows = run_rows(
+        world, tmp_path / "out", "--set", "optim.steps=3", "--set", "loss.pairs=baseline", "--set", source
+    )
+    terms = [f"loss/{source}/{term}" for source in ("clips", "images") for term in ("V->S", "S->V")]
+    assert {name for name in rows[0] if name.startswith("loss/")} == set(terms)
+    assert all(row["loss"] == pytest.approx(sum(row[term] for term in terms), rel=1e-5) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("setting", "tolerance"),
+    [
+        ("run.checkpoint_activations=true", 1e-4),
+        ("run.chunk_size=2", 1e-4),
+        ("optim.precision=bf16", 0.2),
+        pytest.param("run.compile=true", 1e-3, marks=pytest.mark.slow),
+    ],
+)
+def test_ways_of_computing_give_the_same_loss(
+    world: Path, undisturbed: Path, tmp_path: Path, setting: str, tolerance: float
+) -> None:
+    rows = run_rows(world, tmp_path / "out", "--set", "optim.steps=3", "--set", setting)
+    plain = run_rows(world, tmp_path / "plain", "--set", "optim.steps=3")
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=tolerance)
 
 
 @pytest.mark.parametrize(

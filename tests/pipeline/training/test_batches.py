@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import CLIPTokenizer
 
 from clipvip.pipeline.runtime.errors import UserError
@@ -28,6 +27,7 @@ from clipvip.shards.reader import read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
 from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
+from make_images import make_images
 from make_shards import make_shard_folder, stored_clip
 
 
@@ -39,20 +39,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_folder(tmp_path_factory.mktemp("data") / "clips", num_shards=3, clips_per_shard=7)
-
-
-def make_images(path: Path, number: int) -> Path:
-    """An image-text WebDataset of PNG and JPEG files, each a flat colour."""
-    with tarfile.open(path, "w") as tar:
-        for index in range(number):
-            kind = ("png", "jpg")[index % 2]
-            data = io.BytesIO()
-            Image.new("RGB", (50, 40), (10 * index, 100, 200)).save(data, {"jpg": "jpeg"}.get(kind, kind))
-            for extension, content in ((kind, data.getvalue()), ("txt", f"picture {index}".encode())):
-                info = tarfile.TarInfo(f"{index:04d}.{extension}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def plan_of(sources: dict[str, dict[str, Any]], tmp_path: Path, **settings: Any) -> BatchPlan:
@@ -197,8 +183,10 @@ def test_a_data_set_of_bad_samples_only_is_an_error(tokenizer: CLIPTokenizer, tm
     folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=8)
     write_shard(folder / "000000.tar", [stored_clip("v", number, subtitle=" ") for number in range(8)])
     plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path)
-    with pytest.raises(DatasetError, match=r"source clips: .* unusable \(empty_subtitle\)"):
-        batches(plan, tokenizer, steps=range(1))
+    for workers in (0, 1):
+        with pytest.raises(DatasetError, match=r"source clips: .* unusable \(empty_subtitle\)") as caught:
+            batches(plan, tokenizer, steps=range(1), workers=workers)
+        assert "\n" not in str(caught.value)
 
 
 def write_some_captions(folder: Path, missing: set[str]) -> Path:

@@ -43,6 +43,7 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
     assert recipe.data.sources["clips"].shards == ["a", "b"]
     assert recipe.data.sources["pictures"].kind == "images"
     assert recipe.model.overrides == {"num_proxies": 8}
+    assert list(read(tmp_path, "", "data.sources.more.kind=images").data.sources) == ["clips", "more"]
 
 
 @pytest.mark.parametrize(

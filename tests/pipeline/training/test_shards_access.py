@@ -127,6 +127,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="samples_per_shard"):
         opened(Source(shards="pipe:cat x.tar"))
     folder = make_shard_folder(tmp_path / "clips")
+    with pytest.raises(UserError, match="clips: holds clips, and the source is of kind images"):
+        opened(Source(shards=str(folder), kind="images"))
     with pytest.raises(UserError, match="no samples of kind images"):
         (folder / "manifest.json").unlink()
         opened(Source(shards=str(folder), kind="images"))
