@@ -1,0 +1,96 @@
+"""Caption files: what is written is read back, equal input gives equal bytes, damage is told."""
+
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipvip.shards.captions import read_caption_file, read_captions, write_captions
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.text_tables import load_text_table
+
+ROWS = [("b_00001", "a dog on a beach"), ("a_00000", "naïve 犬 🐕"), ("c_00002", "")]
+ORIGIN = {"model": "ofa-large", "revision": "sha256:12", "options": {"num_beams": 5, "prompt": " what?"}}
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(captions=st.dictionaries(_texts, _texts), what=_texts)
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], what: str
+) -> None:
+    path = tmp_path_factory.mktemp("captions") / "000007.parquet"
+    skips = [Skip("undecodable_frame", what, "why")]
+    write_captions(path, captions.items(), skips=skips, source=what)
+    assert read_captions(path.parent, "000007") == captions
+    found = read_caption_file(path)
+    assert found.rows == list(captions.items())
+    assert (found.skips, found.source) == (skips, what)
+
+
+def test_the_table_is_plain_parquet_with_its_origin_in_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "000000.parquet"
+    write_captions(path, ROWS, **ORIGIN)  # type: ignore[arg-type]
+    table = pyarrow.parquet.read_table(path)
+    assert table.column_names == ["key", "caption", "model", "revision", "options"]
+    assert table.to_pylist()[1] == {
+        "key": "a_00000",
+        "caption": "naïve 犬 🐕",
+        "model": "ofa-large",
+        "revision": "sha256:12",
+        "options": '{"num_beams": 5, "prompt": " what?"}',
+    }
+    assert load_text_table(path)["b_00001"] == "a dog on a beach"
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_captions(tmp_path / name, ROWS, **ORIGIN)  # type: ignore[arg-type]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "000000.parquet"
+    write_captions(path, ROWS)
+    before = path.read_bytes()
+    with pytest.raises(pyarrow.ArrowException):
+        write_captions(path, [("key", 3)])  # type: ignore[list-item]
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["000000.parquet"]
+
+
+def test_what_is_no_caption_file_is_told_in_one_line(tmp_path: Path) -> None:
+    write_captions(tmp_path / "cut.parquet", ROWS)
+    whole = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.parquet").write_text("no table")
+    pyarrow.parquet.write_table(pyarrow.table({"key": ["a"]}), tmp_path / "columns.parquet")
+    other = {"model": [""], "revision": [""], "options": ["{}"]}
+    for name, keys, captions in (
+        ("null", ["a"], [None]),
+        ("numbers", ["a"], [3]),
+        ("twice", ["a", "a"], ["x", "y"]),
+    ):
+        table = pyarrow.table(
+            {"key": keys, "caption": captions, **{k: v * len(keys) for k, v in other.items()}}
+        )
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+    messages = {
+        "missing": "no captions for this shard",
+        "cut": "not readable",
+        "text": "not readable",
+        "columns": "no column caption",
+        "null": "not a text",
+        "numbers": "not a text",
+        "twice": "twice",
+    }
+    for stem, message in messages.items():
+        with pytest.raises(DatasetError) as caught:
+            read_captions(tmp_path, stem)
+        assert message in str(caught.value)
+        assert f"{stem}.parquet" in str(caught.value)
+        assert "\n" not in str(caught.value)
