@@ -1,0 +1,186 @@
+"""The demo's corpus as files in HD-VILA-100M's layout: videos, subtitles, clip lists and a test split.
+
+train/videos/ID.mp4  train/subtitles/ID.en.vtt|.srt|.json3  train/metadata.jsonl
+test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl
+texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from clipvip.pipeline.demo.render import HEIGHT, WIDTH, render_clip
+from clipvip.pipeline.demo.subtitle_files import clock, json3, rolling_vtt, spoken_lines, srt
+from clipvip.pipeline.demo.texts import description, subtitle
+from clipvip.pipeline.demo.world import Scene, World, chance_of, draw_scene
+from clipvip.shards.atomic import atomic_path, atomic_write_bytes, write_json
+from clipvip.shards.sample import make_key
+
+FPS = 8
+_CLIP_FRAMES = (24, 28, 32)
+_COMPLETE_NAME = "corpus.json"
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A clip within its video: what it shows, when, and what is said."""
+
+    clip_id: str
+    scene: Scene
+    start_frame: int
+    num_frames: int
+    subtitle: str
+    description: str
+
+    @property
+    def span_seconds(self) -> tuple[float, float]:
+        return self.start_frame / FPS, (self.start_frame + self.num_frames) / FPS
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video of several clips, one after the other."""
+
+    video_id: str
+    clips: tuple[SourceClip, ...]
+
+
+def plan_videos(world: World, split: str) -> list[SourceVideo]:
+    """What the videos of `split`, "train" or "test", are to show."""
+    count = world.num_train_videos if split == "train" else world.num_test_videos
+    return [_plan_video(world, split, n) for n in range(count)]
+
+
+def _plan_video(world: World, split: str, number: int) -> SourceVideo:
+    chance = chance_of(world, split, number)
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    # Eleven letters as on YouTube; the number keeps them apart.
+    video_id = f"{split[:2]}{number:04d}" + "".join(chance.choice(letters) for _ in range(5))
+    clips = []
+    start_frame = 0
+    for n in range(world.clips_per_video):
+        scene = draw_scene(chance)
+        num_frames = chance.choice(_CLIP_FRAMES)
+        said, described = subtitle(scene, world, chance), description(scene, chance)
+        clips.append(SourceClip(f"{video_id}.{n}.mp4", scene, start_frame, num_frames, said, described))
+        start_frame += num_frames
+    return SourceVideo(video_id, tuple(clips))
+
+
+def task_descriptions(world: World) -> list[str]:
+    """Texts of the downstream task: of the test clips, and of as many more scenes as the world says."""
+    of_test = [clip.description for video in plan_videos(world, "test") for clip in video.clips]
+    chance = chance_of(world, "descriptions")
+    return of_test + [description(draw_scene(chance), chance) for _ in range(world.num_descriptions)]
+
+
+def write_corpus(
+    world: World, out: Path, *, workers: int, on_done: Callable[[], None] = lambda: None
+) -> None:
+    """Write the whole corpus to `out`; videos that are there already are kept.
+
+    Raises:
+        ValueError: `out` holds the corpus of another world.
+    """
+    settings = asdict(world)
+    mark = out / "world.json"
+    if mark.is_file() and json.loads(mark.read_text()) != settings:
+        raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(mark, settings)
+    truth: list[dict[str, Any]] = []
+    for split in ("train", "test"):
+        videos = plan_videos(world, split)
+        _write_texts(videos, out / split, split)
+        truth += [_truth(video, clip, n) for video in videos for n, clip in enumerate(video.clips)]
+        (out / split / "videos").mkdir(parents=True, exist_ok=True)
+        work = partial(write_video, folder=out / split / "videos")
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for _ in pool.map(work, videos, chunksize=4):
+                on_done()
+    _write_lines(out / "texts" / "descriptions.txt", task_descriptions(world))
+    _write_lines(out / "truth.jsonl", [json.dumps(row) for row in truth])
+    write_json(out / _COMPLETE_NAME, {"videos": world.num_train_videos + world.num_test_videos})
+
+
+def is_complete(world: World, out: Path) -> bool:
+    """Whether `write_corpus` has finished there, with these settings."""
+    mark = out / "world.json"
+    return (out / _COMPLETE_NAME).is_file() and json.loads(mark.read_text()) == asdict(world)
+
+
+def read_truth(out: Path) -> dict[str, Scene]:
+    """Key of each clip's sample -> what it shows."""
+    rows = [json.loads(line) for line in (out / "truth.jsonl").read_text().splitlines()]
+    return {row["key"]: Scene(**(row["scene"] | {"centre": tuple(row["scene"]["centre"])})) for row in rows}
+
+
+def _truth(video: SourceVideo, clip: SourceClip, number: int) -> dict[str, Any]:
+    return {"key": make_key(video.video_id, number), "clip_id": clip.clip_id, "scene": asdict(clip.scene)}
+
+
+def write_video(video: SourceVideo, *, folder: Path) -> Path:
+    """Render and encode one video as H.264; always the same bytes for the same versions of the encoder."""
+    import av
+
+    path = folder / f"{video.video_id}.mp4"
+    if path.is_file():
+        return path
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        options = {"preset": "veryfast", "crf": "24", "g": "48", "threads": "1"}
+        stream: Any = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for clip in video.clips:
+            for picture in render_clip(clip.scene, num_frames=clip.num_frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _write_texts(videos: list[SourceVideo], folder: Path, split: str) -> None:
+    metadata = [
+        {
+            "video_id": video.video_id,
+            "url": f"https://videos.example/watch?v={video.video_id}",
+            "clip": [
+                {"clip_id": clip.clip_id, "span": [clock(seconds) for seconds in clip.span_seconds]}
+                for clip in video.clips
+            ],
+        }
+        for video in videos
+    ]
+    _write_lines(folder / "metadata.jsonl", [json.dumps(row) for row in metadata])
+    if split == "test":
+        rows = [
+            {"clip_id": clip.clip_id, "text": clip.description} for video in videos for clip in video.clips
+        ]
+        _write_lines(folder / "descriptions.jsonl", [json.dumps(row) for row in rows])
+        return
+    for number, video in enumerate(videos):
+        _write_subtitles(video, folder / "subtitles", number)
+
+
+def _write_subtitles(video: SourceVideo, folder: Path, number: int) -> None:
+    """Half of the videos have rolling captions, the others the other two formats."""
+    lines = []
+    for clip in video.clips:
+        start, end = clip.span_seconds
+        lines += spoken_lines(clip.subtitle, start_seconds=start + 0.05, end_seconds=end - 0.05)
+    suffix, write = (
+        (".en.vtt", rolling_vtt),
+        (".en.srt", srt),
+        (".en.vtt", rolling_vtt),
+        (".en.json3", json3),
+    )[number % 4]
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(folder / f"{video.video_id}{suffix}", write(lines).encode())
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, "".join(line + "\n" for line in lines).encode())
