@@ -1,0 +1,168 @@
+"""OFA's encoder: image cells, then text tokens, through one transformer."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from clipvip.model.ofa.attention import Attention, FeedForward, position_bias
+from clipvip.model.ofa.config import OfaConfig
+from clipvip.model.ofa.positions import image_buckets, image_position_ids, token_buckets
+from clipvip.model.ofa.resnet import ResNet
+
+
+@dataclass
+class OfaEncoderOutput(ModelOutput):
+    """What the decoder needs of the encoder. S is cells + tokens.
+
+    last_hidden_state: (batch, S, width), after the last LayerNorm.
+    padding_mask: (batch, S) bool, true where a text token is padding.
+    key_mask: the same to be added to logits, (batch, 1, 1, S); None where nothing is padding.
+    position_embedding: (1, S, width), normalised; the same for all samples.
+    hidden_states: if asked for, embeddings and the output of each layer.
+    cross_keys, cross_values, cross_position_keys: the decoder's, computed once per image when generating:
+        (batch, layers, heads, S, head width) twice, and (1, S, width).
+    """
+
+    last_hidden_state: Tensor | None = None
+    padding_mask: Tensor | None = None
+    key_mask: Tensor | None = None
+    position_embedding: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    cross_keys: Tensor | None = None
+    cross_values: Tensor | None = None
+    cross_position_keys: Tensor | None = None
+
+
+class EncoderLayer(FeedForward):
+    """Self-attention and feed-forward with a LayerNorm before and one inside each (normformer)."""
+
+    def __init__(self, config: OfaConfig) -> None:
+        super().__init__()
+        width = config.d_model
+        self.self_attn = Attention(width, config.encoder_attention_heads, config.attn_scale_factor)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.self_attn_mid_layer_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.add_feed_forward(width, config.encoder_ffn_dim)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        normed = self.self_attn_layer_norm(x)
+        keys, values = self.self_attn.keys_and_values(normed)
+        x = x + self.dropout(self.self_attn_mid_layer_norm(self.self_attn(normed, keys, values, bias)))
+        return self.feed_forward(x)
+
+
+class OfaEncoder(nn.Module):
+    """Encode images and a text each."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: OfaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, heads = config.d_model, config.encoder_attention_heads
+        cells = config.image_bucket_size**2 + 1
+        self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.layernorm_embedding = nn.LayerNorm(width)
+        self.type_embedding = nn.Embedding(2, width)
+        self.embed_images = ResNet(config)
+        self.image_proj = nn.Linear(config.image_channels, width)
+        self.patch_layernorm_embedding = nn.LayerNorm(width)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
+        self.embed_image_positions = nn.Embedding(cells, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.pos_q_linear = nn.Linear(width, width)
+        self.pos_k_linear = nn.Linear(width, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(width)
+        self.token_rel_pos_table_list = relative_tables(
+            2 * config.token_bucket_size - 1, heads, len(self.layers)
+        )
+        image_distances = (2 * config.image_bucket_size - 1) ** 2 + 3
+        self.image_rel_pos_table_list = relative_tables(image_distances, heads, len(self.layers))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        patch_images: Tensor,
+        patch_masks: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: object,
+    ) -> OfaEncoderOutput:
+        """Encode (batch, tokens) ids and (batch, 3, height, width) images.
+
+        `patch_masks` is what callers of OFA pass to say that every sample has its image; it changes nothing,
+        as in the published model. `attention_mask` (batch, tokens) is by default true where the id is not
+        the padding's.
+
+        Raises:
+            ValueError: the image is larger than the model's grid.
+        """
+        features = self.embed_images(patch_images)
+        grid = features.shape[-2:]
+        text_padding = (
+            input_ids == self.config.pad_token_id if attention_mask is None else attention_mask == 0
+        )
+        padding = F.pad(text_padding, (grid.numel(), 0), value=False)
+
+        cells = self.image_proj(features.flatten(2).transpose(1, 2)) + self.type_embedding.weight[1]
+        tokens = self.layernorm_embedding(self.embed_tokens(input_ids) + self.type_embedding.weight[0])
+        tokens = self.dropout(tokens).masked_fill(text_padding[..., None], 0.0)
+        x = torch.cat([self.dropout(self.patch_layernorm_embedding(cells)), tokens], dim=1)
+
+        positions = self.positions(grid, input_ids.shape[1])
+        scale = self.layers[0].self_attn.scale
+        heads = self.config.encoder_attention_heads
+        absolute = position_bias(self.pos_q_linear(positions), self.pos_k_linear(positions), heads, scale)
+        buckets = self.buckets(grid, input_ids.shape[1])
+        key_mask = additive_mask(padding, x.dtype)
+        states = [x]
+        for index, layer in enumerate(self.layers):
+            bias = absolute + self.relative_bias(index, buckets)
+            x = layer(x, bias if key_mask is None else bias + key_mask)
+            states.append(x)
+        return OfaEncoderOutput(
+            last_hidden_state=self.layer_norm(x),
+            padding_mask=padding,
+            key_mask=key_mask,
+            position_embedding=positions,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    def positions(self, grid: torch.Size, num_tokens: int) -> Tensor:
+        """Normalised position vectors of cells and tokens: (1, S, width)."""
+        ids = image_position_ids(*grid, self.config.image_bucket_size, device=self.pos_ln.weight.device)
+        cells = self.image_pos_ln(self.embed_image_positions(ids))
+        tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
+        return torch.cat([cells, tokens])[None]
+
+    def buckets(self, grid: torch.Size, num_tokens: int) -> tuple[Tensor, Tensor]:
+        device = self.pos_ln.weight.device
+        of_cells = image_buckets(*grid, self.config.image_bucket_size, device=device)
+        return of_cells, token_buckets(num_tokens, num_tokens, self.config.token_bucket_size, device=device)
+
+    def relative_bias(self, layer: int, buckets: tuple[Tensor, Tensor]) -> Tensor:
+        """(heads, S, S): cells against cells, tokens against tokens, nothing between the two."""
+        cells = self.image_rel_pos_table_list[layer](buckets[0]).permute(2, 0, 1)
+        tokens = self.token_rel_pos_table_list[layer](buckets[1]).permute(2, 0, 1)
+        after, before = tokens.shape[-1], cells.shape[-1]
+        return F.pad(cells, (0, after, 0, after)) + F.pad(tokens, (before, 0, before, 0))
+
+
+def relative_tables(num_buckets: int, num_heads: int, num_layers: int) -> nn.ModuleList:
+    """One table of biases per layer."""
+    return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
+
+
+def additive_mask(padding: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """(batch, 1, 1, S) with the lowest number where a key is padding; None where none is."""
+    if not padding.any():
+        return None
+    mask = torch.zeros(padding.shape, dtype=dtype, device=padding.device)
+    return mask.masked_fill(padding, torch.finfo(dtype).min)[:, None, None, :]

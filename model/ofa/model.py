@@ -1,0 +1,174 @@
+"""`OfaForConditionalGeneration`: OFA as a transformers model, so that `generate` decodes it."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, EncoderDecoderCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput
+
+from clipvip.model.errors import CheckpointError
+from clipvip.model.ofa.attention import Attention
+from clipvip.model.ofa.config import OfaConfig
+from clipvip.model.ofa.decoder import OfaDecoder
+from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
+
+_MAX_LISTED = 8
+
+
+@dataclass
+class OfaOutput(ModelOutput):
+    """logits: (rows, length, vocabulary); loss: a scalar where labels were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+
+
+class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """OFA (Wang et al., 2022) for text from an image and a prompt. Parameters have the published names."""
+
+    config_class = OfaConfig
+    config: OfaConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "decoder.embed_tokens.weight": "encoder.embed_tokens.weight",
+        "decoder.output_projection.weight": "encoder.embed_tokens.weight",
+    }
+    # Tables of position buckets, which published files store and this code computes.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"(token_rp_bucket|image_rp_bucket|image_position_idx)$"
+    ]
+
+    def __init__(self, config: OfaConfig) -> None:
+        super().__init__(config)
+        self.encoder = OfaEncoder(config)
+        self.decoder = OfaDecoder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Attention):
+            init.ones_(module.c_attn)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a folder in Hugging Face layout, or a name on the hub such as `OFA-Sys/ofa-base`.
+
+        Raises:
+            CheckpointError: files are missing, or tensors are missing, unexpected or of another shape.
+        """
+        source = str(pretrained_model_name_or_path)
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())[:400]
+            raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
+        for what in ("missing_keys", "unexpected_keys"):
+            names = sorted(str(name) for name in info[what])
+            if names:
+                listed = ", ".join(names[:_MAX_LISTED]) + (" ..." if len(names) > _MAX_LISTED else "")
+                raise CheckpointError(f"{source}: {len(names)} {what.replace('_', ' ')}: {listed}")
+        return (model, info) if wants_info else model
+
+    def get_encoder(self, modality: str | None = None) -> OfaEncoder:
+        return self.encoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.embed_tokens = cast(nn.Embedding, value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.decoder.output_projection
+
+    @staticmethod
+    def _expand_inputs_for_generation(
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Repeat only the tokens for each beam: all beams of an image share what the encoder gave."""
+        for name in ("patch_images", "patch_masks", "attention_mask"):
+            model_kwargs.pop(name, None)
+        if input_ids is not None and expand_size > 1:
+            input_ids = input_ids.repeat_interleave(expand_size, dim=0)
+        return input_ids, model_kwargs
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        patch_images: Tensor | None = None,
+        patch_masks: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: OfaEncoderOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **_: Any,
+    ) -> OfaOutput:
+        """Logits of a text given images and prompts.
+
+        Args:
+            input_ids: (batch, tokens), the prompt.
+            patch_images: (batch, 3, height, width), normalised.
+            decoder_input_ids: (rows, length); from `labels` where absent.
+            encoder_outputs: instead of the inputs above, what the encoder made of them.
+            labels: (batch, length), the text without a start token and with </s>; padding or -100 where there
+                is none. Gives the mean cross-entropy as `loss`.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids,
+                patch_images,
+                patch_masks,
+                attention_mask=attention_mask,
+                output_hidden_states=bool(output_hidden_states),
+            )
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("give decoder_input_ids or labels")
+            decoder_input_ids = self._shift_right(labels)
+        logits, states = self.decoder(
+            decoder_input_ids,
+            encoder_outputs,
+            cache=past_key_values if use_cache is not False else None,
+            output_hidden_states=bool(output_hidden_states),
+        )
+        loss = None
+        if labels is not None:
+            targets = labels.masked_fill(labels == self.config.pad_token_id, -100)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return OfaOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            decoder_hidden_states=states,
+        )
+
+    def _shift_right(self, labels: Tensor) -> Tensor:
+        shifted = labels.new_full(labels.shape, self.config.bos_token_id)
+        shifted[:, 1:] = labels[:, :-1]
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+
+
+AutoConfig.register("ofa", OfaConfig)
