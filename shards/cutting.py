@@ -81,7 +81,7 @@ def _feed(
     """Give every job its frames; yields after each frame that finished one."""
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
     current: list[_Job] = []
-    for seconds, frame in video.frames():
+    for seconds, frame in video.frames(_needed_by(jobs)):
         heartbeat()
         while waiting and waiting[-1].clip.start_seconds <= seconds:
             current.append(waiting.pop())
@@ -89,7 +89,7 @@ def _feed(
         for job in ended:
             job.finish(video)
         if ended:
-            current = [job for job in current if job.result is None]
+            current = [job for job in current if not job.finished]
             yield
         if not current and not waiting:
             return
@@ -99,6 +99,24 @@ def _feed(
             data = _jpeg(video, picture, options) if options.store == "frames" else b""
             for job in takers:
                 job.take(seconds, picture, data, video)
+
+
+def _needed_by(jobs: Sequence["_Job"]) -> Callable[[float, float], bool]:
+    """A function of (time of the frame before, time): whether any job will take that frame.
+
+    To be asked in about the order of time, some frames ahead of those that the jobs have been given.
+    """
+    waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
+    current: list[_Job] = []
+
+    def needed(previous_seconds: float, seconds: float) -> bool:
+        while waiting and waiting[-1].clip.start_seconds <= seconds:
+            current.append(waiting.pop())
+        if any(job.finished for job in current):
+            current[:] = [job for job in current if not job.finished]
+        return any(job.slot(seconds) > job.slot(previous_seconds) for job in current)
+
+    return needed
 
 
 def _jpeg(video: Video, picture: Any, options: CutOptions) -> bytes:
@@ -122,25 +140,31 @@ class _Job:
     subtitle: str
     options: CutOptions
     result: StoredClip | Skip | None = None
+    finished: bool = False
     _seconds: list[float] = field(default_factory=list)
     _jpegs: list[bytes] = field(default_factory=list)
     _encoder: Mp4Encoder | None = None
-    _next_seconds: float = field(init=False)
+    _last_slot: int = -1
     _step_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         length = self.clip.end_seconds - self.clip.start_seconds
-        self._next_seconds = self.clip.start_seconds
         self._step_seconds = 1 / self.options.fps
         if self.options.max_frames:
             self._step_seconds = max(self._step_seconds, length / self.options.max_frames)
 
+    def slot(self, seconds: float) -> int:
+        """How many steps of the grid begin after the clip's start and up to `seconds`; -1 outside the clip."""
+        if not self.clip.start_seconds <= seconds < self.clip.end_seconds:
+            return -1
+        return math.floor((seconds - self.clip.start_seconds + _SAME_TIME_SECONDS) / self._step_seconds)
+
     def wants(self, seconds: float) -> bool:
-        return seconds >= self._next_seconds - _SAME_TIME_SECONDS
+        """Whether a frame shown at `seconds` is the first of its slot."""
+        return self.slot(seconds) > self._last_slot
 
     def take(self, seconds: float, picture: Any, jpeg: bytes, video: Video) -> None:
-        passed = (seconds - self.clip.start_seconds + _SAME_TIME_SECONDS) / self._step_seconds
-        self._next_seconds = self.clip.start_seconds + (math.floor(passed) + 1) * self._step_seconds
+        self._last_slot = self.slot(seconds)
         self._seconds.append(seconds)
         if self.options.store == "frames":
             self._jpegs.append(jpeg)
@@ -153,6 +177,7 @@ class _Job:
 
     def finish(self, video: Video) -> None:
         """All frames before the clip's end have been seen."""
+        self.finished = True
         shape = video.geometry
         if not self._seconds or shape is None:
             detail = f"no frame from {self.clip.start_seconds:.3f} to {self.clip.end_seconds:.3f} s"
@@ -186,6 +211,7 @@ class _Job:
             self.finish(video)
 
     def _drop(self, reason: str, detail: str) -> None:
+        self.finished = True
         self.result = Skip(reason, self.clip.clip_id, detail)
         self._jpegs.clear()
         self._encoder = None
