@@ -11,6 +11,10 @@ _COMMANDS = {
     "shard": ("clipvip.pipeline.shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
     "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
+    "convert-released": (
+        "clipvip.pipeline.convert_released",
+        "Turn a released CLIP-ViP checkpoint into a model folder.",
+    ),
     "convert-ofa": ("clipvip.pipeline.convert_ofa", "Turn a fairseq OFA checkpoint into a model folder."),
 }
 
