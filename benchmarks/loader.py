@@ -27,7 +27,7 @@ import simplejpeg
 import torch
 import webdataset as wds
 
-from clipvip.pipeline.training.batches import ChunkDataset, plan_batches
+from clipvip.pipeline.training.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.pipeline.training.samples import resize
 from clipvip.shards.frames import encode_jpeg
@@ -139,6 +139,7 @@ def our_loader(shards: Path, num_clips: int, *, fast: bool) -> Callable[[], None
     def run() -> None:
         for spec in specs:
             chunk = dataset[spec]
+            assert isinstance(chunk, Chunk)
             assert chunk.video.shape[1:] == (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
             assert not chunk.skips
 

@@ -22,7 +22,7 @@ from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.training.shard_set import ShardReader, ShardSet, open_shards
-from clipvip.shards.captions import read_captions
+from clipvip.shards.captions import captions_path, read_captions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
 
@@ -175,6 +175,7 @@ def check_captions(plan: BatchPlan) -> None:
 
     Raises:
         UserError: the loss needs captions and none are given, or none of the samples looked at has one.
+        DatasetError: a caption file is damaged.
     """
     for part in plan.parts:
         if not part.settings.needs_caption:
@@ -193,10 +194,8 @@ def check_captions(plan: BatchPlan) -> None:
         matched = total = 0
         for shard in dict.fromkeys(checked.tolist()):
             keys = reader.keys(shard)
-            try:
-                captions = read_captions(folder, reader.stem(shard))
-            except DatasetError:
-                captions = {}
+            stem = reader.stem(shard)
+            captions = read_captions(folder, stem) if captions_path(folder, stem).is_file() else {}
             matched += sum(bool(captions.get(key)) for key in keys)
             total += len(keys)
         if not matched:

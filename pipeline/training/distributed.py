@@ -223,7 +223,8 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
         # The launcher's own handlers kill after 30 s, which may be less than a checkpoint takes.
         signals_to_handle="SIGQUIT",
     )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell, the processes have told
     with _passing_on_signals():
         try:
             codes = elastic_launch(config, function)(*arguments)

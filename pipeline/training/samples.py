@@ -8,7 +8,6 @@ import io
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -18,7 +17,7 @@ from PIL import Image
 
 from clipvip.pipeline.training.shard_index import Entry, read_member
 from clipvip.pipeline.training.shard_set import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, ShardReader, ShardSet
-from clipvip.shards.captions import read_captions
+from clipvip.shards.captions import captions_path, read_captions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import Sample
 from clipvip.shards.sample import FRAMES_EXTENSION
@@ -146,10 +145,9 @@ class SampleLoader:
 
     def _read_captions(self, stem: str) -> dict[str, str]:
         assert self._settings.captions is not None
-        try:
-            return read_captions(Path(self._settings.captions), stem)
-        except DatasetError:
+        if not captions_path(self._settings.captions, stem).is_file():
             return {}  # its samples are then counted as without caption
+        return read_captions(self._settings.captions, stem)
 
 
 def _read(file: IO[bytes], entry: Entry, extension: str) -> bytes:

@@ -7,11 +7,13 @@ newer ones need the room. Order and decoding are elsewhere.
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +31,7 @@ from clipvip.shards.skips import Skip
 
 PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 # Each open shard costs a file descriptor and its index, about half a megabyte for a thousand samples.
 _SHARDS_OPEN = 64
@@ -127,19 +130,18 @@ def _remote_shards(name: str, given: list[str], samples_per_shard: int | None) -
     return locations, counts
 
 
-_manifests: dict[str, dict[str, int]] = {}
-
-
 def _count_of_neighbour(url: str) -> int:
     """Samples in a shard by the manifest beside it; 0 where there is none."""
     folder, _, name = url.rpartition("/")
-    if url.startswith("pipe:"):
-        return 0
-    if folder not in _manifests:
-        _manifests[folder] = {}
-        with suppress(DatasetError):
-            _manifests[folder] = {r["name"]: int(r["samples"]) for r in _remote_manifest(folder)["shards"]}
-    return _manifests[folder].get(name, 0)
+    return 0 if url.startswith("pipe:") else _remote_counts(folder).get(name, 0)
+
+
+@lru_cache(maxsize=16)
+def _remote_counts(folder: str) -> dict[str, int]:
+    try:
+        return {row["name"]: int(row["samples"]) for row in _remote_manifest(folder)["shards"]}
+    except DatasetError:
+        return {}
 
 
 def _remote_manifest(folder: str) -> dict[str, Any]:
@@ -151,6 +153,10 @@ def _remote_manifest(folder: str) -> dict[str, Any]:
         raise DatasetError(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
         raise DatasetError(f"{url}: not a clipvip manifest")
+    for row in manifest["shards"]:
+        # Names become parts of URLs, which webdataset hands to a shell.
+        if not _SHARD_NAME.fullmatch(str(row["name"])):
+            raise DatasetError(f"{url}: names a shard {str(row['name'])[:80]!r}, which is no plain file name")
     return manifest
 
 

@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, 
     ("sent", "exit_code", "more"),
     [
         (signal.SIGINT, 130, []),
-        (signal.SIGTERM, 143, ["--set", "run.processes=2"]),
+        pytest.param(signal.SIGTERM, 143, ["--set", "run.processes=2"], marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_saves_and_goes_on(

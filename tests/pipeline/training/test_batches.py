@@ -194,12 +194,8 @@ def write_some_captions(folder: Path, missing: set[str]) -> Path:
     for shard in range(3):
         keys = [f"video{shard}_{number:05d}" for number in range(7)]
         rows = [(key, f"a caption of {key}") for key in keys if key not in missing]
-        write_rows(folder / f"{shard:06d}.parquet", rows)
+        write_captions(folder / f"{shard:06d}.parquet", rows)
     return folder
-
-
-def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
-    write_captions(path, rows)
 
 
 def test_a_missing_caption_is_masked_or_skipped(
@@ -233,8 +229,11 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
         check_captions(plan_of({"clips": {**source, "captions": str(tmp_path / "x")}}, tmp_path, pairs="d"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    write_rows(foreign / "000000.parquet", [("other_00000", "words")])
+    write_captions(foreign / "000000.parquet", [("other_00000", "words")])
     with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .* other shards"):
+        check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
+    (foreign / "000000.parquet").write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match=r"000000\.parquet: not readable as captions"):
         check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     check_captions(plan_of({"clips": source}, tmp_path))
 

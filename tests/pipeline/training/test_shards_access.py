@@ -2,8 +2,12 @@
 
 import io
 import os
+import shutil
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -98,6 +102,31 @@ def test_a_folder_and_urls_give_the_same_samples(tmp_path: Path) -> None:
         assert keys_by_reading(source, tmp_path / f"cache{number}") == expected
     copies = list((tmp_path / "cache4" / "clips").glob("*.tar"))
     assert len(copies) == 1  # older copies make room
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset opens https:// by curl")
+def test_shards_behind_http(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/clips"
+        expected = keys_by_reading(Source(shards=str(folder)), tmp_path)
+        assert keys_by_reading(Source(shards=url), tmp_path / "a") == expected
+        assert keys_by_reading(Source(shards=f"{url}/{{000000..000001}}.tar"), tmp_path / "b") == expected
+        shards = open_shards("c", Source(shards=url), cache=tmp_path / "c", cache_shards=2)
+        (folder / "000001.tar").unlink()
+        skip = ShardReader(shards).entry(1, 0)
+        assert isinstance(skip, Skip) and skip.reason == "unreadable_shard"
+        server.shutdown()
+
+
+def test_a_manifest_cannot_smuggle_commands_into_urls(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips")
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest.replace("000001.tar", "x.tar'; touch pwned; '.tar"))
+    with pytest.raises(DatasetError, match="no plain file name"):
+        open_shards("c", Source(shards=f"file:{folder}"), cache=tmp_path, cache_shards=1)
 
 
 def test_without_a_manifest_samples_are_counted(tmp_path: Path) -> None:

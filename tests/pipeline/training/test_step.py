@@ -76,7 +76,7 @@ def test_chunks_give_the_same_gradient_and_weights(tree: dict[str, Any], alone: 
     assert_close(alone, tmp_path)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_two_processes_give_the_same_gradient_and_weights(
     tree: dict[str, Any], alone: Path, tmp_path: Path, chunk_size: int | None
 ) -> None:
