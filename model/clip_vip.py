@@ -6,7 +6,7 @@ Where weights come from is `weights.py`; pixels and tokens are made in `preproce
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,20 +144,32 @@ class ClipVip(CLIPPreTrainedModel):
         return mean_pool(frames), images.last_hidden_state
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "ClipVip":
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        tokenizer: str | Path | None = None,
+        **kwargs: Any,
+    ) -> "ClipVip":
         """Load a folder in Hugging Face layout, a name on the hub, or a released `.pt` file of the paper.
+
+        Args:
+            tokenizer: a CLIP folder or name on the hub whose tokenizer `encode_text` shall use; None for the
+                one beside the weights. Released files have none: give openai/clip-vit-base-patch32.
 
         Raises:
             CheckpointError: it is not there, is another kind of model, or does not fit its configuration.
         """
-        source = Path(str(pretrained_model_name_or_path))
-        if source.is_file():
-            return cls.from_released(source)
-        weights.require_kind(str(pretrained_model_name_or_path), {"clip_vip"})
-        load = super().from_pretrained
-        model = weights.load_checked(load, pretrained_model_name_or_path, *args, **kwargs)
-        model.tokenizer = load_tokenizer(pretrained_model_name_or_path)
-        return cast(ClipVip, model)
+        source = str(pretrained_model_name_or_path)
+        if Path(source).is_file():
+            model = cls.from_released(source)
+        else:
+            weights.require_kind(source, {"clip_vip"})
+            model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+        beside = None if Path(source).is_file() else source
+        if tokenizer is not None or beside is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer or beside), required=tokenizer is not None)
+        return model
 
     @classmethod
     def from_clip(cls, folder_or_name: str | Path, **overrides: Any) -> "ClipVip":
@@ -244,7 +256,8 @@ class ClipVip(CLIPPreTrainedModel):
         """
         if self.tokenizer is None:
             raise ValueError(
-                "this model has no tokenizer: load it from a folder that has one, or set model.tokenizer"
+                "this model came without a tokenizer: name one, as in "
+                "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
             )
         limit = min(MAX_TEXT_TOKENS, self.config.text_config.max_position_embeddings)
         rows = []

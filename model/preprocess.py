@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from clipvip.model.errors import CheckpointError
+
 # Of CLIP's training images: openai/CLIP and every checkpoint derived from it.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,9 +59,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def load_tokenizer(folder_or_name: Any) -> Any:
-    """The tokenizer beside a model's weights, or None where there is none."""
+def load_tokenizer(folder_or_name: str, *, required: bool = False) -> Any:
+    """The tokenizer of a model folder or a name on the hub; None where there is none.
+
+    Raises:
+        CheckpointError: there is none, and it is `required`.
+    """
     try:
         return AutoTokenizer.from_pretrained(folder_or_name)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError) as error:
+        if required:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{folder_or_name}: has no tokenizer that loads ({reason})") from error
         return None

@@ -224,11 +224,7 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named."""
     model = load_released(_clip_vip_class(), path, None)
     if tokenizer is not None:
-        model.tokenizer = load_tokenizer(str(tokenizer))
-        if model.tokenizer is None:
-            raise CheckpointError(
-                f"{tokenizer}: has no tokenizer files; name a CLIP folder or a name on the hub"
-            )
+        model.tokenizer = load_tokenizer(str(tokenizer), required=True)
     model.save_pretrained(folder)
 
 
