@@ -142,7 +142,7 @@ def plan_batches(recipe: Recipe, *, cache: Path) -> BatchPlan:
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
     parts = []
     for number, (name, source) in enumerate(sources.items()):
-        shards = open_shards(name, source, cache=cache, cache_shards=2 * recipe.data.shuffle_shards)
+        shards = open_shards(name, source, cache=cache, in_use=2 * recipe.data.shuffle_shards)
         order = SampleOrder(
             list(shards.num_samples), seed=recipe.seed + number, group_shards=recipe.data.shuffle_shards
         )

@@ -12,7 +12,7 @@ import shutil
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -33,29 +33,31 @@ PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
-# Each open shard costs a file descriptor and its index, about half a megabyte for a thousand samples.
-_SHARDS_OPEN = 64
 _FETCH_ATTEMPTS = 3
 _FETCH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The shards of a source: file names or URLs, and the number of samples in each."""
+    """The shards of a source: file names or URLs, and the number of samples in each.
+
+    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
+    kept in the folder `cache`.
+    """
 
     name: str
     kind: str
     locations: tuple[str, ...]
     num_samples: tuple[int, ...]
-    cache: Path | None = field(default=None, compare=False)
-    cache_shards: int = 0
+    cache: Path
+    in_use: int
 
 
 def is_url(location: str) -> bool:
     return location.startswith(_URL_SCHEMES)
 
 
-def open_shards(name: str, source: Source, *, cache: Path, cache_shards: int) -> ShardSet:
+def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> ShardSet:
     """List the shards of a source and count their samples.
 
     Raises:
@@ -77,7 +79,7 @@ def open_shards(name: str, source: Source, *, cache: Path, cache_shards: int) ->
         tuple(location for location, _ in kept),
         tuple(count for _, count in kept),
         cache=cache / name,
-        cache_shards=cache_shards,
+        in_use=in_use,
     )
 
 
@@ -168,7 +170,11 @@ def usable_entries(entries: list[Entry], kind: str) -> list[Entry]:
 
 
 class ShardReader:
-    """Reads single samples of a shard set; keeps the last shards open."""
+    """Reads single samples of a shard set.
+
+    The last `in_use` shards stay open: each costs a file descriptor, its index (half a megabyte for a
+    thousand samples) and, of a remote shard, the room of its copy.
+    """
 
     def __init__(self, shards: ShardSet) -> None:
         self._shards = shards
@@ -197,7 +203,7 @@ class ShardReader:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
-        while len(self._open) >= _SHARDS_OPEN:
+        while len(self._open) >= max(self._shards.in_use, 1):
             _, oldest = self._open.popitem(last=False)
             if not isinstance(oldest, Skip):
                 oldest[0].close()
@@ -208,9 +214,8 @@ class ShardReader:
         location = self._shards.locations[shard]
         try:
             if is_url(location):
-                assert self._shards.cache is not None
                 path = self._shards.cache / f"{shard:08d}.tar"
-                file = _fetch(location, path, keep=self._shards.cache_shards)
+                file = _fetch(location, path, keep=self._shards.in_use)
             else:
                 file = Path(location).open("rb", buffering=0)  # noqa: SIM115 - stays open
             return file, usable_entries(index_tar(file), self._shards.kind)

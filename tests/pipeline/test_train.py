@@ -105,6 +105,19 @@ def test_a_run_leaves_a_model_that_loads_and_learned(undisturbed: Path) -> None:
     assert checkpoints == ["step-00000035", "step-00000040"]
 
 
+def test_rates_go_to_tensorboard(world: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    more = ["--set", "optim.steps=3", "--set", "run.tensorboard=true"]
+    rows = run_rows(world, tmp_path / "out", *more)
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    assert {"speed/samples_per_second", "speed/data_wait_fraction"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    logged = [event.value for event in events.Scalars("train/grad_norm")]
+    assert logged == pytest.approx([row["grad_norm"] for row in rows])
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(world, out)

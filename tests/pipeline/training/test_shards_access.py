@@ -75,7 +75,7 @@ def test_index_refuses_what_is_no_tar(tmp_path: Path) -> None:
 
 
 def keys_by_reading(source: Source, cache: Path) -> list[str]:
-    shards = open_shards("clips", source, cache=cache, cache_shards=1)
+    shards = open_shards("clips", source, cache=cache, in_use=1)
     reader = ShardReader(shards)
     keys = []
     for shard, count in enumerate(shards.num_samples):
@@ -114,7 +114,7 @@ def test_shards_behind_http(tmp_path: Path) -> None:
         expected = keys_by_reading(Source(shards=str(folder)), tmp_path)
         assert keys_by_reading(Source(shards=url), tmp_path / "a") == expected
         assert keys_by_reading(Source(shards=f"{url}/{{000000..000001}}.tar"), tmp_path / "b") == expected
-        shards = open_shards("c", Source(shards=url), cache=tmp_path / "c", cache_shards=2)
+        shards = open_shards("c", Source(shards=url), cache=tmp_path / "c", in_use=2)
         (folder / "000001.tar").unlink()
         skip = ShardReader(shards).entry(1, 0)
         assert isinstance(skip, Skip) and skip.reason == "unreadable_shard"
@@ -126,18 +126,18 @@ def test_a_manifest_cannot_smuggle_commands_into_urls(tmp_path: Path) -> None:
     manifest = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(manifest.replace("000001.tar", "x.tar'; touch pwned; '.tar"))
     with pytest.raises(DatasetError, match="no plain file name"):
-        open_shards("c", Source(shards=f"file:{folder}"), cache=tmp_path, cache_shards=1)
+        open_shards("c", Source(shards=f"file:{folder}"), cache=tmp_path, in_use=1)
 
 
 def test_without_a_manifest_samples_are_counted(tmp_path: Path) -> None:
     folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
     (folder / "manifest.json").unlink()
-    assert open_shards("c", Source(shards=str(folder)), cache=tmp_path, cache_shards=1).num_samples == (3, 3)
+    assert open_shards("c", Source(shards=str(folder)), cache=tmp_path, in_use=1).num_samples == (3, 3)
 
 
 def test_unreadable_and_short_shards_are_skips(tmp_path: Path) -> None:
     folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
-    shards = open_shards("c", Source(shards=str(folder)), cache=tmp_path, cache_shards=1)
+    shards = open_shards("c", Source(shards=str(folder)), cache=tmp_path, in_use=1)
     (folder / "000000.tar").write_bytes(b"gone" * 1000)
     os.truncate(folder / "000001.tar", 2048)
     reader = ShardReader(shards)
@@ -147,7 +147,7 @@ def test_unreadable_and_short_shards_are_skips(tmp_path: Path) -> None:
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     def opened(source: Source) -> None:
-        open_shards("clips", source, cache=tmp_path, cache_shards=1)
+        open_shards("clips", source, cache=tmp_path, in_use=1)
 
     with pytest.raises(UserError, match="no shards for source clips"):
         opened(Source())
