@@ -18,6 +18,40 @@ def main() -> None:
     """The whole pipeline on a small made-up world, on any machine."""
 
 
+@main.command("run", cls=StageCommand)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-out"),
+    show_default=True,
+    help="Where everything goes.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one per core, 4 at most.")
+@click.option("--quick", is_flag=True, help="A smaller corpus and fewer steps.")
+def run_command(out: Path, workers: int | None, quick: bool) -> None:
+    """Run every stage on the embedded corpus, from videos to retrieval, and write a page about it.
+
+    Run it again after an interruption: it goes on from there.
+    """
+    from clipvip.pipeline.demo.run import run_demo
+
+    run_demo(out, workers=workers or min(4, os.cpu_count() or 1), quick=quick)
+
+
+@main.command("corpus", cls=StageCommand)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
+@click.option("--videos", type=click.IntRange(min=1), default=World().num_train_videos, show_default=True)
+@click.option("--test-videos", type=click.IntRange(min=1), default=World().num_test_videos, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=World().seed, show_default=True)
+def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed: int) -> None:
+    """Write the corpus alone: videos, subtitles and clip lists as HD-VILA-100M has them."""
+    from clipvip.pipeline.demo.run import make_corpus
+
+    world = World(seed=seed, num_train_videos=videos, num_test_videos=test_videos)
+    make_corpus(world, out, workers=workers)
+
+
 @main.command("train-clip", cls=StageCommand)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Model folder.")
 @click.option("--steps", type=click.IntRange(min=1), default=700, show_default=True)
