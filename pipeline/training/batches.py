@@ -218,7 +218,10 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         self._tokenizer = tokenizer
         self._max_text_tokens = max_text_tokens
         self._image_size = image_size
-        self._loaders: list[SampleLoader] = []  # open files: made in the process that loads
+        self._loaders: list[SampleLoader] = []  # made in the process that loads, since they hold open files
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaders": []}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._loaders:
