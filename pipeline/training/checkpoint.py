@@ -2,7 +2,8 @@
 
 A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
 of the random generators (torch.distributed.checkpoint) and state.json with the rest. The position of the
-loader is the number of steps done, see batches.py.
+loader is the number of steps done, see batches.py. torch's format has a pickled table of contents: go on from
+checkpoints of your own only. What is to be passed on is OUT/model.
 """
 
 import json
@@ -78,7 +79,7 @@ def save_checkpoint(
             shutil.rmtree(final)
         os.replace(partial, final)
         _flush(final.parent)
-        for old in list_checkpoints(out)[:-keep]:
+        for old in [*list_checkpoints(out)[:-keep], *final.parent.glob(".step-*.partial")]:
             shutil.rmtree(old)
     barrier(place)
     return final

@@ -125,6 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, 
     process.kill()
     process.communicate()
     assert not (out / "model").exists()
+    (out / "checkpoints" / ".step-00000099.partial").mkdir()  # as a kill while saving leaves it
     result = run(world, out)
     assert result.exit_code == 0, result.output
     assert {k: v.tolist() for k, v in weights(out).items()} == {
@@ -132,6 +133,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, 
     }
     for name in ("log.jsonl", "skipped.jsonl", "model/model.safetensors", "model/config.json"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    assert len(list((out / "checkpoints").iterdir())) == 2
     counts = [json.loads((folder / "report.json").read_text())["counts"] for folder in (out, undisturbed)]
     assert counts[0] == counts[1]
 
