@@ -1,43 +1,29 @@
 """The stage `clipvip-data shard`: videos and a list of clips -> WebDataset shards.
 
-The work is done by processes that run `shard_work`; this file decides what they do, and sums up.
+Options, checks and the summary; the work is handed out by `shard_run` and done by `shard_work`.
 """
 
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
-from clipvip.pipeline.runtime.workers import Outcome, run_units
-from clipvip.pipeline.shard_work import ShardTask, make_unit
+from clipvip.pipeline.shard_run import make_shards, make_tasks
 from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
-from clipvip.shards.plan import Unit, plan_units
-from clipvip.shards.shard_state import (
-    PlacedSkip,
-    ShardMark,
-    add_blame,
-    claim_folder,
-    read_blame,
-    read_mark,
-    take_note,
-)
-from clipvip.shards.sources import Source, index_videos, read_sources
+from clipvip.shards.plan import plan_units
+from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder
+from clipvip.shards.sources import index_videos, read_sources
 from clipvip.shards.subtitles import load_text_table
 from clipvip.shards.writer import sha256_of_file
-
-_BLAME_REASONS = {"crashed": "decoder_crashed", "timeout": "timeout"}
 
 
 def _finite(_context: click.Context, option: click.Parameter, value: float) -> float:
@@ -87,7 +73,8 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
     "--quality",
     type=click.IntRange(0, 100),
     default=None,
-    help=f"JPEG quality, 1 to 100, default {DEFAULT_JPEG_QUALITY}; for --store video x264's CRF, 0 to 51 (best first), default {DEFAULT_CRF}.",
+    help=f"JPEG quality, 1 to 100 (default {DEFAULT_JPEG_QUALITY}); with --store video x264's CRF, "
+    f"51 to 0 (default {DEFAULT_CRF}).",
 )
 @click.option(
     "--max-frames",
@@ -132,27 +119,20 @@ def command(
         "max_frames": cut_options.max_frames,
         "shard_size": shard_size,
         "metadata_sha256": sha256_of_file(metadata),
-        "subtitles": "none"
-        if subtitles is None
-        else "folder"
-        if texts is None
-        else sha256_of_file(subtitles),
+        "subtitles": _identity(subtitles),
     }
     survey = _survey(metadata)
     with claim_folder(out, options):
-        to_task = partial(
-            _task,
+        tasks = make_tasks(
+            plan_units(read_sources(metadata), shard_size=shard_size),
+            paths=paths,
+            texts=texts,
             out=out,
             options=cut_options,
-            paths=paths,
             subtitle_folder=subtitles if texts is None else None,
-            texts=texts,
             timeout_seconds=video_timeout,
         )
-        units = plan_units(read_sources(metadata), shard_size=shard_size)
-        marks, clips_now = _make_shards(
-            map(to_task, units), survey.num_clips, workers=workers or _num_cores()
-        )
+        marks, clips_now = make_shards(tasks, out, survey.num_clips, workers=workers or _num_cores())
         report = _finish(out, options, survey, marks)
         report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
     click.echo(report.summary(out))
@@ -184,6 +164,13 @@ def _load_texts(subtitles: Path | None) -> dict[str, str] | None:
     return load_text_table(subtitles)
 
 
+def _identity(subtitles: Path | None) -> str:
+    """What to know subtitles by: a table by its content, a folder, which may be huge, only by being one."""
+    if subtitles is None:
+        return "none"
+    return "folder" if subtitles.is_dir() else sha256_of_file(subtitles)
+
+
 @dataclass
 class _Survey:
     """What the metadata asks for, and what in it cannot be asked for."""
@@ -196,82 +183,12 @@ class _Survey:
 def _survey(metadata: Path) -> _Survey:
     survey = _Survey()
     for source in read_sources(metadata):
-        survey.num_videos += 1
+        survey.num_videos += bool(source.video_id)
         survey.num_clips += len(source.clips)
         survey.skips += [PlacedSkip(source.line, position, skip) for position, skip in source.skips]
     if not survey.num_clips and not survey.skips:
         raise UserError(f"{metadata}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
     return survey
-
-
-def _task(
-    unit: Unit, *, paths: Mapping[str, str], texts: Mapping[str, str] | None, **common: Any
-) -> ShardTask:
-    def text_of(source: Source) -> tuple[str, ...]:
-        assert texts is not None
-        return tuple(texts.get(clip.clip_id) or texts.get(clip.key, "") for clip in source.clips)
-
-    return ShardTask(
-        unit=unit,
-        paths=tuple(paths.get(source.video_id) for source in unit.sources),
-        texts=None if texts is None else tuple(map(text_of, unit.sources)),
-        **common,
-    )
-
-
-def _make_shards(
-    tasks: Iterable[ShardTask], num_clips: int, *, workers: int
-) -> tuple[dict[int, ShardMark], int]:
-    """Make every shard that is not there yet; the marks of all by shard, and the clips tried in this run."""
-    marks: dict[int, ShardMark] = {}
-    num_skipped = num_tried = 0
-    with Progress("shard", total=num_clips, unit="clip") as progress:
-
-        def keep(task: ShardTask, made: list[ShardMark], *, tried: bool) -> None:
-            nonlocal num_skipped, num_tried
-            marks.update((mark.shard, mark) for mark in made)
-            num_skipped += sum(len(mark.skips) for mark in made)
-            num_tried += task.unit.num_clips * tried
-            progress.add(task.unit.num_clips, skipped=num_skipped)
-
-        def missing() -> Iterator[ShardTask]:
-            for task in tasks:
-                found = _marks_of(task)
-                if found is None:
-                    yield task
-                else:
-                    keep(task, found, tried=False)
-
-        waiting: Iterable[ShardTask] = missing()
-        while waiting:
-            again = []
-            for outcome in run_units(make_unit, waiting, workers=workers):
-                if outcome.result is not None:
-                    keep(outcome.unit, outcome.result, tried=True)
-                else:
-                    progress.note(_blame(outcome))
-                    again.append(outcome.unit)
-            waiting = again
-    return marks, num_tried
-
-
-def _marks_of(task: ShardTask) -> list[ShardMark] | None:
-    """The marks of a unit that is done, else None."""
-    unit = task.unit
-    marks = [read_mark(task.out, unit.first_shard + number) for number in range(unit.num_shards)]
-    return [mark for mark in marks if mark is not None] if all(marks) else None
-
-
-def _blame(outcome: Outcome[ShardTask, list[ShardMark]]) -> str:
-    """Put a dead worker down to the video that it had open, so that the unit can be made without it."""
-    task, failure = outcome.unit, outcome.failure
-    assert failure is not None
-    first_shard = task.unit.first_shard
-    line = take_note(task.out, first_shard)
-    if line is None or line in read_blame(task.out, first_shard):
-        raise UserError(f"shard {first_shard:06d}: {failure.detail}, and no video is to blame; run it again")
-    add_blame(task.out, first_shard, line, _BLAME_REASONS[failure.reason])
-    return f"video of metadata line {line}: {failure.detail}; going on without it"
 
 
 def _finish(out: Path, options: dict[str, Any], survey: _Survey, marks: dict[int, ShardMark]) -> Report:

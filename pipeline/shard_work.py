@@ -92,7 +92,7 @@ def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
 def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
     """One result for each planned clip of the unit, in order."""
     blamed = read_blame(task.out, task.unit.first_shard)
-    numbers = itertools.count()
+    num_done = 0
     for index, (source, path) in enumerate(zip(task.unit.sources, task.paths, strict=True)):
         outcomes: Iterable[StoredClip | Skip]
         if path is None:
@@ -100,9 +100,12 @@ def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
         elif source.line in blamed:
             outcomes = _all_skipped(source, blamed[source.line], f"while reading video {source.video_id}")
         else:
+            note = {"line": source.line, "num_done": num_done, "pid": os.getpid()}
+            write_note(task.out, task.unit.first_shard, **note)
             outcomes = _cut(task, source, path, _subtitles(task, index, warnings))
         for position, outcome in zip(source.positions, outcomes, strict=True):
-            yield _Result(next(numbers), source.line, position, outcome)
+            yield _Result(num_done, source.line, position, outcome)
+            num_done += 1
 
 
 def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | Skip]:
@@ -111,7 +114,6 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
 
 def _cut(task: ShardTask, source: Source, path: str, subtitles: list[str]) -> Iterator[StoredClip | Skip]:
     """The clips of one source, with the process at stake if its file crashes or blocks the decoder."""
-    write_note(task.out, task.unit.first_shard, source.line, os.getpid())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def allow_more_time() -> None:

@@ -82,16 +82,18 @@ def read_mark(out: Path, shard: int) -> ShardMark | None:
 
 
 @contextmanager
-def claim_folder(out: Path, options: dict[str, Any]) -> Iterator[None]:
+def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> Iterator[None]:
     """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.
+
+    `outputs` is the pattern of the files that the stage makes.
 
     Raises:
         DatasetError: other options or other metadata made what is there, another run is at work in it, or it
-            holds shards that this stage did not make. Nothing is changed then.
+            holds outputs that this stage did not make. Nothing is changed then.
     """
     state = out / STATE_FOLDER
-    if not state.is_dir() and (any(out.glob("*.tar")) or (out / MANIFEST_NAME).exists()):
-        raise DatasetError(f"{out}: holds shards that are not of an earlier run; give another --out")
+    if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
+        raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
     _require_options(state / "options.json", options)
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("ab") as lock:
@@ -151,16 +153,29 @@ def _note_path(out: Path, first_shard: int) -> Path:
     return out / STATE_FOLDER / f"{first_shard:06d}.open"
 
 
-def write_note(out: Path, first_shard: int, line: int, pid: int) -> None:
-    _note_path(out, first_shard).write_text(f"{line} {pid}\n")
+def write_note(out: Path, first_shard: int, *, line: int, num_done: int, pid: int) -> None:
+    """Note that process `pid` opens the source of that line, after `num_done` clips of the unit."""
+    _note_path(out, first_shard).write_text(f"{line} {num_done} {pid}\n")
 
 
 def take_note(out: Path, first_shard: int) -> int | None:
     """The line of the source that was open, and forget it; None if there was none."""
     path = _note_path(out, first_shard)
+    numbers = _read_note(path)
+    path.unlink(missing_ok=True)
+    return numbers[0] if numbers else None
+
+
+def count_clips_in_progress(out: Path) -> int:
+    """How many clips of unfinished units have been dealt with, up to the sources that are open now."""
+    notes = (_read_note(path) for path in (out / STATE_FOLDER).glob("*.open"))
+    return sum(numbers[1] for numbers in notes if numbers)
+
+
+def _read_note(path: Path) -> list[int]:
+    """Line, clips done, process; empty where there is no note, or one that is being written."""
     try:
         words = path.read_text().split()
     except FileNotFoundError:
-        return None
-    path.unlink()
-    return int(words[0]) if words else None
+        return []
+    return [int(word) for word in words] if len(words) == 3 else []

@@ -10,7 +10,6 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ VIDEO_EXTENSIONS = frozenset(
 
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
-_CLOCK = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,12})?)")
+_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def _parse_line(line: int, raw: bytes, seen: dict[str, "array[int]"]) -> Source:
     except (DatasetError, UnicodeEncodeError):
         skip = Skip("unsafe_id", where, f"video_id {ascii(video_id)[:80]}")
         return Source(line, "", skips=tuple((position, skip) for position in range(max(1, len(listed)))))
-    draft = _Draft(video_id, where, set(seen.get(prefix, ())))
+    draft = _Draft(video_id, prefix, where, set(seen.get(prefix, ())))
     for position, clip in enumerate(listed):
         draft.add(position, clip)
     seen[prefix] = array("I", sorted(draft.numbers))
@@ -111,6 +110,7 @@ class _Draft:
     """The clips of one line while they are looked at."""
 
     video_id: str
+    prefix: str  # of keys
     where: str
     numbers: set[int]
     clips: list[Clip] = field(default_factory=list)
@@ -138,7 +138,7 @@ class _Draft:
         if span is None:
             return Skip("bad_span", clip_id[:200], f"span {ascii(entry['span'])[:80]}")
         number = clip_number(self.video_id, clip_id, position)
-        key = make_key(self.video_id, number)
+        key = f"{self.prefix}_{number:05d}"
         if number in self.numbers:
             return Skip("duplicate_clip", clip_id[:200], f"key {key} is taken")
         self.numbers.add(number)
@@ -170,8 +170,10 @@ def _parse_time(time: Any) -> float | None:
         match = _CLOCK.fullmatch(time.strip())
         if match is None:
             return None
-        hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-        return float(hours * 3600 + minutes * 60 + seconds)
+        hours, minutes, seconds, fraction = match.groups(default="")
+        whole = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds)
+        # One division of integers, so that "17.759" is the float 17.759.
+        return int(f"{whole}{fraction}") / 10 ** len(fraction)
     if isinstance(time, bool) or not isinstance(time, int | float):
         return None
     try:

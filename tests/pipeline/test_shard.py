@@ -173,8 +173,8 @@ def note_of(out: Path, line: int) -> int:
                 words = note.read_text().split()
             except FileNotFoundError:
                 continue
-            if words[:1] == [str(line)]:
-                return int(words[1])
+            if len(words) == 3 and int(words[0]) == line:
+                return int(words[2])
         time.sleep(0.002)
     raise AssertionError("the video was never opened")
 

@@ -1,0 +1,146 @@
+"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their deaths.
+
+What a worker does with a unit is `shard_work`'s business.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.workers import Outcome, run_units
+from clipvip.pipeline.shard_work import ShardTask, make_unit
+from clipvip.shards.plan import Unit
+from clipvip.shards.shard_state import (
+    ShardMark,
+    add_blame,
+    count_clips_in_progress,
+    read_blame,
+    read_mark,
+    take_note,
+)
+from clipvip.shards.sources import Source
+
+_BLAME_REASONS = {"crashed": "decoder_crashed", "timeout": "timeout"}
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def make_tasks(
+    units: Iterable[Unit], *, paths: Mapping[str, str], texts: Mapping[str, str] | None, **common: Any
+) -> Iterator[ShardTask]:
+    """Add to each unit its videos' paths and, from a table of clip id (or key) and text, its subtitles.
+
+    `common` are the other fields of `ShardTask`.
+    """
+
+    def texts_of(source: Source) -> tuple[str, ...]:
+        assert texts is not None
+        return tuple(texts.get(clip.clip_id) or texts.get(clip.key, "") for clip in source.clips)
+
+    for unit in units:
+        yield ShardTask(
+            unit=unit,
+            paths=tuple(paths.get(source.video_id) for source in unit.sources),
+            texts=None if texts is None else tuple(map(texts_of, unit.sources)),
+            **common,
+        )
+
+
+def make_shards(
+    tasks: Iterable[ShardTask], out: Path, num_clips: int, *, workers: int
+) -> tuple[dict[int, ShardMark], int]:
+    """Make every shard that is not there yet.
+
+    A worker that dies is put down to the video that it had open, and the unit is made again without it.
+
+    Returns:
+        The marks of all shards, by shard, and the number of clips that this run had to look at.
+
+    Raises:
+        UserError: a worker died without having a video open.
+    """
+    marks: dict[int, ShardMark] = {}
+    num_tried = 0
+    with Progress("shard", total=num_clips, unit="clip") as bar, _LiveProgress(bar, out) as progress:
+
+        def missing() -> Iterator[ShardTask]:
+            for task in tasks:
+                found = _marks_of(task)
+                if found is None:
+                    yield task
+                else:
+                    marks.update((mark.shard, mark) for mark in found)
+                    progress.finish(task, found)
+
+        waiting: Iterable[ShardTask] = missing()
+        while waiting:
+            again = []
+            for outcome in run_units(make_unit, waiting, workers=workers):
+                if outcome.result is None:
+                    bar.note(_blame(outcome))
+                    again.append(outcome.unit)
+                    continue
+                marks.update((mark.shard, mark) for mark in outcome.result)
+                num_tried += outcome.unit.unit.num_clips
+                progress.finish(outcome.unit, outcome.result)
+            waiting = again
+    return marks, num_tried
+
+
+class _LiveProgress:
+    """Keeps the bar moving within units: a shard may take minutes."""
+
+    def __init__(self, bar: Progress, out: Path) -> None:
+        self._bar = bar
+        self._out = out
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._num_finished = self._num_shown = self._num_skipped = 0
+
+    def finish(self, task: ShardTask, marks: list[ShardMark]) -> None:
+        """Count a finished unit."""
+        with self._lock:
+            self._num_finished += task.unit.num_clips
+            self._num_skipped += sum(len(mark.skips) for mark in marks)
+            self._show(self._num_finished)
+
+    def _look_on(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            with self._lock:
+                self._show(self._num_finished + count_clips_in_progress(self._out))
+
+    def _show(self, num_done: int) -> None:
+        # Never backwards: a unit that is made again starts over.
+        step = max(0, num_done - self._num_shown)
+        self._num_shown += step
+        self._bar.add(step, skipped=self._num_skipped)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _marks_of(task: ShardTask) -> list[ShardMark] | None:
+    """The marks of a unit that is done, else None."""
+    unit = task.unit
+    marks = [read_mark(task.out, unit.first_shard + number) for number in range(unit.num_shards)]
+    return [mark for mark in marks if mark is not None] if all(marks) else None
+
+
+def _blame(outcome: Outcome[ShardTask, list[ShardMark]]) -> str:
+    """Put a dead worker down to the video that it had open, so that the unit can be made without it."""
+    task, failure = outcome.unit, outcome.failure
+    assert failure is not None
+    first_shard = task.unit.first_shard
+    line = take_note(task.out, first_shard)
+    if line is None or line in read_blame(task.out, first_shard):
+        raise UserError(f"shard {first_shard:06d}: {failure.detail}, and no video is to blame; run it again")
+    add_blame(task.out, first_shard, line, _BLAME_REASONS[failure.reason])
+    return f"video of metadata line {line}: {failure.detail}; going on without it"
