@@ -112,7 +112,10 @@ def _read_folder(source: str) -> dict[str, Tensor]:
     """All tensors of a CLIP in Hugging Face layout, by CLIPModel's names."""
     from transformers import AutoModel
 
-    model = load_checked(AutoModel.from_pretrained, source)
+    if require_kind(source, {"clip", "clip_vip"}) == "clip_vip":
+        model = _clip_vip_class().from_pretrained(source)
+    else:
+        model = load_checked(AutoModel.from_pretrained, source)
     tensors: dict[str, Tensor] = model.state_dict()
     return tensors
 

@@ -63,8 +63,14 @@ class Model:
 
     init: str = ""
     """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    """Settings of ClipVipConfig other than those of `init`, such as `num_proxies`."""
+    encoder: Literal["vip", "mean_pool", "seq_transformer", "full_attention"] | None = None
+    """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
+    num_proxies: int | None = Field(default=None, ge=1)
+    """Video proxy tokens, the class token included."""
+    temporal_size: int | None = Field(default=None, ge=1)
+    """Frames that the temporal position table is made for."""
+    num_frame_layers: int | None = Field(default=None, ge=1)
+    """Layers of the `seq_transformer` over frames."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 
@@ -293,7 +299,7 @@ def recipe_tree(recipe: Recipe) -> dict[str, Any]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that `load_recipe` reads back to an equal one."""
-    return yaml.safe_dump(recipe_tree(recipe), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe_tree(recipe), sort_keys=False)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

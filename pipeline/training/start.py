@@ -43,7 +43,9 @@ def start_model(recipe: Recipe) -> ClipVip:
     check_init(recipe)
     disable_progress_bar()  # of transformers: it would run into ours
     torch.manual_seed(recipe.seed)
-    model = ClipVip.from_clip(recipe.model.init, **recipe.model.overrides).float()
+    names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
+    asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
+    model = ClipVip.from_clip(recipe.model.init, **asked).float()
     if recipe.model.logit_scale is not None:
         with torch.no_grad():
             model.logit_scale.fill_(recipe.model.logit_scale)

@@ -217,6 +217,18 @@ def test_subtitles_with_images_from_elsewhere(world: Path, tmp_path: Path) -> No
     assert all(row["loss"] == pytest.approx(sum(row[term] for term in terms), rel=1e-5) for row in rows)
 
 
+def test_training_starts_from_a_trained_model_too(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    last = json.loads((undisturbed / "log.jsonl").read_text().splitlines()[-1])
+    init = ["--init", str(undisturbed / "model"), "--set", "optim.steps=1", "--set", "model.logit_scale=null"]
+    (row,) = run_rows(world, tmp_path / "same", *init)
+    assert row["logit_scale"] == pytest.approx(last["logit_scale"], abs=1e-3)
+    assert row["loss"] < 1.2 * last["loss"]
+    # Settings that are given anew keep the weights, as far as they fit.
+    assert run_rows(world, tmp_path / "again", *init, "--set", "model.num_proxies=4") == [row]
+    refused = run(world, tmp_path / "refused", *init, "--set", "model.temporal_size=6")
+    assert refused.exit_code == 1 and "temporal_embedding" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "tolerance"),
     [

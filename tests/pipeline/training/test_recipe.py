@@ -38,11 +38,11 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
         "optim.epochs=2",
         "data.sources.clips.shards=[a, b]",
         "data.sources.pictures.kind=images",
-        "model.overrides.num_proxies=8",
+        "model.num_proxies=8",
     )
     assert recipe.data.sources["clips"].shards == ["a", "b"]
     assert recipe.data.sources["pictures"].kind == "images"
-    assert recipe.model.overrides == {"num_proxies": 8}
+    assert recipe.model.num_proxies == 8
     assert list(read(tmp_path, "", "data.sources.more.kind=images").data.sources) == ["clips", "more"]
 
 
@@ -65,6 +65,8 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
         ("optim: {epochs: 1, learning_rate: -1}", (), "optim.learning_rate: input should be greater than 0"),
         ("optim: {epochs: 1, steps: 2}", (), "give either epochs or steps"),
         ("optim: {}", (), "give either epochs or steps"),
+        ("model: {num_proxy: 2}", (), "unknown key model.num_proxy; did you mean model.num_proxies?"),
+        ("model: {encoder: nope}", (), "model.encoder: input should be 'vip'"),
         ("loss: {pairs: e}", (), "loss.pairs: input should be 'baseline'"),
         ("data: {sources: {}}", (), "data.sources: "),
         ("[1, 2]", (), "a recipe is a mapping"),
