@@ -1,6 +1,6 @@
 """The baselines of Table 2 that encode frames one by one: mean pooling, and a transformer over frames."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class FrameTransformer(nn.Module):
         count = min(len(embeddings), len(self.frame_position_embeddings.weight))
         self.frame_position_embeddings.weight[:count] = embeddings[:count]
         for block, layer in zip(self.blocks, text_model.encoder.layers, strict=False):
-            block.start_from(layer)
+            cast(FrameBlock, block).start_from(layer)
 
 
 class FrameBlock(nn.Module):

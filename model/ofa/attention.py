@@ -15,13 +15,18 @@ def position_bias(query: Tensor, key: Tensor, num_heads: int, scale: float) -> T
     return (split_heads(query, num_heads) * scale) @ split_heads(key, num_heads).transpose(-1, -2)
 
 
+def attention_scale(width: int, num_heads: int, scale_factor: float) -> float:
+    """Factor on queries: 1 / sqrt(2 * head width), as positions are added to them."""
+    return float((width // num_heads * scale_factor) ** -0.5)
+
+
 class Attention(nn.Module):
-    """Multi-head attention; `scale` is that of queries with positions added, 1 / sqrt(2 * head width)."""
+    """Multi-head attention with a factor on each head."""
 
     def __init__(self, width: int, num_heads: int, scale_factor: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.scale = (width // num_heads * scale_factor) ** -0.5
+        self.scale = attention_scale(width, num_heads, scale_factor)
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)

@@ -97,13 +97,14 @@ class OfaConfig(PreTrainedConfig):
         kwargs["use_cache"] = True  # published files say false, for want of a cache in their code
         for generation_setting in ("forced_eos_token_id", "forced_bos_token_id", "num_beams"):
             kwargs.pop(generation_setting, None)  # belongs to the call of generate()
-        super().__init__(
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
-            decoder_start_token_id=_start_token(kwargs, bos_token_id),
-            **kwargs,
-        )
+        kwargs |= {
+            "pad_token_id": pad_token_id,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            # Generation starts from <s>, also where an early config.json says otherwise.
+            "decoder_start_token_id": bos_token_id,
+        }
+        super().__init__(**kwargs)
 
     @property
     def stage_blocks(self) -> tuple[int, ...]:
@@ -134,9 +135,3 @@ _FIXED = {
     "scale_embedding": False,
     "entangle_position_embedding": False,
 }
-
-
-def _start_token(settings: dict[str, Any], bos_token_id: int) -> int:
-    """Generation starts from <s>, also where an early config.json says otherwise."""
-    settings.pop("decoder_start_token_id", None)
-    return bos_token_id

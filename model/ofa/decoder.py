@@ -1,10 +1,12 @@
 """OFA's text decoder: causal self-attention, attention to the encoder, tied output projection."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderCache
 
-from clipvip.model.ofa.attention import Attention, FeedForward, position_bias
+from clipvip.model.ofa.attention import Attention, FeedForward, attention_scale, position_bias
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.encoder import OfaEncoderOutput, relative_tables
 from clipvip.model.ofa.positions import token_buckets
@@ -62,6 +64,7 @@ class OfaDecoder(nn.Module):
         self.cross_pos_k_linear = nn.Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.attention_scale = attention_scale(width, heads, config.attn_scale_factor)
         self.layer_norm = nn.LayerNorm(width)
         self.output_projection = nn.Linear(width, config.vocab_size, bias=False)
         self.token_rel_pos_table_list = relative_tables(
@@ -111,7 +114,10 @@ class OfaDecoder(nn.Module):
     def cross_states(self, encoder: OfaEncoderOutput) -> tuple[Tensor, Tensor]:
         """Keys and values of all layers' cross-attention, kept in `encoder` for the next step."""
         if encoder.cross_keys is None or encoder.cross_values is None:
-            pairs = [layer.cross_attn.keys_and_values(encoder.last_hidden_state) for layer in self.layers]
+            pairs = [
+                cast(DecoderLayer, layer).cross_attn.keys_and_values(cast(Tensor, encoder.last_hidden_state))
+                for layer in self.layers
+            ]
             encoder["cross_keys"] = torch.stack([keys for keys, _ in pairs], dim=1)
             encoder["cross_values"] = torch.stack([values for _, values in pairs], dim=1)
             encoder["cross_position_keys"] = self.cross_pos_k_linear(encoder.position_embedding)
@@ -125,7 +131,7 @@ class OfaDecoder(nn.Module):
             self.self_pos_q_linear(positions[:, keys - length :]),
             self.self_pos_k_linear(positions),
             self.config.decoder_attention_heads,
-            self.layers[0].self_attn.scale,
+            self.attention_scale,
         )
         ahead = torch.ones(length, keys, dtype=torch.bool, device=bias.device).triu(keys - length + 1)
         return bias.masked_fill(ahead, torch.finfo(bias.dtype).min)
@@ -136,6 +142,6 @@ class OfaDecoder(nn.Module):
             self.cross_pos_q_linear(positions),
             encoder.cross_position_keys,  # type: ignore[arg-type]
             self.config.decoder_attention_heads,
-            self.layers[0].cross_attn.scale,
+            self.attention_scale,
         )
         return bias if encoder.key_mask is None else bias + encoder.key_mask

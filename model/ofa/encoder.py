@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from clipvip.model.ofa.attention import Attention, FeedForward, position_bias
+from clipvip.model.ofa.attention import Attention, FeedForward, attention_scale, position_bias
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.positions import image_buckets, image_position_ids, token_buckets
 from clipvip.model.ofa.resnet import ResNet
@@ -79,6 +79,7 @@ class OfaEncoder(nn.Module):
         self.pos_k_linear = nn.Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.attention_scale = attention_scale(width, heads, config.attn_scale_factor)
         self.layer_norm = nn.LayerNorm(width)
         self.token_rel_pos_table_list = relative_tables(
             2 * config.token_bucket_size - 1, heads, len(self.layers)
@@ -117,9 +118,10 @@ class OfaEncoder(nn.Module):
         x = torch.cat([self.dropout(self.patch_layernorm_embedding(cells)), tokens], dim=1)
 
         positions = self.positions(grid, input_ids.shape[1])
-        scale = self.layers[0].self_attn.scale
         heads = self.config.encoder_attention_heads
-        absolute = position_bias(self.pos_q_linear(positions), self.pos_k_linear(positions), heads, scale)
+        absolute = position_bias(
+            self.pos_q_linear(positions), self.pos_k_linear(positions), heads, self.attention_scale
+        )
         buckets = self.buckets(grid, input_ids.shape[1])
         key_mask = additive_mask(padding, x.dtype)
         states = [x]
@@ -137,14 +139,16 @@ class OfaEncoder(nn.Module):
 
     def positions(self, grid: torch.Size, num_tokens: int) -> Tensor:
         """Normalised position vectors of cells and tokens: (1, S, width)."""
-        ids = image_position_ids(*grid, self.config.image_bucket_size, device=self.pos_ln.weight.device)
+        ids = image_position_ids(
+            grid[0], grid[1], self.config.image_bucket_size, device=self.pos_ln.weight.device
+        )
         cells = self.image_pos_ln(self.embed_image_positions(ids))
         tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
         return torch.cat([cells, tokens])[None]
 
     def buckets(self, grid: torch.Size, num_tokens: int) -> tuple[Tensor, Tensor]:
         device = self.pos_ln.weight.device
-        of_cells = image_buckets(*grid, self.config.image_bucket_size, device=device)
+        of_cells = image_buckets(grid[0], grid[1], self.config.image_bucket_size, device=device)
         return of_cells, token_buckets(num_tokens, num_tokens, self.config.token_bucket_size, device=device)
 
     def relative_bias(self, layer: int, buckets: tuple[Tensor, Tensor]) -> Tensor:

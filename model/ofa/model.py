@@ -1,7 +1,7 @@
 """`OfaForConditionalGeneration`: OFA as a transformers model, so that `generate` decodes it."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +42,12 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = False
     _supports_sdpa = True
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
+    _tied_weights_keys = {  # noqa: RUF012 (transformers declares it so)
         "decoder.embed_tokens.weight": "encoder.embed_tokens.weight",
         "decoder.output_projection.weight": "encoder.embed_tokens.weight",
     }
     # Tables of position buckets, which published files store and this code computes.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"(token_rp_bucket|image_rp_bucket|image_position_idx)$"
     ]
 
@@ -73,10 +73,11 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         source = str(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
+        model, info = loaded
         for what in ("missing_keys", "unexpected_keys"):
             names = sorted(str(name) for name in info[what])
             if names:
@@ -97,7 +98,7 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.decoder.output_projection
 
     @staticmethod
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
         input_ids: Tensor | None = None,
