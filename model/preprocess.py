@@ -32,12 +32,12 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
         (..., 3, image_size, image_size) float32.
     """
     frames = torch.as_tensor(frames)
-    planes = frames.flatten(0, -4).movedim(-1, 1).float().div(255)
+    planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().div(255)
     if planes.shape[-2:] != (image_size, image_size):
         planes = F.interpolate(
             planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
         )
-    return _normalize(planes).unflatten(0, frames.shape[:-3])
+    return _normalize(planes).reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
 def normalize_frames(frames: Tensor) -> Tensor:
