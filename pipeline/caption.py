@@ -1,0 +1,211 @@
+"""The stage `clipvip-data caption`: the middle frame of every clip -> a caption, one file beside each shard.
+
+The work is done by processes that run `caption_work`; this file decides what they do, and sums up.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.manifest import read_manifest, write_manifest
+from clipvip.shards.reader import list_shards
+from clipvip.shards.shard_state import claim_folder
+from clipvip.shards.writer import sha256_of_file
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.caption_work import CaptionSetup, CaptionTask
+
+_MODEL_FILES = ("config.json", "vocab.json", "merges.txt", "*.safetensors", "*.bin")
+_GPU_BATCH_SIZE, _CPU_BATCH_SIZE = 32, 4
+_GPU_THREADS = 4
+# A process on the CPU is worth it for every so many cores: each holds the model.
+_CORES_PER_WORKER = 4
+
+
+@click.command(cls=StageCommand)
+@click.option("--shards", required=True, type=Path, help="Folder that 'clipvip-data shard' wrote.")
+@click.option("--out", required=True, type=Path, help="Folder for the captions, one file a shard.")
+@click.option("--model", required=True, metavar="FOLDER_OR_NAME",
+              help="OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.")  # fmt: skip
+@click.option("--gpus", type=click.IntRange(min=0), default=None,
+              help="Processes with a GPU each; 0: the CPU. Default: all GPUs there are, else the CPU.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), default=None,
+              help="Processes on the CPU, or threads that prepare images for each GPU.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), default=None,
+              help=f"Frames at once; default: {_GPU_BATCH_SIZE} on a GPU, {_CPU_BATCH_SIZE} on the CPU.")  # fmt: skip
+@click.option("--num-beams", type=click.IntRange(min=1), default=5, show_default=True,
+              help="Width of the beam search; 1 is greedy.")  # fmt: skip
+@click.option("--max-length", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Most tokens of a caption.")  # fmt: skip
+@click.option("--prompt", default=" what does the image describe?", show_default=True,
+              help="What the model is asked, with the leading space it was trained on.")  # fmt: skip
+@click.option("--image-size", type=click.IntRange(min=16), default=None,
+              help="Side in pixels that frames are resized to; default: the model's.")  # fmt: skip
+def command(
+    shards: Path,
+    out: Path,
+    model: str,
+    gpus: int | None,
+    workers: int | None,
+    batch_size: int | None,
+    **decoding: Any,
+) -> None:
+    """Caption the middle frame of every clip with OFA, by its authors' settings.
+
+    Shards are left as they are: captions go into one Parquet file for each, by sample key. Run the same command
+    again after an interruption: it makes what is missing, with the same bytes.
+    """
+    started = time.monotonic()
+    paths = list_shards(shards)
+    num_clips = _check_against_manifest(shards)
+    if out.exists() and out.samefile(shards):
+        raise UserError(f"--out {out}: is the folder of the shards; give another one")
+    # torch is imported from here on, so that mistakes above are told at once.
+    import torch
+
+    from clipvip.pipeline.caption_work import CaptionSetup, share_of_cores
+
+    num_gpus = _num_gpus(gpus, torch.cuda.device_count())
+    folder, name, revision, fingerprint = _find_model(model)
+    num_workers = num_gpus or workers or share_of_cores(_CORES_PER_WORKER)
+    setup = CaptionSetup(
+        folder=str(folder),
+        model=name,
+        revision=revision,
+        num_gpus=num_gpus,
+        threads=(workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
+        if num_gpus
+        else share_of_cores(num_workers),
+        batch_size=batch_size or (_GPU_BATCH_SIZE if num_gpus else _CPU_BATCH_SIZE),
+        **decoding,
+    )
+    # Loaded here once for the check alone: a model that does not fit must not leave half an output.
+    checked = setup.load(torch.device("cpu"), dtype=torch.bfloat16 if num_gpus else torch.float32)
+    setup = replace(setup, image_size=checked.image_size)
+    options = {
+        "model": name,
+        "revision": revision,
+        "model_sha256": fingerprint,
+        **setup.decoding_options(checked),
+    }
+    del checked
+    with claim_folder(out, options, outputs="*.parquet"):
+        num_made = _make_captions(paths, num_clips, out, setup, num_workers)
+        report = _finish(out, paths, options)
+        report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
+    click.echo(report.summary(out))
+    if not report.counts["captions"]:
+        raise UserError(f"no frame could be captioned; {out / SKIPPED_NAME} says why")
+
+
+def _num_gpus(asked: int | None, found: int) -> int:
+    if asked is not None and asked > found:
+        raise UserError(f"--gpus {asked}: this machine shows {found} GPUs to torch; give --gpus {found}")
+    return found if asked is None else asked
+
+
+def _find_model(name: str) -> tuple[Path, str, str, str]:
+    """The model's folder, what to call it, its revision, and a hash of all that captions depend on."""
+    folder, called, revision = Path(name), Path(name).resolve().name, ""
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--model {name}: no such folder, and not to be had from the hub ({reason})"
+            ) from error
+        called, revision = name, folder.name
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    fingerprint = digest.hexdigest()
+    return folder, called, revision or f"sha256:{fingerprint}", fingerprint
+
+
+def _check_against_manifest(shards: Path) -> int | None:
+    """How many clips the manifest says there are; None without one. A tar that was cut off is still a tar."""
+    manifest = read_manifest(shards)
+    if manifest is None:
+        return None
+    for row in manifest["shards"]:
+        path = shards / Path(str(row["name"])).name
+        if path.stat().st_size != row["bytes"]:
+            raise UserError(
+                f"{path}: has {path.stat().st_size} bytes, its manifest says {row['bytes']}; make this shard again"
+            )
+    return sum(int(row["samples"]) for row in manifest["shards"])
+
+
+def _make_captions(
+    shards: Sequence[Path], num_clips: int | None, out: Path, setup: "CaptionSetup", num_workers: int
+) -> int:
+    """Caption every shard whose captions are not there yet; the number of captions made."""
+    from clipvip.pipeline.caption_work import CaptionTask, caption_shard
+
+    todo: list[CaptionTask] = []
+    num_there = num_made = num_skipped = 0
+    for shard in shards:
+        done = _num_done(shard, out)
+        if done is None:
+            todo.append(CaptionTask(shard, out, setup))
+        else:
+            num_there += done
+    with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
+        for outcome in run_units(caption_shard, todo, workers=max(1, min(num_workers, len(todo)))):
+            if outcome.failure is not None:
+                raise UserError(_describe_death(outcome.unit, outcome.failure.detail))
+            assert outcome.result is not None
+            made, skipped = outcome.result
+            num_made, num_skipped = num_made + made, num_skipped + skipped
+            progress.add(made + skipped, skipped=num_skipped)
+    return num_made
+
+
+def _num_done(shard: Path, out: Path) -> int | None:
+    """How many clips of a shard are done; None where they are missing, damaged, or of another shard's content."""
+    from clipvip.pipeline.caption_work import shard_source
+    from clipvip.shards.captions import captions_path, read_caption_file
+
+    try:
+        content = read_caption_file(captions_path(out, shard.stem))
+    except DatasetError:
+        return None
+    return len(content.rows) + len(content.skips) if content.source == shard_source(shard) else None
+
+
+def _describe_death(task: "CaptionTask", detail: str) -> str:
+    return (
+        f"{task.shard}: {detail} (out of memory?); what is done is kept, run it again, "
+        "with fewer --workers or a smaller --batch-size"
+    )
+
+
+def _finish(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
+    """Write the manifest and the page of samples, and sum up."""
+    from clipvip.pipeline.caption_report import statistics_of, summarize, write_page
+
+    stems = [shard.stem for shard in shards]
+    summary = summarize(out, stems)
+    write_manifest(out, stage="caption", options=options, shards=summary.records)
+    details = statistics_of(summary, out, stems)
+    write_page(out, shards, options=options, statistics=details)
+    counts: dict[str, int | float] = {
+        "clips": summary.num_captions + len(summary.skips),
+        "captions": summary.num_captions,
+        "shards": len(stems),
+    }
+    return Report("caption", options, counts=counts, details=details, skips=summary.skips)
