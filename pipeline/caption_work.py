@@ -9,8 +9,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from clipvip.shards.skips import Skip
 
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
-_CLAIM_SECONDS = 30.0
+CLAIM_SECONDS = 30.0
 _held_locks: list[IO[bytes]] = []
 
 
@@ -112,19 +113,20 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
     skips: list[tuple[int, Skip]] = []
     keys: set[str] = set()
     try:
-        for batch in _batches_ahead(task.shard, captioner, threads=task.setup.threads):
-            skips += batch.skips
-            captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
-            for (number, key), caption in zip(batch.found, captions, strict=True):
-                if key in keys:
-                    skips.append(
-                        (number, Skip("duplicate_key", key, "another clip of this shard has the same"))
-                    )
-                elif caption:
-                    keys.add(key)
-                    rows.append((key, caption))
-                else:
-                    skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
+        with closing(_batches_ahead(task.shard, captioner, threads=task.setup.threads)) as batches:
+            for batch in batches:
+                skips += batch.skips
+                captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
+                for (number, key), caption in zip(batch.found, captions, strict=True):
+                    if key in keys:
+                        skips.append(
+                            (number, Skip("duplicate_key", key, "another clip of this shard has the same"))
+                        )
+                    elif caption:
+                        keys.add(key)
+                        rows.append((key, caption))
+                    else:
+                        skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"the GPU's memory does not hold --batch-size {task.setup.batch_size}; give less"
@@ -145,17 +147,20 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
     if setup.num_gpus:
-        return setup.load(torch.device("cuda", _claim_gpu(out, setup.num_gpus)))
+        return setup.load(torch.device("cuda", claim_gpu(out, setup.num_gpus)))
     torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     return setup.load(torch.device("cpu"))
 
 
-def _claim_gpu(out: Path, num_gpus: int) -> int:
+def claim_gpu(out: Path, num_gpus: int) -> int:
     """The number of a GPU that no other worker of this run has.
 
-    A lock on a file rather than a counter: the system takes it back when the worker dies, however it dies.
+    It stays this process's own until it ends. A lock on a file rather than a counter: the system takes it back when the worker dies, however it dies.
+
+    Raises:
+        UserError: all are taken, and stay so for CLAIM_SECONDS.
     """
-    deadline = time.monotonic() + _CLAIM_SECONDS
+    deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
         for number in range(num_gpus):
             lock = (out / STATE_FOLDER / f"gpu{number}.lock").open("ab")
@@ -170,7 +175,7 @@ def _claim_gpu(out: Path, num_gpus: int) -> int:
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 
 
-def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Iterator[_Batch]:
+def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
     waiting: queue.Queue[Future[_Batch] | Future[None]] = queue.Queue(maxsize=_BATCHES_AHEAD)
     stopped = threading.Event()

@@ -1,5 +1,6 @@
 """The command `clipvip-data caption`, from shards to captions, with what can go wrong on the way."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from clipvip.model.ofa.captioner import Captioner
+from clipvip.pipeline import caption_work
 from clipvip.pipeline.cli import main
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.captions import read_captions
 from clipvip.shards.frames import encode_jpeg
 from clipvip.shards.manifest import write_manifest
@@ -230,8 +233,6 @@ def test_a_kill_and_a_second_run_give_the_same_bytes(
 
 
 def test_two_runs_at_once_are_refused(undisturbed: Path, shards: Path, model: Path, tmp_path: Path) -> None:
-    import fcntl
-
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     before = content(out)
     with (out / "_state/lock").open("ab") as lock:
@@ -326,3 +327,14 @@ def test_shards_of_bad_frames_alone_are_told(model: Path, tmp_path: Path) -> Non
     assert "no frame could be captioned" in result.output
     assert report(out)["skipped_by_reason"]["undecodable_frame"]["count"] == 3
     assert read_captions(out, "000000") == {}
+
+
+def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caption_work, "CLAIM_SECONDS", 0.3)
+    (tmp_path / "_state").mkdir()
+    with (tmp_path / "_state/gpu0.lock").open("ab") as of_another_worker:
+        fcntl.flock(of_another_worker, fcntl.LOCK_EX)
+        assert [caption_work.claim_gpu(tmp_path, 3) for _ in range(2)] == [1, 2]
+        with pytest.raises(UserError, match="all 3 GPUs are taken"):
+            caption_work.claim_gpu(tmp_path, 3)
+    assert caption_work.claim_gpu(tmp_path, 3) == 0
