@@ -43,6 +43,8 @@ def require_kind(folder_or_name: str, kinds: set[str]) -> str:
         raise CheckpointError(
             f"{folder_or_name}: no model configuration (config.json) there: {reason}"
         ) from error
+    if not content:
+        raise CheckpointError(f"{folder_or_name}: no model configuration (config.json) there")
     found = str(content.get("model_type", "none"))
     if found not in kinds:
         hint = "; start from a CLIP with ClipVip.from_clip" if found == "clip" else ""
@@ -54,13 +56,28 @@ def require_kind(folder_or_name: str, kinds: set[str]) -> str:
 
 def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
     """Call a `from_pretrained`; raise CheckpointError where files are missing or do not fit."""
-    kwargs.setdefault("output_loading_info", True)
+    # Asked to ignore them, the library names the tensors of another shape instead of printing a table.
+    kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = load(source, *args, **kwargs)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise CheckpointError(f"{source}: does not load ({' '.join(str(error).split())[:400]})") from error
-    _require_fit(source, missing=info["missing_keys"], unexpected=info["unexpected_keys"], shapes=[])
+    require_fit(source, info)
     return model
+
+
+def require_fit(source: Any, info: Mapping[str, Any]) -> None:
+    """Check what `from_pretrained` reports with `output_loading_info` and `ignore_mismatched_sizes`.
+
+    Raises:
+        CheckpointError: listing the tensors that are missing, unexpected or of another shape.
+    """
+    shapes = [
+        f"{name} {tuple(found)} instead of {tuple(needed)}" for name, found, needed in info["mismatched_keys"]
+    ]
+    wrong = {name for name, *_ in info["mismatched_keys"]}
+    missing = set(info["missing_keys"]) - wrong
+    _require_fit(source, missing=missing, unexpected=info["unexpected_keys"], shapes=shapes)
 
 
 def _require_fit(source: Any, *, missing: Any, unexpected: Any, shapes: list[str]) -> None:

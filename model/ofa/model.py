@@ -17,8 +17,7 @@ from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-
-_MAX_LISTED = 8
+from clipvip.model.weights import require_fit
 
 
 @dataclass
@@ -73,16 +72,13 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         source = str(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+            loaded: Any = super().from_pretrained(source, *args, **kwargs)
         except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
         model, info = loaded
-        for what in ("missing_keys", "unexpected_keys"):
-            names = sorted(str(name) for name in info[what])
-            if names:
-                listed = ", ".join(names[:_MAX_LISTED]) + (" ..." if len(names) > _MAX_LISTED else "")
-                raise CheckpointError(f"{source}: {len(names)} {what.replace('_', ' ')}: {listed}")
+        require_fit(source, info)
         return (model, info) if wants_info else model
 
     def get_encoder(self, modality: str | None = None) -> OfaEncoder:
