@@ -22,6 +22,15 @@ from clipvip.model.preprocess import load_tokenizer
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
 
+# What `from_pretrained` raises where files are missing, broken, or of another kind.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+)
 RELEASED_PREFIX = "clipmodel."
 # Every published CLIP has heads of this width.
 _HEAD_WIDTH = 64
@@ -60,7 +69,7 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = load(source, *args, **kwargs)
-    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except LOADING_ERRORS as error:
         raise CheckpointError(f"{source}: does not load ({' '.join(str(error).split())[:400]})") from error
     require_fit(source, info)
     return model

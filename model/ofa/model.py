@@ -5,10 +5,8 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, EncoderDecoderCache, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, EncoderDecoderCache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
@@ -17,7 +15,7 @@ from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-from clipvip.model.weights import require_fit
+from clipvip.model.weights import LOADING_ERRORS, require_fit
 
 
 @dataclass
@@ -66,6 +64,8 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder in Hugging Face layout, or a name on the hub such as `OFA-Sys/ofa-base`.
 
+        Settings of generation beside the weights are not taken over.
+
         Raises:
             CheckpointError: files are missing, or tensors are missing, unexpected or of another shape.
         """
@@ -74,11 +74,13 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         try:
             kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             loaded: Any = super().from_pretrained(source, *args, **kwargs)
-        except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        except LOADING_ERRORS as error:
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
         model, info = loaded
         require_fit(source, info)
+        # Published files name a wrong start token, no cache and forced ends: how to search is the caller's.
+        model.generation_config = GenerationConfig.from_model_config(model.config)
         return (model, info) if wants_info else model
 
     def get_encoder(self, modality: str | None = None) -> OfaEncoder:
