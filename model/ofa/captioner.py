@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import OfaConfig
-from clipvip.model.ofa.images import preprocess_images
+from clipvip.model.ofa.images import resize_images, scale_pixels
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.ofa.tokenizer import OfaTokenizer
 
@@ -90,15 +90,15 @@ class Captioner:
         return captions
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Pixels as the model takes them: (n, 3, image_size, image_size) float32. Safe in any thread."""
-        return preprocess_images(images, self.image_size)
+        """What `caption_pixels` takes: (n, image_size, image_size, 3) uint8. Safe in any thread."""
+        return resize_images(images, self.image_size)
 
     @torch.inference_mode()
     def caption_pixels(self, pixels: Tensor) -> list[str]:
         """Captions of what `preprocess` gave, for `batch_size` images at most."""
         num_images = len(pixels)
         fill = pixels[-1:].expand(self.batch_size - num_images, -1, -1, -1)
-        images = torch.cat([pixels, fill]).to(self.device, self.dtype)
+        images = scale_pixels(torch.cat([pixels, fill]).to(self.device)).to(self.dtype)
         prompts = self._prompt.expand(self.batch_size, -1)
         ids = self.model.generate(  # type: ignore[misc]
             input_ids=prompts, patch_images=images, logits_processor=self._at_the_end
