@@ -54,7 +54,7 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
 
 @main.command("train-clip", cls=StageCommand)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Model folder.")
-@click.option("--steps", type=click.IntRange(min=1), default=700, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=160, show_default=True)
 @click.option("--pictures", type=click.IntRange(min=2), default=8000, show_default=True, help="Frames drawn.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
@@ -86,8 +86,19 @@ def train_clip_command(
 @click.option("--pictures", type=click.IntRange(min=2), default=8000, show_default=True, help="Frames drawn.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=World().seed, show_default=True)
+@click.option(
+    "--init",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Go on from this model instead of random weights.",
+)
 def train_ofa_command(
-    out: Path, steps: int, batch_size: int, pictures: int, learning_rate: float, seed: int
+    out: Path,
+    steps: int,
+    batch_size: int,
+    pictures: int,
+    learning_rate: float,
+    seed: int,
+    init: Path | None,
 ) -> None:
     """Train the tiny OFA that captions the demo's middle frames."""
     import torch
@@ -102,6 +113,7 @@ def train_ofa_command(
         batch_size=min(batch_size, pictures),
         num_pictures=pictures,
         learning_rate=learning_rate,
+        init=init,
     )
     click.echo(f"Written to {out}")
 

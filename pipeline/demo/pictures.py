@@ -46,6 +46,6 @@ def _through_h264(frames: list[np.ndarray], *, crf: int) -> list[np.ndarray]:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as container:
-        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(buffer, "r") as video:
+        shown = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     return shown[2::3]

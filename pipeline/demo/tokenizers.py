@@ -5,6 +5,7 @@ They hold every byte, so any text can be written with them. Loading them is the 
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -40,7 +41,7 @@ def clip_tokenizer(world: World, *, max_tokens: int) -> CLIPTokenizer:
         vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
     )
     tokenizer.train_from_iterator(sample_texts(world), trainer)
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
     tokens = [*dict.fromkeys(tokens), _START, _END]
     vocab = {token: number for number, token in enumerate(tokens)}

@@ -37,7 +37,7 @@ def tiny_clip_config(tokenizer: Any) -> CLIPConfig:
         "eos_token_id": size - 1,
         "pad_token_id": size - 1,
     }
-    vision = tower | {"num_hidden_layers": 3, "image_size": IMAGE_SIZE, "patch_size": 8}
+    vision = tower | {"num_hidden_layers": 3, "image_size": IMAGE_SIZE, "patch_size": 12}
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
 
 

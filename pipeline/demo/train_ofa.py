@@ -18,6 +18,7 @@ from clipvip.pipeline.demo.tokenizers import OFA_PROMPT, write_ofa_vocabulary
 from clipvip.pipeline.demo.train_clip import halve_weights, warm_cosine
 from clipvip.pipeline.demo.world import World
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.shards.atomic import atomic_write_bytes
 
 IMAGE_SIZE = 96
 # Stages caption the middle frame; it is not exactly in the middle.
@@ -46,13 +47,27 @@ def tiny_ofa_config(vocab_size: int) -> OfaConfig:
 
 
 def train_ofa(
-    out: Path, *, world: World, steps: int, batch_size: int, num_pictures: int, learning_rate: float
+    out: Path,
+    *,
+    world: World,
+    steps: int,
+    batch_size: int,
+    num_pictures: int,
+    learning_rate: float,
+    init: Path | None = None,
 ) -> None:
-    """Train and write the model and its vocabulary to `out`."""
+    """Train and write the model and its vocabulary to `out`, from random weights or from those in `init`."""
     torch.manual_seed(world.seed)
-    write_ofa_vocabulary(world, out)
-    tokenizer = OfaTokenizer.from_pretrained(str(out))
-    model = OfaForConditionalGeneration(tiny_ofa_config(len(tokenizer)))
+    if init is None:
+        write_ofa_vocabulary(world, out)
+        tokenizer = OfaTokenizer.from_pretrained(str(out))
+        model = OfaForConditionalGeneration(tiny_ofa_config(len(tokenizer)))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("vocab.json", "merges.txt"):
+            atomic_write_bytes(out / name, (init / name).read_bytes())
+        tokenizer = OfaTokenizer.from_pretrained(str(out))
+        model = OfaForConditionalGeneration.from_pretrained(str(init), dtype=torch.float32)
     pixels, labels = _pool(world, tokenizer, num_pictures)
     prompt = tokenizer([OFA_PROMPT], return_tensors="pt").input_ids
     optimizer = torch.optim.AdamW(
