@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -338,3 +339,40 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(UserError, match="all 3 GPUs are taken"):
             caption_work.claim_gpu(tmp_path, 3)
     assert caption_work.claim_gpu(tmp_path, 3) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_many_kills_and_a_last_run_give_the_same_bytes(
+    undisturbed: Path, shards: Path, model: Path, tmp_path: Path, seed: int
+) -> None:
+    started = time.monotonic()
+    assert caption(shards, tmp_path / "timed", model, "--workers", "1").exit_code == 0
+    seconds, moments, out = time.monotonic() - started, random.Random(seed), tmp_path / "out"
+    for attempt in range(4):
+        process = start(shards, out, model, "--workers", "2")
+        try:
+            process.communicate(timeout=moments.uniform(0.5, 2.0) * seconds)
+        except subprocess.TimeoutExpired:
+            # Every other time only the parent: its workers must not go on writing.
+            os.killpg(process.pid, signal.SIGKILL) if attempt % 2 else process.kill()
+            process.communicate()
+    assert caption(shards, out, model, "--workers", "1").exit_code == 0
+    assert content(out) == content(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_run_in_one_line(shards: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(shards, out, model, "--workers", "1", "--num-beams", "50")
+    deadline = time.monotonic() + 60
+    while not (out / "000000.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert len(workers) == 1
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "run it again" in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
