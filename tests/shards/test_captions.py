@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipvip.shards.captions import read_caption_file, read_captions, write_captions
@@ -19,6 +19,7 @@ ORIGIN = {"model": "ofa-large", "revision": "sha256:12", "options": {"num_beams"
 _texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None, max_examples=50)  # each example flushes a file to disk
 @given(captions=st.dictionaries(_texts, _texts), what=_texts)
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], what: str
