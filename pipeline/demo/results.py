@@ -59,8 +59,11 @@ def mean_loss(results: dict[str, Any], *, end: bool) -> float:
     return float(sum(part) / len(part))
 
 
-def failed_expectations(results: dict[str, Any]) -> list[str]:
-    """What did not come out as the demo is to show; empty if all did."""
+def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -> list[str]:
+    """What did not come out as the demo is to show; empty if all did.
+
+    `must_improve`: the trained model has to find more than the start, for which a quick demo trains too little.
+    """
     retrieval = results["retrieval"]
     start, trained = (retrieval[name]["text_to_video"]["r1"] for name in ("start", "trained"))
     chance = retrieval["trained"]["chance"]["r1"]
@@ -73,7 +76,7 @@ def failed_expectations(results: dict[str, Any]) -> list[str]:
         failed.append("the loss did not fall")
     if trained <= 5 * chance:
         failed.append(f"R@1 {trained:.1%} is not well above chance, {chance:.1%}")
-    if trained <= start:
+    if must_improve and trained <= start:
         failed.append(f"R@1 {trained:.1%} is not better than the start's, {start:.1%}")
     return failed
 
