@@ -46,8 +46,8 @@ def run_demo(out: Path, *, workers: int, quick: bool) -> None:
     num_steps = len(stages) + 2
     _headline(1, num_steps, "A corpus of made-up videos with subtitles")
     make_corpus(world, out / "corpus", workers=workers)
-    _headline(2, num_steps, "The start: a tiny CLIP that saw single pictures only, frames averaged")
-    make_start(out / "start")
+    _headline(2, num_steps, "The start: a tiny CLIP that saw single pictures only")
+    make_starts(out)
     for number, stage in enumerate(stages, start=3):
         _headline(number, num_steps, stage.title)
         run_stage(stage)
@@ -75,23 +75,25 @@ def make_corpus(world: World, folder: Path, *, workers: int) -> None:
     click.echo(f"{num_videos} videos of {world.clips_per_video} clips each in {folder}")
 
 
-def make_start(folder: Path) -> None:
-    """Save the tiny CLIP as a model of this package, whose video is the mean of its frames."""
-    if (folder / "config.json").is_file():
-        click.echo(f"{folder} is there already")
-        return
+def make_starts(out: Path) -> None:
+    """Save the tiny CLIP as models of this package: as training begins with it, and as a mean over frames."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     from clipvip.model import ClipVip
-    from clipvip.pipeline.training.start import save_model
+    from clipvip.pipeline.training.recipe import load_recipe
+    from clipvip.pipeline.training.start import save_model, start_model
 
     disable_progress_bar()
-    torch.manual_seed(0)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    model = ClipVip.from_clip(WEIGHTS / "clip", encoder="mean_pool", temporal_size=8)
-    save_model(model, folder)
-    click.echo(f"ClipVip.from_clip({str(WEIGHTS / 'clip')!r}, encoder='mean_pool') -> {folder}")
+    out.mkdir(parents=True, exist_ok=True)
+    start, average = out / "start", out / "frame-average"
+    if not (start / "config.json").is_file():
+        save_model(start_model(load_recipe("demo", options={"model.init": str(WEIGHTS / "clip")})), start)
+    if not (average / "config.json").is_file():
+        torch.manual_seed(0)
+        model = ClipVip.from_clip(WEIGHTS / "clip", encoder="mean_pool", temporal_size=8)
+        save_model(model, average)
+    click.echo(f"CLIP-ViP at step 0 in {start}, CLIP with its frames averaged in {average}")
 
 
 def demo_stages(out: Path, *, workers: int, quick: bool) -> list[Stage]:
@@ -133,6 +135,10 @@ def demo_stages(out: Path, *, workers: int, quick: bool) -> list[Stage]:
         Stage("Captions of the middle frames", caption),
         Stage("How far subtitles and captions are from descriptions", nmi),
         Stage("Retrieval by the start", evaluate(out / "start", out / "retrieval-start")),
+        Stage(
+            "Retrieval by CLIP with its frames averaged",
+            evaluate(out / "frame-average", out / "retrieval-frame-average"),
+        ),
         Stage("Post-pretraining on subtitles and captions", training),
         Stage("Retrieval by the trained model", evaluate(run / "model", out / "retrieval-trained")),
     ]

@@ -45,6 +45,7 @@ def test_stages_are_commands_a_user_can_type(tmp_path: Path) -> None:
         "clipvip-data caption",
         "clipvip-data nmi",
         "clipvip-eval retrieval",
+        "clipvip-eval retrieval",
         "clipvip-train demo",
         "clipvip-eval retrieval",
     ]
