@@ -158,7 +158,7 @@ def clean_caption(text: str) -> str:
 def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaTokenizer:
     try:
         tokenizer: OfaTokenizer = OfaTokenizer.from_pretrained(source)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more specific
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{source}: no vocabulary that loads ({reason})") from error
     if tokenizer.vocab_size > model.config.vocab_size:

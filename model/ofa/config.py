@@ -30,7 +30,7 @@ class OfaConfig(PreTrainedConfig):
     Further arguments are what published files hold; those that would change the network are refused.
 
     Raises:
-        ValueError: a setting that no published OFA uses and that this code does not implement.
+        ValueError: a size that is none, or a setting that no published OFA uses and that is not implemented.
     """
 
     model_type = "ofa"
@@ -74,6 +74,20 @@ class OfaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{name}={kwargs[name]!r} is not implemented: every published OFA has {needed!r}"
                 )
+        heads = {
+            "encoder_attention_heads": encoder_attention_heads,
+            "decoder_attention_heads": decoder_attention_heads,
+        }
+        sizes = {"vocab_size": vocab_size, "max_position_embeddings": max_position_embeddings, "d_model": d_model,
+                 "encoder_layers": encoder_layers, "encoder_ffn_dim": encoder_ffn_dim,
+                 "decoder_layers": decoder_layers, "decoder_ffn_dim": decoder_ffn_dim, "resnet_width": resnet_width,
+                 "token_bucket_size": token_bucket_size, "image_bucket_size": image_bucket_size}  # fmt: skip
+        for name, size in (sizes | heads).items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}={size!r} is not a whole number above 0")
+        for name, number in heads.items():
+            if d_model % number:
+                raise ValueError(f"d_model={d_model} is not a multiple of {name}={number}")
         self.vocab_size = vocab_size
         self.max_position_embeddings = max_position_embeddings
         self.d_model = d_model
@@ -105,6 +119,19 @@ class OfaConfig(PreTrainedConfig):
             "decoder_start_token_id": bos_token_id,
         }
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: Any, **kwargs: Any) -> Any:
+        """What a config.json holds; one without `model_type` is taken for an OFA's.
+
+        Raises:
+            ValueError: it is of another kind of model.
+        """
+        settings = config_dict if isinstance(config_dict, dict) else {"model_type": None}
+        kind = settings.get("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise ValueError(f"its config.json is of a model of the type {kind!r}, not 'ofa'")
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def stage_blocks(self) -> tuple[int, ...]:

@@ -189,6 +189,20 @@ def test_what_is_no_captioner_is_told(folder: Path, tmp_path: Path) -> None:
     copies["deeper"] = Path(shutil.copytree(folder, tmp_path / "deeper"))
     (copies["deeper"] / "config.json").write_text(json.dumps(config | {"decoder_layers": 2}))
     copies["nothing"] = tmp_path / "nothing"
+    damaged = {
+        "another-kind": ("config.json", json.dumps({"model_type": "clip", "text_config": {}})),
+        "list": ("config.json", "[1]"),
+        "cut-json": ("config.json", '{"d_model"'),
+        "no-size": ("config.json", json.dumps(config | {"d_model": "wide"})),
+        "no-heads": ("config.json", json.dumps(config | {"decoder_attention_heads": 0})),
+        "odd-heads": ("config.json", json.dumps(config | {"encoder_attention_heads": 5})),
+        "vocab-list": ("vocab.json", "[]"),
+        "merges-of-bytes": ("merges.txt", "\udcff\udcfe"),
+        "cut-weights": ("model.safetensors", "\x08\0\0\0\0\0\0\0{"),
+    }
+    for kind, (name, text) in damaged.items():
+        copies[kind] = Path(shutil.copytree(folder, tmp_path / kind))
+        (copies[kind] / name).write_text(text, errors="surrogateescape")
     for name, copy in copies.items():
         with pytest.raises(CheckpointError) as caught:
             Captioner(copy, device=CPU)
