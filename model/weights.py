@@ -45,6 +45,8 @@ def require_kind(folder_or_name: str, kinds: set[str]) -> str:
     Raises:
         CheckpointError: there is no config.json, or it is of another kind of model.
     """
+    if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
+        raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name)
     except (OSError, ValueError, HFValidationError) as error:
