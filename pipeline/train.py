@@ -36,7 +36,11 @@ _SIGNAL_EXIT = 128
 @click.option("--captions", metavar="DIR", help="What 'clipvip-data caption' wrote for these shards.")
 @click.option("--init", metavar="FOLDER_OR_NAME", help="The CLIP or CLIP-ViP model to start from.")
 @click.option("--out", metavar="DIR", help="Folder of this run; the same command again goes on from there.")
-@click.option("--gpus", type=click.IntRange(min=1), help="One process on each of so many GPUs.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=0),
+    help="One process on each of so many GPUs; 0 trains on the processor.",
+)
 @click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
@@ -90,7 +94,9 @@ def with_options(
         tree["model"]["init"] = init
     if out is not None:
         tree["run"]["out"] = out
-    if gpus is not None:
+    if gpus == 0:
+        tree["run"]["device"] = "cpu"
+    elif gpus is not None:
         tree["run"]["processes"] = gpus
         if recipe.run.device == "auto":
             tree["run"]["device"] = "cuda"

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from clipvip.model.preprocess import tokenize
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
+from clipvip.pipeline.training.pixels import Pixels, SharedMemory, pack
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.training.shard_set import ShardReader, ShardSet, open_shards
@@ -46,15 +47,14 @@ class ChunkSpec:
 class Chunk:
     """Some rows of a batch, from one source.
 
-    Pixels are uint8 and channels last: `video` (rows, frames, size, size, 3), `frame` (rows, size, size, 3).
-    Token ids and masks are int64 (rows, tokens). `has_caption` is bool (rows,). The fields that the loss
-    has no use for are None.
+    `frame` is the middle frame, as a video of one frame. Token ids and masks are int64 (rows, tokens).
+    `has_caption` is bool (rows,). The fields that the loss has no use for are None.
     """
 
     source: str
     keys: tuple[str, ...]
-    video: torch.Tensor
-    frame: torch.Tensor | None
+    video: Pixels
+    frame: Pixels | None
     text_ids: torch.Tensor | None
     text_mask: torch.Tensor | None
     caption_ids: torch.Tensor | None
@@ -72,20 +72,20 @@ class Chunk:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
     def _map(self, function: Any) -> Self:
-        tensors = {
+        parts = {
             field.name: function(value)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor)
+            if isinstance(value := getattr(self, field.name), torch.Tensor | Pixels)
         }
-        return replace(self, **tensors)
+        return replace(self, **parts)
 
     def pin_memory(self) -> Self:
         """A copy that a GPU can fetch while it computes; DataLoader calls this."""
-        return self._map(torch.Tensor.pin_memory)
+        return self._map(lambda part: part.pin_memory())
 
     def to(self, device: torch.device) -> Self:
         """The chunk on `device`; from pinned memory without waiting."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda part: part.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -208,27 +208,40 @@ def check_captions(plan: BatchPlan) -> None:
 class ChunkDataset(Dataset[Chunk | DatasetError]):
     """Loads the chunk that a ChunkSpec describes; lives in a loading process.
 
+    Frames have the model's size, or with `resizes=False` that in which they are stored. With `reuses_memory`
+    the reader has to copy the pixels of each chunk (`pin_memory` does), and they are overwritten after that.
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
 
     def __init__(
-        self, plan: BatchPlan, tokenizer: PreTrainedTokenizerBase, *, image_size: int, max_text_tokens: int
+        self,
+        plan: BatchPlan,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: int,
+        max_text_tokens: int,
+        resizes: bool = True,
+        reuses_memory: bool = False,
     ) -> None:
         self._plan = plan
         self._tokenizer = tokenizer
         self._max_text_tokens = max_text_tokens
         self._image_size = image_size
+        self._resizes = resizes
+        self._reuses_memory = reuses_memory
+        self._memory: dict[tuple[str, str], SharedMemory] = {}
         self._loaders: list[SampleLoader] = []  # made in the process that loads, since they hold open files
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaders": []}
+        return self.__dict__ | {"_loaders": [], "_memory": {}}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._loaders:
             self._loaders = [
-                SampleLoader(part.shards, part.settings, image_size=self._image_size)
+                SampleLoader(part.shards, part.settings, image_size=self._image_size, resizes=self._resizes)
                 for part in self._plan.parts
             ]
+        self._loaders[spec.source].reuse_memory()
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, position, skips) for position in range(spec.start, spec.stop)]
@@ -270,11 +283,12 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         if wanted.needs_caption:
             has_caption = torch.tensor([example.caption is not None for example in examples])
             caption_ids, caption_mask = self._tokenize([example.caption or "" for example in examples])
+        frames = [example.frame for example in examples if example.frame is not None]
         return Chunk(
             source=part.name,
             keys=tuple(example.key for example in examples),
-            video=_stack([example.video for example in examples]),
-            frame=_stack([e.frame for e in examples if e.frame is not None]) if wanted.needs_frame else None,
+            video=self._pack(part, "video", [example.video for example in examples]),
+            frame=self._pack(part, "frame", frames) if wanted.needs_frame else None,
             text_ids=text_ids,
             text_mask=text_mask,
             caption_ids=caption_ids,
@@ -284,20 +298,13 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             ends_batch=ends_batch,
         )
 
+    def _pack(self, part: SourcePart, role: str, videos: list[torch.Tensor]) -> Pixels:
+        memory = self._memory.setdefault((part.name, role), SharedMemory()) if self._reuses_memory else None
+        return pack(videos, memory)
+
     def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)
         return tokens["input_ids"], tokens["attention_mask"]
-
-
-def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """`torch.stack`; in a loading process straight into memory that the training process sees."""
-    shape = (len(tensors), *tensors[0].shape)
-    if torch.utils.data.get_worker_info() is None:
-        return torch.stack(tensors)
-    num_bytes = int(np.prod(shape)) * tensors[0].element_size()
-    storage = tensors[0].untyped_storage()._new_shared(num_bytes)
-    shared = tensors[0].new_empty(0).set_(storage).view(shape)
-    return torch.stack(tensors, out=shared)
 
 
 class _Steps(Sampler[ChunkSpec]):

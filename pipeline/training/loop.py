@@ -43,7 +43,7 @@ from clipvip.pipeline.training.distributed import (
 )
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
-from clipvip.pipeline.training.start import save_model, start_model, start_optimizer
+from clipvip.pipeline.training.start import resizes_on_device, save_model, start_model, start_optimizer
 from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_encoder, train_step
 from clipvip.shards.skips import Skip
 
@@ -204,6 +204,8 @@ def batches_of(job: Job, state: TrainState) -> Iterator[list[Chunk]]:
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
+        resizes=not resizes_on_device(job.recipe, place.device),
+        reuses_memory=place.device.type == "cuda",  # as pin_memory below
     )
     return load_batches(
         dataset,

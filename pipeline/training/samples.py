@@ -6,6 +6,8 @@ decided in batches.py.
 
 import io
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
@@ -47,8 +49,8 @@ class SampleSettings:
 class Example:
     """One sample as the model sees it.
 
-    `video` is uint8 (frames, size, size, 3), one frame for an image; `frame`, the middle one, uint8
-    (size, size, 3), only where it is wanted. `text` is the subtitle, or an image's own text.
+    `video` is uint8 (frames, height, width, 3), one frame for an image; `frame`, the middle one, is a video
+    of one frame, only where it is wanted. `text` is the subtitle, or an image's own text.
     """
 
     key: str
@@ -59,10 +61,17 @@ class Example:
 
 
 class SampleLoader:
-    """Reads and decodes the samples of one source, to frames of `image_size` pixels a side."""
+    """Reads and decodes the samples of one source, for a model that takes `image_size` pixels a side.
 
-    def __init__(self, shards: ShardSet, settings: SampleSettings, *, image_size: int) -> None:
+    Frames come in that size, or with `resizes=False` in the size in which they are stored.
+    """
+
+    def __init__(
+        self, shards: ShardSet, settings: SampleSettings, *, image_size: int, resizes: bool = True
+    ) -> None:
         self._shards = shards
+        self._resizes = resizes
+        self._buffers = _Buffers()
         self._image_size = image_size
         self._settings = settings
         self._reader = ShardReader(shards)
@@ -77,6 +86,10 @@ class SampleLoader:
         if self._shards.kind == "images":
             return self._load_image(entry, file)
         return self._load_clip(entry, file, self._reader.stem(shard), rng)
+
+    def reuse_memory(self) -> None:
+        """Say that the frames of examples so far are no longer needed: their memory is written again."""
+        self._buffers.give_back()
 
     def _load_clip(
         self, entry: Entry, file: IO[bytes], stem: str, rng: np.random.Generator
@@ -96,11 +109,10 @@ class SampleLoader:
                 return Skip("empty_subtitle", entry.key)
             indices = self._choose(sample.num_frames, rng)
             middle = [middle_index(sample.num_frames)] if wanted.needs_frame else []
-            frames = self._decode_resized([*indices, *middle], sample)
+            video, frame = self._decode(sample, indices, middle)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", entry.key, " ".join(str(error).split()))
-        video = frames[: wanted.num_frames]
-        return Example(entry.key, video, frames[-1] if middle else None, sample.subtitle, caption or None)
+        return Example(entry.key, video, frame if middle else None, sample.subtitle, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
         if self._settings.jitter:
@@ -117,20 +129,24 @@ class SampleLoader:
             pixels = _decode_image(_read(file, entry, extension), self._decoder_options())
         except _IMAGE_ERRORS as error:
             return Skip("damaged_image", entry.key, " ".join(str(error).split()))
-        return Example(entry.key, resize(pixels[None], self._image_size), None, text, None)
+        return Example(entry.key, self._to_tensor(pixels[None]), None, text, None)
 
-    def _decode_resized(self, indices: list[int], sample: Sample) -> torch.Tensor:
-        """The frames at `indices`, resized; each distinct frame is decoded and resized once."""
-        distinct = list(dict.fromkeys(indices))
+    def _decode(self, sample: Sample, *choices: list[int]) -> list[torch.Tensor]:
+        """The frames of each choice of indices; each distinct frame is decoded and resized once."""
+        distinct = list(dict.fromkeys(index for indices in choices for index in indices))
         if sample.extension == FRAMES_EXTENSION:
-            pixels = _decode_jpegs([sample.jpeg(index) for index in distinct], self._decoder_options())
+            # What is resized here is needed for a moment only, and the allocator gives the same memory again.
+            allocate = np.empty if self._resizes else self._buffers.take
+            jpegs = [sample.jpeg(index) for index in distinct]
+            pixels = _decode_jpegs(jpegs, self._decoder_options(), allocate)
         else:
             pixels = sample.decode(distinct)
-        frames = resize(pixels, self._image_size)
-        if distinct == indices:
-            return frames
+        frames = self._to_tensor(pixels)
         row = {index: number for number, index in enumerate(distinct)}
-        return frames.index_select(0, torch.tensor([row[index] for index in indices]))
+        return [_take(frames, [row[index] for index in indices]) for indices in choices]
+
+    def _to_tensor(self, frames: np.ndarray) -> torch.Tensor:
+        return resize(frames, self._image_size) if self._resizes else torch.from_numpy(frames)
 
     def _decoder_options(self) -> dict[str, float | bool]:
         """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
@@ -154,11 +170,20 @@ def _read(file: IO[bytes], entry: Entry, extension: str) -> bytes:
     return read_member(file, entry.members[extension])
 
 
+def _take(frames: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """`frames[rows]`, without a copy where the rows follow one another."""
+    first = rows[0] if rows else 0
+    if rows == list(range(first, first + len(rows))):
+        return frames[first : first + len(rows)]
+    return frames[torch.tensor(rows)]
+
+
 def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
     """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
 
     The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
-    within 2 of 255 of the same resize in floating point, and several times faster.
+    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
+    overshoots and bytes cannot), and several times faster.
     """
     planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if planes.shape[-2:] != (image_size, image_size):
@@ -168,10 +193,32 @@ def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
     return planes.permute(0, 2, 3, 1)
 
 
-def _decode_jpegs(jpegs: list[bytes], options: dict[str, float | bool]) -> np.ndarray:
+class _Buffers:
+    """Memory for decoded frames, used again: that of a clip is new to the process as a rule, and the page
+    faults take a good part of the time of decoding."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+        self._lent: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: type[np.uint8]) -> np.ndarray:
+        size = math.prod(shape)
+        buffer = self._free.pop() if self._free else np.empty(size, dtype)
+        if buffer.size < size:
+            buffer = np.empty(size, dtype)
+        self._lent.append(buffer)
+        return buffer[:size].reshape(shape)
+
+    def give_back(self) -> None:
+        self._free, self._lent = self._free + self._lent, []
+
+
+def _decode_jpegs(
+    jpegs: list[bytes], options: dict[str, float | bool], allocate: Callable[..., np.ndarray]
+) -> np.ndarray:
     """Decode JPEGs of one size into one array, without a copy of each."""
     first = simplejpeg.decode_jpeg(jpegs[0], **options)
-    frames = np.empty((len(jpegs), *first.shape), np.uint8)
+    frames = allocate((len(jpegs), *first.shape), np.uint8)
     frames[0] = first
     for row, jpeg in zip(frames[1:], jpegs[1:], strict=True):
         decoded = simplejpeg.decode_jpeg(jpeg, buffer=row, **options)

@@ -28,13 +28,20 @@ def chosen_device(recipe: Recipe) -> str:
     return recipe.run.device
 
 
+def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
+    """Whether frames are resized where the model is, and not by the processes that load them."""
+    if recipe.data.resize == "auto":
+        return device.type == "cuda"
+    return recipe.data.resize == "device"
+
+
 def check_device(recipe: Recipe) -> None:
     """UserError where the recipe asks for more GPUs than there are."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if chosen_device(recipe) == "cuda" and recipe.run.processes > found:
         raise UserError(
             f"asked for {recipe.run.processes} GPUs, this machine has {found}; lower --gpus, or train on the "
-            "processor with --set run.device=cpu"
+            "processor with --gpus 0"
         )
 
 

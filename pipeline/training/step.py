@@ -14,7 +14,6 @@ import torch
 
 from clipvip.model import ClipVip
 from clipvip.model.losses import omnisource_terms
-from clipvip.model.preprocess import normalize_frames
 from clipvip.pipeline.training.batches import BatchPlan, Chunk
 from clipvip.pipeline.training.distributed import Place, gather_rows, sum_gradients
 from clipvip.pipeline.training.recipe import Loss, Optim
@@ -41,15 +40,15 @@ class NotFinite(ArithmeticError):
 def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
     forward = torch.compile(model) if compiled else model
+    image_size = model.config.vision_config.image_size
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            embeddings["video"] = forward(pixel_values=normalize_frames(chunk.video)).video_embeds
+            embeddings["video"] = forward(pixel_values=chunk.video.normalized(image_size)).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                frame = normalize_frames(chunk.frame[:, None])
-                embeddings["frame"] = forward(pixel_values=frame).video_embeds
+                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
             if chunk.text_ids is not None:
                 text = forward(input_ids=chunk.text_ids, attention_mask=chunk.text_mask)
                 embeddings["text"] = text.text_embeds

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from clipvip.model import ClipVip
 from clipvip.pipeline.train import main
+from clipvip.pipeline.training.recipe import load_recipe
 from clipvip.shards.captions import write_captions
 from make_clip import make_clip_folder
 from make_images import make_images
@@ -142,9 +143,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, 
     ("sent", "exit_code", "more"),
     [
         (signal.SIGINT, 130, []),
-        pytest.param(signal.SIGTERM, 143, ["--set", "run.processes=2"], marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, ["--set", "run.processes=2"]),
     ],
 )
+@pytest.mark.slow
 def test_a_stopped_run_saves_and_goes_on(
     world: Path, undisturbed: Path, tmp_path: Path, sent: signal.Signals, exit_code: int, more: list[str]
 ) -> None:
@@ -201,6 +203,11 @@ def run_rows(world: Path, out: Path, *more: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def test_no_gpus_is_the_processor(world: Path, tmp_path: Path) -> None:
+    run_rows(world, tmp_path / "out", "--set", "optim.steps=1", "--set", "run.device=auto", "--gpus", "0")
+    assert load_recipe(str(tmp_path / "out" / "recipe.yaml")).run.device == "cpu"
+
+
 def test_captions_only(world: Path, tmp_path: Path) -> None:
     rows = run_rows(world, tmp_path / "out", "--set", "optim.steps=2", "--set", "loss.pairs=V-C")
     assert {name for name in rows[0] if name.startswith("loss/")} == {"loss/clips/V->C", "loss/clips/C->V"}
@@ -229,20 +236,26 @@ def test_training_starts_from_a_trained_model_too(world: Path, undisturbed: Path
     assert refused.exit_code == 1 and "temporal_embedding" in refused.stderr
 
 
+@pytest.fixture(scope="module")
+def plain(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """The log of a run of 3 steps with nothing set."""
+    return run_rows(world, tmp_path_factory.mktemp("runs") / "plain", "--set", "optim.steps=3")
+
+
 @pytest.mark.parametrize(
     ("setting", "tolerance"),
     [
         ("run.checkpoint_activations=true", 1e-4),
         ("run.chunk_size=2", 1e-4),
         ("optim.precision=bf16", 0.2),
+        ("data.resize=device", 1e-2),
         pytest.param("run.compile=true", 1e-3, marks=pytest.mark.slow),
     ],
 )
 def test_ways_of_computing_give_the_same_loss(
-    world: Path, undisturbed: Path, tmp_path: Path, setting: str, tolerance: float
+    world: Path, plain: list[dict[str, float]], tmp_path: Path, setting: str, tolerance: float
 ) -> None:
     rows = run_rows(world, tmp_path / "out", "--set", "optim.steps=3", "--set", setting)
-    plain = run_rows(world, tmp_path / "plain", "--set", "optim.steps=3")
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=tolerance)
 
 
@@ -251,7 +264,7 @@ def test_ways_of_computing_give_the_same_loss(
     [
         (["--captions", ""], "needs captions"),
         (["--init", "nothing-there"], "nothing-there: no model configuration"),
-        (["--init", "."], ".: holds a model of type 'none'"),
+        (["--init", "."], ".: no model configuration"),
         (["--shards", "nowhere"], "nowhere: no such folder of shards"),
         (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),
         (["--set", "optim.batch=25"], "unknown key optim.batch; did you mean optim.batch_size?"),

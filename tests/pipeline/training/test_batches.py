@@ -20,6 +20,7 @@ from clipvip.pipeline.training.batches import (
     load_batches,
     plan_batches,
 )
+from clipvip.pipeline.training.pixels import Pixels
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.shards.captions import write_captions
 from clipvip.shards.errors import DatasetError
@@ -73,7 +74,17 @@ def batches(
 def joined(batch: list[Chunk], field: str) -> Any:
     """A field of all chunks of a batch, together."""
     values = [getattr(chunk, field) for chunk in batch]
+    if isinstance(values[0], Pixels):
+        values = [frames_of(pixels) for pixels in values]
     return sum(values, ()) if isinstance(values[0], tuple) else torch.cat(values)
+
+
+def frames_of(pixels: Pixels | None) -> torch.Tensor:
+    """The frames of all rows, which have one size."""
+    assert pixels is not None
+    ((rows, frames),) = pixels.by_size()
+    assert rows == tuple(range(len(rows)))
+    return frames
 
 
 def test_a_batch_is_the_same_for_any_chunks_processes_workers_and_start(
@@ -122,9 +133,9 @@ def test_pixels_and_text_are_those_of_the_sample(
         sample = samples[key]
         # The frames are flat colours, which a resize keeps.
         expected = sample.decode(uniform_indices(sample.num_frames, 4))[:, 0, 0]
-        assert np.array_equal(chunk.video[row, :, 5, 5].numpy(), expected)
-        assert chunk.frame is not None and chunk.text_ids is not None and chunk.text_mask is not None
-        assert np.array_equal(chunk.frame[row, 5, 5].numpy(), sample.middle_frame()[0, 0])
+        assert np.array_equal(frames_of(chunk.video)[row, :, 5, 5].numpy(), expected)
+        assert chunk.text_ids is not None and chunk.text_mask is not None
+        assert np.array_equal(frames_of(chunk.frame)[row, 0, 5, 5].numpy(), sample.middle_frame()[0, 0])
         ids = chunk.text_ids[row][chunk.text_mask[row].bool()].tolist()
         assert ids == tokenizer(sample.subtitle, truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
     assert chunk.num_rows_without_caption == 6
@@ -139,9 +150,10 @@ def test_images_mix_with_clips_by_weight(clips: Path, tokenizer: CLIPTokenizer, 
     for of_clips, of_images in batches(plan, tokenizer, steps=range(6)):
         assert (of_clips.source, of_clips.num_rows) == ("clips", 4)
         assert (of_images.source, of_images.num_rows) == ("images", 2)
-        assert of_images.video.shape == (2, 1, IMAGE_SIZE, IMAGE_SIZE, 3)
+        images_video = frames_of(of_images.video)
+        assert images_video.shape == (2, 1, IMAGE_SIZE, IMAGE_SIZE, 3)
         for row, key in enumerate(of_images.keys):
-            colour = of_images.video[row, 0, 9, 9].int() - torch.tensor([10 * int(key), 100, 200])
+            colour = images_video[row, 0, 9, 9].int() - torch.tensor([10 * int(key), 100, 200])
             assert colour.abs().max() <= 3  # JPEG
 
 
@@ -241,11 +253,13 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
 def test_fast_decode_keeps_pictures_alike(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=6, width=128, height=96)
     exact, fast = (
-        batches(
-            plan_of({"clips": {"shards": str(folder)}}, tmp_path, data={"fast_decode": value}),
-            tokenizer,
-            steps=range(1),
-        )[0][0].video
+        frames_of(
+            batches(
+                plan_of({"clips": {"shards": str(folder)}}, tmp_path, data={"fast_decode": value}),
+                tokenizer,
+                steps=range(1),
+            )[0][0].video
+        )
         for value in (False, True)
     )
     assert (exact.int() - fast.int()).abs().max() <= 4

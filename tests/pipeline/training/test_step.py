@@ -19,10 +19,12 @@ NUM_STEPS = 3
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A recipe with two sources, a batch that no two processes divide evenly, and missing captions."""
+    """A recipe with two sources of clips of different sizes, resized where the model is, a batch that no two
+    processes divide evenly, and missing captions."""
     folder = tmp_path_factory.mktemp("step")
     make_clip_folder(folder / "clip")
     make_shard_folder(folder / "clips", num_shards=2, clips_per_shard=8)
+    make_shard_folder(folder / "wide", num_shards=2, clips_per_shard=8, width=64)
     (folder / "captions").mkdir()
     for shard in range(2):
         keys = [f"video{shard}_{number:05d}" for number in range(8) if number % 4]
@@ -30,8 +32,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             folder / "captions" / f"{shard:06d}.parquet", [(key, f"picture {key}") for key in keys]
         )
     clips = {"shards": str(folder / "clips"), "captions": str(folder / "captions")}
+    wide = {**clips, "shards": str(folder / "wide"), "weight": 0.75}
     return {
-        "data": {"sources": {"clips": clips, "more": {**clips, "weight": 0.75}}, "num_frames": 3,
+        "data": {"sources": {"clips": clips, "more": wide}, "num_frames": 3, "resize": "device",
                  "max_text_tokens": MAX_TEXT_TOKENS},
         "model": {"init": str(folder / "clip"), "logit_scale": 2.0},
         "optim": {"batch_size": 12, "steps": NUM_STEPS, "learning_rate": 1e-4},
