@@ -17,9 +17,9 @@ from clipvip.model import ClipVip
 from clipvip.pipeline.train import main
 from clipvip.pipeline.training.recipe import load_recipe
 from clipvip.shards.captions import write_captions
-from make_clip import make_clip_folder
 from make_images import make_images
 from make_shards import make_shard_folder
+from tiny_clip import make_clip
 
 NUM_STEPS = 40
 RECIPE = f"""
@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe, shards, their captions and a CLIP to start from."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "recipe.yaml").write_text(RECIPE)
-    make_clip_folder(folder / "clip")
+    make_clip(folder / "clip")
     make_shard_folder(folder / "clips", num_shards=3, clips_per_shard=8)
     (folder / "captions").mkdir()
     for shard in range(3):
@@ -268,7 +268,7 @@ def test_ways_of_computing_give_the_same_loss(
         (["--shards", "nowhere"], "nowhere: no such folder of shards"),
         (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),
         (["--set", "optim.batch=25"], "unknown key optim.batch; did you mean optim.batch_size?"),
-        (["--set", "data.max_text_tokens=70"], "takes 20 at most"),
+        (["--set", "data.max_text_tokens=70"], "takes 24 at most"),
         (["--gpus", "64"], "asked for 64 GPUs"),
         (["--set", "run.wandb_project=x"], "needs the package wandb"),
     ],

@@ -6,6 +6,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 MAX_TOKENS = 24
+IMAGE_SIZE = 32
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -45,15 +46,15 @@ def make_text_tower(folder: Path, *, seed: int = 0) -> Path:
 
 
 def make_clip(folder: Path, *, seed: int = 0) -> Path:
-    """A whole CLIP with random weights: patches of 8, images of 32 pixels."""
+    """A whole CLIP with random weights: patches of 16, images of 32 pixels."""
     torch.manual_seed(seed)
     vision = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "image_size": 32,
-        "patch_size": 8,
+        "image_size": IMAGE_SIZE,
+        "patch_size": 16,
         "projection_dim": 16,
     }
     model = CLIPModel(CLIPConfig(text_config=tiny_text_config(), vision_config=vision, projection_dim=16))

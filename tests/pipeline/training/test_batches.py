@@ -27,14 +27,14 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
-from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
 from make_images import make_images
 from make_shards import make_shard_folder, stored_clip
+from tiny_clip import IMAGE_SIZE, MAX_TOKENS, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    return make_tokenizer_files(tmp_path_factory.mktemp("tokenizer"))
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def batches(
     chunk_size: int | None = None,
     workers: int = 0,
 ) -> list[list[Chunk]]:
-    dataset = ChunkDataset(plan, tokenizer, image_size=IMAGE_SIZE, max_text_tokens=MAX_TEXT_TOKENS)
+    dataset = ChunkDataset(plan, tokenizer, image_size=IMAGE_SIZE, max_text_tokens=MAX_TOKENS)
     specs = (
         spec
         for step in steps
@@ -137,7 +137,7 @@ def test_pixels_and_text_are_those_of_the_sample(
         assert chunk.text_ids is not None and chunk.text_mask is not None
         assert np.array_equal(frames_of(chunk.frame)[row, 0, 5, 5].numpy(), sample.middle_frame()[0, 0])
         ids = chunk.text_ids[row][chunk.text_mask[row].bool()].tolist()
-        assert ids == tokenizer(sample.subtitle, truncation=True, max_length=MAX_TEXT_TOKENS)["input_ids"]
+        assert ids == tokenizer(sample.subtitle, truncation=True, max_length=MAX_TOKENS)["input_ids"]
     assert chunk.num_rows_without_caption == 6
 
 
@@ -220,7 +220,7 @@ def test_a_missing_caption_is_masked_or_skipped(
     assert chunk.has_caption is not None and chunk.caption_ids is not None
     assert {key for key, has in zip(chunk.keys, chunk.has_caption, strict=True) if not has} == missing
     row = int(chunk.has_caption.int().argmax())
-    expected = tokenizer(f"a caption of {chunk.keys[row]}", truncation=True, max_length=MAX_TEXT_TOKENS)
+    expected = tokenizer(f"a caption of {chunk.keys[row]}", truncation=True, max_length=MAX_TOKENS)
     assert chunk.caption_ids[row][: len(expected["input_ids"])].tolist() == expected["input_ids"]
 
     # Where captions are all that the loss has, a sample without one is replaced.

@@ -22,8 +22,8 @@ from clipvip.shards.reader import read_shard
 from clipvip.shards.sample import StoredClip
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
-from make_clip import IMAGE_SIZE, MAX_TEXT_TOKENS, make_tokenizer_files
 from make_shards import stored_clip
+from tiny_clip import IMAGE_SIZE, MAX_TOKENS, tiny_tokenizer
 
 NUM_FRAMES = 4
 NUM_FRAMES_STORED = 9
@@ -71,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    return make_tokenizer_files(tmp_path_factory.mktemp("tokenizer"))
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,7 @@ def chunks_of(
 ) -> list[Chunk]:
     """All chunks of the first steps; where their memory is used again, copies."""
     chunk_size = settings.pop("chunk_size", None)
-    dataset = ChunkDataset(
-        plan, tokenizer, image_size=IMAGE_SIZE, max_text_tokens=MAX_TEXT_TOKENS, **settings
-    )
+    dataset = ChunkDataset(plan, tokenizer, image_size=IMAGE_SIZE, max_text_tokens=MAX_TOKENS, **settings)
     rank, world_size = share
     specs = (
         spec

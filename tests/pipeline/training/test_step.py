@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from clipvip.pipeline.training.distributed import Place, launch
 from clipvip.shards.captions import write_captions
-from make_clip import MAX_TEXT_TOKENS, make_clip_folder
 from make_shards import make_shard_folder
+from tiny_clip import MAX_TOKENS, make_clip
 from train_functions import gradients_and_steps, plain_gradients, save_gradients_and_steps
 
 ALONE = Place(0, 1, torch.device("cpu"))
@@ -22,7 +22,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A recipe with two sources of clips of different sizes, resized where the model is, a batch that no two
     processes divide evenly, and missing captions."""
     folder = tmp_path_factory.mktemp("step")
-    make_clip_folder(folder / "clip")
+    make_clip(folder / "clip")
     make_shard_folder(folder / "clips", num_shards=2, clips_per_shard=8)
     make_shard_folder(folder / "wide", num_shards=2, clips_per_shard=8, width=64)
     (folder / "captions").mkdir()
@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     wide = {**clips, "shards": str(folder / "wide"), "weight": 0.75}
     return {
         "data": {"sources": {"clips": clips, "more": wide}, "num_frames": 3, "resize": "device",
-                 "max_text_tokens": MAX_TEXT_TOKENS},
+                 "max_text_tokens": MAX_TOKENS},
         "model": {"init": str(folder / "clip"), "logit_scale": 2.0},
         "optim": {"batch_size": 12, "steps": NUM_STEPS, "learning_rate": 1e-4},
         "run": {"workers": 0, "device": "cpu"},
