@@ -58,7 +58,7 @@ class Data:
     resize: Literal["auto", "loader", "device"] = "auto"
     """Who resizes frames to the model's size. `loader`: the loading processes, within 2 of 255 of exact.
     `device`: the training process, on its GPU, in floating point, exactly as the reference's transform;
-    loading processes then do half as much again, and hand over frames in the size in which they are stored.
+    loading processes then do half as much again in the same time, and hand over frames in the size in which they are stored.
     At 256 x 456 pixels these are 2.3 times the bytes, 4.2 MB a clip of 12 frames, which each loading process
     holds `run.chunk_size` x (`run.prefetch` + 1) times. `auto`: `device` on a GPU, `loader` on a CPU."""
 
