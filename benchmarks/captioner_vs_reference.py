@@ -141,19 +141,23 @@ def start_reference(
     paths = [str(source.resolve()), *([str(packages.resolve())] if packages else [])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--serve", str(folder)]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    log = folder / "reference.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip() == "ready":
             return process
-    raise click.ClickException("the reference does not start; try the command of --help by hand")
+    process.wait()
+    reason = next((line for line in log.read_text().splitlines() if "Error: " in line), "no reason given")
+    raise click.ClickException(f"the reference does not start ({reason}); see --packages")
 
 
 def ask(process: "subprocess.Popen[str]", way: str) -> tuple[float, list[list[int]]]:
