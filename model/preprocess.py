@@ -40,11 +40,6 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
     return _normalize(planes).reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
-def normalize_frames(frames: Tensor) -> Tensor:
-    """Normalise frames that have the model's size already: uint8 (..., S, S, 3) to float32 (..., 3, S, S)."""
-    return _normalize(frames.movedim(-1, -3).float().div(255))
-
-
 def _normalize(planes: Tensor) -> Tensor:
     mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
     std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]

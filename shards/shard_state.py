@@ -91,6 +91,8 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
         DatasetError: other options or other metadata made what is there, another run is at work in it, or it
             holds outputs that this stage did not make. Nothing is changed then.
     """
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out}: is a file; give a folder to --out")
     state = out / STATE_FOLDER
     if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
         raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clipvip.model.errors import CheckpointError
-from clipvip.model.preprocess import load_tokenizer, normalize_frames, preprocess_frames, tokenize
+from clipvip.model.preprocess import load_tokenizer, preprocess_frames, tokenize
 from goldens import assert_close, manifest, tensors
 from tiny_clip import MAX_TOKENS, make_clip, tiny_tokenizer
 
@@ -24,19 +24,11 @@ def test_transform(case: str, antialias: bool) -> None:
     assert_close(preprocess_frames(frames.numpy(), size, antialias=antialias), expected, atol=2e-5)
 
 
-def test_frames_of_the_right_size_are_only_normalised() -> None:
-    golden = tensors("preprocess")
-    frames = golden["same/in/uint8"].permute(0, 2, 3, 1)
-    assert_close(normalize_frames(frames), golden[f"same/out/{VARIANTS[False]}"], atol=2e-5)
-    assert torch.equal(normalize_frames(frames), preprocess_frames(frames, frames.shape[1]))
-
-
 def test_leading_dimensions_are_kept() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30, 3), dtype=np.uint8)
     pixels = preprocess_frames(frames, 16)
     assert pixels.shape == (2, 3, 3, 16, 16)
     assert torch.equal(pixels[1, 2], preprocess_frames(frames[1, 2], 16))
-    assert normalize_frames(torch.from_numpy(frames)).shape == (2, 3, 3, 20, 30)
 
 
 def test_texts_are_padded_and_cut_to_one_length() -> None:
