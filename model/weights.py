@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What `from_pretrained` raises where files are missing, broken, or of another kind.
 LOADING_ERRORS = (
     OSError,
+    TypeError,  # a config.json that is a list, up to transformers 5.17 at least
     ValueError,
     RuntimeError,
     pickle.UnpicklingError,

@@ -208,7 +208,6 @@ def test_a_kill_and_a_second_run_give_the_same_bytes(
 ) -> None:
     process = start(long_video / "clips.jsonl", long_video, tmp_path, "--shard-size", "30", "--workers", "2")
     note_of(tmp_path, 2)
-    time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "manifest.json").exists()
@@ -281,6 +280,7 @@ def test_a_large_video_is_spread_over_shards(long_video: Path, tmp_path: Path) -
 def test_interrupted_it_says_how_to_go_on(long_video: Path, tmp_path: Path) -> None:
     process = start(long_video / "clips.jsonl", long_video, tmp_path, "--workers", "1")
     worker = note_of(tmp_path, 2)
+    os.kill(worker, signal.SIGSTOP)  # so that there is something left to interrupt
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
