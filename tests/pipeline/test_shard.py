@@ -30,11 +30,20 @@ def shard(metadata: Path, videos: Path, out: Path, *options: str) -> Result:
 
 
 def start(metadata: Path, videos: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    """The command in a process group of its own, so that all of it can be killed."""
-    command = [sys.executable, "-c", "from clipvip.pipeline.cli import main; main()", "shard"]
+    """The command in a process group of its own, so that all of it can be killed.
+
+    It takes Ctrl-C also where the tests run in the background of a shell, which ignores that for its jobs.
+    """
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from clipvip.pipeline.cli import main; main()"
+    command = [sys.executable, "-c", code, "shard"]
     command += ["--metadata", str(metadata), "--videos", str(videos), "--out", str(out), *options]
     return subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
