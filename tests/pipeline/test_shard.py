@@ -170,6 +170,9 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_metadata(
         folder / "clips.jsonl", {"a": SECONDS, "long": [(n, n + 1) for n in range(100)], "z": SECONDS}
     )
+    # Here no shard of the long video is complete before its end.
+    backwards = [(99 - n, 100 - n) for n in range(100)]
+    write_metadata(folder / "backwards.jsonl", {"a": SECONDS, "long": backwards, "z": SECONDS})
     return folder
 
 
@@ -256,7 +259,7 @@ def test_a_crash_costs_only_the_video_that_was_open(
     long_video: Path, tmp_path: Path, shard_size: str
 ) -> None:
     process = start(
-        long_video / "clips.jsonl", long_video, tmp_path, "--shard-size", shard_size, "--workers", "1"
+        long_video / "backwards.jsonl", long_video, tmp_path, "--shard-size", shard_size, "--workers", "1"
     )
     os.kill(note_of(tmp_path, 2), signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
@@ -265,7 +268,9 @@ def test_a_crash_costs_only_the_video_that_was_open(
     assert list(samples(tmp_path)) == [f"{name}_{n:05d}" for name in "az" for n in range(4)]
     assert skipped(tmp_path) == [("decoder_crashed", f"long.{n}.mp4") for n in range(100)]
     before = content(tmp_path)
-    assert shard(long_video / "clips.jsonl", long_video, tmp_path, "--shard-size", shard_size).exit_code == 0
+    assert (
+        shard(long_video / "backwards.jsonl", long_video, tmp_path, "--shard-size", shard_size).exit_code == 0
+    )
     assert content(tmp_path) == before
 
 
