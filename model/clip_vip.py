@@ -98,26 +98,32 @@ class ClipVip(CLIPPreTrainedModel):
         pixel_values: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        *,
+        embeds_only: bool = False,
     ) -> ClipVipOutput:
         """Embed videos, texts or both.
 
         Args:
             pixel_values: (batch, frames, 3, height, width), normalised; any number of frames.
             input_ids, attention_mask: (batch, tokens).
+            embeds_only: for training: the proxy encoders compute of their last layer only what the embedding
+                needs, and `vision_last_hidden_state` is None.
 
         Raises:
             ValueError: pixels of another shape or size than the model's.
         """
         output = ClipVipOutput(logit_scale=self.logit_scale)
         if pixel_values is not None:
-            output.video_embeds, output.vision_last_hidden_state = self._embed_video(pixel_values)
+            output.video_embeds, output.vision_last_hidden_state = self._embed_video(
+                pixel_values, embeds_only=embeds_only
+            )
         if input_ids is not None:
             output.text_embeds, output.text_last_hidden_state = self._embed_text(input_ids, attention_mask)
         return output
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised."""
-        return self._embed_video(pixel_values)[0]
+        return self._embed_video(pixel_values, embeds_only=True)[0]
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(batch, tokens) -> (batch, dim), L2-normalised."""
@@ -127,21 +133,21 @@ class ClipVip(CLIPPreTrainedModel):
         text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
         return F.normalize(self.text_projection(text.pooler_output), dim=-1), text.last_hidden_state
 
-    def _embed_video(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed_video(self, pixel_values: Tensor, *, embeds_only: bool) -> tuple[Tensor, Tensor | None]:
         size = self.config.vision_config.image_size
         if pixel_values.ndim != 5 or tuple(pixel_values.shape[-2:]) != (size, size):
             raise ValueError(
                 f"pixel_values is {tuple(pixel_values.shape)}, expected (batch, frames, 3, {size}, {size})"
             )
         if isinstance(self.vision_model, VideoTransformer):
-            hidden, feature = self.vision_model(pixel_values)
+            hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only)
             return F.normalize(self.visual_projection(feature), dim=-1), hidden
         batch, num_frames = pixel_values.shape[:2]
         images = self.vision_model(pixel_values.flatten(0, 1))
         frames = self.visual_projection(images.pooler_output).unflatten(0, (batch, num_frames))
         if self.config.encoder == "seq_transformer":
             frames = self.frame_transformer(frames)
-        return mean_pool(frames), images.last_hidden_state
+        return mean_pool(frames), None if embeds_only else images.last_hidden_state
 
     @classmethod
     def from_pretrained(
@@ -156,19 +162,24 @@ class ClipVip(CLIPPreTrainedModel):
         Args:
             tokenizer: a CLIP folder or name on the hub whose tokenizer `encode_text` shall use; None for the
                 one beside the weights. Released files have none: give openai/clip-vit-base-patch32.
+            args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
 
         Raises:
             CheckpointError: it is not there, is another kind of model, or does not fit its configuration.
         """
         source = str(pretrained_model_name_or_path)
         if Path(source).is_file():
-            model = cls.from_released(source)
+            model = weights.load_released_file(cls, source, *args, **kwargs)
+            if tokenizer is not None:
+                model.tokenizer = load_tokenizer(str(tokenizer), required=True)
+            return model
+        where = {name: kwargs[name] for name in weights.HUB_OPTIONS if name in kwargs}
+        weights.require_kind(source, {"clip_vip"}, **where)
+        model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+        if tokenizer is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer), required=True)
         else:
-            weights.require_kind(source, {"clip_vip"})
-            model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
-        beside = None if Path(source).is_file() else source
-        if tokenizer is not None or beside is not None:
-            model.tokenizer = load_tokenizer(str(tokenizer or beside), required=tokenizer is not None)
+            model.tokenizer = load_tokenizer(source, **where)
         return model
 
     @classmethod
@@ -233,7 +244,7 @@ class ClipVip(CLIPPreTrainedModel):
             ]
             alike = len({pixels.shape for pixels in chunk}) == 1
             for pixels in [torch.stack(chunk)] if alike else [pixels[None] for pixels in chunk]:
-                rows.append(self(pixel_values=pixels.to(self.device)).video_embeds.float().cpu())
+                rows.append(self.get_video_features(pixels.to(self.device)).float().cpu())
         return torch.cat(rows) if rows else torch.empty(0, self.config.projection_dim)
 
     def _frames_of(self, video: Video, num_frames: int | None) -> Tensor:

@@ -4,6 +4,10 @@ from typing import Any, ClassVar, Literal
 
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 
+# Read by transformers' CLIP as "a text's feature is at its highest token id"; the end token is the highest of every
+# CLIP's vocabulary, and the reference does the same.
+_END_IS_HIGHEST = 2
+
 Encoder = Literal["vip", "mean_pool", "seq_transformer", "full_attention"]
 ENCODERS: tuple[Encoder, ...] = ("vip", "mean_pool", "seq_transformer", "full_attention")
 
@@ -12,7 +16,8 @@ class ClipVipConfig(PreTrainedConfig):
     """Configuration of `ClipVip`.
 
     Args:
-        text_config, vision_config: CLIP's own configurations, as objects or dictionaries.
+        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id` that
+            is no token of the vocabulary stands for the highest id of a text.
         projection_dim: width of the shared space.
         logit_scale_init_value: logarithm of the inverse temperature.
         encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`.
@@ -46,7 +51,7 @@ class ClipVipConfig(PreTrainedConfig):
             raise ValueError(f"encoder {encoder!r} is none of {', '.join(ENCODERS)}")
         if num_proxies < 1 or temporal_size < 1:
             raise ValueError(f"{num_proxies = } and {temporal_size = } must be at least 1")
-        self.text_config = _as_config(CLIPTextConfig, text_config)
+        self.text_config = _as_config(CLIPTextConfig, _with_end_token(text_config))
         self.vision_config = _as_config(CLIPVisionConfig, vision_config)
         self.projection_dim = projection_dim
         self.logit_scale_init_value = logit_scale_init_value
@@ -57,6 +62,33 @@ class ClipVipConfig(PreTrainedConfig):
         self.num_frame_heads = num_frame_heads
         self.initializer_factor = kwargs.pop("initializer_factor", 1.0)
         super().__init__(**kwargs)
+
+
+def b32(**overrides: Any) -> ClipVipConfig:
+    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`."""
+    return ClipVipConfig(**({"vision_config": {"patch_size": 32}} | overrides))
+
+
+def b16(**overrides: Any) -> ClipVipConfig:
+    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`."""
+    return ClipVipConfig(**({"vision_config": {"patch_size": 16}} | overrides))
+
+
+def _with_end_token(value: CLIPTextConfig | dict[str, Any] | None) -> CLIPTextConfig | dict[str, Any] | None:
+    """The same settings, where CLIP's own token ids lie outside a smaller vocabulary with ids that do not."""
+    if value is None:
+        return None
+    default = CLIPTextConfig()
+    settings = value if isinstance(value, dict) else value.to_dict()
+    vocabulary = settings.get("vocab_size", default.vocab_size)
+    replaced = {}
+    for name, instead in (("eos_token_id", _END_IS_HIGHEST), ("bos_token_id", 0)):
+        token = settings.get(name, getattr(default, name))
+        if token is None or (isinstance(token, int) and token >= vocabulary):
+            replaced[name] = instead
+    if not replaced:
+        return value
+    return settings | replaced if isinstance(value, dict) else CLIPTextConfig(**(settings | replaced))
 
 
 def _as_config(kind: type, value: Any) -> Any:

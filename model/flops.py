@@ -7,8 +7,8 @@ look-ups do not count.
 from clipvip.model.config import ClipVipConfig
 
 
-def video_flops(config: ClipVipConfig, num_frames: int) -> int:
-    """FLOPs to encode one video of `num_frames` frames."""
+def video_flops(config: ClipVipConfig, num_frames: int, *, embeds_only: bool = False) -> int:
+    """FLOPs to encode one video of `num_frames` frames; `embeds_only` as in `ClipVip.forward`."""
     vision = config.vision_config
     width, inner, layers = vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers
     patches = (vision.image_size // vision.patch_size) ** 2
@@ -26,6 +26,9 @@ def video_flops(config: ClipVipConfig, num_frames: int) -> int:
         features = num_frames
     macs = num_frames * patches * 3 * vision.patch_size**2 * width
     macs += layers * (tokens * per_token + 2 * width * pairs)
+    if embeds_only and config.encoder in {"vip", "full_attention"}:
+        # Of the last layer: keys and values of all tokens, everything else of one.
+        macs -= (tokens - 1) * (per_token - 2 * width * width) + 2 * width * (pairs - tokens)
     macs += features * width * config.projection_dim
     if config.encoder == "seq_transformer":
         dim = config.projection_dim

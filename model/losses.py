@@ -109,6 +109,8 @@ def omnisource_terms(
         caption_mask: (batch,), true where a sample has a caption. One without is left out of all that
             concerns captions and frames, as anchor, positive and negative.
 
+    Computed in float32 at least, also under autocast: at a scale of 100 bfloat16 rounds logits to 0.5.
+
     Raises:
         ValueError: an unknown variant or weighting, or an input that the variant needs is None.
     """
@@ -118,19 +120,26 @@ def omnisource_terms(
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
     names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
+    for letter in {
+        x for t in VARIANTS[variant] for x in (t.anchor, t.positives, t.negatives) if x is not None
+    }:
+        if rows[letter] is None:
+            raise ValueError(f"variant {variant!r} needs {names[letter]}")
     present = torch.ones(len(video), dtype=torch.bool, device=video.device)
     has = {"V": present, "S": present}
     has["F"] = has["C"] = present if caption_mask is None else caption_mask.to(video.device).bool()
-    scale = logit_scale.exp()
-    terms = {}
-    for term in VARIANTS[variant]:
-        for letter in (term.anchor, term.positives, term.negatives):
-            if letter is not None and rows[letter] is None:
-                raise ValueError(f"variant {variant!r} needs {names[letter]}")
-        weight = term.paper_weight if weighting == "paper" else 1.0
-        value = _cross_entropy(term, rows, has, scale)  # type: ignore[arg-type]
-        terms[term.name] = weight * value
-    return terms
+    with torch.autocast(video.device.type, enabled=False):
+        full = {letter: _at_least_float32(row) for letter, row in rows.items() if row is not None}
+        scale = _at_least_float32(logit_scale).exp()
+        return {
+            term.name: (term.paper_weight if weighting == "paper" else 1.0)
+            * _cross_entropy(term, full, has, scale)
+            for term in VARIANTS[variant]
+        }
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], scale: Tensor) -> Tensor:

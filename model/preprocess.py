@@ -54,14 +54,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def load_tokenizer(folder_or_name: str, *, required: bool = False) -> Any:
+def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any) -> Any:
     """The tokenizer of a model folder or a name on the hub; None where there is none.
+
+    `where` may say the revision and the like, as in `from_pretrained`.
 
     Raises:
         CheckpointError: there is none, and it is `required`.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder_or_name)
+        return AutoTokenizer.from_pretrained(folder_or_name, **where)
     except (OSError, ValueError, KeyError) as error:
         if required:
             reason = " ".join(str(error).split())[:200]

@@ -6,7 +6,7 @@ Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
@@ -32,6 +32,8 @@ LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
+# Options of `from_pretrained` that say where a name is looked up.
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 RELEASED_PREFIX = "clipmodel."
 # Every published CLIP has heads of this width.
 _HEAD_WIDTH = 64
@@ -40,8 +42,8 @@ _MAX_LISTED = 8
 _NEW_PARAMETERS = ("vision_model.embeddings.added_cls", "vision_model.embeddings.temporal_embedding")
 
 
-def require_kind(folder_or_name: str, kinds: set[str]) -> str:
-    """The model type that config.json names, if it is one of `kinds`.
+def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
+    """The model type that config.json names, if it is one of `kinds`; `where` may have HUB_OPTIONS.
 
     Raises:
         CheckpointError: there is no config.json, or it is of another kind of model.
@@ -49,7 +51,7 @@ def require_kind(folder_or_name: str, kinds: set[str]) -> str:
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
-        content, _ = PreTrainedConfig.get_config_dict(folder_or_name)
+        content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (OSError, ValueError, HFValidationError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
@@ -173,6 +175,28 @@ def load_released(
     state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in model.state_dict()}
     _load_state(model, name, state, may_be_missing=set())
     return model.eval()
+
+
+def load_released_file(
+    cls: "type[ClipVip]", path: str, *, config: ClipVipConfig | None = None, dtype: Any = None, **others: Any
+) -> "ClipVip":
+    """What `ClipVip.from_pretrained` does with a file.
+
+    Raises:
+        CheckpointError: as `load_released`.
+        ValueError: options that a file does not take.
+    """
+    if others:
+        raise ValueError(
+            f"{path} is a file: it takes config, dtype and tokenizer, not {', '.join(sorted(others))}; "
+            "clipvip-data convert-released makes a folder of it"
+        )
+    model = load_released(cls, path, config)
+    if dtype in (None, "auto"):
+        return model
+    return cast(
+        "ClipVip", cast(Any, model).to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    )
 
 
 def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.clip.modeling_clip import CLIPModel
 
 from clipvip.model import ClipVip
+from clipvip.model.config import ENCODERS, Encoder, b16, b32
 from clipvip.model.flops import text_flops, video_flops
 from goldens import PREFIX, full_config, manifest
 
@@ -35,6 +37,14 @@ def test_names_shapes_and_types(size: str) -> None:
         part = getattr(model, module)
         sizes = [part.numel()] if module == "logit_scale" else [p.numel() for p in part.parameters()]
         assert sum(sizes) == count
+
+
+def test_presets() -> None:
+    for preset, patch_size in ((b32, 32), (b16, 16)):
+        full = full_config(f"B/{patch_size}")
+        assert preset().to_dict() == full.to_dict()
+        assert preset(num_proxies=8, encoder="full_attention").num_proxies == 8
+        assert preset().vision_config.patch_size == patch_size
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -87,3 +97,15 @@ def test_flops(size: str) -> None:
     full = full_config(size, encoder="full_attention")
     assert video_flops(mean_pool, 12) == 2 * others["meanpool_T12_macs"]["total"]
     assert video_flops(full, 12) == 2 * others["joint_full_attention_T12_macs"]["total"]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("embeds_only", [False, True])
+def test_flops_are_those_that_torch_counts(encoder: Encoder, embeds_only: bool) -> None:
+    config = b16(encoder=encoder)
+    with torch.device("meta"):
+        model, pixels = ClipVip(config).eval(), torch.zeros(1, 5, 3, 224, 224)
+    # Torch's fast path of its own attention layer hides from its counter; the others have none.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        model(pixels, embeds_only=embeds_only)
+    assert counter.get_total_flops() == video_flops(config, 5, embeds_only=embeds_only)

@@ -234,6 +234,18 @@ def test_chunks_of_rows_change_nothing(variant: str, masked: bool, monkeypatch: 
             torch.testing.assert_close(parts[name].grad, leaf.grad, rtol=1e-11, atol=1e-13)
 
 
+def test_half_precision_is_left_at_the_door() -> None:
+    """Under autocast the logits stay float32; rows in bfloat16 are taken for the numbers that they hold."""
+    rows = {name: row.detach().float() for name, row in random_rows(6, temp=4.6).items()}
+    expected = loss_of(rows, "d")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss_of(rows, "d"), expected)
+    half = {name: row.bfloat16() for name, row in rows.items()}
+    found = loss_of(half, "d")
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss_of({name: row.float() for name, row in half.items()}, "d"))
+
+
 def test_what_is_missing_is_named() -> None:
     rows = random_rows(3)
     with pytest.raises(ValueError, match="variant 'd' needs caption"):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from transformers import CLIPTextConfig
 
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.losses import omnisource_loss
-from goldens import PREFIX, assert_close, tensors, tiny_model
+from goldens import PREFIX, assert_close, tensors, tiny_config, tiny_model
 
 MODELS = {"vip_tiny": "vip", "meanpool_tiny": "mean_pool"}
 VIDEO_CASES = [
@@ -29,10 +30,10 @@ def case_tensors(name: str, case: str) -> dict[str, Tensor]:
             if key.startswith(prefix)}  # fmt: skip
 
 
-def run(model: ClipVip, case: dict[str, Tensor]) -> dict[str, Tensor]:
+def run(model: ClipVip, case: dict[str, Tensor], *, embeds_only: bool = False) -> dict[str, Tensor]:
     """Outputs and loss under the goldens' names."""
     dtype = model.logit_scale.dtype
-    output = model(case["in/video"].to(dtype), case["in/ids"], case["in/mask"])
+    output = model(case["in/video"].to(dtype), case["in/ids"], case["in/mask"], embeds_only=embeds_only)
     found = {
         "image_embeds": output.video_embeds,
         "text_embeds": output.text_embeds,
@@ -50,15 +51,19 @@ def run(model: ClipVip, case: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.parametrize("embeds_only", [False, True])
 @pytest.mark.parametrize(("name", "case_name"), VIDEO_CASES)
-def test_float32_outputs_and_gradients(name: str, case_name: str) -> None:
+def test_float32_outputs_and_gradients(name: str, case_name: str, embeds_only: bool) -> None:
     case, model = case_tensors(name, case_name), tiny_model(name, encoder=MODELS[name])
-    found = run(model, case)
+    found = run(model, case, embeds_only=embeds_only)
     for output in ("image_embeds", "text_embeds", "img_features", "cap_features"):
         assert (f"out/{output}" in case) == (output in found)
         if output in found:
             assert_close(found[output], case[f"out/{output}"], atol=1e-6)
-    assert_close(found["vision_last_hidden_state"], case["out/vision_last_hidden_state"], atol=5e-5)
+    if embeds_only:
+        assert found["vision_last_hidden_state"] is None
+    else:
+        assert_close(found["vision_last_hidden_state"], case["out/vision_last_hidden_state"], atol=5e-5)
     real = case["in/mask"].bool()
     assert_close(found["text_last_hidden_state"][real], case["out/text_last_hidden_state"][real], atol=5e-5)
     assert_close(found["loss"], case["out/loss"], rtol=1e-5)
@@ -76,11 +81,12 @@ def test_float32_outputs_and_gradients(name: str, case_name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("embeds_only", [False, True])
 @pytest.mark.parametrize(("name", "case_name"), VIDEO_CASES)
-def test_float64_outputs(name: str, case_name: str) -> None:
+def test_float64_outputs(name: str, case_name: str, embeds_only: bool) -> None:
     case, model = case_tensors(name, case_name), tiny_model(name, encoder=MODELS[name]).double()
     with torch.no_grad():
-        found = run(model, case)
+        found = run(model, case, embeds_only=embeds_only)
     expected = {key.removeprefix("out_f64/"): v for key, v in case.items() if key.startswith("out_f64/")}
     assert {"image_embeds", "text_embeds", "loss"} <= set(expected)
     for output, value in expected.items():
@@ -115,6 +121,26 @@ def test_text_alone(case_name: str) -> None:
         if "out_f64/text_embeds" in case:
             exact = model.double().get_text_features(case["in/ids"], case["in/mask"])
             assert_close(exact, case["out_f64/text_embeds"], atol=1e-10)
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_small_vocabulary_needs_no_token_ids(as_object: bool) -> None:
+    """CLIP's own ids of start and end are in no small vocabulary: the highest id ends a text then."""
+    known = tiny_config("vip_tiny", encoder="vip")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+             "max_position_embeddings")  # fmt: skip
+    text = {name: getattr(known.text_config, name) for name in names}
+    config = ClipVipConfig(
+        CLIPTextConfig(**text) if as_object else text,
+        known.vision_config,
+        projection_dim=known.projection_dim,
+    )
+    model = ClipVip.from_released(tensors("vip_tiny.weights"), config)
+    for case_name in ("t12", "text_padeot", "text_pad0", "text_hole"):
+        case = case_tensors("vip_tiny", case_name)
+        with torch.no_grad():
+            embeds = model.get_text_features(case["in/ids"], case["in/mask"])
+        assert_close(embeds, case["out/text_embeds"], atol=1e-6)
 
 
 def test_padding_does_not_matter() -> None:

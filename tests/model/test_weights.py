@@ -146,6 +146,15 @@ def test_released_files(write: Callable, released: dict[str, torch.Tensor], tmp_
     assert all(torch.equal(tensor, released[f"clipmodel.{name}"]) for name, tensor in state.items())
 
 
+def test_options_for_a_released_file(released: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path, config = _pt(tmp_path / "released.pt", released), tiny_config("vip_tiny", encoder="vip")
+    model = ClipVip.from_pretrained(path, config=config, dtype=torch.bfloat16)
+    assert model.config is config and model.logit_scale.dtype == torch.bfloat16
+    assert ClipVip.from_pretrained(path, config=config, dtype="float64").logit_scale.dtype == torch.float64
+    with pytest.raises(ValueError, match=r"released\.pt is a file: .* not device_map, revision"):
+        ClipVip.from_pretrained(path, revision="main", device_map="cpu")
+
+
 def wide_model() -> ClipVip:
     """Heads of 64, as all of the published models have them."""
     torch.manual_seed(0)
