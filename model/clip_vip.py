@@ -21,6 +21,7 @@ from clipvip.model import weights
 from clipvip.model.baselines import FrameTransformer, mean_pool
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.encoder import VideoEmbeddings, VideoTransformer
+from clipvip.model.linear import use_fast_linear
 from clipvip.model.preprocess import MAX_TEXT_TOKENS, load_tokenizer, preprocess_frames, tokenize
 from clipvip.model.video_file import read_frames
 
@@ -74,6 +75,7 @@ class ClipVip(CLIPPreTrainedModel):
                 num_heads=config.num_frame_heads,
                 max_frames=config.text_config.max_position_embeddings,
             )
+        use_fast_linear(self)
         self.post_init()
 
     @torch.no_grad()

@@ -20,6 +20,17 @@ def is_decayed(name: str) -> bool:
     return not any(part in name for part in _NOT_DECAYED)
 
 
+def freeze_key_biases(model: nn.Module) -> None:
+    """Take the biases of the attentions' keys out of training.
+
+    They add the same to all logits of a query, which softmax does not see: their gradient is zero but for
+    rounding, which Adam would scale up to steps of full size, other ones on other numbers of processes.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("k_proj.bias"):
+            parameter.requires_grad_(False)
+
+
 def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """The optimizer's two groups, decayed and not, in the model's order."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

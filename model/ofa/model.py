@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from clipvip.model.errors import CheckpointError
+from clipvip.model.linear import use_fast_linear
 from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
@@ -52,6 +53,7 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.encoder = OfaEncoder(config)
         self.decoder = OfaDecoder(config)
+        use_fast_linear(self)
         self.post_init()
 
     @torch.no_grad()

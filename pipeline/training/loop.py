@@ -173,10 +173,10 @@ def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
     for part in plan.parts:
         wanted = part.settings
         texts = wanted.needs_subtitle + wanted.needs_caption
-        forward = video_flops(model.config, wanted.num_frames)
+        forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
         forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
         if wanted.needs_frame:
-            forward += video_flops(model.config, 1)
+            forward += video_flops(model.config, 1, embeds_only=True)
         total += part.rows * forward
     return float(_PASSES * total)
 

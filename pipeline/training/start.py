@@ -8,7 +8,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from clipvip.model import ClipVip
-from clipvip.model.optim import parameter_groups
+from clipvip.model.optim import freeze_key_biases, parameter_groups
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Recipe
@@ -69,6 +69,7 @@ def start_model(recipe: Recipe) -> ClipVip:
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     """AdamW with the reference's groups: biases and the temperature are not decayed."""
     optim = recipe.optim
+    freeze_key_biases(model)
     return torch.optim.AdamW(
         parameter_groups(model, weight_decay=optim.weight_decay),
         lr=optim.learning_rate,

@@ -9,6 +9,7 @@ two passes (first only embeddings, then once more with gradient), which is exact
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -39,7 +40,8 @@ class NotFinite(ArithmeticError):
 
 def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
-    forward = torch.compile(model) if compiled else model
+    network = torch.compile(model) if compiled else model
+    forward = partial(network, embeds_only=True)
     image_size = model.config.vision_config.image_size
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:

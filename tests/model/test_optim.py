@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from clipvip.model import ClipVip
-from clipvip.model.optim import is_decayed, learning_rate, parameter_groups
+from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.optim import freeze_key_biases, is_decayed, learning_rate, parameter_groups
 from goldens import PREFIX, full_config, largest_difference, manifest, tensors
 
 
@@ -73,6 +73,22 @@ def test_frozen_parameters_are_in_no_group() -> None:
     model.bias.requires_grad_(False)
     decayed, others = parameter_groups(model, weight_decay=0.2)
     assert [len(decayed["params"]), len(others["params"])] == [1, 0]
+
+
+def test_key_biases_are_frozen_since_they_change_nothing() -> None:
+    torch.manual_seed(0)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**tower, "image_size": 32, "patch_size": 16}
+    model = ClipVip(ClipVipConfig(vision_config=vision, text_config={**tower, "vocab_size": 30}))
+    pixels = torch.randn(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = model.get_video_features(pixels)
+    freeze_key_biases(model)
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert len(frozen) == sum(name.endswith("k_proj.bias") for name, _ in model.named_parameters()) > 0
+    with torch.no_grad():
+        for name in frozen:
+            model.get_parameter(name).add_(1.0)
+    torch.testing.assert_close(model.get_video_features(pixels), before, rtol=1e-5, atol=1e-6)
 
 
 def _steps(optimizer_class: type, **options: object) -> list[dict[str, torch.Tensor]]:
