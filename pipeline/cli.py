@@ -11,6 +11,7 @@ _COMMANDS = {
     "shard": ("clipvip.pipeline.shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
     "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
+    "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
         "clipvip.pipeline.convert_released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",

@@ -81,6 +81,12 @@ def read_mark(out: Path, shard: int) -> ShardMark | None:
         return None
 
 
+def forget_shard(out: Path, shard: int) -> None:
+    """Remove a shard and its mark, so that the next run makes it again. The folder must be claimed."""
+    _mark_path(out, shard).unlink(missing_ok=True)
+    shard_path(out, shard).unlink(missing_ok=True)
+
+
 @contextmanager
 def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> Iterator[None]:
     """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.

@@ -4,6 +4,9 @@ import os
 import signal
 import time
 
+from clipvip.shards.check import decode_all
+from clipvip.shards.reader import Sample
+
 
 def square(unit: int) -> int:
     """The square; but 3 crashes, 5 hangs and 7 raises."""
@@ -14,3 +17,12 @@ def square(unit: int) -> int:
     if unit == 7:
         raise KeyError("seven")
     return unit * unit
+
+
+def die_of_marked_samples(sample: Sample) -> None:
+    """Decode a sample; but one that says "crash" or "hang" does so."""
+    if sample.subtitle == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sample.subtitle == "hang":
+        time.sleep(600)
+    decode_all(sample)
