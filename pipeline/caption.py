@@ -177,8 +177,7 @@ def _make_captions(
 
 def _num_done(shard: Path, out: Path) -> int | None:
     """How many clips of a shard are done; None where they are missing, damaged, or of another shard's content."""
-    from clipvip.pipeline.caption_work import shard_source
-    from clipvip.shards.captions import captions_path, read_caption_file
+    from clipvip.shards.captions import captions_path, read_caption_file, shard_source
 
     try:
         content = read_caption_file(captions_path(out, shard.stem))

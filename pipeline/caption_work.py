@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.captions import captions_path, write_captions
+from clipvip.shards.captions import captions_path, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import Sample, read_shard
 from clipvip.shards.shard_state import STATE_FOLDER
@@ -93,11 +93,6 @@ class _Batch:
     found: list[tuple[int, str]]
     pixels: torch.Tensor | None
     skips: list[tuple[int, Skip]]
-
-
-def shard_source(shard: Path) -> str:
-    """By which a caption file knows that its shard is still the one that it was made of."""
-    return f"{shard.stat().st_size} bytes"
 
 
 def caption_shard(task: CaptionTask) -> tuple[int, int]:

@@ -12,6 +12,9 @@ _COMMANDS = {
     "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
     "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
     "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
+    "merge": ("clipvip.pipeline.merge", "Put the shards of several folders into one."),
+    "split": ("clipvip.pipeline.split", "Split shards into parts, such as train and val, by video."),
+    "subset": ("clipvip.pipeline.subset", "Copy some clips into shards of their own, at random or by a list."),
     "convert-released": (
         "clipvip.pipeline.convert_released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",

@@ -81,7 +81,7 @@ def check_unit(task: CheckTask) -> CheckResult:
             captions = check_captions(
                 captions_path(task.captions, task.path.stem),
                 keys=found.keys,
-                shard_bytes=task.path.stat().st_size,
+                shard=task.path,
                 origin=task.caption_options,
                 record=task.caption_record,
             )

@@ -39,6 +39,11 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
     return Path(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
 
 
+def shard_source(shard: Path) -> str:
+    """By which a caption file knows that its shard is still the one that it was made of."""
+    return f"{shard.stat().st_size} bytes"
+
+
 def write_captions(
     path: Path | str,
     rows: Iterable[tuple[str, str]],
@@ -113,3 +118,19 @@ def read_caption_file(path: Path) -> CaptionFile:
     if len(set(keys)) != len(keys):
         raise DatasetError(f"{path}: a key stands there twice; make it again")
     return CaptionFile(list(zip(keys, captions, strict=True)), skips, origin)
+
+
+def read_origins(path: Path) -> set[tuple[str, str, str]]:
+    """Each (model, revision, options as JSON) that the rows of a caption file name; none where it has no rows.
+
+    Raises:
+        DatasetError: as `read_captions`.
+    """
+    names = ["model", "revision", "options"]
+    try:
+        table = pyarrow.parquet.read_table(path, columns=names)
+        columns = [table.column(name).to_pylist() for name in names]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
+    return set(zip(*columns, strict=True))

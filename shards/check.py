@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from clipvip.shards.captions import CaptionFile, read_caption_file
+from clipvip.shards.captions import CaptionFile, read_caption_file, read_origins, shard_source
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import Sample
 from clipvip.shards.record import SampleRecord, parse_record
@@ -232,11 +232,11 @@ def check_captions(
     path: Path,
     *,
     keys: Sequence[str],
-    shard_bytes: int,
+    shard: Path,
     origin: dict[str, Any] | None,
     record: ShardRecord | None,
 ) -> Findings:
-    """What is wrong with the caption file of a shard that holds `keys` and has `shard_bytes` bytes.
+    """What is wrong with the caption file of the file `shard` that holds `keys`.
 
     `origin` are the options that its folder's manifest gives, `record` what it says of this file.
 
@@ -255,13 +255,14 @@ def check_captions(
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
         content = read_caption_file(path)
-        origins = _origins(path)
+        origins = read_origins(path)
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found
-    if content.source and content.source != f"{shard_bytes} bytes":
+    if content.source not in ("", shard_source(shard)):
         note(
-            "captions_of_another_shard", f"made of a shard of {content.source}, this has {shard_bytes} bytes"
+            "captions_of_another_shard",
+            f"made of a shard of {content.source}, this has {shard_source(shard)}",
         )
     for key, detail in _key_differences(content, keys):
         note("captions_of_another_shard", detail, key)
@@ -283,19 +284,6 @@ def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tupl
     order = [places[key] for key in captioned if key in places]
     if np.any(np.diff(order) <= 0):
         yield "", "its rows are not in the shard's order"
-
-
-def _origins(path: Path) -> set[tuple[str, str, str]]:
-    """Each (model, revision, options) that a caption file's rows name."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path, columns=["model", "revision", "options"])
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DatasetError(" ".join(str(error).split())) from error
-    columns = [table.column(name).to_pylist() for name in ("model", "revision", "options")]
-    return set(zip(*columns, strict=True))
 
 
 def _origin_of(options: dict[str, Any]) -> tuple[str, str, str]:
