@@ -8,13 +8,16 @@ from clipvip import __version__
 
 # name -> (module, one line for --help); a module has its command under `command`.
 _COMMANDS = {
+    "download": ("clipvip.pipeline.download", "Fetch videos and their subtitles by yt-dlp."),
     "shard": ("clipvip.pipeline.shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
     "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
-    "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
+    "inspect": ("clipvip.pipeline.inspect_shards", "Show clips of shards, on the terminal or as a page."),
+    "stats": ("clipvip.pipeline.stats", "Count clips, hours, bytes and words, and draw how they are spread."),
     "merge": ("clipvip.pipeline.merge", "Put the shards of several folders into one."),
     "split": ("clipvip.pipeline.split", "Split shards into parts, such as train and val, by video."),
     "subset": ("clipvip.pipeline.subset", "Copy some clips into shards of their own, at random or by a list."),
+    "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
         "clipvip.pipeline.convert_released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",

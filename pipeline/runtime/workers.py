@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as UnitTimeout
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def run_units(
     timeout_seconds: float | None = None,
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
-) -> Iterator[Outcome[Unit, Result]]:
+) -> Generator[Outcome[Unit, Result], None, None]:
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
     `function` and `initializer` are module-level functions; each worker is a fresh process that has run
