@@ -35,18 +35,19 @@ def proxy_guided_attention(
     """
     batch, heads, length, width = query.shape
     num_patches = (length - num_proxies) // num_frames
-    proxies = F.scaled_dot_product_attention(query[:, :, :num_proxies], key, value, scale=scale)
 
-    def per_frame(x: Tensor) -> Tensor:  # (B, H, L, K) -> (B*H, T, N, K)
-        return x[:, :, num_proxies:].reshape(batch * heads, num_frames, num_patches, width)
+    def parts(x: Tensor) -> tuple[Tensor, Tensor]:  # (B, H, L, K) -> (B, H, M, K) and (B*H, T, N, K)
+        proxies, patches = x.split([num_proxies, length - num_proxies], dim=2)
+        return proxies, patches.reshape(batch * heads, num_frames, num_patches, width)
 
-    def with_proxies(x: Tensor) -> Tensor:  # (B, H, L, K) -> (B*H, T, M+N, K)
-        shared = x[:, :, :num_proxies].reshape(batch * heads, 1, num_proxies, width)
-        return torch.cat([shared.expand(-1, num_frames, -1, -1), per_frame(x)], dim=2)
+    def by_frame(x: Tensor) -> Tensor:  # (B, H, L, K) -> (B*H, T, M+N, K)
+        proxies, patches = parts(x)
+        shared = proxies.reshape(batch * heads, 1, num_proxies, width).expand(-1, num_frames, -1, -1)
+        return torch.cat([shared, patches], dim=2)
 
-    patches = F.scaled_dot_product_attention(
-        per_frame(query), with_proxies(key), with_proxies(value), scale=scale
-    )
+    of_proxies, of_patches = parts(query)
+    proxies = F.scaled_dot_product_attention(of_proxies, key, value, scale=scale)
+    patches = F.scaled_dot_product_attention(of_patches, by_frame(key), by_frame(value), scale=scale)
     return torch.cat([proxies, patches.reshape(batch, heads, length - num_proxies, width)], dim=2)
 
 

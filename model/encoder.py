@@ -20,7 +20,7 @@ from transformers.models.clip.modeling_clip import (
 
 from clipvip.model.attention import PROXY_GUIDED
 from clipvip.model.config import ClipVipConfig
-from clipvip.model.linear import prefers_convolution
+from clipvip.model.linear import linear, prefers_convolution
 
 
 class VideoEmbeddings(CLIPVisionEmbeddings):
@@ -58,8 +58,8 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
 class QuickGeluMLP(CLIPMLP):
     """CLIP's MLP with its activation h * sigmoid(1.702 h), written silu(1.702 h) / 1.702.
 
-    Both factors go into the matrix products, or are multiplied in place: one pass over the inner tensor instead
-    of three, and the gradient keeps two inner tensors instead of three.
+    The factors go into the matrix products, or are multiplied where the tensor is narrow: one pass over the inner
+    tensor instead of three, and the gradient keeps two inner tensors instead of three.
     """
 
     FACTOR = 1.702
@@ -67,8 +67,9 @@ class QuickGeluMLP(CLIPMLP):
     def forward(self, hidden_states: Tensor) -> Tensor:
         rows = hidden_states.flatten(0, -2)
         if prefers_convolution(rows, self.fc1.weight):
-            inner = F.silu(self.fc1(rows).mul_(self.FACTOR)).mul_(1 / self.FACTOR)
-            return cast(Tensor, self.fc2(inner)).view_as(hidden_states)
+            inner = linear(rows * self.FACTOR, self.fc1.weight, self.fc1.bias * self.FACTOR)
+            outer = linear(F.silu(inner), self.fc2.weight)
+            return torch.add(self.fc2.bias, outer, alpha=1 / self.FACTOR).view_as(hidden_states)
         inner = torch.addmm(self.fc1.bias, rows, self.fc1.weight.T, beta=self.FACTOR, alpha=self.FACTOR)
         outer = torch.addmm(self.fc2.bias, F.silu(inner), self.fc2.weight.T, alpha=1 / self.FACTOR)
         return outer.view_as(hidden_states)
