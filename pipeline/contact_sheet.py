@@ -1,0 +1,189 @@
+"""Clips as a page to look at: a few frames, the text and the caption of each, in one HTML file without links.
+
+Which clips is for the commands to say; text is other people's and is escaped.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.shards.captions import captions_path, read_caption_file
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.frames import encode_jpeg
+from clipvip.shards.reader import Sample
+from clipvip.shards.record import parse_record
+from clipvip.shards.shard_file import SampleSpan, ShardFile
+
+_THUMBNAIL_SIDE = 200
+_SECONDS_PER_CARD = 60.0
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
+h1{font-size:1.6rem} h2{font-size:1.15rem;margin-top:2.2rem} small,th{color:#586273;font-weight:normal}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:1rem}
+.card{border:1px solid #d8dde5;border-radius:8px;padding:.6rem;overflow-wrap:anywhere}
+.frames{display:flex;gap:2px} .frames img{flex:1 1 0;min-width:0;object-fit:cover}
+.card p{margin:.4rem 0 0} .card b{color:#586273;font-weight:600;font-size:.75rem;text-transform:uppercase}
+table{border-collapse:collapse} th,td{padding:.15rem 1rem .15rem 0;text-align:left;vertical-align:top}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:1rem}
+figure{margin:0} figcaption{font-size:.9rem} svg{width:100%;height:auto}
+svg rect{fill:#3b6fb6} svg text{font:11px system-ui,sans-serif;fill:#586273}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A clip that is shown: where it is, its record, texts and caption, and what is wrong with it."""
+
+    path: Path
+    place: int
+    key: str
+    record: dict[str, Any] = field(default_factory=dict)
+    num_bytes: int = 0
+    caption: str | None = None
+    problem: str = ""
+
+
+def pick_evenly(shards: Sequence[Path], num: int, *, captions: Path | None = None) -> Iterator[Pick]:
+    """Yield up to `num` clips at even distances from shards at even distances, without reading the others."""
+    numbers = np.unique(np.linspace(0, len(shards) - 1, min(num, len(shards))).astype(int))
+    for index, number in enumerate(numbers):
+        wanted = num // len(numbers) + (index < num % len(numbers))
+        with ShardFile(shards[number]) as shard:
+            spans = list(_readable(shard))
+            places = np.unique(np.linspace(0, len(spans) - 1, min(wanted, len(spans))).astype(int))
+            picks = [_pick(shard, spans[place], int(place)) for place in places]
+        yield from _with_captions(picks, captions)
+
+
+def pick_keys(shards: Sequence[Path], keys: Sequence[str], *, captions: Path | None = None) -> Iterator[Pick]:
+    """Yield the clips with the keys `keys`, looking into shard after shard until all are found."""
+    wanted = set(keys)
+    for path in shards:
+        with ShardFile(path) as shard:
+            found = [(p, span) for p, span in enumerate(_readable(shard)) if span.key in wanted]
+            picks = [_pick(shard, span, place) for place, span in found]
+        yield from _with_captions(picks, captions)
+        wanted -= {pick.key for pick in picks}
+        if not wanted:
+            return
+
+
+def _readable(shard: ShardFile) -> Iterator[SampleSpan]:
+    """The samples before the damage, if there is any."""
+    spans = shard.spans()
+    while True:
+        try:
+            yield next(spans)
+        except (StopIteration, DatasetError):
+            return
+
+
+def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
+    pick = Pick(shard.path, place, span.key)
+    extension = span.extension
+    if extension is None:
+        return replace(pick, problem=f"not a whole sample: its members are {', '.join(span.members)}"[:200])
+    pick = replace(pick, num_bytes=span.members[extension][1])
+    try:
+        data = shard.read(span, "json")
+        parse_record(data)
+        return replace(pick, record=json.loads(data))
+    except DatasetError as error:
+        return replace(pick, problem=" ".join(str(error).split()))
+
+
+def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
+    if captions is None or not picks:
+        yield from picks
+        return
+    found = dict(read_caption_file(captions_path(captions, picks[0].path.stem)).rows)
+    for pick in picks:
+        yield replace(pick, caption=found.get(pick.key))
+
+
+def render_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> str:
+    """The clips' cards with up to `num_frames` frames each; one that does not decode says so."""
+    tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
+    cards = {}
+    for outcome in run_units(_render, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+        number, pick, _ = outcome.unit
+        if outcome.failure is not None:
+            cards[number] = _card(pick, [], outcome.failure.detail)
+        else:
+            cards[number] = str(outcome.result)
+    return f'<div class="cards">{"".join(cards[number] for number in sorted(cards))}</div>'
+
+
+def _render(task: tuple[int, Pick, int]) -> str:
+    """One card, in a process that may die of its pixels."""
+    _, pick, num_frames = task
+    if pick.problem:
+        return _card(pick, [], pick.problem)
+    try:
+        with ShardFile(pick.path) as shard:
+            span = next(span for place, span in enumerate(shard.spans()) if place == pick.place)
+            extension = span.extension
+            assert extension is not None
+            sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
+        # The middle of each of `num_frames` equal parts; of one part, the frame that is captioned.
+        parts = min(num_frames, sample.num_frames)
+        indices = [(2 * part + 1) * sample.num_frames // (2 * parts) for part in range(parts)]
+        return _card(pick, [_data_url(frame) for frame in sample.decode(indices)], "")
+    except DatasetError as error:
+        return _card(pick, [], " ".join(str(error).split()))
+
+
+def _data_url(frame: np.ndarray) -> str:
+    image = Image.fromarray(frame)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(np.asarray(image))).decode()
+
+
+def _card(pick: Pick, pictures: Sequence[str], problem: str) -> str:
+    frames = "".join(f'<img alt="" src="{url}">' for url in pictures)
+    texts = "".join(f"<p><b>{name}</b> {escape(text)}</p>" for name, text in texts_of(pick))
+    trouble = f"<p><b>problem</b> {escape(problem)}</p>" if problem else ""
+    where = f"{pick.path.name} {pick.key} · {facts_of(pick)}"
+    return f'<div class="card"><div class="frames">{frames}</div>{texts}{trouble}<p><small>{escape(where)}</small></p></div>\n'
+
+
+def texts_of(pick: Pick) -> list[tuple[str, str]]:
+    """What there is to read of a clip: (kind, text)."""
+    record = pick.record
+    sentences = [("sentence", str(sentence)) for sentence in record.get("sentences") or []]
+    texts = [("text", str(record["subtitle"]))] if record.get("subtitle") else []
+    texts += sentences
+    return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
+
+
+def facts_of(pick: Pick) -> str:
+    """Video, span, frames, size and bytes of a clip in a line."""
+    record = pick.record
+    if not record:
+        return f"{pick.num_bytes:,} bytes"
+    start, end = record["span_seconds"]
+    return (
+        f"{start:.2f} to {end:.2f} s of {record['video_id']}, {len(record['frame_seconds'])} frames, "
+        f"{record['width']}x{record['height']}, {pick.num_bytes:,} bytes"
+    )
+
+
+def page(title: str, body: str) -> bytes:
+    """A whole page that needs no other file."""
+    text = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+    return text.encode("utf-8", "replace")
+
+
+def escape(value: object) -> str:
+    return html.escape(str(value))
