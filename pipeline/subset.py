@@ -26,7 +26,7 @@ from clipvip.pipeline.selection import Listed, inverse, listed_key, listed_video
 from clipvip.shards.writer import sha256_of_file
 
 _EPILOG = """\b
-Example, the tenth of HD-VILA-100M that the ablations are made on (Fig. 1 of the paper), with its captions:
+Example, a random tenth of HD-VILA-100M as in Fig. 1 of the paper, with its captions:
   clipvip-data subset clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/
 """
 

@@ -32,9 +32,6 @@ class _Decode(click.ParamType):
 
     name = "decode"
 
-    def get_metavar(self, *_: Any) -> str:
-        return "[all|none|N]"
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         if text in {"all", "none"}:
@@ -47,7 +44,7 @@ class _Decode(click.ParamType):
 @click.command(cls=StageCommand, epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option("--decode", type=_Decode(), default="all", show_default=True,
+@click.option("--decode", type=_Decode(), metavar="[all|none|N]", default="all", show_default=True,
               help="Samples of each shard whose frames are all decoded, at even distances.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; default: one per core.")
 @click.option("--sample-timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True,
