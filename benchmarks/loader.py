@@ -30,7 +30,7 @@ import torch
 import webdataset as wds
 
 from clipvip.pipeline.training.batches import ChunkDataset, load_batches, plan_batches
-from clipvip.pipeline.training.pixels import pack
+from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.pipeline.training.samples import resize
 from clipvip.shards.frames import encode_jpeg
@@ -232,11 +232,14 @@ def here(run: Callable[[], None]) -> Callable[[int], float]:
 
 def resizing(shards: Path) -> Callable[[], None]:
     """What the training process does with frames that come as they are stored, if it has no GPU."""
-    samples = read_shard(shards / "000000.tar")
-    pixels = [
-        pack([torch.from_numpy(sample.decode(uniform_indices(sample.num_frames, NUM_FRAMES)))])
-        for sample in samples
-    ]
+    pixels = []
+    for sample in read_shard(shards / "000000.tar"):
+        writer = PixelsWriter()
+        writer.begin()
+        frames = sample.decode(uniform_indices(sample.num_frames, NUM_FRAMES))
+        writer.space(frames.shape)[:] = frames
+        writer.keep()
+        pixels.append(writer.finish())
 
     def run() -> None:
         for of_clip in pixels:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from clipvip.model.preprocess import tokenize
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
-from clipvip.pipeline.training.pixels import Pixels, SharedMemory, pack
+from clipvip.pipeline.training.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.training.shard_set import ShardReader, ShardSet, open_shards
@@ -229,11 +229,12 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         self._image_size = image_size
         self._resizes = resizes
         self._reuses_memory = reuses_memory
-        self._memory: dict[tuple[str, str], SharedMemory] = {}
-        self._loaders: list[SampleLoader] = []  # made in the process that loads, since they hold open files
+        # Made in the process that loads, since they hold open files and memory.
+        self._loaders: list[SampleLoader] = []
+        self._writers: list[tuple[PixelsWriter, PixelsWriter]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaders": [], "_memory": {}}
+        return self.__dict__ | {"_loaders": [], "_writers": []}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._loaders:
@@ -241,14 +242,21 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
                 SampleLoader(part.shards, part.settings, image_size=self._image_size, resizes=self._resizes)
                 for part in self._plan.parts
             ]
-        self._loaders[spec.source].reuse_memory()
+            self._writers = [(self._make_writer(), self._make_writer()) for _ in self._plan.parts]
+        video, frame = self._writers[spec.source]
+        video.begin()
+        frame.begin()
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, position, skips) for position in range(spec.start, spec.stop)]
         except DatasetError as error:
             return error
         part = self._plan.parts[spec.source]
-        return self._collate(part, examples, tuple(skips), ends_batch=spec.ends_batch)
+        pixels = video.finish(), frame.finish() if part.settings.needs_frame else None
+        return self._collate(part, examples, pixels, tuple(skips), ends_batch=spec.ends_batch)
+
+    def _make_writer(self) -> PixelsWriter:
+        return PixelsWriter(SharedMemory() if self._reuses_memory else None)
 
     def _example(self, spec: ChunkSpec, position: int, skips: list[Skip]) -> Example:
         """The sample at `position`, or if it is unusable, the one half an epoch further on.
@@ -263,7 +271,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             rng = np.random.default_rng(
                 [self._plan.seed, _FRAME_DRAWS, spec.source, spec.epoch, shard, index]
             )
-            loaded = self._loaders[spec.source].load(shard, index, rng)
+            video, frame = self._writers[spec.source]
+            loaded = self._loaders[spec.source].load(shard, index, rng, video=video, frame=frame)
             if isinstance(loaded, Example):
                 return loaded
             skips.append(loaded)
@@ -274,7 +283,13 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         )
 
     def _collate(
-        self, part: SourcePart, examples: list[Example], skips: tuple[Skip, ...], *, ends_batch: bool
+        self,
+        part: SourcePart,
+        examples: list[Example],
+        pixels: tuple[Pixels, Pixels | None],
+        skips: tuple[Skip, ...],
+        *,
+        ends_batch: bool,
     ) -> Chunk:
         wanted = part.settings
         text_ids = text_mask = caption_ids = caption_mask = has_caption = None
@@ -283,12 +298,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         if wanted.needs_caption:
             has_caption = torch.tensor([example.caption is not None for example in examples])
             caption_ids, caption_mask = self._tokenize([example.caption or "" for example in examples])
-        frames = [example.frame for example in examples if example.frame is not None]
         return Chunk(
             source=part.name,
             keys=tuple(example.key for example in examples),
-            video=self._pack(part, "video", [example.video for example in examples]),
-            frame=self._pack(part, "frame", frames) if wanted.needs_frame else None,
+            video=pixels[0],
+            frame=pixels[1],
             text_ids=text_ids,
             text_mask=text_mask,
             caption_ids=caption_ids,
@@ -297,10 +311,6 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             skips=skips,
             ends_batch=ends_batch,
         )
-
-    def _pack(self, part: SourcePart, role: str, videos: list[torch.Tensor]) -> Pixels:
-        memory = self._memory.setdefault((part.name, role), SharedMemory()) if self._reuses_memory else None
-        return pack(videos, memory)
 
     def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)

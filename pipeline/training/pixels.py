@@ -4,10 +4,12 @@ They are either of the model's size already, or as they are stored, and then res
 normalised. Decoding is in samples.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 import torch
 
 from clipvip.model.preprocess import preprocess_frames
@@ -18,42 +20,38 @@ _PIECE_HEADER_BYTES = 64
 
 
 @dataclass(frozen=True)
-class Group:
-    """Rows whose frames have one size: `shape` is (frames, height, width, 3)."""
+class Run:
+    """Rows one after another whose frames have one size: `shape` is (frames, height, width, 3)."""
 
-    rows: tuple[int, ...]
+    num_rows: int
     shape: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.rows) * torch.Size(self.shape).numel()
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Frames of the rows of a chunk, uint8 RGB, grouped by size.
+    """Frames of the rows of a chunk, uint8 RGB.
 
-    `values` holds the groups one after another in one flat tensor: one piece of shared memory and one copy
-    to a GPU, however many sizes there are. Where it `is_lent`, it is written again after `copied`.
+    `values` holds them row by row in one flat tensor: one piece of shared memory and one copy to a GPU, however
+    many sizes there are. Where it `is_lent`, it is written again after `copied`.
     """
 
     values: torch.Tensor
-    groups: tuple[Group, ...]
+    runs: tuple[Run, ...]
     is_lent: bool = False
 
-    def by_size(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-        """For each size the rows that have it, and their frames: (rows, frames, height, width, 3)."""
+    def by_size(self) -> Iterator[torch.Tensor]:
+        """The frames of each run: (rows, frames, height, width, 3)."""
         start = 0
-        for group in self.groups:
-            stop = start + group.num_bytes
-            yield group.rows, self.values[start:stop].view(len(group.rows), *group.shape)
+        for run in self.runs:
+            stop = start + run.num_rows * math.prod(run.shape)
+            yield self.values[start:stop].view(run.num_rows, *run.shape)
             start = stop
 
     def copied(self, copy: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """With `copy(values)` for its values; what was lent is given back to the process that loaded it."""
         mine = replace(self, values=copy(self.values), is_lent=False)
         if self.is_lent:
-            self.values.untyped_storage()[0] = 0
+            SharedMemory.give_back(self.values)
         return mine
 
     def pin_memory(self) -> Self:
@@ -64,17 +62,15 @@ class Pixels:
 
     def normalized(self, image_size: int) -> torch.Tensor:
         """What the model takes, float32 (rows, frames, 3, image_size, image_size): as `preprocess_frames`."""
-        num_rows = sum(len(group.rows) for group in self.groups)
-        num_frames = self.groups[0].shape[0]
+        num_rows = sum(run.num_rows for run in self.runs)
+        num_frames = self.runs[0].shape[0]
         rows_at_once = max(_FRAMES_RESIZED_AT_ONCE // num_frames, 1)
         result = torch.empty(num_rows, num_frames, 3, image_size, image_size, device=self.values.device)
-        for rows, frames in self.by_size():
-            for first in range(0, len(rows), rows_at_once):
-                some = slice(first, first + rows_at_once)
-                normalized = preprocess_frames(frames[some], image_size)
-                # Row by row: a list of rows would first be copied to a GPU, which waits for all it does.
-                for row, of_row in zip(rows[some], normalized, strict=True):
-                    result[row] = of_row
+        row = 0
+        for of_run in self.by_size():
+            for frames in of_run.split(rows_at_once):
+                result[row : row + len(frames)] = preprocess_frames(frames, image_size)
+                row += len(frames)
         return result
 
 
@@ -100,26 +96,67 @@ class SharedMemory:
         fitting[0][0] = 1
         return fitting[0][_PIECE_HEADER_BYTES : _PIECE_HEADER_BYTES + num_bytes]
 
+    @staticmethod
+    def give_back(values: torch.Tensor) -> None:
+        """What `take` gave, in whichever process, is no longer needed."""
+        values.untyped_storage()[0] = 0
 
-def pack(videos: Sequence[torch.Tensor], memory: SharedMemory | None = None) -> Pixels:
-    """Put the frames of all rows together, each uint8 (frames, height, width, 3); only sizes may differ.
 
-    In a loading process they go straight into memory that the training process sees: `memory`, or new.
+class PixelsWriter:
+    """Puts the frames of a chunk's rows where the training process sees them: in `memory`, or in new memory.
+
+    Frames are decoded straight into it. A writer is used for one chunk after another.
     """
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for row, video in enumerate(videos):
-        by_shape.setdefault(tuple(video.shape), []).append(row)
-    groups = tuple(Group(tuple(rows), shape) for shape, rows in by_shape.items())
-    num_bytes = sum(group.num_bytes for group in groups)
-    if torch.utils.data.get_worker_info() is None:
-        pixels = Pixels(torch.empty(num_bytes, dtype=torch.uint8), groups)
-    elif memory is None:
-        pixels = Pixels(_new_shared(num_bytes), groups)
-    else:
-        pixels = Pixels(memory.take(num_bytes), groups, is_lent=True)
-    for rows, frames in pixels.by_size():
-        torch.stack([videos[row] for row in rows], out=frames)
-    return pixels
+
+    def __init__(self, memory: SharedMemory | None = None) -> None:
+        self._memory = memory
+        self._num_bytes_expected = 0
+        self._is_open = False
+
+    def begin(self) -> None:
+        """Begin a chunk; one that was not finished is dropped."""
+        if self._is_open:
+            self._give_back(self._values)
+        self._is_open = True
+        self._runs: list[Run] = []
+        self._num_bytes = 0
+        self._values = self._take(self._num_bytes_expected)
+
+    def space(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Room for the next row's frames, uint8 of `shape`; it is not a row before `keep`."""
+        stop = self._num_bytes + math.prod(shape)
+        if stop > len(self._values):
+            # The first chunk finds out how much a chunk takes.
+            larger = self._take(max(stop, 2 * len(self._values)))
+            larger[: self._num_bytes] = self._values[: self._num_bytes]
+            self._give_back(self._values)
+            self._values = larger
+        self._shape = shape
+        return self._values[self._num_bytes : stop].numpy().reshape(shape)
+
+    def keep(self) -> None:
+        """What was written to `space` is the next row."""
+        if self._runs and self._runs[-1].shape == self._shape:
+            self._runs[-1] = Run(self._runs[-1].num_rows + 1, self._shape)
+        else:
+            self._runs.append(Run(1, self._shape))
+        self._num_bytes += math.prod(self._shape)
+
+    def finish(self) -> Pixels:
+        """The chunk."""
+        self._is_open = False
+        self._num_bytes_expected = max(self._num_bytes_expected, self._num_bytes)
+        is_lent = self._memory is not None
+        return Pixels(self._values[: self._num_bytes], tuple(self._runs), is_lent=is_lent)
+
+    def _take(self, num_bytes: int) -> torch.Tensor:
+        if torch.utils.data.get_worker_info() is None and self._memory is None:
+            return torch.empty(num_bytes, dtype=torch.uint8)
+        return _new_shared(num_bytes) if self._memory is None else self._memory.take(num_bytes)
+
+    def _give_back(self, values: torch.Tensor) -> None:
+        if self._memory is not None:
+            self._memory.give_back(values)
 
 
 def _new_shared(num_bytes: int) -> torch.Tensor:

@@ -6,10 +6,9 @@ decided in batches.py.
 
 import io
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO
 
 import numpy as np
@@ -17,6 +16,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
+from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.shard_index import Entry, read_member
 from clipvip.pipeline.training.shard_set import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, ShardReader, ShardSet
 from clipvip.shards.captions import captions_path, read_captions
@@ -47,15 +47,9 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample as the model sees it.
-
-    `video` is uint8 (frames, height, width, 3), one frame for an image; `frame`, the middle one, is a video
-    of one frame, only where it is wanted. `text` is the subtitle, or an image's own text.
-    """
+    """What a sample is besides its frames. `text` is the subtitle, or an image's own text."""
 
     key: str
-    video: torch.Tensor
-    frame: torch.Tensor | None
     text: str
     caption: str | None
 
@@ -71,28 +65,41 @@ class SampleLoader:
     ) -> None:
         self._shards = shards
         self._resizes = resizes
-        self._buffers = _Buffers()
         self._image_size = image_size
         self._settings = settings
         self._reader = ShardReader(shards)
         self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
 
-    def load(self, shard: int, index: int, rng: np.random.Generator) -> Example | Skip:
-        """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken."""
+    def load(
+        self, shard: int, index: int, rng: np.random.Generator, *, video: PixelsWriter, frame: PixelsWriter
+    ) -> Example | Skip:
+        """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken.
+
+        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is the
+        next row of `frame`, as a video of one frame.
+        """
         found = self._reader.entry(shard, index)
         if isinstance(found, Skip):
             return found
         entry, file = found
         if self._shards.kind == "images":
-            return self._load_image(entry, file)
-        return self._load_clip(entry, file, self._reader.stem(shard), rng)
-
-    def reuse_memory(self) -> None:
-        """Say that the frames of examples so far are no longer needed: their memory is written again."""
-        self._buffers.give_back()
+            example = self._load_image(entry, file, video)
+        else:
+            example = self._load_clip(entry, file, self._reader.stem(shard), rng, video, frame)
+        if isinstance(example, Example):
+            video.keep()
+            if self._settings.needs_frame:
+                frame.keep()
+        return example
 
     def _load_clip(
-        self, entry: Entry, file: IO[bytes], stem: str, rng: np.random.Generator
+        self,
+        entry: Entry,
+        file: IO[bytes],
+        stem: str,
+        rng: np.random.Generator,
+        video: PixelsWriter,
+        frame: PixelsWriter,
     ) -> Example | Skip:
         wanted = self._settings
         extension = entry.first_of(PIXEL_EXTENSIONS)
@@ -107,19 +114,20 @@ class SampleLoader:
             sample = Sample(entry.key, meta, extension, _read(file, entry, extension))
             if wanted.needs_subtitle and not sample.subtitle.strip():
                 return Skip("empty_subtitle", entry.key)
-            indices = self._choose(sample.num_frames, rng)
-            middle = [middle_index(sample.num_frames)] if wanted.needs_frame else []
-            video, frame = self._decode(sample, indices, middle)
+            choices = [(self._choose(sample.num_frames, rng), video)]
+            if wanted.needs_frame:
+                choices.append(([middle_index(sample.num_frames)], frame))
+            self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", entry.key, " ".join(str(error).split()))
-        return Example(entry.key, video, frame if middle else None, sample.subtitle, caption or None)
+        return Example(entry.key, sample.subtitle, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
         if self._settings.jitter:
             return jittered_indices(num_total, self._settings.num_frames, rng).tolist()
         return uniform_indices(num_total, self._settings.num_frames).tolist()
 
-    def _load_image(self, entry: Entry, file: IO[bytes]) -> Example | Skip:
+    def _load_image(self, entry: Entry, file: IO[bytes], video: PixelsWriter) -> Example | Skip:
         extension = entry.first_of(IMAGE_EXTENSIONS)
         assert extension is not None
         text = _read(file, entry, "txt").decode("utf-8", "replace").strip()
@@ -129,24 +137,53 @@ class SampleLoader:
             pixels = _decode_image(_read(file, entry, extension), self._decoder_options())
         except _IMAGE_ERRORS as error:
             return Skip("damaged_image", entry.key, " ".join(str(error).split()))
-        return Example(entry.key, self._to_tensor(pixels[None]), None, text, None)
+        picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
+        video.space(picture.shape)[:] = picture
+        return Example(entry.key, text, None)
 
-    def _decode(self, sample: Sample, *choices: list[int]) -> list[torch.Tensor]:
-        """The frames of each choice of indices; each distinct frame is decoded and resized once."""
-        distinct = list(dict.fromkeys(index for indices in choices for index in indices))
+    def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
+        """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
+        if sample.extension == FRAMES_EXTENSION and not self._resizes:
+            done: dict[int, np.ndarray] = {}
+            for indices, writer in choices:
+                self._decode_jpegs(sample, indices, writer.space, done)
+            return
+        distinct = list(dict.fromkeys(index for indices, _ in choices for index in indices))
         if sample.extension == FRAMES_EXTENSION:
-            # What is resized here is needed for a moment only, and the allocator gives the same memory again.
-            allocate = np.empty if self._resizes else self._buffers.take
-            jpegs = [sample.jpeg(index) for index in distinct]
-            pixels = _decode_jpegs(jpegs, self._decoder_options(), allocate)
+            # Needed for a moment only: the allocator gives the same memory again.
+            frames = self._decode_jpegs(sample, distinct, partial(np.empty, dtype=np.uint8), {})
         else:
-            pixels = sample.decode(distinct)
-        frames = self._to_tensor(pixels)
+            frames = sample.decode(distinct)
+        if self._resizes:
+            frames = resize(frames, self._image_size).numpy()
         row = {index: number for number, index in enumerate(distinct)}
-        return [_take(frames, [row[index] for index in indices]) for indices in choices]
+        for indices, writer in choices:
+            space = writer.space((len(indices), *frames.shape[1:]))
+            for into, index in zip(space, indices, strict=True):
+                into[:] = frames[row[index]]
 
-    def _to_tensor(self, frames: np.ndarray) -> torch.Tensor:
-        return resize(frames, self._image_size) if self._resizes else torch.from_numpy(frames)
+    def _decode_jpegs(
+        self,
+        sample: Sample,
+        indices: list[int],
+        allocate: Callable[[tuple[int, ...]], np.ndarray],
+        done: dict[int, np.ndarray],
+    ) -> np.ndarray:
+        """Decode frames into one array that `allocate` gives, or copy them where they are `done` already."""
+        options = self._decoder_options()
+        if indices[0] not in done:
+            done[indices[0]] = simplejpeg.decode_jpeg(sample.jpeg(indices[0]), **options)
+        shape = done[indices[0]].shape
+        frames = allocate((len(indices), *shape))
+        for row, index in zip(frames, indices, strict=True):
+            if index in done:
+                row[:] = done[index]
+                continue
+            decoded = simplejpeg.decode_jpeg(sample.jpeg(index), buffer=row, **options)
+            if decoded.shape != shape:
+                raise DatasetError(f"frames of different sizes, {shape[:2]} and {decoded.shape[:2]}")
+            done[index] = row
+        return frames
 
     def _decoder_options(self) -> dict[str, float | bool]:
         """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
@@ -170,14 +207,6 @@ def _read(file: IO[bytes], entry: Entry, extension: str) -> bytes:
     return read_member(file, entry.members[extension])
 
 
-def _take(frames: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """`frames[rows]`, without a copy where the rows follow one another."""
-    first = rows[0] if rows else 0
-    if rows == list(range(first, first + len(rows))):
-        return frames[first : first + len(rows)]
-    return frames[torch.tensor(rows)]
-
-
 def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
     """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
 
@@ -191,40 +220,6 @@ def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
             planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
         )
     return planes.permute(0, 2, 3, 1)
-
-
-class _Buffers:
-    """Memory for decoded frames, used again: that of a clip is new to the process as a rule, and the page
-    faults take a good part of the time of decoding."""
-
-    def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
-        self._lent: list[np.ndarray] = []
-
-    def take(self, shape: tuple[int, ...], dtype: type[np.uint8]) -> np.ndarray:
-        size = math.prod(shape)
-        buffer = self._free.pop() if self._free else np.empty(size, dtype)
-        if buffer.size < size:
-            buffer = np.empty(size, dtype)
-        self._lent.append(buffer)
-        return buffer[:size].reshape(shape)
-
-    def give_back(self) -> None:
-        self._free, self._lent = self._free + self._lent, []
-
-
-def _decode_jpegs(
-    jpegs: list[bytes], options: dict[str, float | bool], allocate: Callable[..., np.ndarray]
-) -> np.ndarray:
-    """Decode JPEGs of one size into one array, without a copy of each."""
-    first = simplejpeg.decode_jpeg(jpegs[0], **options)
-    frames = allocate((len(jpegs), *first.shape), np.uint8)
-    frames[0] = first
-    for row, jpeg in zip(frames[1:], jpegs[1:], strict=True):
-        decoded = simplejpeg.decode_jpeg(jpeg, buffer=row, **options)
-        if decoded.shape != first.shape:
-            raise DatasetError(f"frames of different sizes, {first.shape[:2]} and {decoded.shape[:2]}")
-    return frames
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool]) -> np.ndarray:
