@@ -32,6 +32,7 @@ h1{font-size:1.6rem} h2{font-size:1.15rem;margin-top:2.2rem} small,th{color:#586
 .frames{display:flex;gap:2px} .frames img{flex:1 1 0;min-width:0;object-fit:cover}
 .card p{margin:.4rem 0 0} .card b{color:#586273;font-weight:600;font-size:.75rem;text-transform:uppercase}
 table{border-collapse:collapse} th,td{padding:.15rem 1rem .15rem 0;text-align:left;vertical-align:top}
+.tables{display:flex;flex-wrap:wrap;gap:0 4rem} .tables section{min-width:14rem}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:1rem}
 figure{margin:0} figcaption{font-size:.9rem} svg{width:100%;height:auto}
 svg rect{fill:#3b6fb6} svg text{font:11px system-ui,sans-serif;fill:#586273}
@@ -53,14 +54,19 @@ class Pick:
 
 def pick_evenly(shards: Sequence[Path], num: int, *, captions: Path | None = None) -> Iterator[Pick]:
     """Yield up to `num` clips at even distances from shards at even distances, without reading the others."""
-    numbers = np.unique(np.linspace(0, len(shards) - 1, min(num, len(shards))).astype(int))
+    numbers = _middles(len(shards), min(num, len(shards)))
     for index, number in enumerate(numbers):
         wanted = num // len(numbers) + (index < num % len(numbers))
         with ShardFile(shards[number]) as shard:
             spans = list(_readable(shard))
-            places = np.unique(np.linspace(0, len(spans) - 1, min(wanted, len(spans))).astype(int))
-            picks = [_pick(shard, spans[place], int(place)) for place in places]
+            places = _middles(len(spans), min(wanted, len(spans)))
+            picks = [_pick(shard, spans[place], place) for place in places]
         yield from _with_captions(picks, captions)
+
+
+def _middles(length: int, parts: int) -> list[int]:
+    """The middle of each of `parts` equal parts of 0 to `length` - 1."""
+    return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 
 
 def pick_keys(shards: Sequence[Path], keys: Sequence[str], *, captions: Path | None = None) -> Iterator[Pick]:
@@ -133,9 +139,8 @@ def _render(task: tuple[int, Pick, int]) -> str:
             extension = span.extension
             assert extension is not None
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
-        # The middle of each of `num_frames` equal parts; of one part, the frame that is captioned.
-        parts = min(num_frames, sample.num_frames)
-        indices = [(2 * part + 1) * sample.num_frames // (2 * parts) for part in range(parts)]
+        # Of one part, the middle is the frame that is captioned.
+        indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
         return _card(pick, [_data_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
         return _card(pick, [], " ".join(str(error).split()))

@@ -24,7 +24,7 @@ from clipvip.shards.key_hashes import HashStore
 from clipvip.shards.reader import list_shards
 
 STATS_NAME = "stats.json"
-_MAX_SIZES = 20
+_MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
 
 _EPILOG = """\b

@@ -27,7 +27,7 @@ def write_page(out: Path, name: str, content: dict[str, Any], tally: Tally, card
         if values.count
     )
     tables = "".join(
-        f"<h2>{escape(title)}</h2>{_table(content[key])}"
+        f"<section><h2>{escape(title)}</h2>{_table(content[key])}</section>"
         for title, key in (
             ("Sizes of frames", "sizes"),
             ("Sizes of sources", "source_sizes"),
@@ -35,7 +35,7 @@ def write_page(out: Path, name: str, content: dict[str, Any], tally: Tally, card
         )
         if content[key]
     )
-    body = f'{_table(content["counts"])}<h2>Distributions</h2><div class="plots">{figures}</div>{tables}'
+    body = f'{_table(content["counts"])}<h2>Distributions</h2><div class="plots">{figures}</div><div class="tables">{tables}</div>'
     shown = f"<h2>Some clips</h2>{cards}" if cards else ""
     atomic_write_bytes(out / PAGE_NAME, page(f"Statistics of {name}", body + shown))
 

@@ -75,7 +75,7 @@ class Tally:
     clips_without_subtitle: int = 0
     clip_milliseconds: Distribution = field(default_factory=lambda: Distribution(bin_width=100))
     frames: Distribution = field(default_factory=Distribution)
-    clip_bytes: Distribution = field(default_factory=lambda: Distribution(bin_width=1024))
+    clip_bytes: Distribution = field(default_factory=lambda: Distribution(bin_width=1000))
     subtitle_words: Distribution = field(default_factory=Distribution)
     caption_words: Distribution = field(default_factory=Distribution)
     missing_captions: int = 0

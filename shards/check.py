@@ -176,6 +176,8 @@ def _disagreements(record: SampleRecord, span: SampleSpan, text: bytes) -> Itera
         yield f"key: not that of a clip of video {record.video_id[:80]!r}"
     if text != record.subtitle.encode("utf-8", "surrogatepass"):
         yield "subtitle: not the text of KEY.txt"
+    if (record.sentences is None) != (record.sentences_are is None):
+        yield "sentences: stands without sentences_are, or the other way round"
     start, end = record.span_seconds
     if not start < end:
         yield f"span_seconds: [{start}, {end}) is empty"

@@ -23,8 +23,9 @@ from clipvip.shards.writer import ShardRecord
 
 OPTIONS_NAME = "options.json"
 _SKIPPED_NAME = "skipped.jsonl"
+_REPORT_NAME = "report.json"
 _KNOWN_FILES = {
-    MANIFEST_NAME, _SKIPPED_NAME, STATE_FOLDER, "report.json", "report.html", "verify.json", "stats.json",
+    MANIFEST_NAME, _SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
     "stats.html",
 }  # fmt: skip
 
@@ -71,7 +72,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
     Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs` (from
-    the manifest), `damaged_options`, `options_differ`, `damaged_skips`.
+    the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`.
 
     Raises:
         DatasetError: there is no such folder, or nothing in it.
@@ -93,6 +94,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         found.options = _read_options(state)
     else:
         found.is_listed = False
+        found.options = _read_options(state)
         paths = sorted(path for path in folder.glob(f"*{extension}") if path.is_file())
         found.records = [ShardRecord(path.name, 0, 0, "") for path in paths]
     if not found.records and not found.findings.counts:
@@ -100,6 +102,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     if state.is_dir():
         _check_state(found, manifest is not None, extension)
     _check_skips(found)
+    _check_report(found)
     found.notes += _strangers(found)
     return found
 
@@ -188,6 +191,15 @@ def _check_skips(found: FolderCheck) -> None:
                 Skip(**json.loads(line))
         except (ValueError, TypeError) as error:
             found.problem("damaged_skips", _SKIPPED_NAME, " ".join(str(error).split()))
+
+
+def _check_report(found: FolderCheck) -> None:
+    path = found.folder / _REPORT_NAME
+    try:
+        if path.is_file():
+            json.loads(path.read_bytes())
+    except ValueError as error:
+        found.problem("damaged_report", _REPORT_NAME, " ".join(str(error).split()))
 
 
 def _strangers(found: FolderCheck) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
-Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 100 MB), whatever
-the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is.
+Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever
+the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed.
 """
 
 import hashlib
@@ -66,18 +66,31 @@ class HashStore:
         """
         num_ranges = max(1, -(-self._size // self._at_once))
         width = 2**64 // num_ranges + 1
-        shards = sorted(self._places)
         for number in range(num_ranges):
             low, high = number * width, min((number + 1) * width, 2**64) - 1
-            values, owners, places = [], [], []
-            for shard in shards:
-                hashes = self.of_shard(shard)
-                inside = np.flatnonzero((hashes >= np.uint64(low)) & (hashes <= np.uint64(high)))
-                values.append(hashes[inside])
-                owners.append(np.full(len(inside), shard, np.uint32))
-                places.append(inside.astype(np.uint32))
-            if values:
-                yield from _groups(*(np.concatenate(parts) for parts in (values, owners, places)))
+            values, positions = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+            for first, block in self._blocks():
+                inside = np.flatnonzero((block >= np.uint64(low)) & (block <= np.uint64(high)))
+                values.append(block[inside])
+                positions.append(inside + first)
+            yield from self._groups(np.concatenate(values), np.concatenate(positions))
+
+    def _groups(self, values: np.ndarray, positions: np.ndarray) -> Iterator[list[tuple[int, int]]]:
+        """The samples at `positions` in the file that share a value."""
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        same = np.flatnonzero(values[1:] == values[:-1])
+        if not len(same):
+            return
+        # Several shards may begin at one position: all but the last of them are empty.
+        starts = np.array([first for first, _ in self._places.values()])
+        shards = list(self._places)
+        for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1):
+            group = positions[order[run[0] : run[-1] + 2]]
+            owners = np.searchsorted(starts, group, side="right") - 1
+            yield sorted(
+                (shards[owner], int(at - starts[owner])) for owner, at in zip(owners, group, strict=True)
+            )
 
     def count_distinct(self) -> int:
         """How many different hashes there are."""
@@ -94,7 +107,7 @@ class HashStore:
                 inside = np.concatenate(
                     [
                         block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
-                        for block in self._blocks()
+                        for _, block in self._blocks()
                     ]
                 )
                 return int(np.sort(inside)[n - 1])
@@ -106,15 +119,16 @@ class HashStore:
         """How many hashes lie in each of up to 1024 equal parts of [low, high], and where the parts begin."""
         width = (high - low) // 1024 + 1
         counts = np.zeros(1024, np.int64)
-        for block in self._blocks():
+        for _, block in self._blocks():
             inside = block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
             bins = ((inside - np.uint64(low)) // np.uint64(width)).astype(np.int64)
             counts += np.bincount(bins, minlength=1024)
         return counts, [min(low + width * number, high + 1) for number in range(1025)]
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All hashes in pieces, each with the number of its first."""
         for first in range(0, self._size, self._at_once):
-            yield self._read(first, min(self._at_once, self._size - first))
+            yield first, self._read(first, min(self._at_once, self._size - first))
 
     def _read(self, first: int, count: int) -> np.ndarray:
         self._file.flush()
@@ -122,15 +136,3 @@ class HashStore:
         data = np.frombuffer(self._file.read(count * _HASH_BYTES), np.uint64)
         self._file.seek(0, 2)
         return data
-
-
-def _groups(values: np.ndarray, owners: np.ndarray, places: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-    order = np.lexsort((places, owners, values))
-    values = values[order]
-    same = np.flatnonzero(values[1:] == values[:-1])
-    if not len(same):
-        return
-    breaks = np.flatnonzero(np.diff(same) > 1) + 1
-    for run in np.split(same, breaks):
-        members = order[run[0] : run[-1] + 2]
-        yield [(int(owners[m]), int(places[m])) for m in members]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -255,6 +256,23 @@ def test_a_damaged_input_is_refused(shards: Path, tmp_path: Path) -> None:
     path.write_bytes((shards / path.name).read_bytes())
     must("merge", folder, "--out", tmp_path / "merged")
     assert len(samples(tmp_path / "merged")) == NUM_VIDEOS * CLIPS_PER_VIDEO
+
+
+def test_what_is_no_whole_sample_is_left_out_and_listed(shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    with (
+        tarfile.open(shards / "000000.tar") as given,
+        tarfile.open(folder / "000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for member in given:
+            if member.name != "video0_00001.txt":
+                tar.addfile(member, given.extractfile(member))
+    must("subset", folder, "--fraction", 1, "--out", tmp_path / "out")
+    assert list(samples(tmp_path / "out")) == [k for k in list(samples(shards))[:6] if k != "video0_00001"]
+    (line,) = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert (json.loads(line)["reason"], json.loads(line)["what"]) == ("wrong_members", "video0_00001")
+    must("verify", tmp_path / "out")
 
 
 def test_any_bytes_in_place_of_an_input_are_one_line(tmp_path: Path) -> None:

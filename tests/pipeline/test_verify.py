@@ -197,6 +197,8 @@ def rewrite_record(path: Path, sample: str, /, **changes: Any) -> None:
         ({"frame_bytes": [1] * 9}, "frame_bytes"),
         ({"width": "48"}, "width"),
         ({"subtitle": "something else"}, "subtitle"),
+        ({"sentences": ["one", "two"]}, "sentences"),
+        ({"sentences": [1], "sentences_are": "paragraph"}, "sentences.0"),
     ],
 )
 def test_a_record_that_disagrees_is_named(shards: Path, changes: dict[str, Any], named: str) -> None:
@@ -350,6 +352,20 @@ def test_a_manifest_and_marks_that_disagree_are_told(made_by_stage: tuple[Path, 
     assert verify(folder, "--repair")["problems"] == {"checksum_differs": 1, "mark_differs": 1}
     assert run(*command).exit_code == 0
     assert content(folder) == before
+
+
+def test_records_with_sentences_pass(shards: Path) -> None:
+    (shards / "manifest.json").unlink()
+    for number, kind in enumerate(("paragraph", "alternatives")):
+        changes = {"sentences": ["one", "two"], "sentences_are": kind, "later_field": {}}
+        rewrite_record(shards / "000000.tar", f"video0_0000{number}", **changes)
+    assert verify(shards)["counts"]["problems"] == 0
+
+
+def test_damaged_lists_and_reports_are_told(shards: Path) -> None:
+    (shards / "skipped.jsonl").write_text('{"reason": "timeout", "what": "a"}\n{"reason": "ti')
+    (shards / "report.json").write_text("{")
+    assert verify(shards)["problems"] == {"damaged_report": 1, "damaged_skips": 1}
 
 
 def test_every_flipped_byte_of_a_manifest_is_found(made_by_stage: tuple[Path, tuple[object, ...]]) -> None:
