@@ -112,6 +112,7 @@ class PixelsWriter:
         self._memory = memory
         self._num_bytes_expected = 0
         self._is_open = False
+        self._values = torch.empty(0, dtype=torch.uint8)
 
     def begin(self) -> None:
         """Begin a chunk; one that was not finished is dropped."""

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from clipvip.pipeline.training.shard_index import Entry, index_tar
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, read_manifest
+from clipvip.shards.object_store import copy_url, read_url
 from clipvip.shards.reader import list_shards
 from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION
 from clipvip.shards.skips import Skip
@@ -34,7 +34,6 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 _FETCH_ATTEMPTS = 3
-_FETCH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,7 @@ def _remote_counts(folder: str) -> dict[str, int]:
 def _remote_manifest(folder: str) -> dict[str, Any]:
     url = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
     try:
-        with wds.gopen(url) as stream:
-            manifest = json.loads(stream.read())
+        manifest = json.loads(read_url(url))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
@@ -248,8 +246,8 @@ def _fetch(url: str, path: Path, *, keep: int) -> IO[bytes]:
 def _copy(url: str, path: Path) -> None:
     for attempt in range(1, _FETCH_ATTEMPTS + 1):
         try:
-            with atomic_path(path) as temporary, temporary.open("wb") as out, wds.gopen(url) as stream:
-                shutil.copyfileobj(stream, out, _FETCH_BLOCK_BYTES)
+            with atomic_path(path) as temporary, temporary.open("wb") as out:
+                copy_url(url, out)
             return
         except OSError:
             if attempt == _FETCH_ATTEMPTS:

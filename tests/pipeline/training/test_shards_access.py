@@ -2,10 +2,14 @@
 
 import io
 import os
+import re
 import shutil
 import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -119,6 +123,85 @@ def test_shards_behind_http(tmp_path: Path) -> None:
         skip = ShardReader(shards).entry(1, 0)
         assert isinstance(skip, Skip) and skip.reason == "unreadable_shard"
         server.shutdown()
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """A store with one bucket for each folder in `folder`; only what reading takes of S3's protocol: HEAD and GET
+    of an object, whole or a range, and the error for a missing one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self.answer(with_body=True)
+
+        def answer(self, *, with_body: bool) -> None:
+            path = folder / self.path.partition("?")[0].lstrip("/")
+            if not path.is_file():
+                self.send(404, b"<Error><Code>NoSuchKey</Code></Error>", with_body=with_body)
+                return
+            data, status = path.read_bytes(), 200
+            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                stop = int(wanted[2]) + 1 if wanted[2] else len(data)
+                data, status = data[int(wanted[1]) : stop], 206
+            self.send(status, data, with_body=with_body)
+
+        def send(self, status: int, data: bytes, *, with_body: bool) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+            self.send_header("ETag", f'"{zlib.crc32(data)}"')
+            self.end_headers()
+            if with_body:
+                self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Not on the terminal."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_shards_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    folder = make_shard_folder(tmp_path / "bucket" / "clips", num_shards=2, clips_per_shard=3)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with s3_server(tmp_path) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        expected = keys_by_reading(Source(shards=str(folder)), tmp_path)
+        assert keys_by_reading(Source(shards="s3://bucket/clips"), tmp_path / "a") == expected
+        urls = "s3://bucket/clips/{000000..000001}.tar"
+        assert keys_by_reading(Source(shards=urls), tmp_path / "b") == expected
+        with pytest.raises(DatasetError, match=r"s3://bucket/none/manifest\.json"):
+            open_shards("c", Source(shards="s3://bucket/none"), cache=tmp_path / "c", in_use=2)
+
+
+def test_a_store_whose_package_is_missing_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipvip.shards.object_store.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for scheme, package in (("s3", "s3fs"), ("gs", "gcsfs")):
+        with pytest.raises(DatasetError, match=rf"{package}; pip install 'clipvip\[{scheme}\]'"):
+            open_shards("c", Source(shards=f"{scheme}://bucket/clips"), cache=tmp_path, in_use=2)
+
+
+def test_shards_in_google_storage_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_shard_folder(tmp_path / "bucket" / "clips", num_shards=2, clips_per_shard=3)
+    command = tmp_path / "bin" / "gsutil"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\n[ "$1" = cat ] && exec cat "{tmp_path}/${{2#gs://}}"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    monkeypatch.setattr("clipvip.shards.object_store.find_spec", lambda name: None)
+    expected = keys_by_reading(Source(shards=str(folder)), tmp_path)
+    assert keys_by_reading(Source(shards="gs://bucket/clips"), tmp_path / "a") == expected
 
 
 def test_a_manifest_cannot_smuggle_commands_into_urls(tmp_path: Path) -> None:
