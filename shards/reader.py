@@ -92,7 +92,7 @@ def _decode_video(key: str, data: bytes, indices: list[int]) -> np.ndarray:
 
     try:
         return decord.VideoReader(io.BytesIO(data), num_threads=1).get_batch(indices).asnumpy()
-    except (decord.DECORDError, IndexError) as error:
+    except (decord.DECORDError, RuntimeError, IndexError) as error:  # decord raises any of these
         raise DatasetError(f"sample {key}: its video does not decode ({error})") from error
 
 

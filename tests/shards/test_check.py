@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from clipvip.shards.check import ShardCheck, check_shard, decode_all
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.key_hashes import HashStore, key_hash, key_hashes
-from clipvip.shards.reader import read_shard
+from clipvip.shards.reader import Sample, read_shard
 from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.writer import ShardRecord, write_shard
 from make_shards import stored_clip
+from make_videos import HEIGHT, WIDTH, make_video
 
 NUM_CLIPS = 3
 ON_ONE_FOLDER = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -58,6 +59,18 @@ def test_any_bytes_for_a_shard_are_no_more_than_a_problem(content: bytes, tmp_pa
     path = tmp_path / "000000.tar"
     path.write_bytes(content)
     assert check(path, None).findings.counts.keys() == {"damaged_tar"} or not any(content[:512])
+
+
+@pytest.mark.parametrize("lost", [b"moov", b"avcC", b"stsz"])
+def test_a_damaged_mp4_is_an_error_of_the_dataset(lost: bytes, tmp_path: Path) -> None:
+    """Whatever the decoder raises."""
+    data = make_video(tmp_path / "clip.mp4", num_frames=5).read_bytes()
+    meta = {"width": WIDTH, "height": HEIGHT, "frame_seconds": [n / 30 for n in range(5)]}
+    decode_all(Sample("clip_00000", meta, "mp4", data))
+    with pytest.raises(DatasetError, match="sample clip_00000"):
+        decode_all(Sample("clip_00000", meta, "mp4", data.replace(lost, b"lost")))
+    with pytest.raises(DatasetError, match="sample clip_00000"):
+        decode_all(Sample("clip_00000", meta | {"width": 2}, "mp4", data))
 
 
 def test_spans_are_where_the_reader_finds_the_samples(written: tuple[Path, ShardRecord]) -> None:
