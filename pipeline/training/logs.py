@@ -6,6 +6,7 @@ the same file; rates go to the other three.
 
 import json
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,7 +143,8 @@ def _start_wandb(recipe: Recipe, out: Path) -> Any:
         config=recipe_tree(recipe),
         dir=str(out),
         name=out.name,
-        id=out.name,
+        # Runs of one name in one project are other runs; the same folder's goes on after a restart.
+        id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
         resume="allow",
     )
 
