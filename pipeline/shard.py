@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import make_shards, make_tasks
 from clipvip.shards.cutting import CutOptions
@@ -90,6 +91,7 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
     callback=_finite,
     help="Give a video up after so many seconds without a new frame.",
 )
+@ray_option
 def command(
     metadata: Path,
     videos: Path,
@@ -98,6 +100,7 @@ def command(
     workers: int | None,
     video_timeout: float,
     shard_size: int,
+    ray_address: str | None,
     **cut: Any,
 ) -> None:
     """Cut videos into clips and write them as WebDataset shards.
@@ -132,7 +135,13 @@ def command(
             subtitle_folder=subtitles if texts is None else None,
             timeout_seconds=video_timeout,
         )
-        marks, clips_now = make_shards(tasks, out, survey.num_clips, workers=workers or _num_cores())
+        marks, clips_now = make_shards(
+            tasks,
+            out,
+            survey.num_clips,
+            workers=workers or _num_cores(),
+            ray=RayCluster(ray_address, workers) if ray_address else None,
+        )
         report = _finish(out, options, survey, marks)
         report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
     click.echo(report.summary(out))

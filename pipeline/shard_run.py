@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.pipeline.shard_work import ShardTask, make_unit
 from clipvip.shards.plan import Unit
@@ -49,7 +50,7 @@ def make_tasks(
 
 
 def make_shards(
-    tasks: Iterable[ShardTask], out: Path, num_clips: int, *, workers: int
+    tasks: Iterable[ShardTask], out: Path, num_clips: int, *, workers: int, ray: RayCluster | None = None
 ) -> tuple[dict[int, ShardMark], int]:
     """Make every shard that is not there yet.
 
@@ -77,7 +78,7 @@ def make_shards(
         waiting: Iterable[ShardTask] = missing()
         while waiting:
             again = []
-            for outcome in run_units(make_unit, waiting, workers=workers):
+            for outcome in run_units(make_unit, waiting, workers=workers, ray=ray):
                 if outcome.result is None:
                     bar.note(_blame(outcome))
                     again.append(outcome.unit)

@@ -8,6 +8,23 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_SUFFIX = ".partial"
+_writer = ""
+
+
+def name_writer(name: str) -> None:
+    """Let this process's temporary files have names of their own, with `name` in them.
+
+    For writers whom nothing keeps apart: a machine that was given up, and its work given to another, may still
+    be writing. `remove_temporary_files` removes what such a one leaves.
+    """
+    global _writer
+    _writer = f".{name}"
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`; nobody may be writing there."""
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -18,7 +35,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     file per output and the next run overwrites it. On an exception it is removed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}{_writer}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         with temporary.open("rb") as written:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.atomic import TEMPORARY_SUFFIX, write_json
+from clipvip.shards.atomic import remove_temporary_files, write_json
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, require_same_options
 from clipvip.shards.skips import Skip
@@ -112,15 +112,15 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
                 f"{out}: another run is writing here; wait for it or give another --out"
             ) from None
         _require_options(state / "options.json", options)
-        for pattern in (
-            f".*{TEMPORARY_SUFFIX}",
-            f"{STATE_FOLDER}/.*{TEMPORARY_SUFFIX}",
-            f"{STATE_FOLDER}/*.open",
-        ):
-            for leftover in out.glob(pattern):
-                leftover.unlink()
+        remove_temporary_files(out)
+        remove_temporary_files(state)
+        for note in state.glob("*.open"):
+            note.unlink()
         write_json(state / "options.json", options)
         yield
+        # Workers that were lost leave theirs.
+        remove_temporary_files(out)
+        remove_temporary_files(state)
 
 
 def _require_options(path: Path, options: dict[str, Any]) -> None:

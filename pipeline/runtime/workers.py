@@ -13,9 +13,12 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as UnitTimeout
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.runtime.ray_units import RayCluster
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -54,21 +57,29 @@ def run_units(
     timeout_seconds: float | None = None,
     initializer: Callable[..., None] | None = None,
     initargs: tuple[Any, ...] = (),
+    ray: "RayCluster | None" = None,
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
     `function` and `initializer` are module-level functions; each worker is a fresh process that has run
     `initializer(*initargs)` once. `units` is read lazily. A worker that dies is replaced. `timeout_seconds`
     is per unit. An exception that `function` raises is the stage's own mistake, or the end of the stage,
-    and is raised here; workers die with this process, even when it is killed.
+    and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
+    the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
     """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(
-        max_workers=workers,
-        context=context,
-        initializer=_start_worker,
-        initargs=(os.getpid(), initializer, initargs),
-    )
+    if ray is not None:
+        from clipvip.pipeline.runtime.ray_units import run_units_on_ray
+
+        yield from run_units_on_ray(
+            function,
+            units,
+            cluster=ray,
+            timeout_seconds=timeout_seconds,
+            initializer=initializer,
+            initargs=initargs,
+        )
+        return
+    pool = start_pool(workers, initializer, initargs)
     source = iter(units)
     running: dict[Any, Unit] = {}
     try:
@@ -79,14 +90,27 @@ def run_units(
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield _outcome(running.pop(future), future)
+                yield outcome_of(running.pop(future), future)
         pool.close()
     finally:
         pool.stop()
         pool.join()
 
 
-def _outcome(unit: Unit, future: Any) -> Outcome[Unit, Any]:
+def start_pool(
+    workers: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
+) -> ProcessPool:
+    """Fresh processes for `run_units`; whoever starts them stops them."""
+    return ProcessPool(
+        max_workers=workers,
+        context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(os.getpid(), initializer, initargs),
+    )
+
+
+def outcome_of(unit: Unit, future: Any) -> Outcome[Unit, Any]:
+    """What became of a unit that was given to a pool, when it is done."""
     try:
         return Outcome(unit, future.result())
     except ProcessExpired as error:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from clipvip.shards.check import decode_all
 from clipvip.shards.reader import Sample
@@ -26,3 +27,12 @@ def die_of_marked_samples(sample: Sample) -> None:
     if sample.subtitle == "hang":
         time.sleep(600)
     decode_all(sample)
+
+
+def append_line(unit: tuple[Path, int]) -> int:
+    """Note in a file of its own that this process began the unit; then take a while."""
+    folder, number = unit
+    with (folder / f"{number:03d}").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(0.4)
+    return number

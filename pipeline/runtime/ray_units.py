@@ -1,0 +1,260 @@
+"""Run units on a Ray cluster: `run_units` with workers on many machines, of which any may be lost at any time.
+
+Ray places the workers and tells when one is lost. Each runs its units in a process of its own, as locally, so crashes
+and time limits are told by the same code. Only this file knows Ray.
+"""
+
+import logging
+import os
+import re
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.workers import Failure, Outcome, outcome_of, start_pool
+from clipvip.shards.atomic import name_writer
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+# A unit that takes so many workers down with it is at fault itself, as one that does not fit in memory.
+_MOST_LOSSES = 3
+_MOST_FAILED_STARTS = 5
+_SECONDS_BETWEEN_LOOKS = 2.0
+_HOST_AND_PORT = re.compile(r"(?:ray://)?([^/]+):(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class RayCluster:
+    """The cluster at `address` (`local`: this machine, started for the run), and what a worker takes of it.
+
+    `workers` is how many there are at most; None: as many as there is room for, also while the cluster grows.
+    """
+
+    address: str
+    workers: int | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: int = 0
+
+
+class _Worker:
+    """An actor: it has one process for units, and replaces it when it dies."""
+
+    def begin(self, folder: str, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> str:
+        """Start the process; returns the machine's id."""
+        import ray
+
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"{folder}: not there on machine {ray.util.get_node_ip_address()} of the cluster; start from a folder "
+                "that all its machines share"
+            )
+        os.chdir(folder)
+        node: str = ray.get_runtime_context().get_node_id()
+        self._pool = start_pool(1, _start_process, (f"{node[:12]}-{os.getpid()}", initializer, initargs))
+        return node
+
+    def run(
+        self, function: Callable[[Any], Any], unit: Any, timeout_seconds: float | None
+    ) -> tuple[Any, Failure | None]:
+        outcome = outcome_of(unit, self._pool.schedule(function, args=[unit], timeout=timeout_seconds))
+        return outcome.result, outcome.failure
+
+
+def _start_process(writer: str, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    name_writer(writer)
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def run_units_on_ray(
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    *,
+    cluster: RayCluster,
+    timeout_seconds: float | None,
+    initializer: Callable[..., None] | None,
+    initargs: tuple[Any, ...],
+) -> Generator[Outcome[Unit, Result], None, None]:
+    """As `run_units`, on a cluster.
+
+    A worker has one unit at a time, and gets the next when it is done: fast ones do more. All machines see the
+    same files, and have this package installed.
+
+    Raises:
+        UserError: Ray is not installed, no cluster answers, it has no room for one worker, or none starts.
+    """
+    ray = connect(cluster.address)
+    crew = _Crew(ray, cluster, (os.getcwd(), initializer, initargs))
+    try:
+        yield from _hand_out(ray, crew, function, units, timeout_seconds)
+    finally:
+        crew.dismiss()
+
+
+def _hand_out(
+    ray: Any,
+    crew: "_Crew",
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    timeout_seconds: float | None,
+) -> Generator[Outcome[Unit, Result], None, None]:
+    source = enumerate(units)
+    waiting: deque[tuple[int, Unit]] = deque()
+    at_work: dict[Any, tuple[Any, tuple[int, Unit]]] = {}
+    losses: Counter[int] = Counter()
+    while True:
+        size = crew.size()
+        waiting.extend(islice(source, max(0, size - len(waiting))))
+        if not waiting and not at_work:
+            return
+        crew.start(min(size - len(at_work), len(waiting)))
+        while crew.idle and waiting:
+            actor, job = crew.idle.pop(), waiting.popleft()
+            at_work[actor.run.remote(function, job[1], timeout_seconds)] = (actor, job)
+        done, _ = ray.wait([*at_work, *crew.starting], timeout=_SECONDS_BETWEEN_LOOKS)
+        for reference in done:
+            if reference in crew.starting:
+                crew.welcome(reference)
+                continue
+            actor, (number, unit) = at_work.pop(reference)
+            try:
+                result, failure = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                losses[number] += crew.give_up(actor)
+                if losses[number] < _MOST_LOSSES:
+                    waiting.appendleft((number, unit))
+                    continue
+                detail = f"{losses[number]} workers were lost with it: {_first_line(error)}"
+                result, failure = None, Failure("crashed", detail)
+            else:
+                crew.idle.append(actor)
+            yield Outcome(unit, result, failure)
+
+
+class _Crew:
+    """The workers: `starting` (by what tells that they began) and `idle`; those at work are with their units."""
+
+    def __init__(self, ray: Any, cluster: RayCluster, begin: tuple[Any, ...]) -> None:
+        self._ray = ray
+        self._cluster = cluster
+        self._begin = begin
+        self._actor = ray.remote(
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_restarts=0
+        )(_Worker)
+        self._all: list[Any] = []
+        self._nodes: dict[Any, str] = {}
+        self._num_failed_starts = 0
+        self._size = 0
+        self._looked_at = -1e9
+        self.starting: dict[Any, Any] = {}
+        self.idle: list[Any] = []
+
+    def size(self) -> int:
+        """How many workers there should be: what fits into the machines that there are now."""
+        if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
+            self._looked_at = time.monotonic()
+            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            room = sum(self._room(resources) for resources in nodes)
+            if not room and not self._all:
+                raise UserError(
+                    f"--ray {self._cluster.address}: no machine of the cluster has {self._needs()}"
+                )
+            self._size = min(room, self._cluster.workers or room)
+        return self._size
+
+    def _room(self, resources: dict[str, float]) -> int:
+        room = int(resources.get("CPU", 0) // self._cluster.cpus_per_worker)
+        if self._cluster.gpus_per_worker:
+            room = min(room, int(resources.get("GPU", 0) // self._cluster.gpus_per_worker))
+        return room
+
+    def _needs(self) -> str:
+        gpus = f" and {self._cluster.gpus_per_worker} GPU" if self._cluster.gpus_per_worker else ""
+        return f"{self._cluster.cpus_per_worker} CPU{gpus}"
+
+    def start(self, num_needed: int) -> None:
+        """Ask for workers until `num_needed` are idle or on their way; Ray starts them where there is room."""
+        for _ in range(num_needed - len(self.idle) - len(self.starting)):
+            actor = self._actor.remote()
+            self._all.append(actor)
+            self.starting[actor.begin.remote(*self._begin)] = actor
+
+    def welcome(self, reference: Any) -> None:
+        """Take in a worker that began, or failed to."""
+        actor = self.starting.pop(reference)
+        try:
+            self._nodes[actor] = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self._ray.exceptions.RayError as error:
+            self.give_up(actor)
+            self._num_failed_starts += 1
+            if self._num_failed_starts >= _MOST_FAILED_STARTS:
+                raise UserError(
+                    f"--ray {self._cluster.address}: workers do not start ({_first_line(error)}); "
+                    "is clipvip installed on the machines of the cluster?"
+                ) from error
+        else:
+            self._num_failed_starts = 0
+            self.idle.append(actor)
+
+    def give_up(self, actor: Any) -> bool:
+        """End a worker that cannot be reached; whether its machine is still there, so that it fell for itself."""
+        self._all.remove(actor)
+        self._ray.kill(actor)
+        self._looked_at = -1e9
+        node = self._nodes.pop(actor, None)
+        return any(found["NodeID"] == node and found["Alive"] for found in self._ray.nodes())
+
+    def dismiss(self) -> None:
+        for actor in self._all:
+            self._ray.kill(actor)
+
+
+def ray_option(command: Any) -> Any:
+    """`--ray` for a stage's command."""
+    return click.option(
+        "--ray",
+        "ray_address",
+        metavar="ADDRESS",
+        default=None,
+        help="Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
+    )(command)
+
+
+def connect(address: str) -> Any:
+    """The module `ray`, connected to the cluster at `address`; it stays so until the process ends.
+
+    Raises:
+        UserError: it is not installed, or nothing answers.
+    """
+    # Ray's own reports home; who wants them sets the variable.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--ray: Ray is not installed; run: pip install 'clipvip[ray]'") from error
+    if not ray.is_initialized():
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        try:
+            if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
+                socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"--ray {address}: no cluster answers there ({_first_line(error)})") from error
+    return ray
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

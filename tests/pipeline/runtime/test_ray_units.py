@@ -1,0 +1,93 @@
+"""Units on a Ray cluster behave as in local processes, and outlive the machines that they are on."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.ray_units import RayCluster, connect
+from clipvip.pipeline.runtime.workers import run_units
+from ray_nodes import ray_nodes
+from unit_functions import append_line, square
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    module = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    yield module
+    module.shutdown()
+
+
+@pytest.mark.slow
+def test_crashes_hangs_and_mistakes_are_told_as_by_local_workers(ray: Any) -> None:
+    units = [0, 1, 2, 3, 4, 5, 6]
+    cluster = RayCluster("local", 2)
+    outcomes = {o.unit: o for o in run_units(square, units, workers=1, timeout_seconds=3.0, ray=cluster)}
+    local = {o.unit: o for o in run_units(square, units, workers=2, timeout_seconds=3.0)}
+    assert outcomes == local
+    with pytest.raises(KeyError, match="seven"):
+        list(run_units(square, [7], workers=1, ray=cluster))
+    assert list(run_units(square, [], workers=1, ray=cluster)) == []
+
+
+@pytest.mark.slow
+def test_a_lost_machine_loses_no_unit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of two machines with two workers each one is lost while it is at work."""
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=2)
+        victim = nodes.add_node(num_cpus=2)
+        units = [(tmp_path, number) for number in range(24)]
+        done = []
+        for outcome in run_units(append_line, units, workers=1, ray=RayCluster(nodes.address)):
+            assert outcome.failure is None
+            done.append(outcome.result)
+            if len(done) == 6:
+                nodes.remove_node(victim, allow_graceful=False)
+        assert sorted(done) == list(range(24))
+        lines = [path.read_text().splitlines() for path in sorted(tmp_path.iterdir())]
+        assert len(lines) == 24
+        assert 24 < sum(map(len, lines)) <= 26, (
+            "what the lost machine had at hand was begun again, and no more"
+        )
+
+
+@pytest.mark.slow
+def test_a_machine_that_joins_gets_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=1)
+        units = [(tmp_path, number) for number in range(40)]
+        num_done = 0
+        for outcome in run_units(append_line, units, workers=1, ray=RayCluster(nodes.address)):
+            assert outcome.failure is None
+            num_done += 1
+            if num_done == 3:
+                nodes.add_node(num_cpus=1)
+        assert num_done == 40
+        pids = {line for path in tmp_path.iterdir() for line in path.read_text().splitlines()}
+        assert len(pids) == 2
+
+
+@pytest.mark.slow
+def test_what_cannot_run_is_one_line(ray: Any) -> None:
+    with pytest.raises(UserError, match="no machine of the cluster has 1000 CPU"):
+        list(run_units(square, [1], workers=1, ray=RayCluster("local", cpus_per_worker=1000)))
+    ray.shutdown()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"--ray 127\.0\.0\.1:9: no cluster answers there"):
+        connect("127.0.0.1:9")
+    assert time.monotonic() - started < 60
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'clipvip\[ray\]'"):
+        list(run_units(square, [1], workers=1, ray=RayCluster("auto")))
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -1,0 +1,108 @@
+"""`--ray`: the same files, byte for byte, as local workers make, also when a machine is lost on the way."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from clipvip.pipeline.cli import main
+from make_videos import make_video, write_metadata
+from ray_nodes import ray_nodes
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Every file of an output but the report, which alone may differ from run to run."""
+    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    del files["report.json"]
+    return files
+
+
+class _Loss:
+    """Kills the processes of a node, as a power cut does, when `happens` says so."""
+
+    def __init__(self, nodes: Any, node: Any, happens: Any) -> None:
+        self._nodes, self._node, self._happens = nodes, node, happens
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.happened = False
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._happens():
+            time.sleep(0.01)
+        self._nodes.remove_node(self._node, allow_graceful=False)
+        self.happened = True
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Options of `shard`: 24 videos of 8 clips, one of them damaged, one missing, in shards of 8."""
+    folder = tmp_path_factory.mktemp("corpus")
+    first = make_video(folder / "videos" / "v00.mp4", num_frames=480)
+    for number in range(1, 23):
+        shutil.copy(first, folder / "videos" / f"v{number:02d}.mp4")
+    (folder / "videos" / "v05.mp4").write_bytes(first.read_bytes()[:3000])
+    spans = [(2 * n, 2 * n + 2) for n in range(8)]
+    metadata = write_metadata(folder / "clips.jsonl", {f"v{number:02d}": spans for number in range(24)})
+    return ["--metadata", metadata, "--videos", folder / "videos", "--shard-size", 8]
+
+
+@pytest.fixture(scope="module")
+def local(corpus: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "out"
+    run("shard", *corpus, "--out", out, "--workers", 1)
+    return out
+
+
+def test_shards_with_a_machine_lost(
+    corpus: list[object], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=1)
+        victim = nodes.add_node(num_cpus=1)
+        loss = _Loss(nodes, victim, lambda: len(list(out.glob("0*.tar"))) >= 3)
+        run("shard", *corpus, "--out", out, "--ray", nodes.address)
+        assert loss.happened
+    assert content(out) == content(local)
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(
+    corpus: list[object], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=2)
+        command = ["shard", *corpus, "--out", out, "--ray", nodes.address]
+        code = "from clipvip.pipeline.cli import main; main()"
+        process = subprocess.Popen([sys.executable, "-c", code, *map(str, command)], start_new_session=True)
+        while len(list(out.glob("0*.tar"))) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        run(*command)
+    assert content(out) == content(local)
+
+
+def test_a_cluster_just_for_the_run(corpus: list[object], local: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    try:
+        run("shard", *corpus, "--out", tmp_path, "--ray", "local", "--workers", 2)
+    finally:
+        ray.shutdown()
+    assert content(tmp_path) == content(local)
