@@ -6,7 +6,7 @@ The work is done by processes that run `caption_work`; this file decides what th
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
@@ -51,6 +52,7 @@ _CORES_PER_WORKER = 4
               help="What the model is asked, with the leading space it was trained on.")  # fmt: skip
 @click.option("--image-size", type=click.IntRange(min=16), default=None,
               help="Side in pixels that frames are resized to; default: the model's.")  # fmt: skip
+@ray_option
 def command(
     shards: Path,
     out: Path,
@@ -58,6 +60,7 @@ def command(
     gpus: int | None,
     workers: int | None,
     batch_size: int | None,
+    ray_address: str | None,
     **decoding: Any,
 ) -> None:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
@@ -73,19 +76,18 @@ def command(
     # torch is imported from here on, so that mistakes above are told at once.
     import torch
 
-    from clipvip.pipeline.caption_work import CaptionSetup, share_of_cores
+    from clipvip.pipeline.caption_work import CaptionSetup
 
-    num_gpus = _num_gpus(gpus, torch.cuda.device_count())
+    where = _share_cluster(ray_address, gpus, workers) if ray_address else _share_machine(gpus, workers)
+    num_gpus = where.num_gpus
     folder, name, revision, fingerprint = _find_model(model)
-    num_workers = num_gpus or workers or share_of_cores(_CORES_PER_WORKER)
     setup = CaptionSetup(
         folder=str(folder),
         model=name,
         revision=revision,
         num_gpus=num_gpus,
-        threads=(workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
-        if num_gpus
-        else share_of_cores(num_workers),
+        threads=where.threads,
+        has_own_gpu=where.ray is not None,
         batch_size=batch_size or (_GPU_BATCH_SIZE if num_gpus else _CPU_BATCH_SIZE),
         **decoding,
     )
@@ -100,7 +102,7 @@ def command(
     }
     del checked
     with claim_folder(out, options, outputs="*.parquet"):
-        num_made = _make_captions(paths, num_clips, out, setup, num_workers)
+        num_made = _make_captions(paths, num_clips, out, setup, where)
         report = _finish(out, paths, options)
         report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
     click.echo(report.summary(out))
@@ -108,10 +110,34 @@ def command(
         raise UserError(f"no frame could be captioned; {out / SKIPPED_NAME} says why")
 
 
-def _num_gpus(asked: int | None, found: int) -> int:
-    if asked is not None and asked > found:
-        raise UserError(f"--gpus {asked}: this machine shows {found} GPUs to torch; give --gpus {found}")
-    return found if asked is None else asked
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What computes: `threads` of each worker, and `num_gpus`, of all workers here or of one on a cluster."""
+
+    num_gpus: int
+    num_workers: int
+    threads: int
+    ray: RayCluster | None = None
+
+
+def _share_machine(gpus: int | None, workers: int | None) -> _Where:
+    import torch
+
+    from clipvip.pipeline.caption_work import share_of_cores
+
+    found = torch.cuda.device_count()
+    if gpus is not None and gpus > found:
+        raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
+    num_gpus = found if gpus is None else gpus
+    if num_gpus:
+        return _Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
+    num_workers = workers or share_of_cores(_CORES_PER_WORKER)
+    return _Where(0, num_workers, share_of_cores(num_workers))
+
+
+def _share_cluster(address: str, gpus: int | None, workers: int | None) -> _Where:
+    ray = share_machines(address, gpus=gpus, workers=workers, cpus_per_worker=_CORES_PER_WORKER)
+    return _Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
 
 
 def _find_model(name: str) -> tuple[Path, str, str, str]:
@@ -151,7 +177,11 @@ def _check_against_manifest(shards: Path) -> int | None:
 
 
 def _make_captions(
-    shards: Sequence[Path], num_clips: int | None, out: Path, setup: "CaptionSetup", num_workers: int
+    shards: Sequence[Path],
+    num_clips: int | None,
+    out: Path,
+    setup: "CaptionSetup",
+    where: _Where,
 ) -> int:
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption_work import CaptionTask, caption_shard
@@ -165,7 +195,8 @@ def _make_captions(
         else:
             num_there += done
     with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
-        for outcome in run_units(caption_shard, todo, workers=max(1, min(num_workers, len(todo)))):
+        num_workers = max(1, min(where.num_workers, len(todo)))
+        for outcome in run_units(caption_shard, todo, workers=num_workers, ray=where.ray):
             if outcome.failure is not None:
                 raise UserError(_describe_death(outcome.unit, outcome.failure.detail))
             assert outcome.result is not None

@@ -38,7 +38,8 @@ _held_locks: list[IO[bytes]] = []
 class CaptionSetup:
     """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it.
 
-    `threads` compute on the CPU, or with `num_gpus` prepare images for the GPU of a worker.
+    `threads` compute on the CPU, or with `num_gpus` prepare images for the GPU of a worker. `has_own_gpu`:
+    a worker is shown one GPU, its own, and need not claim it.
     """
 
     folder: str
@@ -51,6 +52,7 @@ class CaptionSetup:
     max_length: int
     prompt: str
     image_size: int | None
+    has_own_gpu: bool = False
 
     def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
         transformers_logging.set_verbosity_error()
@@ -142,7 +144,8 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
     if setup.num_gpus:
-        return setup.load(torch.device("cuda", claim_gpu(out, setup.num_gpus)))
+        number = 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus)
+        return setup.load(torch.device("cuda", number))
     torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     return setup.load(torch.device("cpu"))
 

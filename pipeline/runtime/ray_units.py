@@ -44,6 +44,14 @@ class RayCluster:
     gpus_per_worker: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a machine of a cluster offers."""
+
+    num_cpus: int
+    num_gpus: int
+
+
 class _Worker:
     """An actor: it has one process for units, and replaces it when it dies."""
 
@@ -163,8 +171,7 @@ class _Crew:
         """How many workers there should be: what fits into the machines that there are now."""
         if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
             self._looked_at = time.monotonic()
-            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            room = sum(self._room(resources) for resources in nodes)
+            room = sum(map(self._room, machines(self._cluster.address)))
             if not room and not self._all:
                 raise UserError(
                     f"--ray {self._cluster.address}: no machine of the cluster has {self._needs()}"
@@ -172,10 +179,10 @@ class _Crew:
             self._size = min(room, self._cluster.workers or room)
         return self._size
 
-    def _room(self, resources: dict[str, float]) -> int:
-        room = int(resources.get("CPU", 0) // self._cluster.cpus_per_worker)
+    def _room(self, machine: Machine) -> int:
+        room = machine.num_cpus // self._cluster.cpus_per_worker
         if self._cluster.gpus_per_worker:
-            room = min(room, int(resources.get("GPU", 0) // self._cluster.gpus_per_worker))
+            room = min(room, machine.num_gpus // self._cluster.gpus_per_worker)
         return room
 
     def _needs(self) -> str:
@@ -253,6 +260,35 @@ def connect(address: str) -> Any:
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"--ray {address}: no cluster answers there ({_first_line(error)})") from error
     return ray
+
+
+def machines(address: str) -> list[Machine]:
+    """The machines of the cluster at `address` that are there now; see `connect`."""
+    nodes = [node["Resources"] for node in connect(address).nodes() if node["Alive"]]
+    return [Machine(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+
+
+def share_machines(
+    address: str, *, gpus: int | None, workers: int | None, cpus_per_worker: int
+) -> RayCluster:
+    """The cluster for workers that compute a model, each on a GPU or on `cpus_per_worker` cores, or what there is.
+
+    `gpus` is how many GPUs to take at most, 0 for none; None: all, or none where the cluster has none. On GPUs
+    `workers` is how many cores go with each, else how many workers there are at most, as for local ones.
+
+    Raises:
+        UserError: there are no GPUs, and they are asked for.
+    """
+    found = machines(address)
+    with_gpus = [machine for machine in found if machine.num_gpus]
+    if gpus == 0 or (gpus is None and not with_gpus):
+        most_cpus = max((machine.num_cpus for machine in found), default=1)
+        return RayCluster(address, workers, cpus_per_worker=max(1, min(cpus_per_worker, most_cpus)))
+    if not with_gpus:
+        raise UserError(f"--gpus {gpus}: the cluster at {address} has no GPU; give --gpus 0")
+    share = min(machine.num_cpus // machine.num_gpus for machine in with_gpus)
+    cpus = max(1, min(workers or cpus_per_worker, share))
+    return RayCluster(address, gpus, cpus_per_worker=cpus, gpus_per_worker=1)
 
 
 def _first_line(error: BaseException) -> str:

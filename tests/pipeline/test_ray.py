@@ -14,8 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from clipvip.pipeline.cli import main
+from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
+from clipvip.pipeline.runtime.workers import run_units
+from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
 from ray_nodes import ray_nodes
+from tiny_ofa import make_ofa
+from unit_functions import visible_gpus
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +111,30 @@ def test_a_cluster_just_for_the_run(corpus: list[object], local: Path, tmp_path:
     finally:
         ray.shutdown()
     assert content(tmp_path) == content(local)
+
+
+def test_captions_with_a_machine_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = make_shard_folder(tmp_path / "shards", num_shards=12, clips_per_shard=4)
+    options = ["--shards", shards, "--model", make_ofa(tmp_path / "ofa"), "--gpus", 0, "--num-beams", 2]
+    run("caption", *options, "--out", tmp_path / "local", "--workers", 1)
+    out = tmp_path / "out"
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=1)
+        victim = nodes.add_node(num_cpus=1)
+        loss = _Loss(nodes, victim, lambda: len(list(out.glob("0*.parquet"))) >= 3)
+        run("caption", *options, "--out", out, "--ray", nodes.address)
+        assert loss.happened
+    assert content(out) == content(tmp_path / "local")
+
+
+def test_each_captioner_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what Ray shows to its workers; the GPUs are there by their node's word only."""
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=4, num_gpus=2)
+        cluster = share_machines(nodes.address, gpus=None, workers=None, cpus_per_worker=4)
+        assert cluster == RayCluster(nodes.address, None, cpus_per_worker=2, gpus_per_worker=1)
+        outcomes = list(run_units(visible_gpus, range(8), workers=1, ray=cluster))
+        assert {outcome.result for outcome in outcomes} == {"0", "1"}
+        assert share_machines(nodes.address, gpus=0, workers=3, cpus_per_worker=2) == RayCluster(
+            nodes.address, 3, cpus_per_worker=2
+        )

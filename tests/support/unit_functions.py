@@ -36,3 +36,9 @@ def append_line(unit: tuple[Path, int]) -> int:
         file.write(f"{os.getpid()}\n")
     time.sleep(0.4)
     return number
+
+
+def visible_gpus(unit: int) -> str:
+    """The GPUs that this process is shown; after a while, so that every worker gets a unit."""
+    time.sleep(0.3)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
