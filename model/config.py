@@ -1,15 +1,14 @@
 """The settings of a ClipVip model: a CLIP of any size, and how its image encoder reads video."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+
+from clipvip.model.variants import ENCODERS, Encoder
 
 # Read by transformers' CLIP as "a text's feature is at its highest token id"; the end token is the highest of every
 # CLIP's vocabulary, and the reference does the same.
 _END_IS_HIGHEST = 2
-
-Encoder = Literal["vip", "mean_pool", "seq_transformer", "full_attention"]
-ENCODERS: tuple[Encoder, ...] = ("vip", "mean_pool", "seq_transformer", "full_attention")
 
 
 class ClipVipConfig(PreTrainedConfig):

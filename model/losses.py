@@ -4,60 +4,15 @@ Letters: V video, S subtitle, F middle frame, C its caption. Every variant is a 
 with an anchor, the text or video that is its positive, and further negatives.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-Variant = Literal["baseline", "a", "b", "c", "d", "V-C"]
-Weighting = Literal["released", "paper"]
+from clipvip.model.variants import VARIANTS, Term, Variant, Weighting
 
 # Above this many rows, logits are made in chunks of rows and made again for the gradient.
 _ROWS_PER_CHUNK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One cross-entropy: `anchor` against all of `positives`, and `negatives` but for those of its own sample.
-
-    `paper_weight` is the weight where Eq. 3 and 4 are read literally; the released code weighs all 1.
-    """
-
-    anchor: str
-    positives: str
-    negatives: str | None = None
-    paper_weight: float = 0.5
-
-    @property
-    def name(self) -> str:
-        return f"{self.anchor}->{self.positives}" + (f"+{self.negatives}" if self.negatives else "")
-
-
-def _pair(first: str, second: str) -> list[Term]:
-    """L_X<->Y of Eq. 3: both directions; the paper averages them, the released code adds them."""
-    return [Term(first, second), Term(second, first)]
-
-
-# L_V<->S,C with Eq. 4. Its v2t has 1/(2B) before two terms, and L_V<->S,C is the mean of v2t and t2v, so each
-# v2t term weighs 1/4; "L_t2v is equal to (c)" makes t2v the sum over both sources, 1/2 each.
-_VIDEO_TO_BOTH = [
-    Term("V", "S", "C", paper_weight=0.25),
-    Term("V", "C", "S", paper_weight=0.25),
-    Term("S", "V"),
-    Term("C", "V"),
-]
-
-VARIANTS: dict[str, list[Term]] = {
-    "baseline": _pair("V", "S"),
-    "a": _pair("V", "S") + _pair("F", "C"),
-    "b": _pair("V", "S") + _pair("V", "C"),
-    "c": _pair("V", "S") + _pair("V", "C") + _pair("F", "C"),
-    "d": _VIDEO_TO_BOTH + _pair("F", "C"),
-    "V-C": _pair("V", "C"),
-}
 
 
 def omnisource_loss(

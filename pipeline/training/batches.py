@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
+from clipvip.model.variants import inputs_of
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
 from clipvip.pipeline.training.pixels import Pixels, PixelsWriter, SharedMemory
@@ -158,14 +159,14 @@ def plan_batches(recipe: Recipe, *, cache: Path) -> BatchPlan:
 
 def _settings(recipe: Recipe, source: Source) -> SampleSettings:
     is_clips = source.kind == "clips"
-    pairs = recipe.loss.pairs
+    inputs = inputs_of(recipe.loss.pairs)
     return SampleSettings(
         num_frames=recipe.data.num_frames if is_clips else 1,
         jitter=recipe.data.sampling == "jittered",
         fast_decode=recipe.data.fast_decode,
-        needs_subtitle=not is_clips or pairs != "V-C",
-        needs_caption=is_clips and pairs != "baseline",
-        needs_frame=is_clips and pairs in {"a", "c", "d"},
+        needs_subtitle=not is_clips or "S" in inputs,
+        needs_caption=is_clips and "C" in inputs,
+        needs_frame=is_clips and "F" in inputs,
         captions=source.captions,
     )
 

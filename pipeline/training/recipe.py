@@ -16,11 +16,10 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from clipvip.model.variants import Encoder, Variant, Weighting, inputs_of
 from clipvip.pipeline.runtime.errors import UserError
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-Pairs = Literal["baseline", "a", "b", "c", "d", "V-C"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
@@ -69,7 +68,7 @@ class Model:
 
     init: str = ""
     """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
-    encoder: Literal["vip", "mean_pool", "seq_transformer", "full_attention"] | None = None
+    encoder: Encoder | None = None
     """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
@@ -85,9 +84,9 @@ class Model:
 class Loss:
     """Which pairs are contrasted: V video, S subtitle, F middle frame, C its caption (Table 3)."""
 
-    pairs: Pairs = "d"
+    pairs: Variant = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
-    weighting: Literal["released", "paper"] = "released"
+    weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
 
 
@@ -159,7 +158,7 @@ class Recipe:
 
     @property
     def uses_captions(self) -> bool:
-        return self.loss.pairs != "baseline"
+        return "C" in inputs_of(self.loss.pairs)
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel, CLIPModel
 
 from clipvip.model import ClipVip, ClipVipConfig
-from clipvip.model.config import ENCODERS
 from clipvip.model.preprocess import preprocess_frames, tokenize
+from clipvip.model.variants import ENCODERS
 from clipvip.model.video_file import read_frames
 from goldens import assert_close, tensors, tiny_model
 from make_videos import make_video

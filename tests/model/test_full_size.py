@@ -6,8 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.clip.modeling_clip import CLIPModel
 
 from clipvip.model import ClipVip
-from clipvip.model.config import ENCODERS, Encoder, b16, b32
+from clipvip.model.config import b16, b32
 from clipvip.model.flops import text_flops, video_flops
+from clipvip.model.variants import ENCODERS, Encoder
 from goldens import PREFIX, full_config, manifest
 
 SIZES = ["B/32", "B/16"]
