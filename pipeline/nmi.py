@@ -15,12 +15,14 @@ import numpy as np
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes, write_json
 
 if TYPE_CHECKING:
-    from clipvip.pipeline.text_corpora import Corpus, DrawnFeatures
+    from clipvip.pipeline.text_corpora import Corpus, DrawnFeatures, EncodingCluster
 
+_CORES_PER_WORKER = 4
 RESULT_NAME = "nmi.json"
 PICTURE_NAME = "nmi.png"
 
@@ -47,6 +49,7 @@ PICTURE_NAME = "nmi.png"
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Texts at once."
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@ray_option
 def command(
     sources: tuple[str, ...],
     targets: tuple[str, ...],
@@ -57,6 +60,7 @@ def command(
     seed: int,
     batch_size: int,
     device: str,
+    ray_address: str | None,
 ) -> None:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 
@@ -75,10 +79,18 @@ def command(
     from clipvip.pipeline.text_encoder import load_text_encoder
 
     counted = [count_texts(name, path, side, samples=samples) for name, path, side in corpora]
-    encoder = load_text_encoder(model, device=torch_device(device))
+    cluster = _cluster(ray_address, model, device) if ray_address else None
+    encoder = load_text_encoder(model, device=torch_device("cpu" if cluster else device))
     drawn = [
         encode_drawn(
-            corpus, encoder, out=out, samples=samples, repeats=repeats, seed=seed, batch_size=batch_size
+            corpus,
+            encoder,
+            out=out,
+            samples=samples,
+            repeats=repeats,
+            seed=seed,
+            batch_size=batch_size,
+            cluster=cluster,
         )
         for corpus in counted
     ]
@@ -110,6 +122,16 @@ def command(
     num_encoded = sum(one.num_encoded_now for one in drawn)
     report.write(out, seconds=time.monotonic() - started, done_now=num_encoded, unit="texts_encoded")
     click.echo(report.summary(out))
+
+
+def _cluster(address: str, model: str, device: str) -> "EncodingCluster":
+    from clipvip.pipeline.text_corpora import EncodingCluster
+
+    gpus = 0 if device == "cpu" else None
+    ray = share_machines(address, gpus=gpus, workers=None, cpus_per_worker=_CORES_PER_WORKER)
+    if device == "cuda" and not ray.gpus_per_worker:
+        raise UserError("--device cuda: the cluster has no GPU; use --device cpu")
+    return EncodingCluster(ray, model)
 
 
 def _named_paths(given: Sequence[str], side: Side) -> list[tuple[str, Path, Side]]:

@@ -5,8 +5,9 @@ kept in the output folder under a name made of their content.
 """
 
 import hashlib
-import io
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,15 @@ import numpy as np
 from clipvip.analysis.domain_gap import Side, draw_samples
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.text_encoder import TextEncoder
-from clipvip.shards.atomic import atomic_write_bytes
+from clipvip.pipeline.runtime.ray_units import RayCluster
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.pipeline.text_encoder import TextEncoder, order_by_length
+from clipvip.pipeline.text_work import TextTask, encode_texts, load_features, write_features
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.texts import read_texts
 
 FEATURES_FOLDER = "features"
+_BATCHES_PER_UNIT = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,49 @@ class DrawnFeatures:
 
     def draw(self, repeat: int) -> np.ndarray:
         return self.features[self.positions[repeat]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingCluster:
+    """A Ray cluster that computes features as `TextEncoder.encode` does, in the same batches."""
+
+    ray: RayCluster
+    model: str
+
+    def encode(
+        self, texts: Sequence[str], encoder: TextEncoder, parts: Path, *, batch_size: int, progress: Progress
+    ) -> np.ndarray:
+        """Features of `texts` in their order; `encoder` is the model, `parts` a folder for what is done so far.
+
+        Raises:
+            UserError: a worker died of a unit.
+        """
+        parts.mkdir(exist_ok=True)
+        order = order_by_length(texts)
+        num_texts = batch_size * _BATCHES_PER_UNIT
+        tasks = []
+        for first in range(0, len(texts), num_texts):
+            chosen = [texts[index] for index in order[first : first + num_texts]]
+            batches = tuple(tuple(chosen[at : at + batch_size]) for at in range(0, len(chosen), batch_size))
+            device = "cuda" if self.ray.gpus_per_worker else "cpu"
+            path = parts / f"{batch_size}-{first:09d}.npy"
+            tasks.append(TextTask(batches, path, self.model, encoder.fingerprint, device))
+        missing = [task for task in tasks if _features_of(task) is None]
+        progress.add(len(texts) - sum(map(_num_texts, missing)))
+        for outcome in run_units(encode_texts, missing, workers=1, ray=self.ray):
+            if outcome.failure is not None:
+                raise UserError(f"--ray: {outcome.failure.detail}; what is done is kept, run it again")
+            progress.add(_num_texts(outcome.unit))
+        found = [features for task in tasks if (features := _features_of(task)) is not None]
+        return np.concatenate(found)[np.argsort(order)]
+
+
+def _num_texts(task: TextTask) -> int:
+    return sum(map(len, task.batches))
+
+
+def _features_of(task: TextTask) -> np.ndarray | None:
+    return load_features(task.path, num_texts=_num_texts(task))
 
 
 def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
@@ -79,8 +126,9 @@ def encode_drawn(
     repeats: int,
     seed: int,
     batch_size: int,
+    cluster: EncodingCluster | None = None,
 ) -> DrawnFeatures:
-    """Features of the texts of `corpus` that the draws of `draw_samples` hold.
+    """Features of the texts of `corpus` that the draws of `draw_samples` hold, computed here or on `cluster`.
 
     They are taken from `out` where an earlier run left those of the same texts by the same model.
 
@@ -95,16 +143,19 @@ def encode_drawn(
     content = json.dumps([encoder.fingerprint, texts], ensure_ascii=False).encode()
     (out / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
     path = out / FEATURES_FOLDER / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
-    features = _load_features(path, num_texts=len(texts))
+    features = load_features(path, num_texts=len(texts))
     num_encoded = 0
     if features is None:
         with Progress(corpus.name, total=len(texts), unit="texts") as progress:
-            features = encoder.encode(texts, batch_size=batch_size, on_done=progress.add)
+            if cluster is None:
+                features = encoder.encode(texts, batch_size=batch_size, on_done=progress.add)
+            else:
+                parts = path.with_suffix(".parts")
+                features = cluster.encode(texts, encoder, parts, batch_size=batch_size, progress=progress)
         if not np.isfinite(features).all():
             raise UserError(f"{corpus.name}: the model gives features that are not numbers; check --model")
-        buffer = io.BytesIO()
-        np.save(buffer, features, allow_pickle=False)
-        atomic_write_bytes(path, buffer.getvalue())
+        write_features(path, features)
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
         num_encoded = len(texts)
     return DrawnFeatures(features, positions.reshape(draws.shape), num_encoded)
 
@@ -122,13 +173,3 @@ def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:
             if following is None:
                 return picked
     raise DatasetError(f"{corpus.path}: became shorter while it was read; run again")
-
-
-def _load_features(path: Path, *, num_texts: int) -> np.ndarray | None:
-    try:
-        features: np.ndarray = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (ValueError, EOFError):
-        return None  # damaged by someone else: made again
-    return features if features.ndim == 2 and len(features) == num_texts else None

@@ -34,17 +34,25 @@ class TextEncoder:
 
         `on_done` is told the number of texts after each batch.
         """
-        # Texts of like length share a batch, so that little is spent on padding.
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        order = order_by_length(texts)
         parts = []
         for first in range(0, len(texts), batch_size):
             batch = [texts[index] for index in order[first : first + batch_size]]
-            with torch.inference_mode():
-                embeds = torch.nn.functional.normalize(self.embed(batch).float(), dim=-1)
-            parts.append(embeds.cpu().numpy())
+            parts.append(self.encode_batch(batch))
             on_done(len(batch))
         features = np.concatenate(parts)
         return features[np.argsort(order)]
+
+    def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
+        """Features of texts that are computed at once."""
+        with torch.inference_mode():
+            embeds = torch.nn.functional.normalize(self.embed(list(texts)).float(), dim=-1)
+        return embeds.cpu().numpy()
+
+
+def order_by_length(texts: Sequence[str]) -> list[int]:
+    """The order to encode `texts` in: those of like length share a batch, so that little is spent on padding."""
+    return sorted(range(len(texts)), key=lambda index: len(texts[index]))
 
 
 def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:

@@ -19,6 +19,7 @@ from clipvip.pipeline.runtime.workers import run_units
 from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
 from ray_nodes import ray_nodes
+from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
 from unit_functions import visible_gpus
 
@@ -138,3 +139,22 @@ def test_each_captioner_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest
         assert share_machines(nodes.address, gpus=0, workers=3, cpus_per_worker=2) == RayCluster(
             nodes.address, 3, cpus_per_worker=2
         )
+
+
+def test_features_of_texts_with_a_machine_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = []
+    for name, words in (("source", "chop the onion"), ("target", "0123 4567")):
+        path = tmp_path / f"{name}.txt"
+        path.write_text("".join(f"{words} {number} {'x' * (number % 13)}\n" for number in range(200)))
+        pairs += [f"--{name}", f"{name}={path}"]
+    options = [*pairs, "--model", make_text_tower(tmp_path / "clip"), "--samples", 150, "--repeats", 2]
+    options += ["--batch-size", 2, "--device", "cpu"]
+    run("nmi", *options, "--out", tmp_path / "local")
+    out = tmp_path / "out"
+    with ray_nodes(monkeypatch) as nodes:
+        nodes.add_node(num_cpus=1)
+        victim = nodes.add_node(num_cpus=1)
+        loss = _Loss(nodes, victim, lambda: len(list(out.glob("features/*.parts/*.npy"))) >= 3)
+        run("nmi", *options, "--out", out, "--ray", nodes.address)
+        assert loss.happened
+    assert content(out) == content(tmp_path / "local")
