@@ -17,9 +17,9 @@ import numpy as np
 from clipvip.pipeline.caption_report import statistics_of, summarize, write_page
 from clipvip.pipeline.rearrange_work import CopyTask, SurveyTask, copy_unit, survey_shard
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
-from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.captions import captions_path, read_caption_file, shard_source
 from clipvip.shards.copying import Piece
 from clipvip.shards.errors import DatasetError
@@ -128,7 +128,7 @@ def survey_inputs(
             for number, (_, path, record) in enumerate(shards)
         )
         with Progress("survey", total=len(shards), unit="shard") as bar:
-            for outcome in run_units(survey_shard, tasks, workers=workers):
+            for outcome in run_plain_units(survey_shard, tasks, workers=workers):
                 task, result = outcome.unit, outcome.result
                 if result is None:
                     assert outcome.failure is not None
@@ -255,7 +255,7 @@ def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[l
                     marks[task.number] = mark
                     bar.add(task.num_samples)
 
-        for outcome in run_units(copy_unit, missing(), workers=output.workers):
+        for outcome in run_plain_units(copy_unit, missing(), workers=output.workers):
             if outcome.result is None:
                 assert outcome.failure is not None
                 raise UserError(

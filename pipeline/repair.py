@@ -9,7 +9,8 @@ from pathlib import Path
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.verify_run import Verification
 from clipvip.shards.atomic import write_json
-from clipvip.shards.check_folder import OPTIONS_NAME, FolderCheck
+from clipvip.shards.check_state import OPTIONS_NAME
+from clipvip.shards.findings import FolderCheck
 from clipvip.shards.shard_state import STATE_FOLDER, claim_folder, forget_shard
 
 
@@ -27,9 +28,8 @@ def repair(found: Verification) -> list[str]:
                 f"its {len(broken)} broken files again; copy these from where the folder came from"
             )
     for folder in filter(None, (found.folder, found.captions)):
-        options = _options(folder)
-        if "damaged_options" in folder.findings.counts and options is not None:
-            write_json(folder.folder / STATE_FOLDER / OPTIONS_NAME, options)
+        if folder.options_to_restore is not None:
+            write_json(folder.folder / STATE_FOLDER / OPTIONS_NAME, folder.options_to_restore)
     removed = []
     if found.broken:
         with _claimed(found.folder, "*.tar"):

@@ -13,9 +13,9 @@ import click
 from clipvip.pipeline.contact_sheet import pick_evenly, render_cards
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
-from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.stats_page import PAGE_NAME, write_page
 from clipvip.pipeline.stats_work import Tally, tally_shard
 from clipvip.shards.atomic import write_json
@@ -69,7 +69,7 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
     with HashStore() as videos, Progress("stats", total=len(shards), unit="shard") as bar:
-        for outcome in run_units(tally_shard, tasks, workers=min(workers, len(shards))):
+        for outcome in run_plain_units(tally_shard, tasks, workers=min(workers, len(shards))):
             if outcome.result is None:
                 assert outcome.failure is not None
                 raise UserError(

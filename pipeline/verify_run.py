@@ -10,11 +10,13 @@ from pathlib import Path
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.pipeline.verify_work import CheckResult, CheckTask, check_unit, places_to_decode
-from clipvip.shards.check import Findings, Problem, decode_all
-from clipvip.shards.check_folder import FolderCheck, check_folder
+from clipvip.shards.check import decode_all
+from clipvip.shards.check_folder import check_folder
+from clipvip.shards.findings import Findings, FolderCheck, Problem
 from clipvip.shards.key_hashes import HashStore
 from clipvip.shards.reader import Sample
 from clipvip.shards.shard_file import ShardFile
+from clipvip.shards.shard_state import STATE_FOLDER
 
 _MAX_LISTED = 1000
 # Keys are told by their hashes; so many of those that repeat are looked up to be named.
@@ -154,8 +156,18 @@ def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
     found.num_decoded += result.num_decoded
     if result.findings.counts:
         found.broken.add(task.path.name)
+    elif not _is_as_marked(found, task, result):
+        detail = "counts other frames or clips without subtitle than the shard has"
+        name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
+        found.findings.add(Problem("mark_differs", name, "", detail))
+        found.broken.add(task.path.name)
     if result.caption_findings.counts:
         found.broken_captions.add(f"{task.path.stem}.parquet")
+
+
+def _is_as_marked(found: Verification, task: CheckTask, result: CheckResult) -> bool:
+    counts = (result.num_frames, result.num_without_subtitle)
+    return found.folder.mark_counts.get(task.path.name, counts) == counts
 
 
 def _find_repeated(found: Verification, hashes: HashStore) -> None:

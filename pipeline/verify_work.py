@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from clipvip.shards.captions import captions_path
-from clipvip.shards.check import Findings, check_captions, check_shard, decode_all
+from clipvip.shards.check import check_captions, check_shard, decode_all
+from clipvip.shards.findings import Findings
 from clipvip.shards.key_hashes import key_hashes
 from clipvip.shards.reader import Sample
 from clipvip.shards.writer import ShardRecord
@@ -55,6 +56,7 @@ class CheckResult:
     keys: list[str]
     hashes: np.ndarray
     num_frames: int
+    num_without_subtitle: int
     num_decoded: int
     findings: Findings = field(default_factory=Findings)
     caption_findings: Findings = field(default_factory=Findings)
@@ -89,7 +91,13 @@ def check_unit(task: CheckTask) -> CheckResult:
         signal.setitimer(signal.ITIMER_REAL, 0)
     hashes = key_hashes(dict.fromkeys(found.keys))
     return CheckResult(
-        list(found.keys), hashes, found.num_frames, found.num_decoded, found.findings, captions
+        list(found.keys),
+        hashes,
+        found.num_frames,
+        found.num_without_subtitle,
+        found.num_decoded,
+        found.findings,
+        captions,
     )
 
 

@@ -17,6 +17,7 @@ import simplejpeg
 
 from clipvip.shards.captions import CaptionFile, read_caption_file, read_origins, shard_source
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.findings import Findings, Problem
 from clipvip.shards.reader import Sample
 from clipvip.shards.record import SampleRecord, parse_record
 from clipvip.shards.sample import FRAMES_EXTENSION, is_safe_key, make_key
@@ -28,36 +29,6 @@ _READ_BYTES = 8 << 20
 _PICTURES_AT_ONCE = 32
 # Frames may be a millisecond before their clip (see `cutting`), and times are rounded.
 _SPAN_TOLERANCE_SECONDS = 0.0011
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: its kind, the file by its name, the sample's key ("" for the whole file)."""
-
-    kind: str
-    file: str
-    key: str = ""
-    detail: str = ""
-
-
-@dataclass
-class Findings:
-    """Problems, counted by kind, of which the first `max_listed` of each kind are kept."""
-
-    max_listed: int = 100
-    counts: Counter[str] = field(default_factory=Counter)
-    listed: list[Problem] = field(default_factory=list)
-
-    def add(self, problem: Problem, *, count: int = 1) -> None:
-        if self.counts[problem.kind] < self.max_listed:
-            self.listed.append(problem)
-        self.counts[problem.kind] += count
-
-    def add_all(self, other: "Findings") -> None:
-        for problem in other.listed:
-            self.add(problem)
-        listed = Counter(problem.kind for problem in other.listed)
-        self.counts.update({kind: count - listed[kind] for kind, count in other.counts.items()})
 
 
 @dataclass

@@ -4,50 +4,34 @@ Reads small files only; what is in shards and captions is `check`'s business.
 """
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipvip.shards.atomic import TEMPORARY_SUFFIX
-from clipvip.shards.check import Findings, Problem
+from clipvip.shards.check_state import (
+    SKIPPED_NAME,
+    check_marks,
+    check_options,
+    marks_of,
+    read_options,
+    read_skips,
+)
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.findings import FolderCheck
 from clipvip.shards.manifest import MANIFEST_NAME
 from clipvip.shards.sample import SCHEMA_VERSION
-from clipvip.shards.shard_state import STATE_FOLDER, read_mark
-from clipvip.shards.skips import Skip
+from clipvip.shards.shard_state import STATE_FOLDER
 from clipvip.shards.writer import ShardRecord
 
-OPTIONS_NAME = "options.json"
-_SKIPPED_NAME = "skipped.jsonl"
 _REPORT_NAME = "report.json"
+_STAGES = {".tar": "shard", ".parquet": "caption"}
 _KNOWN_FILES = {
-    MANIFEST_NAME, _SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
+    MANIFEST_NAME, SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
     "stats.html",
 }  # fmt: skip
-
-
-@dataclass
-class FolderCheck:
-    """What a folder should hold, and what is wrong with it.
-
-    `records` are the files listed, in order; `is_listed` says whether anything lists them, else they are
-    those that are there and have no checksum to compare with. `options` made them.
-    """
-
-    folder: Path
-    records: list[ShardRecord] = field(default_factory=list)
-    is_listed: bool = True
-    options: dict[str, Any] | None = None
-    findings: Findings = field(default_factory=Findings)
-    notes: list[str] = field(default_factory=list)
-    bad_marks: set[str] = field(default_factory=set)
-
-    def problem(self, kind: str, name: str, detail: str) -> None:
-        self.findings.add(Problem(kind, f"{self.folder.name}/{name}", "", detail))
 
 
 class _Row(BaseModel):
@@ -81,7 +65,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         raise DatasetError(f"{folder}: no such folder; give one that a clipvip stage wrote")
     found = FolderCheck(folder)
     state = folder / STATE_FOLDER
-    manifest = _read_manifest(found)
+    manifest = _read_manifest(found, _STAGES[extension])
     if manifest is not None:
         found.options = manifest.options
         found.records = [_record(row) for row in manifest.shards]
@@ -90,24 +74,29 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         ):
             found.problem("damaged_manifest", MANIFEST_NAME, f"lists {name} twice")
     elif state.is_dir() and extension == ".tar":
-        found.records = list(_marked(folder))
-        found.options = _read_options(state)
+        found.records = [
+            mark.record for mark in marks_of(folder) if mark is not None and mark.record is not None
+        ]
+        found.options = read_options(state)
     else:
         found.is_listed = False
-        found.options = _read_options(state)
+        found.options = read_options(state)
         paths = sorted(path for path in folder.glob(f"*{extension}") if path.is_file())
         found.records = [ShardRecord(path.name, 0, 0, "") for path in paths]
     if not found.records and not found.findings.counts:
         raise DatasetError(f"{folder}: holds no *{extension} files; point at a folder that a stage wrote")
-    if state.is_dir():
-        _check_state(found, manifest is not None, extension)
+    report = _read_report(found)
     _check_skips(found)
-    _check_report(found)
+    if state.is_dir():
+        if manifest is not None:
+            check_options(found, report.get("options"))
+        if extension == ".tar":
+            check_marks(found, has_manifest=manifest is not None)
     found.notes += _strangers(found)
     return found
 
 
-def _read_manifest(found: FolderCheck) -> _Manifest | None:
+def _read_manifest(found: FolderCheck, stage: str) -> _Manifest | None:
     path = found.folder / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -123,6 +112,8 @@ def _read_manifest(found: FolderCheck) -> _Manifest | None:
         canonical = json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n"
         if canonical.encode("utf-8", "surrogatepass") != data:
             raise ValueError("not as a clipvip stage writes it")
+        if manifest.stage != stage:
+            raise ValueError(f"of the stage {manifest.stage[:40]!r}, not {stage!r}")
     except (ValueError, ValidationError) as error:
         found.problem("damaged_manifest", MANIFEST_NAME, _first_line(error))
         return None
@@ -140,66 +131,24 @@ def _record(row: _Row) -> ShardRecord:
     return ShardRecord(row.name, row.samples, row.bytes, row.sha256)
 
 
-def _marked(folder: Path) -> Iterator[ShardRecord]:
-    """What the marks of an unfinished folder list; its broken marks count as not done."""
-    for path in sorted((folder / STATE_FOLDER).glob("*.json")):
-        if re.fullmatch(r"\d{6,}", path.stem):
-            mark = read_mark(folder, int(path.stem))
-            if mark is not None and mark.record is not None:
-                yield mark.record
-
-
-def _read_options(state: Path) -> dict[str, Any] | None:
-    try:
-        options = json.loads((state / OPTIONS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return options if isinstance(options, dict) else None
-
-
-def _check_state(found: FolderCheck, has_manifest: bool, extension: str) -> None:
-    """Compare the marks and options that resuming goes by with the manifest."""
-    name = f"{STATE_FOLDER}/{OPTIONS_NAME}"
-    options = _read_options(found.folder / STATE_FOLDER)
-    if options is None:
-        found.problem("damaged_options", name, "not there or not JSON")
-    elif has_manifest and options != found.options:
-        found.problem("options_differ", name, "other options than the manifest's")
-    if not has_manifest or extension != ".tar":
-        return
-    for record in found.records:
-        path = found.folder / record.name
-        if not path.is_file() or path.stat().st_size != record.num_bytes or not path.stem.isdecimal():
-            continue  # told of by the check of the shard itself
-        mark = read_mark(found.folder, int(path.stem))
-        mark_name = f"{STATE_FOLDER}/{path.stem}.json"
-        if mark is None:
-            found.problem("damaged_mark", mark_name, "not there or not that of the shard")
-            found.bad_marks.add(record.name)
-        elif mark.record != record:
-            found.problem("mark_differs", mark_name, "lists another content than the manifest")
-            found.bad_marks.add(record.name)
-
-
 def _check_skips(found: FolderCheck) -> None:
-    path = found.folder / _SKIPPED_NAME
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        try:
-            for line in lines:
-                Skip(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            found.problem("damaged_skips", _SKIPPED_NAME, " ".join(str(error).split()))
-
-
-def _check_report(found: FolderCheck) -> None:
-    path = found.folder / _REPORT_NAME
     try:
-        if path.is_file():
-            json.loads(path.read_bytes())
+        for _ in read_skips(found.folder):
+            pass
+    except DatasetError as error:
+        found.problem("damaged_skips", SKIPPED_NAME, str(error))
+
+
+def _read_report(found: FolderCheck) -> dict[str, Any]:
+    """The report, which is empty where it is missing or damaged."""
+    try:
+        content = json.loads((found.folder / _REPORT_NAME).read_bytes())
+    except FileNotFoundError:
+        return {}
     except ValueError as error:
         found.problem("damaged_report", _REPORT_NAME, " ".join(str(error).split()))
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _strangers(found: FolderCheck) -> Iterator[str]:

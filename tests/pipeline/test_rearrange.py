@@ -361,7 +361,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     ]
     command += ["--out", str(out), "--workers", "1"]
     generator = random.Random(0)
-    for _ in range(3):
+    num_killed = 0
+    for _ in range(2):
         process = subprocess.Popen(
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -373,6 +374,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        num_killed += not (out / "manifest.json").exists()
+    assert num_killed
     must("subset", shards, "--num", 33, "--shard-size", 1, *pair, sidecars, "--out", out)
     assert content(out) | {f"captions/{n}": d for n, d in content(sidecars).items()} == expected
 
@@ -384,16 +387,13 @@ def test_the_stages_own_shards_can_be_taken_apart(tmp_path: Path) -> None:
     metadata = write_metadata(
         tmp_path / "clips.jsonl", {name: [(n / 2, n / 2 + 0.5) for n in range(4)] for name in "ab"}
     )
-    for store in ("frames", "video"):
-        clips = tmp_path / store
-        must(
-            "shard", "--metadata", metadata, "--videos", tmp_path / "videos", "--store", store, "--out", clips
-        )
-        must("subset", clips, "--num", 5, "--out", tmp_path / f"{store}-5")
-        must("verify", tmp_path / f"{store}-5")
-        taken, everything = samples(tmp_path / f"{store}-5"), samples(clips)
-        for key, sample in taken.items():
-            assert np.array_equal(sample.decode([0]), everything[key].decode([0]))
+    clips = tmp_path / "clips"
+    must("shard", "--metadata", metadata, "--videos", tmp_path / "videos", "--store", "video", "--out", clips)
+    must("subset", clips, "--num", 5, "--out", tmp_path / "five")
+    must("verify", tmp_path / "five")
+    taken, everything = samples(tmp_path / "five"), samples(clips)
+    for key, sample in taken.items():
+        assert np.array_equal(sample.decode([0]), everything[key].decode([0]))
 
 
 @given(
