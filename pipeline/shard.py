@@ -6,7 +6,9 @@ Options, checks and the summary; the work is handed out by `shard_run` and done 
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import make_shards, make_tasks
+from clipvip.shards.annotations import find_annotation_file, read_annotations, with_published_names
 from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
 from clipvip.shards.plan import plan_units
 from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder
-from clipvip.shards.sources import index_videos, read_sources
+from clipvip.shards.sources import Source, index_videos, read_sources
 from clipvip.shards.subtitles import load_text_table
 from clipvip.shards.writer import sha256_of_file
 
@@ -35,7 +38,19 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
 
 @click.command(cls=StageCommand)
 @click.option(
-    "--metadata", required=True, type=Path, help="Clips to cut: HD-VILA-100M's JSONL, one video a line."
+    "--metadata",
+    "--annotations",
+    "metadata",
+    required=True,
+    type=Path,
+    help="Clips to cut: HD-VILA-100M's JSONL, one video a line. With --dataset the set's annotation file, or the "
+    "folder that has it.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME/SPLIT",
+    help="Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, lsmdc/test1k, "
+    "activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of video and text.",
 )
 @click.option("--videos", required=True, type=Path, help="Folder of video files, named by video id.")
 @click.option(
@@ -101,6 +116,7 @@ def command(
     video_timeout: float,
     shard_size: int,
     ray_address: str | None,
+    dataset: str | None,
     **cut: Any,
 ) -> None:
     """Cut videos into clips and write them as WebDataset shards.
@@ -110,9 +126,15 @@ def command(
     """
     started = time.monotonic()
     cut_options = _cut_options(**cut)
-    if not metadata.is_file():
+    if dataset is not None:
+        metadata = _annotation_file(dataset, metadata, subtitles, cut_options)
+    elif not metadata.is_file():
         raise UserError(f"{metadata}: no such metadata file; give a JSONL file of clips to --metadata")
     paths = index_videos(videos)
+    read = partial(read_sources, metadata)
+    if dataset is not None:
+        read = partial(read_annotations, dataset, metadata)
+        paths = with_published_names(dataset, paths)
     texts = _load_texts(subtitles)
     options = {
         "fps": cut_options.fps,
@@ -123,11 +145,12 @@ def command(
         "shard_size": shard_size,
         "metadata_sha256": sha256_of_file(metadata),
         "subtitles": _identity(subtitles),
+        **({"dataset": dataset} if dataset is not None else {}),
     }
-    survey = _survey(metadata)
+    survey = _survey(metadata, read())
     with claim_folder(out, options):
         tasks = make_tasks(
-            plan_units(read_sources(metadata), shard_size=shard_size),
+            plan_units(read(), shard_size=shard_size),
             paths=paths,
             texts=texts,
             out=out,
@@ -160,6 +183,15 @@ def _cut_options(
     return CutOptions(fps=fps, size=size, store=store, quality=quality, max_frames=max_frames or 0)
 
 
+def _annotation_file(dataset: str, given: Path, subtitles: Path | None, cut: CutOptions) -> Path:
+    """The annotation file of a set, after a look at options that do not go with one."""
+    if subtitles is not None:
+        raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
+    if cut.max_frames and cut.store == "video":
+        raise UserError("--max-frames: of whole videos it works with --store frames only")
+    return find_annotation_file(dataset, given)
+
+
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -189,9 +221,9 @@ class _Survey:
     skips: list[PlacedSkip] = field(default_factory=list)
 
 
-def _survey(metadata: Path) -> _Survey:
+def _survey(metadata: Path, sources: Iterable[Source]) -> _Survey:
     survey = _Survey()
-    for source in read_sources(metadata):
+    for source in sources:
         survey.num_videos += bool(source.video_id)
         survey.num_clips += len(source.clips)
         survey.skips += [PlacedSkip(source.line, position, skip) for position, skip in source.skips]

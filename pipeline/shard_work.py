@@ -85,7 +85,7 @@ def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
             mark.skips.append(PlacedSkip(result.line, result.position, result.outcome))
             continue
         mark.num_frames += len(result.outcome.frame_seconds)
-        mark.num_without_subtitle += not result.outcome.subtitle
+        mark.num_without_subtitle += not (result.outcome.subtitle or result.outcome.clip.sentences)
         yield result.outcome
 
 
@@ -134,6 +134,8 @@ def _cut(task: ShardTask, source: Source, path: str, subtitles: list[str]) -> It
 def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
     """The text of each clip of source number `index`; "" where there is none."""
     source = task.unit.sources[index]
+    if any(clip.sentences for clip in source.clips):
+        return [clip.text for clip in source.clips]
     if task.texts is not None:
         return list(task.texts[index])
     path = find_subtitle_file(task.subtitle_folder, source.video_id) if task.subtitle_folder else None

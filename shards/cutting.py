@@ -3,6 +3,7 @@
 Reading frames is `video`'s work, compressing them `frames`' and `mp4`'s, writing shards `writer`'s.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from clipvip.shards.frames import encode_jpeg_planes
 from clipvip.shards.mp4 import Mp4Encoder
 from clipvip.shards.sample import Clip, StoredClip
+from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.skips import Skip
 from clipvip.shards.video import UnreadableVideo, Video, open_video, split_planes
 
@@ -27,7 +29,8 @@ class CutOptions:
     """How clips are stored.
 
     `store` is `frames` (JPEGs, `quality` 1 to 100) or `video` (H.264, `quality` is x264's CRF, 0 to 51, less
-    is better). `fps` frames a second are kept, and at most `max_frames` a clip (0: no limit), evenly spread.
+    is better). `fps` frames a second are kept, and at most `max_frames` a clip (0: no limit), evenly spread; of a
+    whole video only with `frames`.
     `size` is the short side in pixels.
     """
 
@@ -150,7 +153,8 @@ class _Job:
     def __post_init__(self) -> None:
         length = self.clip.end_seconds - self.clip.start_seconds
         self._step_seconds = 1 / self.options.fps
-        if self.options.max_frames:
+        # How long a whole video is, is known at its end: then too many frames are thinned out.
+        if self.options.max_frames and math.isfinite(length):
             self._step_seconds = max(self._step_seconds, length / self.options.max_frames)
 
     def slot(self, seconds: float) -> int:
@@ -183,6 +187,7 @@ class _Job:
             detail = f"no frame from {self.clip.start_seconds:.3f} to {self.clip.end_seconds:.3f} s"
             self._drop("no_frames", detail)
             return
+        self._thin_out()
         pixels = b"".join(self._jpegs) if self._encoder is None else self._encoder.finish()
         self.result = StoredClip(
             clip=self.clip,
@@ -199,9 +204,22 @@ class _Job:
         self._jpegs.clear()
         self._encoder = None
 
+    def _thin_out(self) -> None:
+        """Keep `max_frames` of the frames, evenly spread, where there are more."""
+        if self.options.max_frames and len(self._seconds) > self.options.max_frames and not self._encoder:
+            kept = uniform_indices(len(self._seconds), self.options.max_frames).tolist()
+            if len(kept) == 1:
+                kept = [len(self._seconds) // 2]
+            self._seconds = [self._seconds[index] for index in kept]
+            self._jpegs = [self._jpegs[index] for index in kept]
+
     def finish_at_end(self, video: Video) -> None:
         """The video has ended before the clip did."""
         clip, end = self.clip, video.end_seconds
+        if math.isinf(clip.end_seconds) and not video.damage:
+            self.clip = dataclasses.replace(clip, end_seconds=end)
+            self.finish(video)
+            return
         span = f"span {clip.start_seconds:.3f} to {clip.end_seconds:.3f} s"
         if video.damage:
             self._drop("undecodable_video", f"{span}; readable to {end:.2f} s: {video.damage}")

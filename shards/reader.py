@@ -35,6 +35,18 @@ class Sample:
         return str(self.meta.get("subtitle", ""))
 
     @property
+    def sentences(self) -> list[str]:
+        """The captions that a video set's annotations have for the clip; none for other clips."""
+        found = self.meta.get("sentences")
+        return [str(sentence) for sentence in found] if isinstance(found, list) else []
+
+    @property
+    def sentences_are(self) -> str | None:
+        """`alternatives`, `paragraph`, or None for clips without sentences."""
+        found = self.meta.get("sentences_are")
+        return found if isinstance(found, str) else None
+
+    @property
     def num_frames(self) -> int:
         """How many frames are stored; DatasetError where the metadata is damaged."""
         seconds = self.meta.get("frame_seconds")

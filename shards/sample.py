@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from clipvip.shards.errors import DatasetError
 
@@ -43,15 +44,36 @@ def is_safe_key(key: str) -> bool:
     return _SAFE.fullmatch(key) is not None
 
 
+SentencesAre = Literal["alternatives", "paragraph"]
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip that is asked for: a span of a source video, and the words spoken in it."""
+    """A clip that is asked for: a span of a source video; one that ends at infinity is all of it.
+
+    `sentences` are the captions of a video set's annotations: `alternatives`, each for itself, or a `paragraph`,
+    in order of time.
+    """
 
     key: str
     video_id: str
     clip_id: str
     start_seconds: float
     end_seconds: float
+    sentences: tuple[str, ...] = ()
+    sentences_are: SentencesAre | None = None
+
+    @property
+    def text(self) -> str:
+        """The one text of the sentences; empty where there are several alternatives, or none."""
+        return joined_text(self.sentences, self.sentences_are)
+
+
+def joined_text(sentences: Sequence[str], sentences_are: str | None) -> str:
+    """A paragraph's sentences joined by spaces, or the only alternative; else empty."""
+    if sentences_are == "paragraph":
+        return " ".join(sentences)
+    return sentences[0] if len(sentences) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +104,7 @@ class StoredClip:
     def metadata(self) -> dict[str, Any]:
         """The content of KEY.json."""
         clip = self.clip
+        captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
         return {
             "schema": SCHEMA_VERSION,
             "key": clip.key,
@@ -96,4 +119,5 @@ class StoredClip:
             "source_height": self.source_height,
             "source_fps": round(self.source_fps, 6),
             "subtitle": self.subtitle,
+            **(captions if clip.sentences_are else {}),
         }

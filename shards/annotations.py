@@ -1,0 +1,224 @@
+"""The video sets with captions: which files hold which split, and how their rows become clips.
+
+A clip is a whole video, with all its sentences. Of the paragraph sets (DiDeMo, ActivityNet) the sentences of a
+video, in order of time, are one text; of the others each sentence is a text of its own.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from clipvip.shards import annotation_formats as formats
+from clipvip.shards.annotation_formats import Row, Rows
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.sample import Clip, SentencesAre, make_key
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources import VIDEO_EXTENSIONS, Source
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a set.
+
+    `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`: every
+    video has one row, so that rows need not be held to be put together.
+    """
+
+    files: tuple[str, ...]
+    read: Callable[[Path], Rows]
+    sentences_are: SentencesAre = "alternatives"
+    one_row_each: bool = False
+
+
+def _msrvtt_listed(name: str, path: Path) -> Rows:
+    """The sentences of the videos that a table beside MSRVTT_data.json lists."""
+    listed, data = path, path.with_name("MSRVTT_data.json")
+    if path.name == data.name:
+        listed = path.with_name(name)
+    return formats.read_msrvtt(data, videos=formats.read_column(listed, "video_id"))
+
+
+def _msrvtt(split: str) -> Split:
+    return Split(("MSRVTT_data.json", "MSRVTT_v2.json"), partial(formats.read_msrvtt, split=split))
+
+
+def _msrvtt_list(name: str) -> Split:
+    return Split((name,), partial(_msrvtt_listed, name))
+
+
+_MSRVTT_1KA = Split(
+    ("MSRVTT_JSFUSION_test.csv",),
+    partial(formats.read_table, video=("video_id",), sentence=("sentence",)),
+)
+
+
+def _didemo(*files: str) -> Split:
+    return Split(files, formats.read_didemo, sentences_are="paragraph")
+
+
+def _activitynet(*files: str) -> Split:
+    return Split(files, formats.read_activitynet, sentences_are="paragraph")
+
+
+def _lsmdc(*files: str) -> Split:
+    return Split(files, formats.read_lsmdc)
+
+
+def _webvid(*files: str) -> Split:
+    read = partial(formats.read_table, video=("videoid",), sentence=("name",))
+    return Split(files, read, one_row_each=True)
+
+
+def read_any(path: Path) -> Rows:
+    """A table or JSONL file of anybody: a column for the video, one for the sentence."""
+    if path.suffix in {".csv", ".tsv"}:
+        names = ("caption", "text", "sentence", "description")
+        return formats.read_table(path, video=("video", "video_id", "clip_id"), sentence=names)
+    return formats.read_jsonl(path)
+
+
+DATASETS: dict[str, dict[str, Split]] = {
+    "msrvtt": {
+        "train9k": _msrvtt_list("MSRVTT_train.9k.csv"),
+        "train7k": _msrvtt_list("MSRVTT_train.7k.csv"),
+        "test1ka": _MSRVTT_1KA,
+        "1ka": _MSRVTT_1KA,
+        "train": _msrvtt("train"),
+        "validate": _msrvtt("validate"),
+        "test": _msrvtt("test"),
+    },
+    "didemo": {
+        "train": _didemo("train_data.json", "didemo_train_data.json"),
+        "val": _didemo("val_data.json", "didemo_val_data.json"),
+        "test": _didemo("test_data.json", "didemo_test_data.json"),
+    },
+    "lsmdc": {
+        "train": _lsmdc("LSMDC16_annos_training.csv"),
+        "val": _lsmdc("LSMDC16_annos_val.csv"),
+        "test1k": _lsmdc("LSMDC16_challenge_1000_publictect.csv", "LSMDC16_challenge_1000_publictest.csv"),
+    },
+    "activitynet": {
+        "train": _activitynet("train.json"),
+        "val1": _activitynet("val_1.json"),
+        "val2": _activitynet("val_2.json"),
+    },
+    "webvid": {
+        "train": _webvid("results_10M_train.csv", "results_2M_train.csv"),
+        "val": _webvid("results_10M_val.csv", "results_2M_val.csv"),
+    },
+}
+# Captions of videos of one's own.
+GENERIC = {
+    "captions": Split((), read_any),
+    "paragraphs": Split((), read_any, sentences_are="paragraph"),
+}
+
+
+def find_split(name: str) -> Split:
+    """The split of a name such as `msrvtt/1ka`.
+
+    Raises:
+        DatasetError: there is none; the message lists what there is.
+    """
+    if name in GENERIC:
+        return GENERIC[name]
+    dataset, _, split = name.partition("/")
+    if dataset not in DATASETS:
+        near = difflib.get_close_matches(dataset, [*DATASETS, *GENERIC], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DatasetError(f"no dataset {dataset!r}{hint}; there are {', '.join([*DATASETS, *GENERIC])}")
+    if split not in DATASETS[dataset]:
+        splits = ", ".join(f"{dataset}/{known}" for known in DATASETS[dataset])
+        raise DatasetError(f"dataset {name!r}: name a split of it: {splits}")
+    return DATASETS[dataset][split]
+
+
+def find_annotation_file(name: str, path: Path) -> Path:
+    """The annotation file of a split: `path` itself, or in the folder `path` the one that has its published name.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if path.is_file():
+        return path
+    files = find_split(name).files
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no such file or folder of annotations")
+    for file in files:
+        if (path / file).is_file():
+            return path / file
+    wanted = f"looked for {', '.join(files)}" if files else "give the file itself"
+    raise DatasetError(f"{path}: has no annotations of {name} ({wanted})")
+
+
+def with_published_names(name: str, paths: Mapping[str, str]) -> dict[str, str]:
+    """Video name -> path, with the names that the annotations of a set use where people's files have others.
+
+    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`.
+    """
+    found = dict(paths)
+    for stem, path in paths.items():
+        shorter, _, extension = stem.rpartition(".")
+        if f".{extension.lower()}" in VIDEO_EXTENSIONS:
+            found.setdefault(shorter, path)
+        if name.startswith("activitynet/") and not stem.startswith("v_"):
+            found.setdefault(f"v_{stem}", path)
+    return found
+
+
+def read_annotations(name: str, path: Path) -> Iterator[Source]:
+    """Yield one `Source` for each video of a split, in the order of its first row, and one for each bad row.
+
+    A `.jsonl` file is read as the released code's, whatever the set; `path` is a file.
+
+    Raises:
+        DatasetError: the file is damaged or of another kind.
+    """
+    split = find_split(name)
+    rows = formats.read_jsonl(path) if path.suffix == ".jsonl" else split.read(path)
+    together = _each(rows) if split.one_row_each else _by_video(rows)
+    prefixes: set[str] = set()
+    for line, (video, found) in enumerate(together, start=1):
+        if isinstance(found, Skip):
+            yield Source(line, "", skips=((0, found),))
+            continue
+        clip = _clip(video, found, split.sentences_are)
+        if isinstance(clip, Clip) and clip.key in prefixes:
+            clip = Skip("duplicate_clip", video[:80], f"key {clip.key} is taken")
+        if isinstance(clip, Skip):
+            yield Source(line, video, skips=((0, clip),))
+            continue
+        prefixes.add(clip.key)
+        yield Source(line, video, (clip,), (0,))
+
+
+def _each(rows: Rows) -> Iterator[tuple[str, list[Row] | Skip]]:
+    for row in rows:
+        yield ("", row) if isinstance(row, Skip) else (row.video, [row])
+
+
+def _by_video(rows: Iterable[Row | Skip]) -> Iterator[tuple[str, list[Row] | Skip]]:
+    together: dict[str, list[Row]] = {}
+    skips: list[Skip] = []
+    for row in rows:
+        if isinstance(row, Skip):
+            skips.append(row)
+        else:
+            together.setdefault(row.video, []).append(row)
+    yield from together.items()
+    for skip in skips:
+        yield "", skip
+
+
+def _clip(video: str, rows: list[Row], sentences_are: SentencesAre) -> Clip | Skip:
+    try:
+        key = make_key(video, 0)
+        video.encode()
+    except (DatasetError, UnicodeEncodeError):
+        return Skip("unsafe_id", "annotation", f"video {ascii(video)[:80]}")
+    if sentences_are == "paragraph":
+        rows = sorted(rows, key=lambda row: row.time)
+    sentences = tuple(row.sentence for row in rows)
+    return Clip(key, video, video, 0.0, float("inf"), sentences, sentences_are)
