@@ -1,0 +1,272 @@
+"""Published annotation files, read as they are: real ones, small ones of the same layout, and damaged ones."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipvip.shards.annotations import DATASETS, find_annotation_file, read_annotations, with_published_names
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+
+
+def captions(name: str, path: Path) -> dict[str, tuple[str, ...]]:
+    """Video -> sentences; no row may be bad."""
+    sources = list(read_annotations(name, path))
+    assert not [skip for source in sources for skip in source.skips]
+    assert all(len(source.clips) == 1 and source.video_id for source in sources)
+    assert len({source.line for source in sources}) == len(sources)
+    return {source.video_id: source.clips[0].sentences for source in sources}
+
+
+def skips(name: str, path: Path) -> list[str]:
+    return [skip.reason for source in read_annotations(name, path) for _, skip in source.skips]
+
+
+def write_msrvtt(folder: Path) -> Path:
+    """Four videos in three splits, 2 sentences each; and the tables of the 1k-A protocol."""
+    splits = ["train", "train", "validate", "test"]
+    content = {
+        "info": {"year": "2016"},
+        "videos": [
+            {"category": 9, "video_id": f"video{n}", "split": split, "id": n}
+            for n, split in enumerate(splits)
+        ],
+        "sentences": [
+            {"caption": f"sentence {k}  of {n} ", "video_id": f"video{n}", "sen_id": 2 * n + k}
+            for k in range(2)
+            for n in range(4)
+        ],
+    }
+    (folder / "MSRVTT_data.json").write_text(json.dumps(content))
+    (folder / "MSRVTT_train.9k.csv").write_text("video_id\nvideo0\nvideo2\n")
+    (folder / "MSRVTT_JSFUSION_test.csv").write_text(
+        'key,vid_key,video_id,sentence\nret0,msr3,video3,"a man, who talks"\nret1,msr1,video1,a dog\n'
+    )
+    return folder
+
+
+def test_msrvtt(tmp_path: Path) -> None:
+    folder = write_msrvtt(tmp_path)
+    data = folder / "MSRVTT_data.json"
+    assert captions("msrvtt/train", data) == {
+        "video0": ("sentence 0 of 0", "sentence 1 of 0"),
+        "video1": ("sentence 0 of 1", "sentence 1 of 1"),
+    }
+    assert list(captions("msrvtt/validate", data)) == ["video2"]
+    assert list(captions("msrvtt/test", data)) == ["video3"]
+    for given_path in (find_annotation_file("msrvtt/train9k", folder), data):
+        assert list(captions("msrvtt/train9k", given_path)) == ["video0", "video2"]
+    one_sentence = {"video3": ("a man, who talks",), "video1": ("a dog",)}
+    for name in ("msrvtt/1ka", "msrvtt/test1ka"):
+        assert captions(name, find_annotation_file(name, folder)) == one_sentence
+    (source, *_) = read_annotations("msrvtt/train", data)
+    assert source.clips[0].sentences_are == "alternatives"
+    assert source.clips[0].text == ""  # two alternatives: none of them is the text
+
+
+@pytest.mark.needs_shared
+@pytest.mark.parametrize(("split", "num_videos", "num_captions"), [("val", 1065, 4180), ("test", 1004, 4021)])
+def test_the_published_didemo(shared_dir: Path, split: str, num_videos: int, num_captions: int) -> None:
+    folder = shared_dir / "data" / "annotations"
+    found = captions(f"didemo/{split}", find_annotation_file(f"didemo/{split}", folder))
+    assert len(found) == num_videos
+    assert sum(map(len, found.values())) == num_captions
+    records = json.loads((folder / f"didemo_{split}_data.json").read_text())
+    said = Counter(record["video"].rpartition(".")[0] for record in records)
+    assert {video: len(sentences) for video, sentences in found.items()} == said
+
+
+def test_a_didemo_paragraph_is_in_order_of_time(tmp_path: Path) -> None:
+    spans = {
+        "last": [[4, 5], [0, 0], [5, 5]],
+        "first": [[0, 0], [0, 1]],
+        "tie a": [[2, 3]],
+        "tie b": [[2, 3]],
+    }
+    records = [
+        {"video": "a@N0_1_b.mov", "description": text, "times": times} for text, times in spans.items()
+    ]
+    (tmp_path / "train_data.json").write_text(json.dumps(records))
+    (source,) = read_annotations("didemo/train", find_annotation_file("didemo/train", tmp_path))
+    assert source.video_id == "a@N0_1_b"
+    assert source.clips[0].text == "first tie a tie b last"
+    assert source.clips[0].sentences_are == "paragraph"
+
+
+def test_activitynet(tmp_path: Path) -> None:
+    entry = {"duration": 9.5, "timestamps": [[4.0, 9.5], [0, 4.2]], "sentences": [" then b. ", "first a."]}
+    (tmp_path / "val_1.json").write_text(json.dumps({"v_x1": entry, "v_x2": {"sentences": ["c."]}}))
+    path = find_annotation_file("activitynet/val1", tmp_path)
+    assert captions("activitynet/val1", path) == {"v_x1": ("first a.", "then b."), "v_x2": ("c.",)}
+    paths = with_published_names("activitynet/val1", {"x1": "/a/x1.mkv", "v_x2": "/a/v_x2.mp4"})
+    assert (paths["v_x1"], paths["v_x2"]) == ("/a/x1.mkv", "/a/v_x2.mp4")
+
+
+@pytest.mark.parametrize("header", ["", "video_id\tstart\tend\tstart\tend\tcaption\n"])
+def test_lsmdc(tmp_path: Path, header: str) -> None:
+    times = "\t".join(["00.00.51.926", "00.00.54.129"] * 2)
+    rows = f"0001_American_Beauty_00.00.51.926-00.00.54.129\t{times}\tSOMEONE's eyes close.\n"
+    rows += f"1010_TITANIC_00.41.32.072-00.41.40.196\t{times}\tA ship\t\n"
+    (tmp_path / "LSMDC16_annos_training.csv").write_text(header + rows, encoding="cp1252")
+    path = find_annotation_file("lsmdc/train", tmp_path)
+    assert captions("lsmdc/train", path) == {
+        "0001_American_Beauty_00.00.51.926-00.00.54.129": ("SOMEONE's eyes close.",),
+        "1010_TITANIC_00.41.32.072-00.41.40.196": ("A ship",),
+    }
+
+
+def test_webvid(tmp_path: Path) -> None:
+    text = "videoid,contentUrl,duration,page_dir,name\n"
+    text += '11,https://host/11.mp4,PT00H00M30S,01_02,"Red, blue and\n green"\n12,https://host/12.mp4,x,01_02,Sea\n'
+    (tmp_path / "results_10M_val.csv").write_text(text)
+    path = find_annotation_file("webvid/val", tmp_path)
+    assert captions("webvid/val", path) == {"11": ("Red, blue and green",), "12": ("Sea",)}
+
+
+def test_the_released_codes_rows_stand_for_any_set(tmp_path: Path) -> None:
+    rows = [{"clip_id": "dir/video7", "text": ["b", "a"]}, {"clip_id": "video8", "text": "c"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    expected = {"video7": ("b", "a"), "video8": ("c",)}
+    assert captions("msrvtt/train9k", path) == expected
+    assert captions("didemo/train", path) == expected
+    assert [source.clips[0].text for source in read_annotations("didemo/train", path)] == ["b a", "c"]
+    assert captions("captions", path) == expected
+
+
+def test_tables_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("caption,video\nhello there,one\nagain,one\nother,two\n")
+    assert captions("captions", path) == {"one": ("hello there", "again"), "two": ("other",)}
+    assert [s.clips[0].text for s in read_annotations("paragraphs", path)] == ["hello there again", "other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("msrvt/1ka", "did you mean msrvtt"),
+        ("msrvtt", "msrvtt/train9k, msrvtt/train7k"),
+        ("didemo/dev", "didemo/train, didemo/val, didemo/test"),
+    ],
+)
+def test_unknown_names_list_the_known(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        find_annotation_file(name, tmp_path)
+
+
+def test_a_folder_without_the_file_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"val_1\.json"):
+        find_annotation_file("activitynet/val1", tmp_path)
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        find_annotation_file("activitynet/val1", tmp_path / "none")
+
+
+def test_bad_rows_are_skipped_and_named(tmp_path: Path) -> None:
+    records = [
+        {"video": "a.mov"},
+        3,
+        {"video": "", "description": "x"},
+        {"video": "b.mov", "description": " "},
+    ]
+    records += [
+        {"video": "../../etc/passwd.mp4", "description": "x"},
+        {"video": "c.mov", "description": "fine"},
+    ]
+    path = tmp_path / "train_data.json"
+    path.write_text(json.dumps(records))
+    assert Counter(skips("didemo/train", path)) == {"bad_annotation": 3, "empty_caption": 1, "unsafe_id": 1}
+    good = [source for source in read_annotations("didemo/train", path) if source.clips]
+    assert [source.video_id for source in good] == ["c"]
+    table = tmp_path / "t.csv"
+    table.write_text("video,caption\nonly\nv,\nw,words\n")
+    assert Counter(skips("captions", table)) == {"bad_annotation": 1, "empty_caption": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("didemo/val", "", "is empty"),
+        ("didemo/val", "[{", "not JSON"),
+        ("didemo/val", "{}", "want a list"),
+        ("msrvtt/test", "[]", "MSRVTT_data"),
+        ("msrvtt/test", '{"videos": [], "sentences": []}', "no videos of the split test"),
+        ("activitynet/val1", "[]", "want video ids"),
+        ("webvid/val", "a,b\n1,2\n", "no column videoid"),
+        ("msrvtt/1ka", "key,video_id\n1,2\n", "no column sentence"),
+        ("captions", "\x00\x01,\n", "no column"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / ("file.csv" if name in {"webvid/val", "msrvtt/1ka", "captions"} else "file.json")
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=message) as caught:
+        list(read_annotations(name, path))
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+NAMES = [f"{dataset}/{split}" for dataset, splits in DATASETS.items() for split in splits] + ["captions"]
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(NAMES),
+    data=st.binary(max_size=200),
+    extension=st.sampled_from(["csv", "json", "jsonl"]),
+)
+def test_any_bytes_give_sources_or_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes, extension: str
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / f"file.{extension}"
+    path.write_bytes(data)
+    check(name, path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "video",
+                    "videos",
+                    "video_id",
+                    "sentences",
+                    "description",
+                    "times",
+                    "timestamps",
+                    "text",
+                    "split",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(name=st.sampled_from(["msrvtt/train", "didemo/test", "activitynet/val1", "captions"]), value=JSON)
+def test_any_json_gives_sources_or_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: object
+) -> None:
+    path = tmp_path_factory.mktemp("json") / ("file.jsonl" if name == "captions" else "file.json")
+    path.write_text(json.dumps(value))
+    check(name, path)
+
+
+def check(name: str, path: Path) -> None:
+    try:
+        sources = list(read_annotations(name, path))
+    except DatasetError as error:
+        assert "\n" not in str(error)
+        return
+    for source in sources:
+        assert all(isinstance(skip, Skip) for _, skip in source.skips)
+        assert all(clip.sentences and all(clip.sentences) for clip in source.clips)
