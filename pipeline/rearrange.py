@@ -60,13 +60,10 @@ def open_input(folder: Path, captions: Path | None) -> Input:
     """
     paths = list_shards(folder)
     manifest = read_manifest(folder)
-    records: dict[str, ShardRecord] = {}
-    for row in manifest["shards"] if manifest else ():
-        try:
-            record = ShardRecord(row["name"], int(row["samples"]), int(row["bytes"]), row["sha256"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{folder / MANIFEST_NAME}: damaged list of shards; make it again") from error
-        records[record.name] = record
+    records = {
+        row["name"]: ShardRecord(row["name"], row["samples"], row["bytes"], row["sha256"])
+        for row in (manifest["shards"] if manifest else ())
+    }
     caption_options = {}
     if captions is not None:
         found = read_manifest(captions)
@@ -88,6 +85,12 @@ def _identity(folder: Path, paths: Sequence[Path]) -> str:
         return sha256_of_file(folder / MANIFEST_NAME)
     sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
     return hashlib.sha256(sizes.encode()).hexdigest()
+
+
+def shard_size_of(source: Input) -> int:
+    """How many clips a shard of it holds at most."""
+    size = source.options.get("shard_size")
+    return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
 
 def common_options(inputs: Sequence[Input]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from clipvip.pipeline.rearrange import (
-    DEFAULT_SHARD_SIZE,
     Output,
     common_options,
     count_chosen,
     open_input,
+    shard_size_of,
     survey_inputs,
     write_output,
 )
@@ -84,7 +84,7 @@ def command(
     if (captions is None) != (captions_out is None):
         raise click.UsageError("--captions and --captions-out go together")
     source = open_input(folder, captions)
-    size = shard_size or int(source.options.get("shard_size", DEFAULT_SHARD_SIZE))
+    size = shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in parts))[:-1], 1.0]
     num_workers = workers or num_cores()
     with survey_inputs([source], workers=num_workers, check=check, seed=seed, by_video=True) as survey:

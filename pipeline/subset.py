@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from clipvip.pipeline.rearrange import (
-    DEFAULT_SHARD_SIZE,
     Choose,
     Output,
     Survey,
     common_options,
     count_chosen,
     open_input,
+    shard_size_of,
     survey_inputs,
     write_output,
 )
@@ -78,7 +78,7 @@ def command(
         raise click.UsageError("--captions and --captions-out go together")
     source = open_input(folder, captions)
     listed = _listed(keys, video_ids)
-    size = shard_size or int(source.options.get("shard_size", DEFAULT_SHARD_SIZE))
+    size = shard_size or shard_size_of(source)
     output = Output(
         "subset",
         out,

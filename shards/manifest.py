@@ -40,7 +40,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise DatasetError(
             f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA_VERSION}; update clipvip"
         )
+    if not isinstance(manifest.get("options"), dict) or not all(map(_is_row, manifest["shards"])):
+        raise DatasetError(f"{path}: damaged; run the command that made the folder again")
     return manifest
+
+
+def _is_row(row: Any) -> bool:
+    kinds = {"name": str, "samples": int, "bytes": int, "sha256": str}
+    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
 
 
 def require_same_options(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -289,6 +289,16 @@ def test_any_bytes_in_place_of_an_input_are_one_line(tmp_path: Path) -> None:
         assert result.exit_code == 0 or result.stderr.splitlines()[-1].startswith("Error: ")
 
 
+def test_any_number_of_workers_gives_the_same_bytes(shards: Path, captions: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        pair = ("--captions", captions, "--captions-out", tmp_path / f"captions{workers}")
+        options = ("--num", 23, "--shard-size", 5, *pair, "--out", tmp_path / str(workers))
+        result = run("subset", shards, *options, "--workers", workers)
+        assert result.exit_code == 0, result.output
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+    assert content(tmp_path / "captions1") == content(tmp_path / "captions2")
+
+
 def test_other_inputs_or_options_do_not_mix(shards: Path, more_shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     must("subset", shards, "--num", 8, "--out", out)
