@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option
+from clipvip.pipeline.runtime.ray_units import RayCluster, connect, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import make_shards, make_tasks
 from clipvip.shards.annotations import find_annotation_file, read_annotations, with_published_names
@@ -130,6 +130,8 @@ def command(
         metadata = _annotation_file(dataset, metadata, subtitles, cut_options)
     elif not metadata.is_file():
         raise UserError(f"{metadata}: no such metadata file; give a JSONL file of clips to --metadata")
+    if ray_address:
+        connect(ray_address)  # should none answer, nothing is begun
     paths = index_videos(videos)
     read = partial(read_sources, metadata)
     if dataset is not None:

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 _MOST_LOSSES = 3
 _MOST_FAILED_STARTS = 5
 _SECONDS_BETWEEN_LOOKS = 2.0
-_HOST_AND_PORT = re.compile(r"(?:ray://)?([^/]+):(\d{1,5})")
+_HOST_AND_PORT = re.compile(r"([^/]+):(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +251,23 @@ def connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise UserError("--ray: Ray is not installed; run: pip install 'clipvip[ray]'") from error
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--ray {address}: give HOST:PORT of the head, as 'ray start' says it, without ray://"
+        )
     if not ray.is_initialized():
         local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
+            if address == "auto":
+                address = os.environ.get("RAY_ADDRESS", address)
             if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
                 socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"--ray {address}: no cluster answers there ({_first_line(error)})") from error
+            raise UserError(
+                f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token, set "
+                "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
+            ) from error
     return ray
 
 

@@ -158,3 +158,27 @@ def test_features_of_texts_with_a_machine_lost(tmp_path: Path, monkeypatch: pyte
         run("nmi", *options, "--out", out, "--ray", nodes.address)
         assert loss.happened
     assert content(out) == content(tmp_path / "local")
+
+
+def test_ctrl_c_ends_it_cleanly(corpus: list[object], local: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from clipvip.pipeline.cli import main; main()"
+    command = [str(argument) for argument in ("shard", *corpus, "--out", tmp_path, "--ray", "local")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command, "--workers", "1"],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(tmp_path.glob("0*.tar"))) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "same command goes on" in errors and "Traceback" not in errors
+    try:
+        run(*command)
+    finally:
+        ray.shutdown()
+    assert content(tmp_path) == content(local)

@@ -83,6 +83,8 @@ def test_what_cannot_run_is_one_line(ray: Any) -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match=r"--ray 127\.0\.0\.1:9: no cluster answers there"):
         connect("127.0.0.1:9")
+    with pytest.raises(UserError, match="without ray://"):
+        connect("ray://127.0.0.1:10001")
     assert time.monotonic() - started < 60
 
 
