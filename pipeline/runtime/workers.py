@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as UnitTimeout
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
 # A queue a little deeper than the pool keeps every worker busy while the parent handles results.
 _UNITS_IN_FLIGHT_PER_WORKER = 2
+_POOLS_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +81,52 @@ def run_units(
             initargs=initargs,
         )
         return
-    pool = start_pool(workers, initializer, initargs)
-    source = iter(units)
+    waiting = iter(units)
+    for _ in range(_POOLS_AT_MOST):
+        lost: list[Unit] = []
+        yield from _run_in_pool(
+            function, waiting, lost, workers, timeout_seconds, start_pool(workers, initializer, initargs)
+        )
+        if not lost:
+            return
+        waiting = itertools.chain(lost, waiting)
+    raise RuntimeError(f"{_POOLS_AT_MOST} pools of worker processes broke, one after another")
+
+
+def _run_in_pool(
+    function: Callable[[Unit], Result],
+    waiting: Iterator[Unit],
+    lost: list[Unit],
+    workers: int,
+    timeout_seconds: float | None,
+    pool: ProcessPool,
+) -> Generator[Outcome[Unit, Result], None, None]:
+    """Yield outcomes until all units are done, or the pool breaks; `lost` are those that it then had.
+
+    It breaks if a worker dies between taking a unit and saying so: nobody knows then which one it had.
+    """
     running: dict[Any, Unit] = {}
     try:
-        while True:
+        while not lost:
             room = workers * _UNITS_IN_FLIGHT_PER_WORKER - len(running)
-            for unit in itertools.islice(source, room):
-                running[pool.schedule(function, args=[unit], timeout=timeout_seconds)] = unit
+            for unit in itertools.islice(waiting, room):
+                try:
+                    running[pool.schedule(function, args=[unit], timeout=timeout_seconds)] = unit
+                except RuntimeError:  # it is broken
+                    lost.append(unit)
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield outcome_of(running.pop(future), future)
+                unit = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    lost.append(unit)
+                else:
+                    yield outcome_of(unit, future)
+        for future, unit in running.items():
+            if future.done() and not isinstance(future.exception(), BrokenProcessPool):
+                yield outcome_of(unit, future)
+            else:
+                lost.append(unit)
         pool.close()
     finally:
         pool.stop()

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import pytest
+from pebble import ProcessPool
 
-from clipvip.pipeline.runtime.workers import run_units
+from clipvip.pipeline.runtime.workers import run_units, start_pool
 from unit_functions import square
 
 
@@ -23,6 +26,25 @@ def test_a_crash_and_a_hang_cost_only_their_own_units() -> None:
     assert hung is not None and hung.reason == "timeout"
 
 
+def test_a_pool_that_breaks_is_replaced_and_its_units_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that die before they say what they took break the pool that runs them."""
+    pools: list[ProcessPool] = []
+
+    def start_and_keep(*arguments: Any) -> ProcessPool:
+        pools.append(start_pool(*arguments))
+        return pools[-1]
+
+    monkeypatch.setattr("clipvip.pipeline.runtime.workers.start_pool", start_and_keep)
+    units = [n for n in range(30) if n not in {3, 5, 7}]
+    outcomes = []
+    for outcome in run_units(square, units, workers=2):
+        outcomes.append((outcome.unit, outcome.result))
+        if len(outcomes) in {5, 12}:
+            pools[-1]._pool_manager.handle_broken_pool(BrokenProcessPool("All workers expired"))
+    assert len(pools) == 3
+    assert sorted(outcomes) == [(n, n * n) for n in units]
+
+
 def test_a_mistake_in_the_function_is_raised() -> None:
     with pytest.raises(KeyError, match="seven"):
         list(run_units(square, [7], workers=1))
@@ -36,7 +58,7 @@ _PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 from test_workers_target import sleep_forever
-from clipvip.pipeline.runtime.workers import run_units
+from clipvip.pipeline.runtime.workers import run_units, start_pool
 if __name__ == "__main__":
     list(run_units(sleep_forever, [{folder!r}], workers=1))
 """
