@@ -179,6 +179,7 @@ def test_a_silent_connection_is_given_up(site: VideoServer, tmp_path: Path) -> N
     assert not (tmp_path / "out" / "v0.mp4").exists()
 
 
+@pytest.mark.slow
 def test_a_video_that_takes_too_long_is_given_up(site: VideoServer, tmp_path: Path) -> None:
     site.plan = {"/v0.mp4": ["stall"]}
     metadata = write_list(tmp_path / "list.jsonl", site, "v0.mp4")
@@ -207,6 +208,7 @@ def test_a_pause_that_the_site_asks_for_holds_all_workers(site: VideoServer, tmp
     assert {outcome for outcome, _ in outcomes(tmp_path / "out").values()} == {"fetched"}
 
 
+@pytest.mark.slow
 def test_no_more_bytes_a_second_than_allowed(site: VideoServer, tmp_path: Path) -> None:
     metadata = write_list(tmp_path / "list.jsonl", site, "v0.mp4")
     size = (site.folder / "v0.mp4").stat().st_size
@@ -237,6 +239,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(site: VideoServer, tmp_
     assert not {path.lstrip("/") for path in site.gets} & fetched_before
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_cleanly(site: VideoServer, tmp_path: Path) -> None:
     metadata = write_list(tmp_path / "list.jsonl", site, *(f"v{number}.mp4" for number in range(10)))
     out = tmp_path / "out"
@@ -329,3 +332,39 @@ def test_without_yt_dlp_the_extra_is_named(
     result = download(write_list(tmp_path / "list.jsonl", site, "v0.mp4"), tmp_path / "out")
     assert result.exit_code == 1
     assert "pip install 'clipvip[download]'" in result.output
+
+
+@pytest.mark.slow
+def test_a_video_in_pieces_is_whole_or_not_there(site: VideoServer, tmp_path: Path) -> None:
+    """HLS: without all its segments a video is not fetched."""
+    folder = site.folder / "hls"
+    folder.mkdir(exist_ok=True)
+    make_video(folder / "index.m3u8", num_frames=90, hls_time="1", hls_list_size="0")
+    pieces = sorted(path.name for path in folder.glob("*.ts"))
+    assert len(pieces) >= 3
+    row = {"video_id": "pieces", "url": f"{site.url}/hls/index.m3u8"}
+    metadata = tmp_path / "list.jsonl"
+    metadata.write_text(json.dumps(row) + "\n")
+    site.plan = {f"/hls/{pieces[1]}": [500]}
+    out = tmp_path / "out"
+    assert download(metadata, out, "--retries", "1").exit_code == 1
+    assert outcomes(out)["pieces"] == ("passing", "server_error")
+    assert not (out / "pieces.mp4").exists()
+    site.plan = {f"/hls/{pieces[1]}": [500, "ok"]}
+    assert download(metadata, out).exit_code == 0
+    with av.open(str(out / "pieces.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 90
+
+
+def test_subtitles_that_fail(site: VideoServer, tmp_path: Path) -> None:
+    """In passing: the video is left for the next run, unfetched. For good: it is worth having without."""
+    metadata = write_list(tmp_path / "list.jsonl", site, "page.html")
+    site.plan = {"/page.vtt": [503]}
+    assert download(metadata, tmp_path / "out", "--retries", "0").exit_code == 1
+    assert outcomes(tmp_path / "out")["page"] == ("passing", "server_error")
+    assert site.gets["/page-240.mp4"] == 0
+    site.plan = {"/page.vtt": [404]}
+    assert download(metadata, tmp_path / "out", "--retries", "0").exit_code == 0
+    assert outcomes(tmp_path / "out")["page"] == ("fetched", "")
+    assert report(tmp_path / "out")["subtitles"] == {"none": 1}
+    assert [path.name for path in (tmp_path / "out").glob("page*")] == ["page.mp4"]

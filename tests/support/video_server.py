@@ -9,7 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-_TYPES = {".mp4": "video/mp4", ".html": "text/html", ".vtt": "text/vtt"}
+_TYPES = {
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".mp4": "video/mp4",
+    ".html": "text/html",
+    ".vtt": "text/vtt",
+}
 
 
 class VideoServer:
