@@ -125,7 +125,7 @@ def _check_sample(
         found.note("wrong_record", span.key, _without_path(error, shard.path))
         return
     found.num_frames += len(record.frame_seconds)
-    found.num_without_subtitle += not record.subtitle
+    found.num_without_subtitle += not (record.subtitle or record.sentences)
     if decode is None:
         return
     found.num_decoded += 1

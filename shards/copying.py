@@ -101,11 +101,11 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
 
 
 def _glance(data: bytes) -> tuple[int, bool]:
-    """How many frames, and whether there is a subtitle, by a KEY.json that may be damaged."""
+    """How many frames, and whether there is any text, by a KEY.json that may be damaged."""
     try:
         record = json.loads(data)
-        return len(record["frame_seconds"]), bool(record["subtitle"])
-    except (ValueError, KeyError, TypeError):
+        return len(record["frame_seconds"]), bool(record["subtitle"] or record.get("sentences"))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return 0, False
 
 

@@ -406,6 +406,29 @@ def test_the_stages_own_shards_can_be_taken_apart(tmp_path: Path) -> None:
         assert np.array_equal(sample.decode([0]), everything[key].decode([0]))
 
 
+def test_shards_of_a_captioned_dataset_can_be_checked_and_taken_apart(tmp_path: Path) -> None:
+    """Where a clip has several sentences and no subtitle."""
+    for number in range(3):
+        make_video(tmp_path / "videos" / f"video{number}.mp4", num_frames=30)
+    (tmp_path / "rows.csv").write_text("video,caption\nvideo0,one\nvideo1,other\nvideo0,two\nvideo2,last\n")
+    source = (
+        "--dataset",
+        "captions",
+        "--annotations",
+        tmp_path / "rows.csv",
+        "--videos",
+        tmp_path / "videos",
+    )
+    must("shard", *source, "--out", tmp_path / "clips")
+    must("verify", tmp_path / "clips")
+    must("subset", tmp_path / "clips", "--fraction", 1, "--out", tmp_path / "all")
+    must("verify", tmp_path / "all")
+    counts = [json.loads((tmp_path / n / "report.json").read_text())["counts"] for n in ("clips", "all")]
+    assert [count["clips_without_subtitle"] for count in counts] == [0, 0]
+    output = must("inspect", tmp_path / "all")
+    assert "  sentence  two\n" in output
+
+
 @given(
     keys=st.lists(st.text("abcdef_", min_size=1, max_size=8), unique=True, min_size=1, max_size=60),
     seed=st.integers(0, 2**64 - 1),
