@@ -127,7 +127,11 @@ def _hand_out(
         while crew.idle and waiting:
             actor, job = crew.idle.pop(), waiting.popleft()
             at_work[actor.run.remote(function, job[1], timeout_seconds)] = (actor, job)
-        done, _ = ray.wait([*at_work, *crew.starting], timeout=_SECONDS_BETWEEN_LOOKS)
+        awaited = [*at_work, *crew.starting]
+        if not awaited:  # the last machine was lost; another may join
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
+        done, _ = ray.wait(awaited, timeout=_SECONDS_BETWEEN_LOOKS)
         for reference in done:
             if reference in crew.starting:
                 crew.welcome(reference)

@@ -42,3 +42,11 @@ def visible_gpus(unit: int) -> str:
     """The GPUs that this process is shown; after a while, so that every worker gets a unit."""
     time.sleep(0.3)
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def kill_parent(unit: int) -> int:
+    """The unit; but 3 takes the process down that started this one."""
+    if unit == 3:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return unit

@@ -1,6 +1,8 @@
 """Units on a Ray cluster behave as in local processes, and outlive the machines that they are on."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.workers import run_units
 from ray_nodes import ray_nodes
-from unit_functions import append_line, square
+from unit_functions import append_line, kill_parent, square
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
@@ -93,3 +95,30 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"pip install 'clipvip\[ray\]'"):
         list(run_units(square, [1], workers=1, ray=RayCluster("auto")))
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.slow
+def test_work_waits_for_a_machine_when_the_last_is_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with ray_nodes(monkeypatch) as nodes:
+        only = nodes.add_node(num_cpus=1)
+        units = [(tmp_path, number) for number in range(6)]
+        outcomes = run_units(append_line, units, workers=1, ray=RayCluster(nodes.address))
+        done = [next(outcomes).result]
+        nodes.remove_node(only, allow_graceful=False)
+        # Ray adds nodes in the main thread only, which waits for outcomes.
+        before = signal.signal(signal.SIGUSR1, lambda *_: nodes.add_node(num_cpus=1))
+        threading.Timer(6, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        done += [outcome.result for outcome in outcomes]
+        signal.signal(signal.SIGUSR1, before)
+        assert sorted(done) == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_unit_that_takes_its_workers_with_it_is_a_crash(ray: Any) -> None:
+    outcomes = {o.unit: o for o in run_units(kill_parent, range(5), workers=1, ray=RayCluster("local", 2))}
+    failure = outcomes[3].failure
+    assert failure is not None and failure.reason == "crashed"
+    assert "3 workers were lost with it" in failure.detail
+    assert [outcomes[unit].result for unit in (0, 1, 2, 4)] == [0, 1, 2, 4]
