@@ -1,4 +1,4 @@
-"""Embeddings of the clips of shards and of their texts, row by row the same clip, for stages that measure a model."""
+"""Embeddings of the clips of shards and of their texts, for stages that measure a model."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,20 +25,24 @@ _DECODING_THREADS = 2
 
 @dataclass(frozen=True)
 class PairEmbeddings:
-    """`texts` and `videos`, float32 (n, dim) of unit length, row i of both from clip i; what was passed over."""
+    """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
+
+    `labels` (queries,) is the clip of each text.
+    """
 
     texts: np.ndarray
     videos: np.ndarray
+    labels: np.ndarray
     num_distinct_texts: int
     skips: list[Skip]
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A clip to encode: frames uint8 (frames, height, width, 3), and its text."""
+    """A clip to encode: frames uint8 (frames, height, width, 3), and its texts."""
 
     frames: np.ndarray
-    text: str
+    texts: list[str]
 
 
 def load_clip_vip(name: str, *, device: torch.device) -> ClipVip:
@@ -59,32 +63,63 @@ def load_clip_vip(name: str, *, device: torch.device) -> ClipVip:
 
 
 def embed_pairs(
-    model: ClipVip, shards: Iterable[Path], *, captions: Path | None, num_frames: int, batch_size: int
+    model: ClipVip,
+    shards: Iterable[Path],
+    *,
+    captions: Path | None,
+    num_frames: int,
+    batch_size: int,
+    all_captions: bool = False,
+    total: int | None = None,
+    show_progress: bool = True,
 ) -> PairEmbeddings:
-    """Encode every clip that has a text: its subtitle, or its caption where `captions` is a folder of them.
+    """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where it is known.
 
     Raises:
         DatasetError: a shard, or its captions, cannot be read.
+        UserError: a clip with several captions of which each would do.
     """
     skips: list[Skip] = []
     texts: list[str] = []
     text_rows: list[np.ndarray] = []
     video_rows: list[np.ndarray] = []
-    with Progress("clips", total=None, unit="clips") as progress:
-        for batch in _batches(_decoded(_samples(shards, captions, skips), num_frames, skips), batch_size):
+    labels: list[int] = []
+    num_clips = 0
+    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
+        samples = _samples(shards, captions, all_captions, skips)
+        for batch in _batches(_decoded(samples, num_frames, skips), batch_size):
+            queries = [text for pair in batch for text in pair.texts]
             with torch.inference_mode():
-                videos = model.encode_video([pair.frames for pair in batch])
-                queries = model.encode_text([pair.text for pair in batch])
-            video_rows.append(_unit_rows(videos))
-            text_rows.append(_unit_rows(queries))
-            texts.extend(pair.text for pair in batch)
+                video_rows.append(_unit_rows(model.encode_video([pair.frames for pair in batch])))
+                text_rows.append(_unit_rows(model.encode_text(queries)))
+            for number, pair in enumerate(batch, start=num_clips):
+                labels.extend([number] * len(pair.texts))
+            num_clips += len(batch)
+            texts.extend(queries)
             progress.add(len(batch), skipped=len(skips))
     return PairEmbeddings(
         np.concatenate(text_rows) if text_rows else np.empty((0, 0), np.float32),
         np.concatenate(video_rows) if video_rows else np.empty((0, 0), np.float32),
+        np.array(labels, np.int64),
         len(set(texts)),
         skips,
     )
+
+
+def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
+    """The texts that a clip is searched by: its subtitle, which is also the paragraph or the only caption of a video
+    set's annotations; with `all_captions` each of its captions.
+
+    Raises:
+        UserError: it has several captions of which each would do, and not all are asked for.
+    """
+    alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
+    if len(alternatives) > 1 and not all_captions:
+        raise UserError(
+            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip (for MSR-VTT "
+            "--dataset msrvtt/1ka); or give --all-captions to search by each of them"
+        )
+    return alternatives if len(alternatives) > 1 else [sample.subtitle]
 
 
 def _unit_rows(embeds: torch.Tensor) -> np.ndarray:
@@ -93,16 +128,19 @@ def _unit_rows(embeds: torch.Tensor) -> np.ndarray:
 
 
 def _samples(
-    shards: Iterable[Path], captions: Path | None, skips: list[Skip]
-) -> Iterator[tuple[Sample, str]]:
-    """Samples with their text; those without one are noted in `skips`."""
+    shards: Iterable[Path], captions: Path | None, all_captions: bool, skips: list[Skip]
+) -> Iterator[tuple[Sample, list[str]]]:
+    """Samples with their texts; those without one are noted in `skips`."""
     for path in shards:
         by_key = None if captions is None else _captions_of(captions, path.stem)
         for sample in read_shard(path):
-            text = sample.subtitle if by_key is None else by_key.get(sample.key, "")
-            text = " ".join(text.split())
-            if text:
-                yield sample, text
+            if by_key is None:
+                found = query_texts(sample, all_captions=all_captions)
+            else:
+                found = [by_key.get(sample.key, "")]
+            texts = [text for text in (" ".join(text.split()) for text in found) if text]
+            if texts:
+                yield sample, texts
             else:
                 skips.append(Skip("empty_text" if captions is None else "missing_caption", sample.key))
 
@@ -113,12 +151,14 @@ def _captions_of(folder: Path, stem: str) -> dict[str, str]:
     return read_captions(folder, stem)
 
 
-def _decoded(samples: Iterable[tuple[Sample, str]], num_frames: int, skips: list[Skip]) -> Iterator[_Pair]:
+def _decoded(
+    samples: Iterable[tuple[Sample, list[str]]], num_frames: int, skips: list[Skip]
+) -> Iterator[_Pair]:
     """Decode in threads, a little ahead of what is asked for and in order."""
-    waiting: deque[tuple[Future[np.ndarray], Sample, str]] = deque()
+    waiting: deque[tuple[Future[np.ndarray], Sample, list[str]]] = deque()
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        for sample, text in samples:
-            waiting.append((pool.submit(_frames, sample, num_frames), sample, text))
+        for sample, texts in samples:
+            waiting.append((pool.submit(_frames, sample, num_frames), sample, texts))
             if len(waiting) > 4 * _DECODING_THREADS:
                 yield from _finished(*waiting.popleft(), skips)
         while waiting:
@@ -129,9 +169,11 @@ def _frames(sample: Sample, num_frames: int) -> np.ndarray:
     return sample.decode(uniform_indices(sample.num_frames, num_frames))
 
 
-def _finished(frames: Future[np.ndarray], sample: Sample, text: str, skips: list[Skip]) -> Iterator[_Pair]:
+def _finished(
+    frames: Future[np.ndarray], sample: Sample, texts: list[str], skips: list[Skip]
+) -> Iterator[_Pair]:
     try:
-        yield _Pair(frames.result(), text)
+        yield _Pair(frames.result(), texts)
     except DatasetError as error:
         skips.append(Skip("damaged_sample", sample.key, str(error)))
 

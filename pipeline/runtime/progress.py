@@ -9,7 +9,9 @@ from tqdm import tqdm
 class Progress:
     """A progress bar on a terminal; in a log, a plain line every half minute."""
 
-    def __init__(self, label: str, *, total: int | None, unit: str, initial: int = 0) -> None:
+    def __init__(
+        self, label: str, *, total: int | None, unit: str, initial: int = 0, hidden: bool = False
+    ) -> None:
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc=label,
@@ -22,6 +24,7 @@ class Progress:
             mininterval=0.2 if on_terminal else 30.0,
             maxinterval=1.0 if on_terminal else 60.0,
             smoothing=0.1,
+            disable=hidden,
         )
 
     def add(self, done: int, *, skipped: int | None = None) -> None:

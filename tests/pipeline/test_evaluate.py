@@ -1,5 +1,6 @@
 """`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and every clip accounted for."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +16,10 @@ from clipvip.analysis.rescoring import dual_softmax, querybank_norm
 from clipvip.analysis.retrieval import retrieval_metrics
 from clipvip.model import ClipVip
 from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip
-from clipvip.pipeline.evaluate import all_metrics, chance, main
+from clipvip.pipeline.evaluate import main
+from clipvip.pipeline.retrieval_scores import all_metrics, chance
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.manifest import write_manifest
 from clipvip.shards.reader import list_shards, read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
@@ -55,6 +58,14 @@ def embeddings(model: Path, shards: Path, *, num_frames: int) -> tuple[np.ndarra
     return np.stack(texts), np.stack(videos)
 
 
+def assert_metrics(found: dict, expected: dict[str, float]) -> None:
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    recalls = [expected[name] for name in ("r1", "r5", "r10")]
+    assert found["mean_recall"] == pytest.approx(sum(recalls) / 3)
+    for name, (low, high) in found["intervals"].items():
+        assert low - 1e-9 <= found[name] <= high + 1e-9 or name == "median_rank"
+
+
 def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: Path, shards: Path) -> None:
     result = run(
         *("--model", model, "--shards", shards, "--out", tmp_path / "out", "--dsl", "--qb-norm"),
@@ -76,14 +87,17 @@ def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: P
     for name, (by_text, by_video) in by_name.items():
         found = written["metrics"][name]
         assert found["text_to_video"] == pytest.approx(retrieval_metrics(by_text)), name
-        assert found["video_to_text"] == pytest.approx(retrieval_metrics(by_video)), name
+        assert_metrics(found["video_to_text"], retrieval_metrics(by_video))
     assert "all queries" in written["metrics"]["dsl"]["note"] and "note" not in written["metrics"]["plain"]
-    assert written["chance"] == {"r1": 0.1, "r5": 0.5, "r10": 1.0, "median_rank": 5.5, "mean_rank": 5.5}
+    ranks = {"median_rank": 5.5, "mean_rank": 5.5}
+    assert written["chance"] == pytest.approx(
+        {"r1": 0.1, "r5": 0.5, "r10": 1.0, "mean_recall": 1.6 / 3, **ranks}
+    )
     assert written["num_queries"] == 10 and written["num_skipped"] == 0
     rows = {line[:24].strip(): line[24:].split() for line in result.stdout.splitlines()}
     recall = f"{100 * written['metrics']['plain']['text_to_video']['r5']:.1f}"
     assert rows["text to video"][1] == recall
-    assert rows["chance"] == ["10.0", "50.0", "100.0", "5.5", "5.5"]
+    assert rows["chance"] == ["10.0", "50.0", "100.0", "53.3", "5.5", "5.5"]
     assert "text to video, DSL*" in rows and "video to text, QB-Norm*" in rows
 
 
@@ -162,3 +176,56 @@ def test_mistakes_are_one_line(tmp_path: Path, model: Path, shards: Path) -> Non
         errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
         assert len(errors) == 1 and message in errors[0], result.output
         assert not out.exists()
+
+
+def captioned_shards(folder: Path, sentences: list[list[str]], sentences_are: str = "alternatives") -> Path:
+    """Shards as `clipvip-data shard --dataset` makes them: clip i has `sentences[i]`."""
+    folder.mkdir()
+    clips = []
+    for number, texts in enumerate(sentences):
+        stored = stored_clip(f"v{number}", 0, num_frames=3)
+        clip = dataclasses.replace(stored.clip, sentences=tuple(texts), sentences_are=sentences_are)
+        clips.append(dataclasses.replace(stored, clip=clip, subtitle=clip.text))
+    record = write_shard(folder / "000000.tar", clips)
+    write_manifest(folder, stage="shard", options={"dataset": "captions"}, shards=[record])
+    return folder
+
+
+def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, model: Path) -> None:
+    texts = [["red one", "a red one"], ["blue"], ["green", "grass", "leaf"]]
+    shards = captioned_shards(tmp_path / "clips", texts)
+    refused = run("--model", model, "--shards", shards)
+    assert refused.exit_code == 1
+    assert "v0_00000 has 2 captions" in refused.output and "--all-captions" in refused.output
+    result = run("--model", model, "--shards", shards, "--all-captions", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "3 clips, searched by 6 captions" in result.stdout
+    written = json.loads((tmp_path / "out/retrieval.json").read_text())
+    assert (written["num_queries"], written["num_clips"]) == (6, 3)
+    vip = ClipVip.from_pretrained(model).eval()
+    by_text = vip.encode_text([text for of_clip in texts for text in of_clip]).numpy()
+    (path,) = list_shards(shards)
+    frames = [sample.decode(uniform_indices(3, 12)) for sample in read_shard(path)]
+    similarity = by_text @ vip.encode_video(frames).numpy().T
+    labels = np.array([0, 0, 1, 2, 2, 2])
+    for direction in ("text_to_video", "video_to_text"):
+        expected = retrieval_metrics(similarity, labels, direction=direction)
+        assert_metrics(written["metrics"]["plain"][direction], expected)
+
+
+def test_a_paragraph_is_one_query(tmp_path: Path, model: Path) -> None:
+    shards = captioned_shards(tmp_path / "clips", [["first.", "then."], ["only."]], "paragraph")
+    result = run("--model", model, "--shards", shards)
+    assert result.exit_code == 0, result.output
+    assert "2 clips, searched by their subtitles" in result.stdout
+
+
+def test_a_bank_of_other_queries_changes_qb_norm(tmp_path: Path, model: Path, shards: Path) -> None:
+    (tmp_path / "bank.txt").write_text("words of clip 3 of video0\nwords of clip 1 of video1\n")
+    options = ["--model", model, "--shards", shards, "--qb-norm", "--bootstrap", 0, "--out"]
+    assert run(*options, tmp_path / "a").exit_code == 0
+    assert run(*options, tmp_path / "b", "--query-bank", tmp_path / "bank.txt").exit_code == 0
+    found = [json.loads((tmp_path / name / "retrieval.json").read_text())["metrics"] for name in "ab"]
+    assert found[0]["plain"] == found[1]["plain"]
+    assert found[0]["qb_norm"]["text_to_video"] != found[1]["qb_norm"]["text_to_video"]
+    assert run("--model", model, "--shards", shards, "--query-bank", tmp_path / "bank.txt").exit_code == 1
