@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -72,7 +73,13 @@ class _Worker:
     def run(
         self, function: Callable[[Any], Any], unit: Any, timeout_seconds: float | None
     ) -> tuple[Any, Failure | None]:
-        outcome = outcome_of(unit, self._pool.schedule(function, args=[unit], timeout=timeout_seconds))
+        try:
+            future = self._pool.schedule(function, args=[unit], timeout=timeout_seconds)
+        except RuntimeError:  # the pool broke
+            os._exit(1)  # a lost worker, whose unit another does
+        if isinstance(future.exception(), BrokenProcessPool):
+            os._exit(1)
+        outcome = outcome_of(unit, future)
         return outcome.result, outcome.failure
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clipvip.pipeline.download_work import choose_subtitles, pick_format
+from clipvip.pipeline.download_choice import choose_subtitles, pick_format
 
 
 def form(name: str, width: int | None, height: int | None, vcodec: str | None = "vp9", **more: Any) -> dict:
