@@ -21,7 +21,6 @@ from clipvip.pipeline.training.recipe import (
 )
 from clipvip.shards.atomic import atomic_write_bytes
 
-RECIPE_NAME = "recipe.yaml"
 # What a shell reports for a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM.
 _SIGNAL_EXIT = 128
 
@@ -40,6 +39,13 @@ _SIGNAL_EXIT = 128
     "--gpus",
     type=click.IntRange(min=0),
     help="One process on each of so many GPUs; 0 trains on the processor.",
+)
+@click.option("--validation", metavar="DIR", help="Shards to score during training, each with one text.")
+@click.option("--test", metavar="DIR", help="Shards to score once, at the end, into test.json.")
+@click.option(
+    "--select",
+    type=click.Choice(["best", "last"]),
+    help="The weights to keep: of the best validation, or of the last step.  [default: the recipe's]",
 )
 @click.option(
     "--resume",
@@ -61,15 +67,23 @@ def main(
     init: str | None,
     out: str | None,
     gpus: int | None,
+    validation: str | None,
+    test: str | None,
+    select: str | None,
     resume: str,
     overrides: tuple[str, ...],
 ) -> None:
-    """Post-pretrain CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
+    """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 
     The model ends up in DIR/model, in the layout that ClipVip.from_pretrained loads.
+
+    Example: clipvip-train finetune_didemo_b32 --shards didemo-train --validation didemo-val --test didemo-test
+    --init runs/b32/model --select best --out runs/didemo
     """
     settings = load_recipe(recipe, overrides)
     settings = with_options(settings, shards=shards, captions=captions, init=init, out=out, gpus=gpus)
+    chosen = {"validation": validation, "test": test, "select": select}
+    settings = with_evaluation(settings, {name: value for name, value in chosen.items() if value is not None})
     check(settings, resume=resume)
     exit_code = run_here(settings) if is_launched() else run_processes(settings)
     ctx.exit(exit_code)
@@ -103,6 +117,13 @@ def with_options(
     return recipe_from_tree(tree, name="options")
 
 
+def with_evaluation(recipe: Recipe, changes: dict[str, str]) -> Recipe:
+    """The recipe with other settings of its evaluation."""
+    tree = recipe_tree(recipe)
+    tree["evaluation"] |= changes
+    return recipe_from_tree(tree, name="options")
+
+
 def _source_for_options(recipe: Recipe) -> str:
     clips = [name for name, source in recipe.data.sources.items() if source.kind == "clips"]
     names = clips or list(recipe.data.sources)
@@ -124,9 +145,10 @@ def check(recipe: Recipe, *, resume: str) -> None:
         raise UserError("no folder for the run; give --out")
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.training.batches import check_captions, plan_batches
-    from clipvip.pipeline.training.checkpoint import list_checkpoints
+    from clipvip.pipeline.training.checkpoint import RECIPE_NAME, list_checkpoints
     from clipvip.pipeline.training.logs import require_wandb
     from clipvip.pipeline.training.start import check_device, check_init
+    from clipvip.pipeline.training.validation import check_splits
 
     out = Path(recipe.run.out)
     check_device(recipe)
@@ -137,13 +159,15 @@ def check(recipe: Recipe, *, resume: str) -> None:
     if checkpoints and resume == "never":
         raise UserError(f"{out}: holds checkpoints, and --resume is never; remove it or give another --out")
     saved = out / RECIPE_NAME
-    if checkpoints and saved.is_file():
-        changed = differences(load_recipe(str(saved)), recipe)
+    of_run = [path for path in (saved, *(folder / RECIPE_NAME for folder in checkpoints)) if path.is_file()]
+    if checkpoints and of_run:
+        changed = differences(load_recipe(str(of_run[0])), recipe)
         if changed:
             raise UserError(
                 f"{out}: holds checkpoints of another recipe ({'; '.join(changed[:3])}); give the same "
                 "settings or another --out"
             )
+    check_splits(recipe)
     with tempfile.TemporaryDirectory() as cache:
         check_captions(plan_batches(recipe, cache=Path(cache)))
     if os.environ.get("RANK", "0") == "0":
@@ -174,7 +198,7 @@ def run_processes(recipe: Recipe) -> int:
 
 def train_process(tree: dict[str, Any]) -> int:
     """One of several processes of this machine: as `run_here`, and ends with one line on bad input."""
-    recipe = recipe_from_tree(tree, name=RECIPE_NAME)
+    recipe = recipe_from_tree(tree, name="recipe.yaml")
     command = StageCommand("clipvip-train", callback=lambda: run_here(recipe))
     try:
         exit_code: int = command.main([], standalone_mode=False)

@@ -22,29 +22,33 @@ from clipvip.shards.atomic import write_json
 from clipvip.shards.skips import Skip
 
 FOLDER = "checkpoints"
+RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint
 _NAME = re.compile(r"step-(\d{8})")
 _STATE_NAME = "state.json"
 
 
 @dataclass
 class TrainState:
-    """How far a run is, over all processes."""
+    """How far a run is, over all processes; `validations` are the scores so far, see validation.py."""
 
     step: int = 0
     rows_without_caption: int = 0
     skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
+    validations: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "rows_without_caption": self.rows_without_caption,
             "skips": [asdict(self.skips[key]) for key in sorted(self.skips)],
+            "validations": self.validations,
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TrainState":
         skips = [Skip(**row) for row in value["skips"]]
-        return cls(value["step"], value["rows_without_caption"], {(s.reason, s.what): s for s in skips})
+        by_name = {(skip.reason, skip.what): skip for skip in skips}
+        return cls(value["step"], value["rows_without_caption"], by_name, value["validations"])
 
 
 def list_checkpoints(out: Path) -> list[Path]:
@@ -75,6 +79,8 @@ def save_checkpoint(
     save_state(partial, tensors, place=place)
     if place.is_first:
         write_json(partial / _STATE_NAME, state.as_json())
+        if (out / RECIPE_NAME).is_file():
+            shutil.copy(out / RECIPE_NAME, partial / RECIPE_NAME)
         if final.exists():  # the same step of the same run: the same content
             shutil.rmtree(final)
         os.replace(partial, final)

@@ -98,6 +98,21 @@ class Logs:
             + (f", MFU {rates['mfu']:.0%}" if "mfu" in rates else "")
         )
 
+    def write_validation(self, row: dict[str, Any]) -> None:
+        """Log the scores of the validation split after a step."""
+        step, recalls = (
+            int(row["step"]),
+            {name: value for name, value in row.items() if isinstance(value, float)},
+        )
+        values = {f"validation/{name}": value for name, value in recalls.items()}
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
+        self._bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
+
     def close(self) -> None:
         self._file.close()
         if self._tensorboard is not None:

@@ -43,8 +43,16 @@ from clipvip.pipeline.training.distributed import (
 )
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
-from clipvip.pipeline.training.start import resizes_on_device, save_model, start_model, start_optimizer
+from clipvip.pipeline.training.start import resizes_on_device, start_model, start_optimizer
 from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.training.validation import (
+    best_row,
+    choose_weights,
+    is_due,
+    score_test,
+    validate,
+    write_rows,
+)
 from clipvip.shards.skips import Skip
 
 MODEL_FOLDER = "model"
@@ -118,7 +126,14 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 logs.step_done()
                 if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
-            if is_last or stop_signal or state.step % recipe.run.save_every_steps == 0:
+            validated = is_due(
+                recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch
+            )
+            if validated:
+                row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+                if logs is not None:
+                    logs.write_validation(row)
+            if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
                 tally.move_into(state, place=place)
                 save_checkpoint(
                     job.out, state, job.model, job.optimizer, keep=recipe.run.keep_checkpoints, place=place
@@ -186,7 +201,10 @@ def resume(job: Job) -> TrainState:
     checkpoints = list_checkpoints(job.out)
     if not checkpoints:
         return TrainState()
-    return load_checkpoint(checkpoints[-1], job.model, job.optimizer, place=job.place)
+    state = load_checkpoint(checkpoints[-1], job.model, job.optimizer, place=job.place)
+    if job.place.is_first:
+        write_rows(job.out, state.validations)
+    return state
 
 
 def batches_of(job: Job, state: TrainState) -> Iterator[list[Chunk]]:
@@ -261,9 +279,15 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
 def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> str:
     """Write the model folder and the report; return the summary for the terminal."""
     summary = ""
+    folder = job.out / MODEL_FOLDER
+    chosen = state.step
+    if job.recipe.evaluation.select == "best":
+        chosen = int(best_row(state.validations)["step"])
     if job.place.is_first:
-        folder = job.out / MODEL_FOLDER
-        save_model(job.model, folder)
+        choose_weights(job.recipe, job.model, out=job.out, folder=folder)
+    barrier(job.place)
+    scores = score_test(job.recipe, chosen, out=job.out, folder=folder, place=job.place)
+    if job.place.is_first:
         rows = read_log(job.out)
         batch_size = job.recipe.optim.batch_size
         report = Report(
@@ -280,8 +304,12 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
         report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
         summary = (
             f"{report.summary(job.out)}\n  loss {rows[0]['loss']:.4f} at step {rows[0]['step']:,}, "
-            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}"
+            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}, weights of step {chosen:,}"
         )
+        if state.validations:
+            summary += f" ({job.recipe.evaluation.select} of {len(state.validations)} validations)"
+        if scores:
+            summary += f"\n{scores}"
     barrier(job.place)
     return summary
 

@@ -117,6 +117,23 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Evaluation:
+    """Retrieval scores: on a validation split during training, on the test split once, at the end."""
+
+    validation: str | None = None
+    """A folder of shards; `--validation` sets it."""
+    test: str | None = None
+    """A folder of shards that shares none with the two others; `--test` sets it."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Steps between validations; null: one after each epoch of the first source. The last step always has one."""
+    select: Literal["best", "last"] = "last"
+    """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
+    R@10 (the earlier of equals), or those of the last step."""
+    batch_size: int = Field(default=16, ge=1)
+    """Clips encoded at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
 class Run:
     """How the run is computed; another value gives the same model up to rounding."""
 
@@ -154,6 +171,7 @@ class Recipe:
     model: Model = Field(default_factory=Model)
     loss: Loss = Field(default_factory=Loss)
     optim: Optim = Field(default_factory=lambda: Optim(epochs=1))
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     run: Run = Field(default_factory=Run)
 
     @property
@@ -279,7 +297,14 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_SECTIONS: dict[str, type] = {"data": Data, "model": Model, "loss": Loss, "optim": Optim, "run": Run}
+_SECTIONS: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "loss": Loss,
+    "optim": Optim,
+    "evaluation": Evaluation,
+    "run": Run,
+}
 
 
 def _known_keys(place: list[str]) -> list[str]:
@@ -318,11 +343,14 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_OF_TEST = ("evaluation.test", "evaluation.batch_size")
+
+
 def differences(first: Recipe, second: Recipe) -> list[str]:
-    """Where two recipes differ in what comes out: all keys but those of `run`."""
+    """Where two recipes differ in the weights that come out; a test split may be named, or another, when all is done."""
     left, right = flatten(recipe_tree(first)), flatten(recipe_tree(second))
     return [
         f"{key}: {left.get(key)!r}, now {right.get(key)!r}"
         for key in dict.fromkeys([*left, *right])
-        if left.get(key) != right.get(key) and not key.startswith("run.")
+        if left.get(key) != right.get(key) and not key.startswith(("run.", *_OF_TEST))
     ]

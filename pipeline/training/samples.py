@@ -112,15 +112,16 @@ class SampleLoader:
             if not isinstance(meta, dict):
                 raise DatasetError(f"metadata is a {type(meta).__name__}")
             sample = Sample(entry.key, meta, extension, _read(file, entry, extension))
-            if wanted.needs_subtitle and not sample.subtitle.strip():
-                return Skip("empty_subtitle", entry.key)
             choices = [(self._choose(sample.num_frames, rng), video)]
+            text = _text_of(sample, rng)
+            if wanted.needs_subtitle and not text.strip():
+                return Skip("empty_subtitle", entry.key)
             if wanted.needs_frame:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", entry.key, " ".join(str(error).split()))
-        return Example(entry.key, sample.subtitle, caption or None)
+        return Example(entry.key, text, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
         if self._settings.jitter:
@@ -201,6 +202,13 @@ class SampleLoader:
         if not captions_path(self._settings.captions, stem).is_file():
             return {}  # its samples are then counted as without caption
         return read_captions(self._settings.captions, stem)
+
+
+def _text_of(sample: Sample, rng: np.random.Generator) -> str:
+    """The subtitle; or one of a video set's captions, another on each pass, where the clip has several."""
+    if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
+        return sample.sentences[int(rng.integers(len(sample.sentences)))]
+    return sample.subtitle
 
 
 def _read(file: IO[bytes], entry: Entry, extension: str) -> bytes:

@@ -1,6 +1,5 @@
 """`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and every clip accounted for."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,11 +18,10 @@ from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip
 from clipvip.pipeline.evaluate import main
 from clipvip.pipeline.retrieval_scores import all_metrics, chance
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.manifest import write_manifest
 from clipvip.shards.reader import list_shards, read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
-from make_shards import make_shard_folder, stored_clip
+from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_clip import make_clip, tiny_tokenizer
 
 
@@ -178,25 +176,12 @@ def test_mistakes_are_one_line(tmp_path: Path, model: Path, shards: Path) -> Non
         assert not out.exists()
 
 
-def captioned_shards(folder: Path, sentences: list[list[str]], sentences_are: str = "alternatives") -> Path:
-    """Shards as `clipvip-data shard --dataset` makes them: clip i has `sentences[i]`."""
-    folder.mkdir()
-    clips = []
-    for number, texts in enumerate(sentences):
-        stored = stored_clip(f"v{number}", 0, num_frames=3)
-        clip = dataclasses.replace(stored.clip, sentences=tuple(texts), sentences_are=sentences_are)
-        clips.append(dataclasses.replace(stored, clip=clip, subtitle=clip.text))
-    record = write_shard(folder / "000000.tar", clips)
-    write_manifest(folder, stage="shard", options={"dataset": "captions"}, shards=[record])
-    return folder
-
-
 def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, model: Path) -> None:
     texts = [["red one", "a red one"], ["blue"], ["green", "grass", "leaf"]]
-    shards = captioned_shards(tmp_path / "clips", texts)
+    shards = make_captioned_folder(tmp_path / "clips", texts)
     refused = run("--model", model, "--shards", shards)
     assert refused.exit_code == 1
-    assert "v0_00000 has 2 captions" in refused.output and "--all-captions" in refused.output
+    assert "clips0_00000 has 2 captions" in refused.output and "--all-captions" in refused.output
     result = run("--model", model, "--shards", shards, "--all-captions", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "3 clips, searched by 6 captions" in result.stdout
@@ -205,7 +190,7 @@ def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, 
     vip = ClipVip.from_pretrained(model).eval()
     by_text = vip.encode_text([text for of_clip in texts for text in of_clip]).numpy()
     (path,) = list_shards(shards)
-    frames = [sample.decode(uniform_indices(3, 12)) for sample in read_shard(path)]
+    frames = [sample.decode(uniform_indices(sample.num_frames, 12)) for sample in read_shard(path)]
     similarity = by_text @ vip.encode_video(frames).numpy().T
     labels = np.array([0, 0, 1, 2, 2, 2])
     for direction in ("text_to_video", "video_to_text"):
@@ -214,7 +199,7 @@ def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, 
 
 
 def test_a_paragraph_is_one_query(tmp_path: Path, model: Path) -> None:
-    shards = captioned_shards(tmp_path / "clips", [["first.", "then."], ["only."]], "paragraph")
+    shards = make_captioned_folder(tmp_path / "clips", [["first.", "then."], ["only."]], "paragraph")
     result = run("--model", model, "--shards", shards)
     assert result.exit_code == 0, result.output
     assert "2 clips, searched by their subtitles" in result.stdout

@@ -1,12 +1,13 @@
 """Small shards made without any video file, for tests of what reads shards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from clipvip.shards.frames import encode_jpeg
 from clipvip.shards.manifest import write_manifest
-from clipvip.shards.sample import Clip, StoredClip, make_key
+from clipvip.shards.sample import Clip, SentencesAre, StoredClip, make_key
 from clipvip.shards.writer import write_shard
 
 
@@ -46,4 +47,19 @@ def make_shard_folder(folder: Path, *, num_shards: int = 2, clips_per_shard: int
         ]
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)
+    return folder
+
+
+def make_captioned_folder(
+    folder: Path, sentences: list[list[str]], sentences_are: SentencesAre = "alternatives", **options: int
+) -> Path:
+    """One shard as `clipvip-data shard --dataset` makes it: clip i is a whole video with `sentences[i]`."""
+    folder.mkdir(parents=True)
+    clips = []
+    for number, texts in enumerate(sentences):
+        stored = stored_clip(f"{folder.name}{number}", number, **options)  # type: ignore[arg-type]
+        clip = replace(stored.clip, sentences=tuple(texts), sentences_are=sentences_are)
+        clips.append(replace(stored, clip=clip, subtitle=clip.text))
+    record = write_shard(folder / "000000.tar", clips)
+    write_manifest(folder, stage="shard", options={"dataset": "captions"}, shards=[record])
     return folder

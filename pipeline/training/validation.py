@@ -1,0 +1,189 @@
+"""Retrieval scores of a run: on the validation split while it trains, on the test split when it is done.
+
+The test split has no say in anything: it is scored once, with weights that were chosen without it. All processes encode,
+each some shards. Training goes on after a validation as if there had been none.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clipvip.model import ClipVip
+from clipvip.pipeline.clip_embeddings import PairEmbeddings, embed_pairs, load_clip_vip, query_texts
+from clipvip.pipeline.retrieval_scores import score_pairs, table
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.distributed import Place, barrier, gather_objects
+from clipvip.pipeline.training.recipe import Recipe
+from clipvip.pipeline.training.shard_set import is_url
+from clipvip.pipeline.training.start import save_model
+from clipvip.shards.atomic import write_json, write_jsonl
+from clipvip.shards.manifest import read_manifest
+from clipvip.shards.reader import list_shards, read_shard
+
+BEST_FOLDER = "best"
+VALIDATION_NAME = "validation.jsonl"
+TEST_NAME = "test.json"
+CRITERION = "mean_recall"
+
+Row = dict[str, Any]
+
+
+def check_splits(recipe: Recipe) -> None:
+    """Look whether the splits can be scored, before anything is trained.
+
+    Raises:
+        UserError, DatasetError: a folder without shards, clips with several captions, the same shards in two
+            splits, or a choice of weights that needs a validation split and has none.
+    """
+    wanted = recipe.evaluation
+    if wanted.select == "best" and wanted.validation is None:
+        raise UserError("--select best: needs a split to choose by; give --validation, or --select last")
+    training = [
+        location
+        for source in recipe.data.sources.values()
+        for location in ([source.shards] if isinstance(source.shards, str) else source.shards)
+    ]
+    named = [("--validation", wanted.validation), ("--test", wanted.test)]
+    splits = [(option, Path(folder)) for option, folder in named if folder is not None]
+    taken = {
+        identity: "training"
+        for location in training
+        if not is_url(location)
+        for identity in _shards_of(Path(location))
+    }
+    for option, folder in splits:
+        first = next(read_shard(list_shards(folder)[0]), None)
+        if first is not None:
+            query_texts(first, all_captions=False)
+        for identity in _shards_of(folder):
+            if identity in taken:
+                raise UserError(
+                    f"{option} {folder}: holds shards that are also in {taken[identity]}; give another split"
+                )
+        taken |= {identity: option for identity in _shards_of(folder)}
+
+
+def _shards_of(folder: Path) -> list[str]:
+    """What tells the shards of a folder from others: their checksums, else their paths."""
+    if not folder.is_dir():
+        return [str(folder.resolve())]
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
+    return [str(row["sha256"]) for row in manifest["shards"]]
+
+
+def is_due(recipe: Recipe, step: int, *, num_steps: int, steps_per_epoch: int) -> bool:
+    """Whether the validation split is to be scored after `step`."""
+    if recipe.evaluation.validation is None:
+        return False
+    every = recipe.evaluation.every_steps or steps_per_epoch
+    return step == num_steps or step % every == 0
+
+
+def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:
+    """Score the validation split after `step`, add that to `rows`, and keep the weights if they are the best yet."""
+    assert recipe.evaluation.validation is not None
+    model.eval()
+    result = _score(recipe, model, Path(recipe.evaluation.validation), place=place)
+    model.train()
+    metrics = result["metrics"]["plain"]
+    row = {"step": step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
+    is_best = all(row[CRITERION] > earlier[CRITERION] for earlier in rows)
+    rows.append(row)
+    if place.is_first:
+        if is_best and recipe.evaluation.select == "best":
+            save_model(model, out / BEST_FOLDER)
+        write_rows(out, rows)
+    barrier(place)
+    return row
+
+
+def write_rows(out: Path, rows: list[Row]) -> None:
+    """Write all validations of a run to OUT/validation.jsonl."""
+    if rows:
+        write_jsonl(out / VALIDATION_NAME, rows)
+
+
+def best_row(rows: list[Row]) -> Row:
+    return max(rows, key=lambda row: (row[CRITERION], -row["step"]))
+
+
+def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -> None:
+    """Write the weights that the recipe selects to `folder`: those of `model`, or of OUT/best.
+
+    Raises:
+        UserError: the best weights are gone.
+    """
+    if recipe.evaluation.select == "last":
+        save_model(model, folder)
+        return
+    best = out / BEST_FOLDER
+    if not best.is_dir():
+        raise UserError(f"{best}: the weights of the best validation are gone; remove {out} and train again")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(best, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> str:
+    """Score the test split with the model in `folder`, of `step`; returns a table, empty where there is no test split.
+
+    What an earlier run of the same command found stands.
+    """
+    split = recipe.evaluation.test
+    if split is None:
+        return ""
+    what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
+    path = out / TEST_NAME
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if {name: found.get(name) for name in what} != what:
+        # As it is on disk and as `clipvip-eval` loads it.
+        model = load_clip_vip(str(folder), device=place.device)
+        found = {**what, **_score(recipe, model, Path(split), place=place)}
+        if place.is_first:
+            write_json(path, found)
+    barrier(place)
+    return f"test split {split}, weights of step {step:,} ({recipe.evaluation.select}):\n{table(found)}"
+
+
+def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:
+    """The scores of a split, in every process."""
+    paths = list_shards(folder)
+    mine = paths[place.rank :: place.world_size]
+    states = torch.get_rng_state()
+    pairs = embed_pairs(
+        model,
+        mine,
+        captions=None,
+        num_frames=recipe.data.num_frames,
+        batch_size=recipe.evaluation.batch_size,
+        show_progress=False,
+    )
+    torch.set_rng_state(states)
+    joined = _join(gather_objects(pairs, place=place))
+    if not len(joined.texts):
+        raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
+    return score_pairs(joined, queries="subtitles", num_frames=recipe.data.num_frames)
+
+
+def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
+    """The embeddings of all processes as those of one."""
+    used = [part for part in parts if len(part.texts)]
+    if not used:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
+    texts = np.concatenate([part.texts for part in used])
+    return PairEmbeddings(
+        texts,
+        np.concatenate([part.videos for part in used]),
+        np.concatenate([part.labels + start for part, start in zip(used, starts, strict=True)]),
+        len(np.unique(texts, axis=0)),
+        [skip for part in parts for skip in part.skips],
+    )
