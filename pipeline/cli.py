@@ -16,7 +16,10 @@ _COMMANDS = {
     "stats": ("clipvip.pipeline.stats", "Count clips, hours, bytes and words, and draw how they are spread."),
     "merge": ("clipvip.pipeline.merge", "Put the shards of several folders into one."),
     "split": ("clipvip.pipeline.split", "Split shards into parts, such as train and val, by video."),
-    "subset": ("clipvip.pipeline.subset", "Copy some clips into shards of their own, at random or by a list."),
+    "subset": (
+        "clipvip.pipeline.subset",
+        "Copy some clips into shards of their own, at random or by a list.",
+    ),
     "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
         "clipvip.pipeline.convert_released",

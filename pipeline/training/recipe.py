@@ -129,8 +129,8 @@ class Evaluation:
     select: Literal["best", "last"] = "last"
     """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
     R@10 (the earlier of equals), or those of the last step."""
-    batch_size: int = Field(default=16, ge=1)
-    """Clips encoded at a time."""
+    clips_at_once: int = Field(default=16, ge=1)
+    """Clips that go through the model together."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
@@ -343,7 +343,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_OF_TEST = ("evaluation.test", "evaluation.batch_size")
+_OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
 
 
 def differences(first: Recipe, second: Recipe) -> list[str]:

@@ -163,7 +163,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
         mine,
         captions=None,
         num_frames=recipe.data.num_frames,
-        batch_size=recipe.evaluation.batch_size,
+        batch_size=recipe.evaluation.clips_at_once,
         show_progress=False,
     )
     torch.set_rng_state(states)

@@ -28,7 +28,7 @@ from clipvip.shards.reader import read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
 from make_images import make_images
-from make_shards import make_shard_folder, stored_clip
+from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_clip import IMAGE_SIZE, MAX_TOKENS, tiny_tokenizer
 
 
@@ -119,6 +119,26 @@ def test_an_epoch_has_each_sample_at_most_once_and_the_next_another_order(
     first, second = sum(keys[:3], ()), sum(keys[3:], ())
     assert len(set(first)) == len(set(second)) == 18
     assert first != second
+
+
+def test_each_pass_takes_one_of_a_clips_captions(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    texts = [[f"take {number} {word}" for word in ("one", "two", "three")] for number in range(12)]
+    folder = make_captioned_folder(tmp_path / "clips", texts)
+    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path)
+    said: dict[str, set[str]] = {}
+    whole = batches(plan, tokenizer, steps=range(20), chunk_size=4)
+    for chunk in (chunk for batch in whole for chunk in batch):
+        assert chunk.text_ids is not None
+        for key, ids in zip(chunk.keys, chunk.text_ids, strict=True):
+            said.setdefault(key, set()).add(tokenizer.decode(ids, skip_special_tokens=True))
+    by_key = {sample.key: sample.sentences for sample in read_shard(folder / "000000.tar")}
+    expected = {tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) for text in texts[0]}
+    assert len(expected) == 3
+    # Ten passes: each clip was seen with all of its captions, but for bad luck.
+    assert sum(len(found) for found in said.values()) > 2.7 * len(said) == 2.7 * len(by_key)
+    again = batches(plan, tokenizer, steps=range(7, 20), workers=2)
+    for first, second in zip(whole[7:], again, strict=True):
+        assert torch.equal(joined(first, "text_ids"), joined(second, "text_ids"))
 
 
 def test_pixels_and_text_are_those_of_the_sample(

@@ -112,6 +112,27 @@ def test_packaged_recipes_hold_the_papers_numbers() -> None:
     assert changed == ["model.init: 'openai/clip-vit-base-patch32', now 'openai/clip-vit-base-patch16'"]
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "num_frames", "max_text_tokens"),
+    [
+        ("msrvtt", 100, 12, {"b32": 50, "b16": 50}),
+        ("didemo", 20, 12, {"b32": 50, "b16": 70}),
+        ("lsmdc", 10, 12, {"b32": 50, "b16": 50}),
+        ("activitynet", 20, 32, {"b32": 70, "b16": 70}),
+    ],
+)
+def test_fine_tuning_recipes_hold_the_papers_numbers(
+    name: str, epochs: int, num_frames: int, max_text_tokens: dict[str, int]
+) -> None:
+    for size, tokens in max_text_tokens.items():
+        recipe = load_recipe(f"finetune_{name}_{size}")
+        optim = recipe.optim
+        assert (optim.batch_size, optim.learning_rate, optim.weight_decay) == (128, 1e-6, 0.2)
+        assert (optim.epochs, optim.clip_norm, optim.warmup_fraction) == (epochs, 1.0, 0.01)
+        assert (recipe.data.num_frames, recipe.data.max_text_tokens) == (num_frames, tokens)
+        assert (recipe.loss.pairs, recipe.model.logit_scale) == ("baseline", None)
+
+
 @given(
     seed=st.integers(0, 2**40),
     learning_rate=st.floats(1e-12, 1e3),
