@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +21,9 @@ from clipvip.model.baselines import FrameTransformer, mean_pool
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.encoder import VideoEmbeddings, VideoTransformer
 from clipvip.model.linear import use_fast_linear
-from clipvip.model.preprocess import MAX_TEXT_TOKENS, load_tokenizer, preprocess_frames, tokenize
-from clipvip.model.video_file import read_frames
-
-Video = str | Path | np.ndarray | Tensor
+from clipvip.model.model_card import write_card
+from clipvip.model.preprocess import MAX_TEXT_TOKENS, load_tokenizer, tokenize
+from clipvip.model.videos import Video, list_videos, to_pixels
 
 
 @dataclass
@@ -214,55 +212,49 @@ class ClipVip(CLIPPreTrainedModel):
         return weights.load_released(cls, path_or_state_dict, config)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write config.json, model.safetensors and the tokenizer's files."""
+        """Write config.json, model.safetensors, the tokenizer's files and a model card (see `model_card`)."""
         super().save_pretrained(save_directory, *args, **kwargs)
+        write_card(Path(save_directory), self.config)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 
     @torch.inference_mode()
     def encode_video(
-        self, videos: Sequence[Video], *, num_frames: int | None = None, batch_size: int = 16
+        self, videos: Video | Sequence[Video], *, num_frames: int | None = None, batch_size: int = 16
     ) -> Tensor:
         """Embed videos.
 
         Args:
-            videos: paths of video files, of which `num_frames` evenly spaced frames are read; or arrays or
-                tensors of frames (frames, height, width, 3), uint8 RGB, of which all are used.
+            videos: one video or a list of them: paths of video files, of which `num_frames` evenly spaced frames
+                are read, or arrays or tensors of frames, of which all are used: uint8 RGB
+                (frames, height, width, 3) or (frames, 3, height, width), or floating point and normalised,
+                (frames, 3, size, size); or one array of such videos. Numbers of frames may differ.
             num_frames: None for the model's temporal size.
             batch_size: videos encoded at a time; only those of equal length share a batch.
 
         Returns:
-            (len(videos), dim), L2-normalised, on the CPU.
+            (number of videos, dim), L2-normalised, on the CPU.
 
         Raises:
-            ValueError: a file that does not decode, or an array of another shape.
+            ValueError: a file that does not decode, or an array of another shape or type.
         """
         size = self.config.vision_config.image_size
-        rows = []
-        for start in range(0, len(videos), batch_size):
-            chunk = [
-                preprocess_frames(self._frames_of(video, num_frames), size)
-                for video in videos[start : start + batch_size]
-            ]
-            alike = len({pixels.shape for pixels in chunk}) == 1
-            for pixels in [torch.stack(chunk)] if alike else [pixels[None] for pixels in chunk]:
-                rows.append(self.get_video_features(pixels.to(self.device)).float().cpu())
-        return torch.cat(rows) if rows else torch.empty(0, self.config.projection_dim)
-
-    def _frames_of(self, video: Video, num_frames: int | None) -> Tensor:
-        if isinstance(video, str | Path):
-            return torch.from_numpy(read_frames(video, num_frames or self.config.temporal_size))
-        frames = torch.as_tensor(video)
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-            raise ValueError(
-                f"a video of shape {tuple(frames.shape)} and type {frames.dtype}: "
-                "expected (frames, height, width, 3) of uint8"
-            )
-        return frames
+        wanted = num_frames or self.config.temporal_size
+        listed = list_videos(videos)
+        embeds = torch.empty(len(listed), self.config.projection_dim)
+        for start in range(0, len(listed), batch_size):
+            by_length: dict[int, list[tuple[int, Tensor]]] = {}
+            for row, video in enumerate(listed[start : start + batch_size], start=start):
+                pixels = to_pixels(video, image_size=size, num_frames=wanted)
+                by_length.setdefault(len(pixels), []).append((row, pixels))
+            for alike in by_length.values():
+                batch = torch.stack([pixels for _, pixels in alike]).to(self.device)
+                embeds[[row for row, _ in alike]] = self.get_video_features(batch).float().cpu()
+        return embeds
 
     @torch.inference_mode()
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Embed strings: (len(texts), dim), L2-normalised, on the CPU.
+    def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Embed one string or a list: (number of strings, dim), L2-normalised, on the CPU.
 
         Raises:
             ValueError: the model was loaded from a place that has no tokenizer.
@@ -272,6 +264,7 @@ class ClipVip(CLIPPreTrainedModel):
                 "this model came without a tokenizer: name one, as in "
                 "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
             )
+        texts = [texts] if isinstance(texts, str) else texts
         limit = min(MAX_TEXT_TOKENS, self.config.text_config.max_position_embeddings)
         rows = []
         for start in range(0, len(texts), batch_size):

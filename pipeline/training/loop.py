@@ -15,6 +15,7 @@ import torch
 from clipvip.model import ClipVip
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.optim import learning_rate
+from clipvip.pipeline.retrieval_scores import table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
@@ -52,6 +53,7 @@ from clipvip.pipeline.training.validation import (
     score_test,
     validate,
     write_rows,
+    write_training_card,
 )
 from clipvip.shards.skips import Skip
 
@@ -288,6 +290,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
     barrier(job.place)
     scores = score_test(job.recipe, chosen, out=job.out, folder=folder, place=job.place)
     if job.place.is_first:
+        write_training_card(job.recipe, job.model, chosen, scores, folder=folder)
         rows = read_log(job.out)
         batch_size = job.recipe.optim.batch_size
         report = Report(
@@ -309,7 +312,8 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
         if state.validations:
             summary += f" ({job.recipe.evaluation.select} of {len(state.validations)} validations)"
         if scores:
-            summary += f"\n{scores}"
+            chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select})"
+            summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(job.place)
     return summary
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clipvip.model import ClipVip
+from clipvip.model.model_card import write_card
 from clipvip.pipeline.clip_embeddings import PairEmbeddings, embed_pairs, load_clip_vip, query_texts
 from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
@@ -132,14 +133,14 @@ def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -
     partial.rename(folder)
 
 
-def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> str:
-    """Score the test split with the model in `folder`, of `step`; returns a table, empty where there is no test split.
+def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
+    """Score the test split with the model in `folder`, of `step`, into OUT/test.json; None where there is no test split.
 
     What an earlier run of the same command found stands.
     """
     split = recipe.evaluation.test
     if split is None:
-        return ""
+        return None
     what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
     path = out / TEST_NAME
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -150,7 +151,25 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
         if place.is_first:
             write_json(path, found)
     barrier(place)
-    return f"test split {split}, weights of step {step:,} ({recipe.evaluation.select}):\n{table(found)}"
+    return found
+
+
+def write_training_card(
+    recipe: Recipe, model: ClipVip, step: int, scores: dict[str, Any] | None, *, folder: Path
+) -> None:
+    """Say in the model's card how it was trained and what it scores."""
+    optim = recipe.optim
+    is_local = Path(recipe.model.init).exists()
+    training = {
+        **({} if is_local else {"base_model": recipe.model.init}),
+        "steps": f"{step:,} of batches of {optim.batch_size:,}",
+        "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
+        "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
+        "frames": str(recipe.data.num_frames),
+        "weights": f"of step {step:,} ({recipe.evaluation.select})",
+        "seed": str(recipe.seed),
+    }
+    write_card(folder, model.config, training=training, scores=table(scores) if scores else "")
 
 
 def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from transformers import AutoConfig, AutoModel, CLIPModel
 
 from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import preprocess_frames, tokenize
 from clipvip.model.variants import ENCODERS
 from clipvip.model.video_file import read_frames
@@ -228,8 +230,45 @@ def test_encode_video_names_what_is_wrong(model: ClipVip, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"text\.mp4: does not decode as video"):
         model.encode_video([tmp_path / "text.mp4"])
     for wrong in (np.zeros((4, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8)):
-        with pytest.raises(ValueError, match=r"expected \(frames, height, width, 3\) of uint8"):
+        with pytest.raises(ValueError, match=r"expected \(frames, height, width, 3\) or"):
             model.encode_video([wrong])
+
+
+def test_encode_video_takes_one_video_a_batch_or_a_list_of_any_lengths(
+    model: ClipVip, tmp_path: Path
+) -> None:
+    size = model.config.vision_config.image_size
+    rng = np.random.default_rng(0)
+    long, short = (rng.integers(0, 256, (length, 40, 48, 3), np.uint8) for length in (5, 2))
+    expected = torch.cat([model.encode_video([long]), model.encode_video([short])])
+    assert_close(model.encode_video([long, short]), expected, atol=1e-6)
+    assert_close(model.encode_video([short, long, short], batch_size=2), expected[[1, 0, 1]], atol=1e-6)
+    assert_close(model.encode_video(long), expected[:1], atol=1e-6)
+    assert_close(model.encode_video(np.stack([long, long])), expected[[0, 0]], atol=1e-6)
+    planes = torch.from_numpy(long).movedim(-1, 1)
+    assert_close(model.encode_video(planes), expected[:1], atol=1e-6)
+    normalised = preprocess_frames(torch.from_numpy(long), size)
+    assert_close(model.encode_video([normalised, short]), expected, atol=1e-6)
+    path = make_video(tmp_path / "clip.mp4", num_frames=20)
+    assert_close(model.encode_video(str(path)), model.encode_video([path]), atol=0)
+    assert model.encode_video([]).shape == (0, model.config.projection_dim)
+    with pytest.raises(ValueError, match="normalised and of the model's size"):
+        model.encode_video(normalised[..., :-1])
+
+
+def test_a_saved_model_has_a_card_and_loads_as_any_other(model: ClipVip, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["library_name"] == "clipvip" and "clip-vip" in header["tags"]
+    assert "| video proxy tokens | 4 |" in card and "model.encode_video" in card
+    assert type(AutoModel.from_pretrained(tmp_path)) is ClipVip
+    write_card(tmp_path, model.config, training={"base_model": "a/b", "seed": "1"}, scores="R@1 50.0")
+    card = (tmp_path / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "a/b" and "R@1 50.0" in card
+    (tmp_path / "README.md").write_text("my own words")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own words"
 
 
 def test_read_frames_repeats_those_of_a_short_video(tmp_path: Path) -> None:
@@ -243,6 +282,7 @@ def test_encode_text(model: ClipVip) -> None:
     texts = ["a dog", "two cats", "", "a very long text " * 20]
     rows = model.encode_text(texts)
     assert rows.shape == (4, 16)
+    assert_close(model.encode_text(texts[0]), rows[:1], atol=1e-6)
     assert_close(model.encode_text(texts, batch_size=1), rows, atol=1e-6)
     tokens = tokenize(tiny_tokenizer(), texts, max_tokens=MAX_TOKENS)
     with torch.no_grad():

@@ -1,0 +1,80 @@
+"""The README.md of a model folder, as the Hugging Face hub shows it. What a user wrote there is never touched."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from clipvip.model.config import ClipVipConfig
+
+CARD_NAME = "README.md"
+# By this a card of ours is known, and may be written again.
+_MARK = "<!-- written by clipvip; remove this line to keep your changes -->"
+
+_WHAT = """A CLIP that embeds videos and sentences into one space, by the method of
+[CLIP-ViP](https://arxiv.org/abs/2209.06430)."""
+_CAUTION = """It has the biases of the texts and pictures that it and its base model were trained on. Check the licences: those
+of the data and of the base model hold besides that of the code."""
+_USE = """```python
+from clipvip.model import ClipVip
+model = ClipVip.from_pretrained("path/to/this/folder")
+video = model.encode_video(["clip.mp4"])
+texts = model.encode_text(["a cat jumps off a table", "two men talk"])
+print(video @ texts.T)
+```"""
+
+
+def write_card(
+    folder: Path, config: ClipVipConfig, *, training: Mapping[str, str] | None = None, scores: str = ""
+) -> None:
+    """Write `folder`/README.md, unless there is one that is not ours.
+
+    Args:
+        training: what is to be said of how it was trained, by name; `base_model` also goes into the header.
+        scores: a table of results, as text.
+    """
+    path = folder / CARD_NAME
+    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    path.write_text(card(config, training=training or {}, scores=scores), encoding="utf-8")
+
+
+def card(config: ClipVipConfig, *, training: Mapping[str, str], scores: str) -> str:
+    """The text of a model card."""
+    header = {
+        "library_name": "clipvip",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["clip", "clip-vip", "video", "text-to-video-retrieval"],
+        **({"base_model": training["base_model"]} if training.get("base_model") else {}),
+    }
+    vision = config.vision_config
+    what = {
+        "encoder": config.encoder,
+        "images": f"{vision.image_size} pixels, patches of {vision.patch_size}",
+        "frames": f"{config.temporal_size}; others are interpolated",
+        "video proxy tokens": str(config.num_proxies),
+        "embeddings": f"{config.projection_dim} dimensions, L2-normalised",
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        _MARK,
+        "# CLIP-ViP",
+        _WHAT,
+        _table(what),
+        "## Use",
+        _USE,
+    ]
+    if training:
+        parts += ["## Training", _table(training)]
+    if scores:
+        parts += ["## Results", f"```\n{scores}\n```"]
+    parts += [
+        "## Before you use it",
+        _CAUTION,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    lines = [f"| {name.replace('_', ' ')} | {str(value).replace('|', ' ')} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
