@@ -1,10 +1,11 @@
 """Embeddings of the clips of shards and of their texts, for stages that measure a model."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from clipvip.shards.skips import Skip
 
 # libjpeg-turbo lets go of Python's lock, so threads decode side by side.
 _DECODING_THREADS = 2
+_TEXTS_AT_ONCE = 256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,20 @@ class PairEmbeddings:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A clip to encode: frames uint8 (frames, height, width, 3), and its texts."""
+class ClipEmbeddings(Generic[T]):
+    """`videos` (clips, dim), float32 of unit length, with what was noted `about` each; what was passed over."""
+
+    about: list[T]
+    videos: np.ndarray
+    skips: list[Skip]
+
+
+@dataclass(frozen=True)
+class _Decoded(Generic[T]):
+    """A clip to encode: frames uint8 (frames, height, width, 3), and what is noted about it."""
 
     frames: np.ndarray
-    texts: list[str]
+    about: T
 
 
 def load_clip_vip(name: str, *, device: torch.device) -> ClipVip:
@@ -88,22 +101,71 @@ def embed_pairs(
     with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
         samples = _samples(shards, captions, all_captions, skips)
         for batch in _batches(_decoded(samples, num_frames, skips), batch_size):
-            queries = [text for pair in batch for text in pair.texts]
+            queries = [text for pair in batch for text in pair.about]
             with torch.inference_mode():
                 video_rows.append(_unit_rows(model.encode_video([pair.frames for pair in batch])))
                 text_rows.append(_unit_rows(model.encode_text(queries)))
             for number, pair in enumerate(batch, start=num_clips):
-                labels.extend([number] * len(pair.texts))
+                labels.extend([number] * len(pair.about))
             num_clips += len(batch)
             texts.extend(queries)
             progress.add(len(batch), skipped=len(skips))
     return PairEmbeddings(
-        np.concatenate(text_rows) if text_rows else np.empty((0, 0), np.float32),
-        np.concatenate(video_rows) if video_rows else np.empty((0, 0), np.float32),
+        _stacked(text_rows),
+        _stacked(video_rows),
         np.array(labels, np.int64),
         len(set(texts)),
         skips,
     )
+
+
+def embed_clips(
+    model: ClipVip,
+    shards: Iterable[Path],
+    choose: Callable[[Sample], T | None],
+    *,
+    num_frames: int,
+    batch_size: int,
+    total: int | None = None,
+    show_progress: bool = True,
+) -> ClipEmbeddings[T]:
+    """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
+
+    `total` is the number of clips in the shards, where it is known.
+
+    Raises:
+        DatasetError: a shard cannot be read.
+    """
+    skips: list[Skip] = []
+    about: list[T] = []
+    rows: list[np.ndarray] = []
+    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
+
+        def chosen() -> Iterator[tuple[Sample, T]]:
+            for path in shards:
+                for sample in read_shard(path):
+                    found = choose(sample)
+                    progress.add(1, skipped=len(skips))
+                    if found is not None:
+                        yield sample, found
+
+        for batch in _batches(_decoded(chosen(), num_frames, skips), batch_size):
+            with torch.inference_mode():
+                rows.append(_unit_rows(model.encode_video([clip.frames for clip in batch])))
+            about.extend(clip.about for clip in batch)
+    return ClipEmbeddings(about, _stacked(rows), skips)
+
+
+def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = True) -> np.ndarray:
+    """Embeddings (texts, dim) of unit length, float32."""
+    rows: list[np.ndarray] = []
+    with Progress("texts", total=len(texts), unit="texts", hidden=not show_progress) as progress:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = list(texts[start : start + _TEXTS_AT_ONCE])
+            with torch.inference_mode():
+                rows.append(_unit_rows(model.encode_text(some)))
+            progress.add(len(some))
+    return _stacked(rows)
 
 
 def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
@@ -125,6 +187,10 @@ def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
 def _unit_rows(embeds: torch.Tensor) -> np.ndarray:
     rows: np.ndarray = torch.nn.functional.normalize(embeds.float(), dim=-1).cpu().numpy()
     return rows
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def _samples(
@@ -152,13 +218,13 @@ def _captions_of(folder: Path, stem: str) -> dict[str, str]:
 
 
 def _decoded(
-    samples: Iterable[tuple[Sample, list[str]]], num_frames: int, skips: list[Skip]
-) -> Iterator[_Pair]:
+    samples: Iterable[tuple[Sample, T]], num_frames: int, skips: list[Skip]
+) -> Iterator[_Decoded[T]]:
     """Decode in threads, a little ahead of what is asked for and in order."""
-    waiting: deque[tuple[Future[np.ndarray], Sample, list[str]]] = deque()
+    waiting: deque[tuple[Future[np.ndarray], Sample, T]] = deque()
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        for sample, texts in samples:
-            waiting.append((pool.submit(_frames, sample, num_frames), sample, texts))
+        for sample, about in samples:
+            waiting.append((pool.submit(_frames, sample, num_frames), sample, about))
             if len(waiting) > 4 * _DECODING_THREADS:
                 yield from _finished(*waiting.popleft(), skips)
         while waiting:
@@ -170,18 +236,18 @@ def _frames(sample: Sample, num_frames: int) -> np.ndarray:
 
 
 def _finished(
-    frames: Future[np.ndarray], sample: Sample, texts: list[str], skips: list[Skip]
-) -> Iterator[_Pair]:
+    frames: Future[np.ndarray], sample: Sample, about: T, skips: list[Skip]
+) -> Iterator[_Decoded[T]]:
     try:
-        yield _Pair(frames.result(), texts)
+        yield _Decoded(frames.result(), about)
     except DatasetError as error:
         skips.append(Skip("damaged_sample", sample.key, str(error)))
 
 
-def _batches(pairs: Iterable[_Pair], batch_size: int) -> Iterator[list[_Pair]]:
-    batch: list[_Pair] = []
-    for pair in pairs:
-        batch.append(pair)
+def _batches(clips: Iterable[_Decoded[T]], batch_size: int) -> Iterator[list[_Decoded[T]]]:
+    batch: list[_Decoded[T]] = []
+    for clip in clips:
+        batch.append(clip)
         if len(batch) == batch_size:
             yield batch
             batch = []

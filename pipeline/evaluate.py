@@ -14,7 +14,7 @@ from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES, score_pairs, ta
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import write_json
-from clipvip.shards.manifest import read_manifest
+from clipvip.shards.manifest import num_samples
 from clipvip.shards.reader import list_shards
 
 if TYPE_CHECKING:
@@ -126,12 +126,6 @@ def retrieval(
     if out is not None:
         options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
         _write(out, options, result, pairs, seconds=time.monotonic() - started)
-
-
-def num_samples(shards: Path) -> int | None:
-    """How many clips a folder holds, by its manifest."""
-    manifest = read_manifest(shards)
-    return None if manifest is None else sum(int(row["samples"]) for row in manifest["shards"])
 
 
 def _bank(model: "ClipVip", source: Path) -> "np.ndarray":

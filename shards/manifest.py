@@ -45,6 +45,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def num_samples(folder: Path) -> int | None:
+    """How many clips a folder holds, by its manifest."""
+    manifest = read_manifest(folder)
+    return None if manifest is None else sum(int(row["samples"]) for row in manifest["shards"])
+
+
 def _is_row(row: Any) -> bool:
     kinds = {"name": str, "samples": int, "bytes": int, "sha256": str}
     return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
