@@ -8,6 +8,7 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.demo.world import World
 from clipvip.pipeline.runtime.errors import StageCommand
+from clipvip.shards.atomic import atomic_write_bytes
 
 _THREADS = 2
 
@@ -50,6 +51,19 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
 
     world = World(seed=seed, num_train_videos=videos, num_test_videos=test_videos)
     make_corpus(world, out, workers=workers)
+
+
+@main.command("models", cls=StageCommand)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def models_command(out: Path) -> None:
+    """Copy the demo's tiny CLIP and OFA to OUT/clip and OUT/ofa, to try commands with."""
+    from clipvip.pipeline.demo.run import WEIGHTS
+
+    for name in ("clip", "ofa"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for file in sorted((WEIGHTS / name).iterdir()):
+            atomic_write_bytes(out / name / file.name, file.read_bytes())
+    click.echo(f"{out / 'clip'} and {out / 'ofa'}")
 
 
 @main.command("train-clip", cls=StageCommand)
