@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip import __version__
+from clipvip.pipeline.eval_multiple_choice import multiple_choice
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES, score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
@@ -152,6 +153,8 @@ def _write(
     report.write(out, seconds=seconds, done_now=len(pairs.texts), unit="clips")
     click.echo(report.summary(out))
 
+
+main.add_command(multiple_choice)
 
 if __name__ == "__main__":
     main()
