@@ -52,9 +52,10 @@ def cut_clips(
     """Yield, for each of `clips` in order, the stored clip or why there is none.
 
     A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
-    shown from its start on and before its end; none is taken twice. The file is opened and decoded once, and only as far as the last clip needs; clips
-    may overlap. At most the compressed frames of clips that wait for an earlier one are in memory.
-    `heartbeat` is called for each decoded frame.
+    shown from its start on and before its end; none is taken twice. The file is opened and read once, and only as
+    far as the last clip needs; clips may overlap, and what lies between them is hardly decoded. At most the
+    compressed frames of clips that wait for an earlier one are in memory.
+    `heartbeat` is called for each frame of the file.
 
     Reasons of skips: `undecodable_video` (also a clip that reaches into damage), `no_video_stream`,
     `span_past_end` (starts after the end of the video, or ends more than 1 s after it), `no_frames`.
@@ -84,8 +85,7 @@ def _feed(
     """Give every job its frames; yields after each frame that finished one."""
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
     current: list[_Job] = []
-    for seconds, frame in video.frames(_needed_by(jobs)):
-        heartbeat()
+    for seconds, frame in video.frames(_needed_by(jobs, heartbeat)):
         while waiting and waiting[-1].clip.start_seconds <= seconds:
             current.append(waiting.pop())
         ended = [job for job in current if job.clip.end_seconds <= seconds]
@@ -104,19 +104,23 @@ def _feed(
                 job.take(seconds, picture, data, video)
 
 
-def _needed_by(jobs: Sequence["_Job"]) -> Callable[[float, float], bool]:
-    """A function of (time of the frame before, time): whether any job will take that frame.
+def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callable[[float, float], bool]:
+    """A function of (time of the frame before, time): whether any job will take that frame, or end by it for good.
 
     To be asked in about the order of time, some frames ahead of those that the jobs have been given.
     """
+    last_end = max(job.clip.end_seconds for job in jobs)
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
     current: list[_Job] = []
 
     def needed(previous_seconds: float, seconds: float) -> bool:
+        heartbeat()
         while waiting and waiting[-1].clip.start_seconds <= seconds:
             current.append(waiting.pop())
         if any(job.finished for job in current):
             current[:] = [job for job in current if not job.finished]
+        if previous_seconds < last_end <= seconds:
+            return True
         return any(job.slot(seconds) > job.slot(previous_seconds) for job in current)
 
     return needed
@@ -221,7 +225,7 @@ class _Job:
             self.finish(video)
             return
         span = f"span {clip.start_seconds:.3f} to {clip.end_seconds:.3f} s"
-        if video.damage:
+        if video.damage and clip.end_seconds > video.passed_seconds:
             self._drop("undecodable_video", f"{span}; readable to {end:.2f} s: {video.damage}")
         elif clip.start_seconds >= end or clip.end_seconds > end + END_TOLERANCE_SECONDS:
             self._drop("span_past_end", f"{span}; the video ends at {end:.3f} s")

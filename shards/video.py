@@ -1,16 +1,14 @@
 """Decode a video file from front to back: frames with their presentation times, upright and scaled.
 
-Which frames are wanted is `clips`' business, and this file never seeks.
+Which frames are wanted is `cutting`'s business, which packets these take `packets`'; this file never seeks.
 
 PyAV decodes here rather than decord, which reads what we wrote (`reader`): of 28 real files that can be read,
 decord 0.6 refused two (AV1, no duration in the header), gave a third eight frames too many (VP9), and gave two
 times that start at the first frame instead of at the file's zero, 0.8 s off the subtitles; at equal CPU time.
 """
 
-import bisect
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.packets import plan_steps
 
 # A playlist or script that is named like a video must not make FFmpeg open other files or hosts.
 _OPEN_OPTIONS = {
@@ -34,8 +33,6 @@ _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 _LEAST_PIXEL_ASPECT, _MOST_PIXEL_ASPECT = Fraction(1, 4), Fraction(4)
 
 _MOST_FRAMES_PER_SECOND = 300
-# No codec moves a frame by more than 16 places.
-_PACKETS_AHEAD = 32
 
 
 class UnreadableVideo(DatasetError):
@@ -44,6 +41,14 @@ class UnreadableVideo(DatasetError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class _Damage(Exception):
+    """Frames from here on cannot be trusted."""
+
+
+class _NotAKeyframe(Exception):
+    """Frames are missing after packets were left out, which a keyframe should have made good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,13 @@ class Video:
     """An open video file; `open_video` makes one.
 
     After `frames` has ended, `end_seconds` is where the last frame ends, and `damage` says what kept it from
-    going on, or is empty at a proper end.
+    going on, or is empty at a proper end. All needed frames before `passed_seconds` have been yielded.
     """
 
-    def __init__(self, container: Any, stream: Any, *, size: int) -> None:
-        self._container = container
-        self._stream = stream
+    def __init__(self, path: str, *, size: int) -> None:
+        self._path = path
         self._size = size
+        self._container, self._stream = container, stream = _open(path)
         self._reformatter = VideoReformatter()
         self._time_base = Fraction(stream.time_base)
         # Players, and so the subtitles, count from the start of the file, not of the picture.
@@ -75,22 +80,26 @@ class Video:
         common = math.lcm(self._time_base.denominator, self._origin_seconds.denominator)
         self._ticks = (int(self._time_base * common), int(self._origin_seconds * common), common)
         self.fps = _frames_per_second(stream)
-        self.end_seconds = 0.0
+        self.end_seconds = self.passed_seconds = 0.0
         self.damage = ""
         self.geometry: Geometry | None = None  # known from the first frame on
+
+    def close(self) -> None:
+        self._container.close()
 
     def frames(
         self, needed: Callable[[float, float], bool] = lambda previous, seconds: True
     ) -> Iterator[tuple[float, Any]]:
         """Yield (presentation time in seconds, still unscaled frame) with strictly rising times.
 
-        Where `needed(time of the frame before, time)` is false the decoder may leave the frame out, which it
-        does where no other frame is built on it: a third of the work in usual H.264.
+        Where `needed(time of the frame before, time)` is false the frame may be missing, which saves its
+        decoding where no needed frame is built on it: a third of the work in usual H.264, and all that lies
+        between clips. The first frame always comes.
 
         Ends at the first damage: what a decoder makes of the pictures after it is guesswork.
         """
         last_seconds = -1.0
-        for frame in self._undamaged_frames(needed):
+        for frame in self._undamaged_frames(lambda *times: needed(*times) or self.geometry is None):
             seconds = self.end_seconds if frame.pts is None else self._seconds(frame.pts)
             if seconds <= last_seconds:
                 continue
@@ -102,51 +111,69 @@ class Video:
             self.damage = self._missing_end()
 
     def _undamaged_frames(self, needed: Callable[[float, float], bool]) -> Iterator[Any]:
-        num_clean = 0
         try:
-            for packet in self._packets(needed):
-                for frame in packet.decode():
-                    # A file cut without re-encoding may begin with frames whose references were cut away.
-                    if not frame.is_corrupt:
-                        num_clean += 1
-                        yield frame
-                    elif num_clean:
-                        self.damage = "a damaged frame"
-                        return
-                if packet.is_corrupt and num_clean:
-                    self.damage = "an incomplete packet"
-                    return
-                self._note_end(packet)
+            try:
+                yield from self._decode(needed, may_leave_out=True)
+            except _NotAKeyframe:
+                self.close()
+                self._container, self._stream = _open(self._path)
+                self.end_seconds = self.passed_seconds = 0.0
+                yield from self._decode(needed, may_leave_out=False)
+        except _Damage as damage:
+            self.damage = str(damage)
         except (av.FFmpegError, ValueError) as error:
             self.damage = _describe(error)
 
-    def _packets(self, needed: Callable[[float, float], bool]) -> Iterator[Any]:
-        """Packets in order, each with the decoder told whether its frame is needed.
+    def _decode(self, needed: Callable[[float, float], bool], *, may_leave_out: bool) -> Iterator[Any]:
+        """Decode what is needed, from the start; after packets that were left out, only from a true keyframe on.
 
-        They are read a little ahead, since a frame's predecessor in time may come after it in the file.
+        Raises:
+            _Damage, av.FFmpegError, ValueError: the file is damaged here.
+            _NotAKeyframe: what the file gave out as a keyframe cannot be begun at.
         """
         context = self._stream.codec_context
-        ahead: deque[Any] = deque()
-        known: list[float] = []  # times of the packets around, sorted
+        num_clean, left_out_seconds = 0, 0.0
+        awaited_seconds: float | None = None
 
-        def prepared(packet: Any) -> Any:
-            is_needed = True
-            if packet.pts is not None:
-                seconds = self._seconds(packet.pts)
-                place = bisect.bisect_left(known, seconds)
-                is_needed = needed(known[place - 1] if place else -1.0, seconds)
-                del known[: place - _PACKETS_AHEAD if place > 2 * _PACKETS_AHEAD else 0]
-            context.skip_frame = "DEFAULT" if is_needed else "NONREF"
-            return packet
+        def usable(frame: Any) -> bool:
+            nonlocal num_clean, awaited_seconds
+            if awaited_seconds is not None:
+                seconds = awaited_seconds if frame.pts is None else self._seconds(frame.pts)
+                if seconds < awaited_seconds:
+                    return False
+                if seconds > awaited_seconds or not frame.key_frame or frame.is_corrupt:
+                    raise _NotAKeyframe
+                awaited_seconds = None
+            # A file cut without re-encoding may begin with frames whose references were cut away.
+            if frame.is_corrupt and num_clean:
+                raise _Damage("a damaged frame")
+            num_clean += not frame.is_corrupt
+            return not frame.is_corrupt
 
-        for packet in self._container.demux(self._stream):
-            ahead.append(packet)
-            if packet.pts is not None:
-                bisect.insort(known, self._seconds(packet.pts))
-            if len(ahead) > _PACKETS_AHEAD:
-                yield prepared(ahead.popleft())
-        while ahead:
-            yield prepared(ahead.popleft())
+        packets = self._container.demux(self._stream)
+        for step in plan_steps(packets, needed, seconds_of=self._packet_seconds, may_leave_out=may_leave_out):
+            packet = step.packet
+            if not step.is_decoded:
+                left_out_seconds = max(left_out_seconds, step.seconds or 0.0)
+                self._note_end(packet)
+                continue
+            if step.begins_anew:
+                yield from filter(usable, context.decode(None))
+                if awaited_seconds is not None:
+                    raise _NotAKeyframe
+                context.flush_buffers()
+                self.passed_seconds, awaited_seconds = left_out_seconds, step.seconds
+            context.skip_frame = "DEFAULT" if step.is_needed or step.begins_anew else "NONREF"
+            yield from filter(usable, packet.decode())
+            if packet.is_corrupt and num_clean:
+                raise _Damage("an incomplete packet")
+            self._note_end(packet)
+        if awaited_seconds is not None:
+            raise _NotAKeyframe
+        self.passed_seconds = left_out_seconds
+
+    def _packet_seconds(self, packet: Any) -> float | None:
+        return None if packet.pts is None else self._seconds(packet.pts)
 
     def _seconds(self, pts: int) -> float:
         scale, origin, common = self._ticks  # integers: `Fraction` here would cost 5% of the whole stage
@@ -205,21 +232,29 @@ def open_video(path: Path | str, *, size: int) -> Iterator[Video]:
         UnreadableVideo: not a video, damaged from the start, or without a video stream.
     """
     # An absolute path cannot be taken for the name of a protocol.
-    name = str(Path(path).absolute())
+    video = Video(str(Path(path).absolute()), size=size)
     try:
-        container = av.open(name, options=_OPEN_OPTIONS, metadata_errors="replace")
+        yield video
+    finally:
+        video.close()
+
+
+def _open(path: str) -> tuple[Any, Any]:
+    """The file's container and its stream of pictures. Raises as `open_video`."""
+    try:
+        container = av.open(path, options=_OPEN_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableVideo("undecodable_video", _describe(error)) from error
-    with container:
-        stream = _best_stream(container)
-        if stream is None:
-            kinds = sorted({stream.type for stream in container.streams})
-            reason = "no_video_stream" if kinds else "undecodable_video"
-            raise UnreadableVideo(reason, f"streams: {', '.join(kinds) or 'none'}")
-        # One thread: the cores are shared out by whole videos, which wastes none of them.
-        stream.codec_context.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        yield Video(container, stream, size=size)
+    stream = _best_stream(container)
+    if stream is None:
+        kinds = sorted({stream.type for stream in container.streams})
+        container.close()
+        reason = "no_video_stream" if kinds else "undecodable_video"
+        raise UnreadableVideo(reason, f"streams: {', '.join(kinds) or 'none'}")
+    # One thread: the cores are shared out by whole videos, which wastes none of them.
+    stream.codec_context.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return container, stream
 
 
 def _best_stream(container: Any) -> Any | None:

@@ -43,16 +43,23 @@ def make_video(
     height: int = HEIGHT,
     pixel_aspect: Fraction = Fraction(1),
     with_sound_seconds: float = 0.0,
+    codec_options: dict[str, str] | None = None,
+    time_base: Fraction = Fraction(1, 90_000),
     **container_options: str,
 ) -> Path:
     """Write frames 0, 1, ... to `path`, shown at `times` seconds (default: evenly), with B-frames."""
-    time_base = Fraction(1, 90_000)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=container_options) as container:
         stream: Any = container.add_stream(
             codec,
             rate=fps,
-            options={"g": str(keyframe_every), "bf": "2", "threads": "1", "preset": "veryfast"},
+            options={
+                "g": str(keyframe_every),
+                "bf": "2",
+                "threads": "1",
+                "preset": "veryfast",
+                **(codec_options or {}),
+            },
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = time_base
