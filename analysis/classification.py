@@ -126,7 +126,7 @@ def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[C
 
     A clip whose own class is not strictly the nearest is taken for the nearest other; of several, the first.
     """
-    scores = np.array(scores, np.float64)
+    scores = np.array(scores)
     rows = np.arange(len(scores))
     own = scores[rows, labels]
     scores[rows, labels] = -np.inf
@@ -137,3 +137,19 @@ def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[C
     pairs, counts = np.unique(np.stack([labels[wrong], others[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:number]
     return [Confusion(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
+
+
+def mean_of_prompts(embeds: np.ndarray) -> np.ndarray:
+    """One embedding (classes, dim) of unit length for each class, of several (classes, prompts, dim).
+
+    Each is brought to unit length before the mean is taken, and the mean after it.
+    """
+    means = _unit(embeds).mean(axis=1)
+    return _unit(means)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: np.ndarray = rows / np.where(lengths == 0, 1, lengths)
+    return unit

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip import __version__
+from clipvip.pipeline.eval_actions import actions
 from clipvip.pipeline.eval_multiple_choice import multiple_choice
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES, score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
@@ -155,6 +156,7 @@ def _write(
 
 
 main.add_command(multiple_choice)
+main.add_command(actions)
 
 if __name__ == "__main__":
     main()

@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# On a busy machine an example may take any time.
+settings.register_profile("clipvip", deadline=None)
+settings.load_profile("clipvip")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -362,17 +362,25 @@ def test_many_kills_and_a_last_run_give_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_ends_the_run_in_one_line(shards: Path, model: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_loses_nothing_and_is_told_in_one_line(
+    shards: Path, model: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(shards, out, model, "--workers", "1", "--num-beams", "50")
     deadline = time.monotonic() + 60
     while not (out / "000000.parquet").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
+    time.sleep(0.2)  # into the next shard
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert len(workers) == 1
     os.kill(int(workers[0]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "run it again" in errors.strip().splitlines()[-1]
+    _, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
+    if process.returncode == 0:  # it was between two shards: another worker went on
+        assert len(list(out.glob("*.parquet"))) == NUM_SHARDS
+    else:
+        assert process.returncode == 1
+        assert "run it again" in errors.strip().splitlines()[-1]
+        assert not list(out.glob("*.tmp*"))
+        assert caption(shards, out, model, "--workers", "1", "--num-beams", "50").exit_code == 0

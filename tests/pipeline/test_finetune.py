@@ -141,6 +141,7 @@ def test_a_killed_run_ends_with_the_same_choice(world: Path, best: Path, tmp_pat
     assert (out / "test.json").read_bytes() == (best / "test.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(world: Path, best: Path, tmp_path: Path) -> None:
     result = run(
         world, tmp_path / "run", *splits(world), "--set", "run.processes=2", "--set", "optim.steps=2"
