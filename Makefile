@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
-.PHONY: help setup demo test test-slow lint format lock wheel
+.PHONY: help setup demo test test-slow lint docs format lock wheel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: setup ## style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
