@@ -150,7 +150,7 @@ class Video:
             num_clean += not frame.is_corrupt
             return not frame.is_corrupt
 
-        packets = self._container.demux(self._stream)
+        packets = self._packets()
         for step in plan_steps(packets, needed, seconds_of=self._packet_seconds, may_leave_out=may_leave_out):
             packet = step.packet
             if not step.is_decoded:
@@ -171,6 +171,12 @@ class Video:
         if awaited_seconds is not None:
             raise _NotAKeyframe
         self.passed_seconds = left_out_seconds
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            yield from self._container.demux(self._stream)
+        except IndexError as error:  # PyAV's list of streams is made once
+            raise _Damage("a stream that begins in the middle of the file") from error
 
     def _packet_seconds(self, packet: Any) -> float | None:
         return None if packet.pts is None else self._seconds(packet.pts)
@@ -251,6 +257,9 @@ def _open(path: str) -> tuple[Any, Any]:
         container.close()
         reason = "no_video_stream" if kinds else "undecodable_video"
         raise UnreadableVideo(reason, f"streams: {', '.join(kinds) or 'none'}")
+    if stream.codec_context is None:
+        container.close()
+        raise UnreadableVideo("undecodable_video", "no decoder for its codec, or a damaged name of it")
     # One thread: the cores are shared out by whole videos, which wastes none of them.
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1

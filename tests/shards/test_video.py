@@ -255,3 +255,20 @@ def _seek_and_decode(path: Path, seconds: float, width: int, height: int) -> np.
                 )
                 return np.rot90(picture, turns).astype(int)
     raise AssertionError(f"no frame at {seconds} s")
+
+
+def test_an_unknown_codec_is_told(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"a~c1"))
+    (result,) = cut(path, [(0, 1)])
+    assert isinstance(result, Skip)
+    assert (result.reason, "codec" in result.detail) == ("undecodable_video", True)
+
+
+def test_a_stream_that_begins_in_the_middle_ends_what_can_be_read(tmp_path: Path) -> None:
+    first = make_video(tmp_path / "a.ts", codec="mpeg2video", time_base=Fraction(1, 30))
+    others = {"mpegts_start_pid": "400", "mpegts_pmt_start_pid": "5000"}
+    second = make_video(tmp_path / "b.ts", codec="mpeg2video", time_base=Fraction(1, 30), **others)
+    path = tmp_path / "v.ts"
+    path.write_bytes(first.read_bytes() * 3 + second.read_bytes())
+    assert [outcome(result) for result in cut(path, [(0, 1), (0, 9)])] == ["kept", "undecodable_video"]
