@@ -102,7 +102,7 @@ def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
         else:
             note = {"line": source.line, "num_done": num_done, "pid": os.getpid()}
             write_note(task.out, task.unit.first_shard, **note)
-            outcomes = _cut(task, source, path, _subtitles(task, index, warnings))
+            outcomes = _cut(task, index, path, warnings)
         for position, outcome in zip(source.positions, outcomes, strict=True):
             yield _Result(num_done, source.line, position, outcome)
             num_done += 1
@@ -112,8 +112,8 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
     return [Skip(reason, clip.clip_id, detail) for clip in source.clips]
 
 
-def _cut(task: ShardTask, source: Source, path: str, subtitles: list[str]) -> Iterator[StoredClip | Skip]:
-    """The clips of one source, with the process at stake if its file crashes or blocks the decoder."""
+def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
+    """The clips of source number `index`, with the process at stake if its files crash or block their readers."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def allow_more_time() -> None:
@@ -121,8 +121,11 @@ def _cut(task: ShardTask, source: Source, path: str, subtitles: list[str]) -> It
 
     try:
         allow_more_time()
+        subtitles = _subtitles(task, index, warnings)
+        allow_more_time()
+        clips = task.unit.sources[index].clips
         for outcome in cut_clips(
-            path, source.clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
+            path, clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
         ):
             signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
             yield outcome

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from clipvip.shards.errors import DatasetError
 from clipvip.shards.rolling_captions import without_rolled_lines
 from clipvip.shards.subtitle_formats import ShownCue, parse_shown_cues
 from clipvip.shards.text_tables import load_text_table
@@ -44,10 +45,13 @@ def read_subtitles(path: Path | str) -> list[Cue]:
     """The words of a subtitle file in order, each once.
 
     Raises:
-        DatasetError: naming the file and line, where nothing in it can be read.
-        OSError: the file cannot be opened.
+        DatasetError: naming the file, and the line where nothing in it can be understood.
     """
-    return parse_subtitles(Path(path).read_bytes(), name=str(path))
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_subtitles(data, name=str(path))
 
 
 def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
@@ -92,7 +96,7 @@ def _names_by_video_id(folder: str, _modified_ns: int) -> dict[str, str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             stem, extension = os.path.splitext(entry.name)
-            if extension.lower() not in SUBTITLE_EXTENSIONS or not entry.is_file():
+            if extension.lower() not in SUBTITLE_EXTENSIONS or not os.path.isfile(entry.path):
                 continue
             format_rank = SUBTITLE_EXTENSIONS.index(extension.lower())
             candidates = [(stem, 0)]
