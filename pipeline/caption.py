@@ -26,7 +26,7 @@ from clipvip.shards.writer import sha256_of_file
 if TYPE_CHECKING:
     from clipvip.pipeline.caption_work import CaptionSetup, CaptionTask
 
-_MODEL_FILES = ("config.json", "vocab.json", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
+_MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
 _GPU_BATCH_SIZE, _CPU_BATCH_SIZE = 32, 4
 _GPU_THREADS = 4
 # A process on the CPU is worth it for every so many cores: each holds the model.
