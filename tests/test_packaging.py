@@ -6,6 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+import clipvip
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -19,6 +22,13 @@ def test_every_package_is_listed() -> None:
         for init in (ROOT / folder).rglob("__init__.py"):
             found.add(".".join(("clipvip", *init.parent.relative_to(ROOT).parts)))
     assert found == set(SETTINGS["tool"]["setuptools"]["packages"])
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == clipvip.__version__
+    assert citation["license"] == SETTINGS["project"]["license"]
+    assert citation["authors"] == SETTINGS["project"]["authors"]
 
 
 def test_every_dependency_has_its_line() -> None:
@@ -38,7 +48,5 @@ def test_starting_loads_no_torch(module: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    import clipvip
-
     with pytest.raises(AttributeError, match="nothing_like_this"):
         _ = clipvip.nothing_like_this
