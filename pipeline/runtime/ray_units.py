@@ -11,7 +11,6 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,7 +18,8 @@ from typing import Any, TypeVar
 import click
 
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.workers import Failure, Outcome, outcome_of, start_pool
+from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
+from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
 from clipvip.shards.atomic import name_writer
 
 Unit = TypeVar("Unit")
@@ -67,20 +67,24 @@ class _Worker:
             )
         os.chdir(folder)
         node: str = ray.get_runtime_context().get_node_id()
-        self._pool = start_pool(1, _start_process, (f"{node[:12]}-{os.getpid()}", initializer, initargs))
+        self._initargs = (f"{node[:12]}-{os.getpid()}", initializer, initargs)
+        self._process = WorkerProcess(_start_process, self._initargs)
         return node
 
     def run(
         self, function: Callable[[Any], Any], unit: Any, timeout_seconds: float | None
     ) -> tuple[Any, Failure | None]:
-        try:
-            future = self._pool.schedule(function, args=[unit], timeout=timeout_seconds)
-        except RuntimeError:  # the pool broke
-            os._exit(1)  # a lost worker, whose unit another does
-        if isinstance(future.exception(), BrokenProcessPool):
-            os._exit(1)
-        outcome = outcome_of(unit, future)
-        return outcome.result, outcome.failure
+        num_kills = 0
+        while True:
+            self._process.give(function, unit, timeout_seconds)
+            result = self._process.take()
+            if not isinstance(result, Death):
+                return result, None
+            self._process = WorkerProcess(_start_process, self._initargs)
+            num_kills += result.was_killed
+            failure = failure_of(result, num_kills)
+            if failure is not None:
+                return None, failure
 
 
 def _start_process(writer: str, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:

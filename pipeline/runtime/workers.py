@@ -1,22 +1,17 @@
 """Run one function over many units of work in processes that may crash or hang without taking the stage along.
 
-What a unit is, what to do with one that failed, and where results go are the stage's business.
+What a unit is, what to do with one that failed, and where results go are the stage's business; one process is
+`worker_process`'s.
 """
 
-import ctypes
 import itertools
-import multiprocessing
-import os
-import signal
-import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures import TimeoutError as UnitTimeout
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
+from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 
 if TYPE_CHECKING:
     from clipvip.pipeline.runtime.ray_units import RayCluster
@@ -24,10 +19,8 @@ if TYPE_CHECKING:
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-_PR_SET_PDEATHSIG = 1
-# A queue a little deeper than the pool keeps every worker busy while the parent handles results.
-_UNITS_IN_FLIGHT_PER_WORKER = 2
-_POOLS_AT_MOST = 20
+# A unit whose workers are killed so often is at fault itself, as one that does not fit in memory.
+_MOST_KILLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +57,11 @@ def run_units(
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
     `function` and `initializer` are module-level functions; each worker is a fresh process that has run
-    `initializer(*initargs)` once. `units` is read lazily. A worker that dies is replaced. `timeout_seconds`
-    is per unit. An exception that `function` raises is the stage's own mistake, or the end of the stage,
-    and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
-    the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
+    `initializer(*initargs)` once. `units` is read lazily. A worker that dies is replaced; if it was killed, which
+    is not its own doing, its unit is done again. `timeout_seconds` is per unit. An exception that `function` raises
+    is the stage's own mistake, or the end of the stage, and is raised here; workers die with this process, even
+    when it is killed. With `ray` all this holds, but the workers are that cluster's, whatever `workers` says, and
+    what a lost machine had at hand another does.
     """
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import run_units_on_ray
@@ -81,90 +75,80 @@ def run_units(
             initargs=initargs,
         )
         return
-    waiting = iter(units)
-    for _ in range(_POOLS_AT_MOST):
-        lost: list[Unit] = []
-        yield from _run_in_pool(
-            function, waiting, lost, workers, timeout_seconds, start_pool(workers, initializer, initargs)
-        )
-        if not lost:
-            return
-        waiting = itertools.chain(lost, waiting)
-    raise RuntimeError(f"{_POOLS_AT_MOST} pools of worker processes broke, one after another")
+    crew: set[WorkerProcess] = set()
 
+    def start() -> WorkerProcess:
+        worker = WorkerProcess(initializer, initargs)
+        crew.add(worker)
+        return worker
 
-def _run_in_pool(
-    function: Callable[[Unit], Result],
-    waiting: Iterator[Unit],
-    lost: list[Unit],
-    workers: int,
-    timeout_seconds: float | None,
-    pool: ProcessPool,
-) -> Generator[Outcome[Unit, Result], None, None]:
-    """Yield outcomes until all units are done, or the pool breaks; `lost` are those that it then had.
-
-    It breaks if a worker dies between taking a unit and saying so: nobody knows then which one it had.
-    """
-    running: dict[Any, Unit] = {}
     try:
-        while not lost:
-            room = workers * _UNITS_IN_FLIGHT_PER_WORKER - len(running)
-            for unit in itertools.islice(waiting, room):
-                try:
-                    running[pool.schedule(function, args=[unit], timeout=timeout_seconds)] = unit
-                except RuntimeError:  # it is broken
-                    lost.append(unit)
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                unit = running.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    lost.append(unit)
-                else:
-                    yield outcome_of(unit, future)
-        for future, unit in running.items():
-            if future.done() and not isinstance(future.exception(), BrokenProcessPool):
-                yield outcome_of(unit, future)
-            else:
-                lost.append(unit)
-        pool.close()
+        yield from _hand_out(function, units, start, workers, timeout_seconds)
     finally:
-        pool.stop()
-        pool.join()
+        for worker in crew:
+            worker.stop()
 
 
-def start_pool(
-    workers: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
-) -> ProcessPool:
-    """Fresh processes for `run_units`; whoever starts them stops them."""
-    return ProcessPool(
-        max_workers=workers,
-        context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(os.getpid(), initializer, initargs),
+@dataclass(slots=True)
+class _Job(Generic[Unit]):
+    unit: Unit
+    num_kills: int = 0
+
+
+def _hand_out(
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    start: Callable[[], WorkerProcess],
+    num_workers: int,
+    timeout_seconds: float | None,
+) -> Generator[Outcome[Unit, Result], None, None]:
+    source, returned = iter(units), deque[_Job[Unit]]()
+    idle: list[WorkerProcess] = []
+    at_work: dict[Any, tuple[WorkerProcess, _Job[Unit]]] = {}
+    finished: list[Outcome[Unit, Result]] = []
+    while True:
+        jobs = list(_take(source, returned, num_workers - len(at_work)))
+        # All are started before the first is given its unit, which it must be up for.
+        idle += [start() for _ in range(len(jobs) - len(idle))]
+        for job in jobs:
+            worker = idle.pop()
+            worker.give(function, job.unit, timeout_seconds)
+            at_work[worker.awaited] = worker, job
+        # Not before, so that workers are busy while the caller sees to results.
+        yield from finished
+        finished = []
+        if not at_work:
+            return
+        for pipe in wait(list(at_work)):
+            worker, job = at_work.pop(pipe)
+            result = worker.take()
+            if not isinstance(result, Death):
+                idle.append(worker)
+                finished.append(Outcome(job.unit, result))
+                continue
+            job.num_kills += result.was_killed
+            failure = failure_of(result, job.num_kills)
+            if failure is None:
+                returned.append(job)
+            else:
+                finished.append(Outcome(job.unit, None, failure))
+
+
+def _take(source: Iterator[Unit], returned: deque[_Job[Unit]], most: int) -> Iterator[_Job[Unit]]:
+    """Up to `most` units: first those that were given back."""
+    for _ in range(most):
+        if returned:
+            yield returned.popleft()
+        else:
+            yield from map(_Job, itertools.islice(source, 1))
+
+
+def failure_of(death: Death, num_kills: int) -> Failure | None:
+    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done again."""
+    if death.is_timeout:
+        return Failure("timeout", "worker process ran past its time limit")
+    if not death.was_killed:
+        return Failure("crashed", f"worker process ended with code {death.exit_code}")
+    return (
+        Failure("crashed", f"{num_kills} worker processes were killed") if num_kills >= _MOST_KILLS else None
     )
-
-
-def outcome_of(unit: Unit, future: Any) -> Outcome[Unit, Any]:
-    """What became of a unit that was given to a pool, when it is done."""
-    try:
-        return Outcome(unit, future.result())
-    except ProcessExpired as error:
-        if error.exitcode == -signal.SIGALRM:
-            return Outcome(unit, None, Failure("timeout", "worker process ran past its time limit"))
-        return Outcome(unit, None, Failure("crashed", f"worker process ended with code {error.exitcode}"))
-    except UnitTimeout as error:
-        return Outcome(unit, None, Failure("timeout", str(error)))
-
-
-def _start_worker(
-    parent_pid: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
-) -> None:
-    """Tie this worker to its parent, and leave Ctrl-C to the parent, which stops the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the call above
-            os._exit(1)
-    if initializer is not None:
-        initializer(*initargs)

@@ -362,9 +362,9 @@ def test_many_kills_and_a_last_run_give_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_loses_nothing_and_is_told_in_one_line(
-    shards: Path, model: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_loses_nothing(shards: Path, model: Path, tmp_path: Path, cause: int) -> None:
+    """One that was killed is replaced; a crash is told in one line."""
     out = tmp_path / "out"
     process = start(shards, out, model, "--workers", "1", "--num-beams", "50")
     deadline = time.monotonic() + 60
@@ -374,13 +374,14 @@ def test_a_worker_that_dies_loses_nothing_and_is_told_in_one_line(
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert len(workers) == 1
-    os.kill(int(workers[0]), signal.SIGKILL)
+    os.kill(int(workers[0]), cause)
     _, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
-    if process.returncode == 0:  # it was between two shards: another worker went on
-        assert len(list(out.glob("*.parquet"))) == NUM_SHARDS
+    if cause == signal.SIGKILL:
+        assert process.returncode == 0, errors
     else:
         assert process.returncode == 1
         assert "run it again" in errors.strip().splitlines()[-1]
-        assert not list(out.glob("*.tmp*"))
+        assert not list(out.glob(".*"))
         assert caption(shards, out, model, "--workers", "1", "--num-beams", "50").exit_code == 0
+    assert len(list(out.glob("*.parquet"))) == NUM_SHARDS

@@ -261,7 +261,7 @@ def test_a_crash_costs_only_the_video_that_was_open(
     process = start(
         long_video / "backwards.jsonl", long_video, tmp_path, "--shard-size", shard_size, "--workers", "1"
     )
-    os.kill(note_of(tmp_path, 2), signal.SIGKILL)
+    os.kill(note_of(tmp_path, 2), signal.SIGSEGV)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "metadata line 2" in errors

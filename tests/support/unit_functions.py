@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from clipvip.shards.check import decode_all
 from clipvip.shards.reader import Sample
@@ -50,3 +51,41 @@ def kill_parent(unit: int) -> int:
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
     return unit
+
+
+def die_twice(unit: tuple[Path, int]) -> int:
+    """The number of the unit; but the first two processes that begin it are killed, as by a system out of memory."""
+    folder, number = unit
+    for attempt in ("first", "second"):
+        note = folder / f"{number}.{attempt}"
+        if not note.exists():
+            note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+class SlowToArrive(int):
+    """A unit that takes a while to unpickle; while the first does, its process is killed."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (int(self),)
+
+
+def _arrive(number: int) -> int:
+    note = Path(os.environ["CLIPVIP_TEST_FOLDER"], "arrived")
+    time.sleep(0.3)
+    if number == 1 and not note.exists():
+        note.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+class AwkwardError(Exception):
+    """Its pickle cannot be read."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one}, {two}")
+
+
+def raise_awkward(unit: int) -> int:
+    raise AwkwardError("one", "two")

@@ -4,14 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from pathlib import Path
 
 import pytest
-from pebble import ProcessPool
 
-from clipvip.pipeline.runtime.workers import run_units, start_pool
-from unit_functions import square
+from clipvip.pipeline.runtime.workers import run_units
+from unit_functions import SlowToArrive, die_twice, raise_awkward, square
 
 
 def test_a_crash_and_a_hang_cost_only_their_own_units() -> None:
@@ -26,23 +24,26 @@ def test_a_crash_and_a_hang_cost_only_their_own_units() -> None:
     assert hung is not None and hung.reason == "timeout"
 
 
-def test_a_pool_that_breaks_is_replaced_and_its_units_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that die before they say what they took break the pool that runs them."""
-    pools: list[ProcessPool] = []
+def test_a_unit_whose_worker_is_killed_is_done_again(tmp_path: Path) -> None:
+    outcomes = list(run_units(die_twice, [(tmp_path, number) for number in range(4)], workers=2))
+    assert sorted(outcome.result or 0 for outcome in outcomes) == [0, 1, 2, 3]
+    assert len(list(tmp_path.iterdir())) == 4 * 2
 
-    def start_and_keep(*arguments: Any) -> ProcessPool:
-        pools.append(start_pool(*arguments))
-        return pools[-1]
 
-    monkeypatch.setattr("clipvip.pipeline.runtime.workers.start_pool", start_and_keep)
-    units = [n for n in range(30) if n not in {3, 5, 7}]
-    outcomes = []
-    for outcome in run_units(square, units, workers=2):
-        outcomes.append((outcome.unit, outcome.result))
-        if len(outcomes) in {5, 12}:
-            pools[-1]._pool_manager.handle_broken_pool(BrokenProcessPool("All workers expired"))
-    assert len(pools) == 3
-    assert sorted(outcomes) == [(n, n * n) for n in units]
+def test_a_kill_while_a_worker_starts_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed while it unpickles its first unit, which imports modules; others are at work then."""
+    monkeypatch.setenv("CLIPVIP_TEST_FOLDER", str(tmp_path))
+    started = time.monotonic()
+    outcomes = list(run_units(square, [SlowToArrive(number) for number in range(3)], workers=2))
+    assert sorted(outcome.result or 0 for outcome in outcomes) == [0, 1, 4]
+    assert time.monotonic() - started < 30
+
+
+def test_errors_that_cannot_be_pickled_are_told() -> None:
+    with pytest.raises(RuntimeError, match="AwkwardError: one, two"):
+        list(run_units(raise_awkward, [1], workers=1))
 
 
 def test_a_mistake_in_the_function_is_raised() -> None:
@@ -58,7 +59,7 @@ _PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 from test_workers_target import sleep_forever
-from clipvip.pipeline.runtime.workers import run_units, start_pool
+from clipvip.pipeline.runtime.workers import run_units
 if __name__ == "__main__":
     list(run_units(sleep_forever, [{folder!r}], workers=1))
 """

@@ -1,0 +1,126 @@
+"""One worker process, which does one unit at a time and may crash, hang or be killed while it does.
+
+It shares no lock and no pipe with other workers, so that it cannot hold these up however it dies. Which units there
+are, and what becomes of one that a worker died of, is decided in `workers` and `ray_units`.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended before its unit did: the exit code, negative for a signal."""
+
+    exit_code: int
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether by SIGKILL: nothing in the process does that, but a system out of memory and people do."""
+        return self.exit_code == -signal.SIGKILL
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether by an alarm, which is how time limits end a worker, even inside native code."""
+        return self.exit_code == -signal.SIGALRM
+
+
+class WorkerProcess:
+    """A fresh process that runs `initializer(*initargs)` and then one unit after another; it dies with this one."""
+
+    def __init__(self, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        arguments = (theirs, os.getpid(), initializer, initargs)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def awaited(self) -> Connection:
+        """For `multiprocessing.connection.wait`: ready when `take` will not block."""
+        return self._pipe
+
+    def give(self, function: Callable[[Any], Any], unit: Any, timeout_seconds: float | None) -> None:
+        """Let it begin with `function(unit)`, which ends it if it takes longer than `timeout_seconds`."""
+        job = pickle.dumps((function, unit, timeout_seconds))
+        with suppress(OSError):  # it is dead, which `take` tells
+            self._pipe.send_bytes(job)
+
+    def take(self) -> Any:
+        """Wait for what the function returns, or the worker's `Death`; raises what the function raises."""
+        try:
+            result, error = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            assert self._process.exitcode is not None
+            return Death(self._process.exitcode)
+        if error is not None:
+            raise error
+        return result
+
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _work(
+    pipe: Connection, parent_pid: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
+) -> None:
+    """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died before the call above
+            os._exit(1)
+    is_ready = False
+    while True:
+        try:
+            job = pipe.recv_bytes()
+        except EOFError:
+            return
+        reply: tuple[Any, Exception | None]
+        try:
+            if not is_ready and initializer is not None:
+                initializer(*initargs)
+            is_ready = True
+            reply = _run(job), None
+            data = pickle.dumps(reply)
+        except Exception as error:  # noqa: BLE001 (raised again in the parent)
+            data = pickle.dumps((None, _portable(error)))
+        pipe.send_bytes(data)
+
+
+def _run(job: bytes) -> Any:
+    function, unit, timeout_seconds = pickle.loads(job)  # noqa: S301 (of our parent, by a pipe of our own)
+    # The kernel counts by a clock that nobody sets.
+    signal.setitimer(signal.ITIMER_REAL, timeout_seconds or 0)
+    try:
+        return function(unit)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that the parent can unpickle, with the traceback of this process."""
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (of our own making)
+    except Exception:  # noqa: BLE001 (whatever its class does when it is made again)
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
