@@ -1,4 +1,4 @@
-"""What README says works as it stands there."""
+"""The Python code of README gives what it should; its commands are checked by tests/docs."""
 
 import contextlib
 import io
@@ -50,28 +50,3 @@ def test_five_lines_from_released_weights_to_similarities(
     expected = model.encode_video([tmp_path / "clip.mp4"]) @ model.encode_text(sentences).T
     assert expected.shape == (1, 3)
     assert printed.getvalue().strip() == str(expected)
-
-
-def test_every_command_of_readme_exists() -> None:
-    """Each `clipvip-... subcommand --option` in README is one that the program has."""
-    from clipvip.pipeline.cli import main as data
-    from clipvip.pipeline.evaluate import main as evaluate
-    from clipvip.pipeline.train import main as train
-
-    shells = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    lines = "\n".join(shells).replace("\\\n", " ").splitlines()
-    checked = 0
-    for line in lines:
-        words = line.split()
-        if not words or not words[0].startswith("clipvip-"):
-            continue
-        if words[0] == "clipvip-train":
-            command = train
-        else:
-            group = {"clipvip-data": data, "clipvip-eval": evaluate}[words[0]]
-            command = group.get_command(None, words[1])  # type: ignore[arg-type]
-        assert command is not None, line
-        known = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, line
-        checked += 1
-    assert checked >= 5

@@ -1,0 +1,152 @@
+"""Every command that the documentation shows is checked; those that can be run are, and print what it says."""
+
+import doctest
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import pytest
+
+import doc_blocks
+from doc_blocks import (
+    ONE_FOLDER,
+    PROGRAMS,
+    ROOT,
+    Block,
+    bare_options,
+    check_command,
+    check_mention,
+    help_examples,
+    inline_commands,
+    options_of,
+    pages,
+    read_blocks,
+    simple_commands,
+    stray_commands,
+)
+from doc_folder import copy_doc_folder, make_doc_folder
+
+PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
+# Why a block may be left alone. Whatever works without these is run.
+REASONS = ("needs a GPU", "needs a cluster", "needs root", "fetches", "takes long", "needs the authors' file")
+
+
+def runs(page: Path) -> list[list[Block]]:
+    """The blocks of a page that are run, put together where they share a folder."""
+    blocks = [block for block in read_blocks(page) if not block.not_run]
+    if ONE_FOLDER in page.read_text():
+        return [blocks]
+    return [[block] for block in blocks]
+
+
+RUNS = [run for page in PAGES.values() for run in runs(page)]
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_commands_exist(page: Path) -> None:
+    """With all their options, in the forms that these take; in running text too."""
+    for block in read_blocks(page):
+        for words in simple_commands(block.code) if block.language == "bash" else []:
+            try:
+                check_command(words)
+            except (click.ClickException, AssertionError) as error:
+                pytest.fail(f"{block}: {' '.join(words)}\n{getattr(error, 'message', error)}")
+        assert not block.not_run or block.not_run.startswith(REASONS), f"{block}: {block.not_run}"
+    assert not stray_commands(page), f"{page.name}: put these into a bash block"
+    for words in inline_commands(page):
+        check_mention(words)
+    unknown = bare_options(page) - set().union(*map(options_of, PROGRAMS.values()))
+    assert not unknown, f"{page.name}: no command has {unknown}; name the program if it is another's"
+
+
+def test_examples_in_help_exist() -> None:
+    examples = list(help_examples())
+    assert len(examples) >= 10
+    for command, example in examples:
+        try:
+            assert [check_command(words) for words in simple_commands(example)] == [True]
+        except (click.ClickException, AssertionError) as error:
+            pytest.fail(f"{command} --help: {example}\n{getattr(error, 'message', error)}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "clipvip-data shrad --out clips",
+        "clipvip-data caption --shards clips --out captions --model m --gpu 8",
+        "clipvip-data caption --shards clips --out captions",
+        "clipvip-data caption --shards clips --out captions --model m --gpus many",
+        "clipvip-eval retrieval --model m --shards s --device tpu",
+        "clipvip-train demo --shards clips --set optim.epoch=2",
+        "srun --ntasks 2 clipvip-train demo --shard clips",
+        "torchrun --nproc-per-node 8 -m clipvip.pipeline.train demo --shard clips",
+        "clipvip-dta shard",
+        "make every-thing",
+        'pip install ".[cpu,nothing]"',
+        'pip install "clipvip[cpu] @ ."',
+        "python benchmarks/nothing.py",
+    ],
+)
+def test_what_does_not_exist_is_noticed(line: str) -> None:
+    (words,) = simple_commands(line)
+    with pytest.raises((click.ClickException, AssertionError)):
+        check_command(words)
+
+
+def test_shell_is_split_as_told() -> None:
+    assert doctest.testmod(doc_blocks).attempted > 0 and doctest.testmod(doc_blocks).failed == 0
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given")
+    make_doc_folder(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("blocks", RUNS, ids=[str(run[0]) if run else "none" for run in RUNS])
+def test_blocks_run(blocks: list[Block], given: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    copy_doc_folder(given, folder, written=set(outputs(blocks)))
+    for block in blocks:
+        printed = run_block(block, folder)
+        missing = [line for line in block.output if line.strip(" .") and masked(line) not in masked(printed)]
+        assert not missing, f"{block} does not print {missing[0]!r}, but\n{printed}"
+
+
+def outputs(blocks: Iterable[Block]) -> Iterable[str]:
+    """The folders that commands are told to write to."""
+    for block in blocks:
+        for words in simple_commands(block.code) if block.language == "bash" else []:
+            for option, value in itertools.pairwise(words):
+                if option in {"--out", "--captions-out"}:
+                    yield value.rstrip("/")
+
+
+def run_block(block: Block, folder: Path) -> str:
+    """What it prints to standard output; fails where a command does."""
+    scripts = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
+    shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+    done = subprocess.run(
+        [*shell, block.code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{block}:\n{block.code}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def masked(text: str) -> str:
+    """Without what may differ from machine to machine: numbers, and how they are aligned."""
+    return re.sub(r"\s+", " ", re.sub(r"\d[\d.,]*", "0", text))
