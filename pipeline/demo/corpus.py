@@ -1,14 +1,15 @@
-"""The demo's corpus as files in HD-VILA-100M's layout: videos, subtitles, clip lists and a test split.
+"""A corpus as files in HD-VILA-100M's layout: videos, subtitles, clip lists and the splits of a downstream task.
 
 train/videos/ID.mp4  train/subtitles/ID.en.vtt|.srt|.json3  train/metadata.jsonl
-test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl
+test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl   (and finetune/, where there is one)
 texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)
 """
 
 import json
+import random
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +18,14 @@ from typing import Any
 from clipvip.pipeline.demo.render import HEIGHT, WIDTH, render_clip
 from clipvip.pipeline.demo.subtitle_files import clock, json3, rolling_vtt, spoken_lines, srt
 from clipvip.pipeline.demo.texts import description, subtitle
-from clipvip.pipeline.demo.world import Scene, World, chance_of, draw_scene
+from clipvip.pipeline.demo.world import (
+    REVERSED,
+    Scene,
+    World,
+    chance_of,
+    draw_distinct_scenes,
+    draw_scene,
+)
 from clipvip.shards.atomic import atomic_path, atomic_write_bytes, write_json
 from clipvip.shards.sample import make_key
 
@@ -50,22 +58,61 @@ class SourceVideo:
     clips: tuple[SourceClip, ...]
 
 
+def splits(world: World) -> tuple[str, ...]:
+    """The parts of the corpus."""
+    return ("train", "finetune", "test") if world.num_finetune_videos else ("train", "test")
+
+
 def plan_videos(world: World, split: str) -> list[SourceVideo]:
-    """What the videos of `split`, "train" or "test", are to show."""
-    count = world.num_train_videos if split == "train" else world.num_test_videos
-    return [_plan_video(world, split, n) for n in range(count)]
+    """What the videos of `split` are to show; in a world of twins each test video is followed by its twin.
+
+    Raises:
+        ValueError: a world of twins has too few different clips for its test videos.
+    """
+    if split == "test" and world.twins:
+        return _plan_twins(world)
+    count = {
+        "train": world.num_train_videos,
+        "finetune": world.num_finetune_videos,
+        "test": world.num_test_videos,
+    }[split]
+    videos = []
+    for number in range(count):
+        chance = chance_of(world, split, number)
+        video_id = _video_id(split, number, chance)
+        videos.append(_plan_video(world, video_id, chance))
+    return videos
 
 
-def _plan_video(world: World, split: str, number: int) -> SourceVideo:
-    chance = chance_of(world, split, number)
+def _plan_twins(world: World) -> list[SourceVideo]:
+    count, size = world.num_test_videos, world.clips_per_video
+    scenes = draw_distinct_scenes(chance_of(world, "test scenes"), world, count * size)
+    videos = []
+    for number in range(count):
+        chance = chance_of(world, "test", number)
+        video_ids = [_video_id(split, number, chance) for split in ("test", "twin")]
+        shown = scenes[number * size : (number + 1) * size]
+        lengths = [chance.choice(_CLIP_FRAMES) for _ in shown]
+        twins = [replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown]
+        for video_id, some in zip(video_ids, (shown, twins), strict=True):
+            videos.append(_plan_video(world, video_id, chance, list(zip(some, lengths, strict=True))))
+    return videos
+
+
+def _video_id(split: str, number: int, chance: random.Random) -> str:
+    """Eleven letters as on YouTube; the number keeps them apart."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    # Eleven letters as on YouTube; the number keeps them apart.
-    video_id = f"{split[:2]}{number:04d}" + "".join(chance.choice(letters) for _ in range(5))
+    return f"{split[:2]}{number:04d}" + "".join(chance.choice(letters) for _ in range(5))
+
+
+def _plan_video(
+    world: World, video_id: str, chance: random.Random, shown: list[tuple[Scene, int]] | None = None
+) -> SourceVideo:
+    """A video of the scenes with their numbers of frames in `shown`, or of scenes drawn at random."""
     clips = []
     start_frame = 0
     for n in range(world.clips_per_video):
-        scene = draw_scene(chance)
-        num_frames = chance.choice(_CLIP_FRAMES)
+        scene, num_frames = shown[n] if shown else (draw_scene(chance, world), chance.choice(_CLIP_FRAMES))
         said, described = subtitle(scene, world, chance), description(scene, chance)
         clips.append(SourceClip(f"{video_id}.{n}.mp4", scene, start_frame, num_frames, said, described))
         start_frame += num_frames
@@ -76,7 +123,7 @@ def task_descriptions(world: World) -> list[str]:
     """Texts of the downstream task: of the test clips, and of as many more scenes as the world says."""
     of_test = [clip.description for video in plan_videos(world, "test") for clip in video.clips]
     chance = chance_of(world, "descriptions")
-    return of_test + [description(draw_scene(chance), chance) for _ in range(world.num_descriptions)]
+    return of_test + [description(draw_scene(chance, world), chance) for _ in range(world.num_descriptions)]
 
 
 def write_corpus(
@@ -87,14 +134,14 @@ def write_corpus(
     Raises:
         ValueError: `out` holds the corpus of another world.
     """
-    settings = asdict(world)
+    settings = as_json(world)
     mark = out / "world.json"
     if mark.is_file() and json.loads(mark.read_text()) != settings:
         raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(mark, settings)
     truth: list[dict[str, Any]] = []
-    for split in ("train", "test"):
+    for split in splits(world):
         videos = plan_videos(world, split)
         _write_texts(videos, out / split, split)
         truth += [_truth(video, clip, n) for video in videos for n, clip in enumerate(video.clips)]
@@ -105,13 +152,24 @@ def write_corpus(
                 on_done()
     _write_lines(out / "texts" / "descriptions.txt", task_descriptions(world))
     _write_lines(out / "truth.jsonl", [json.dumps(row) for row in truth])
-    write_json(out / _COMPLETE_NAME, {"videos": world.num_train_videos + world.num_test_videos})
+    write_json(out / _COMPLETE_NAME, {"videos": num_videos(world)})
+
+
+def num_videos(world: World) -> int:
+    """How many videos the corpus has."""
+    return world.num_train_videos + world.num_finetune_videos + world.num_test_videos * (1 + world.twins)
 
 
 def is_complete(world: World, out: Path) -> bool:
     """Whether `write_corpus` has finished there, with these settings."""
     mark = out / "world.json"
-    return (out / _COMPLETE_NAME).is_file() and json.loads(mark.read_text()) == asdict(world)
+    return (out / _COMPLETE_NAME).is_file() and json.loads(mark.read_text()) == as_json(world)
+
+
+def as_json(world: World) -> dict[str, Any]:
+    """The knobs of a world as JSON reads them back."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(world)))
+    return settings
 
 
 def read_truth(out: Path) -> dict[str, Scene]:
@@ -155,7 +213,7 @@ def _write_texts(videos: list[SourceVideo], folder: Path, split: str) -> None:
         for video in videos
     ]
     _write_lines(folder / "metadata.jsonl", [json.dumps(row) for row in metadata])
-    if split == "test":
+    if split != "train":
         rows = [
             {"clip_id": clip.clip_id, "text": clip.description} for video in videos for clip in video.clips
         ]

@@ -25,7 +25,7 @@ def draw_pictures(
     """
     chance = chance_of(world, "pictures", name)
     for start in range(0, count, chunk):
-        scenes = [draw_scene(chance) for _ in range(min(chunk, count - start))]
+        scenes = [draw_scene(chance, world) for _ in range(min(chunk, count - start))]
         frames = [render_frame(scene, chance.uniform(*times)) for scene in scenes]
         compressed = _through_h264(frames, crf=chance.choice((20, 24, 28)))
         yield (

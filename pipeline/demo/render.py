@@ -1,12 +1,13 @@
 """Pictures of the world: a scene and a time -> RGB frames. Knows neither words nor files."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from clipvip.pipeline.demo.world import COLOURS, SIZES, Scene
+from clipvip.pipeline.demo.world import COLOURS, REVERSED, SIZES, Scene
 
 WIDTH, HEIGHT = 128, 96
 _OVERSAMPLING = 4
@@ -24,6 +25,9 @@ _GROUND = {
 def render_clip(scene: Scene, *, num_frames: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """The frames of a clip, evenly spaced in time: uint8 (num_frames, height, width, 3)."""
     times = [n / num_frames for n in range(num_frames)]
+    if scene.backwards:
+        scene = replace(scene, motion=REVERSED[scene.motion], backwards=False)
+        times.reverse()
     return np.stack([render_frame(scene, time, width=width, height=height) for time in times])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from clipvip.pipeline.demo.corpus import is_complete, write_corpus
+from clipvip.pipeline.demo.corpus import is_complete, num_videos, write_corpus
 from clipvip.pipeline.demo.report import write_report
 from clipvip.pipeline.demo.results import failed_expectations, read_results, summary
 from clipvip.pipeline.demo.world import QUICK_WORLD, World
@@ -66,13 +66,13 @@ def make_corpus(world: World, folder: Path, *, workers: int) -> None:
     if is_complete(world, folder):
         click.echo(f"{folder} is there already")
         return
-    num_videos = world.num_train_videos + world.num_test_videos
+    count = num_videos(world)
     try:
-        with Progress("videos", total=num_videos, unit="videos") as progress:
+        with Progress("videos", total=count, unit="videos") as progress:
             write_corpus(world, folder, workers=workers, on_done=lambda: progress.add(1))
     except ValueError as error:
         raise UserError(str(error)) from error
-    click.echo(f"{num_videos} videos of {world.clips_per_video} clips each in {folder}")
+    click.echo(f"{count:,} videos of {world.clips_per_video} clips each in {folder}")
 
 
 def make_starts(out: Path) -> None:

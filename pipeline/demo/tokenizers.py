@@ -23,7 +23,7 @@ def sample_texts(world: World, *, count: int = 4000) -> list[str]:
     chance = chance_of(world, "vocabulary")
     texts = [OFA_PROMPT.strip()] * 50
     for _ in range(count):
-        scene = draw_scene(chance)
+        scene = draw_scene(chance, world)
         texts += [caption(scene), alt_text(scene, chance), description(scene, chance)]
         texts.append(subtitle(scene, world, chance))
     return texts

@@ -4,7 +4,8 @@ Pure functions of seeds. Pictures of it are made in `render`, sentences about it
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 SHAPES = ("square", "circle", "triangle", "star", "cross", "ring")
 COLOURS = {
@@ -21,6 +22,15 @@ COLOURS = {
 SIZES = {"small": 0.125, "big": 0.24}
 PLACES = ("field", "sea", "desert", "night", "snow", "wall")
 MOTIONS = ("left", "right", "up", "down", "circle", "grow", "shrink", "still")
+# What a clip shows when it is played backwards; the other motions look the same both ways.
+REVERSED = {
+    "left": "right",
+    "right": "left",
+    "up": "down",
+    "down": "up",
+    "grow": "shrink",
+    "shrink": "grow",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +44,18 @@ class World:
     """Everything follows from this number and those below."""
     num_train_videos: int = 210
     num_test_videos: int = 40
+    num_finetune_videos: int = 0
+    """Videos with descriptions to fine-tune on."""
     clips_per_video: int = 6
+    twins: bool = False
+    """Each test clip is there a second time, played backwards, with the description of what is then seen; and no
+    two test clips show the same. Whoever is blind to order cannot tell the two apart."""
+    shapes: tuple[str, ...] = SHAPES
+    """What clips may show, and in the four below."""
+    colours: tuple[str, ...] = tuple(COLOURS)
+    sizes: tuple[str, ...] = tuple(SIZES)
+    places: tuple[str, ...] = PLACES
+    motions: tuple[str, ...] = MOTIONS
     num_descriptions: int = 1200
     """Lines of the downstream task's texts that are not about the test clips, against which NMI is measured."""
     silent_rate: float = 0.02
@@ -61,6 +82,16 @@ class World:
         for name, value in vars(self).items():
             if isinstance(value, float) and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}, must be from 0 to 1")
+        for name, known in (
+            ("shapes", SHAPES),
+            ("colours", COLOURS),
+            ("sizes", SIZES),
+            ("places", PLACES),
+            ("motions", REVERSED if self.twins else MOTIONS),
+        ):
+            chosen = getattr(self, name)
+            if not chosen or not set(chosen) <= set(known):
+                raise ValueError(f"{name} are {', '.join(chosen)}; choose of {', '.join(known)}")
 
 
 QUICK_WORLD = World(num_train_videos=80, num_test_videos=20)
@@ -78,6 +109,8 @@ class Scene:
     centre: tuple[float, float] = (0.5, 0.5)
     seed: int = 0
     """Of what nobody speaks of: the ground's grain, the shape's tilt, phase and speed."""
+    backwards: bool = False
+    """The clip was made as the reverse of `motion` and is played backwards."""
 
     @property
     def appearance(self) -> tuple[str, str, str, str]:
@@ -85,17 +118,39 @@ class Scene:
         return self.size, self.colour, self.shape, self.place
 
 
-def draw_scene(chance: random.Random) -> Scene:
+def draw_scene(chance: random.Random, world: World) -> Scene:
     """A scene with every property drawn evenly."""
     return Scene(
-        shape=chance.choice(SHAPES),
-        colour=chance.choice(tuple(COLOURS)),
-        size=chance.choice(tuple(SIZES)),
-        place=chance.choice(PLACES),
-        motion=chance.choice(MOTIONS),
+        shape=chance.choice(world.shapes),
+        colour=chance.choice(world.colours),
+        size=chance.choice(world.sizes),
+        place=chance.choice(world.places),
+        motion=chance.choice(world.motions),
         centre=(chance.uniform(0.4, 0.6), chance.uniform(0.42, 0.58)),
         seed=chance.getrandbits(31),
     )
+
+
+def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> list[Scene]:
+    """`count` scenes of which no two have the same appearance and the same motion, its reverse included.
+
+    Raises:
+        ValueError: the world has fewer.
+    """
+    forwards = [
+        motion
+        for motion in world.motions
+        if REVERSED.get(motion) not in world.motions[: world.motions.index(motion)]
+    ]
+    found = list(product(world.shapes, world.colours, world.sizes, world.places, forwards))
+    if count > len(found):
+        raise ValueError(f"the world has {len(found)} clips that differ in more than direction, not {count}")
+    scenes = []
+    for shape, colour, size, place, motion in chance.sample(found, count):
+        motion = chance.choice((motion, REVERSED.get(motion, motion)))
+        scene = draw_scene(chance, world)
+        scenes.append(replace(scene, shape=shape, colour=colour, size=size, place=place, motion=motion))
+    return scenes
 
 
 def chance_of(world: World, *names: object) -> random.Random:

@@ -5,10 +5,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from clipvip.pipeline.demo.corpus import is_complete, plan_videos, read_truth, task_descriptions, write_corpus
-from clipvip.pipeline.demo.world import World
+from clipvip.pipeline.demo.corpus import (
+    as_json,
+    is_complete,
+    plan_videos,
+    read_truth,
+    task_descriptions,
+    write_corpus,
+)
+from clipvip.pipeline.demo.render import render_clip
+from clipvip.pipeline.demo.world import REVERSED, World
 from clipvip.shards.sources import index_videos, read_sources
 from clipvip.shards.subtitles import find_subtitle_file, load_text_table, read_subtitles, text_in_span
 from clipvip.shards.video import open_video
@@ -115,4 +124,51 @@ def test_demo_corpus_is_large_enough_for_the_papers_protocol() -> None:
 
 
 def test_settings_are_plain_json(corpus: Path) -> None:
-    assert World(**json.loads((corpus / "world.json").read_text())) == SMALL
+    assert json.loads((corpus / "world.json").read_text()) == as_json(SMALL)
+
+
+TWINS = World(
+    num_train_videos=1,
+    num_test_videos=4,
+    num_finetune_videos=2,
+    clips_per_video=3,
+    twins=True,
+    shapes=("circle", "star"),
+    colours=("red", "blue"),
+    sizes=("big",),
+    places=("field",),
+    motions=("left", "right", "grow", "shrink", "up", "down"),
+)
+
+
+def test_twins_show_the_same_frames_in_reverse_and_are_described_so() -> None:
+    videos = plan_videos(TWINS, "test")
+    assert len(videos) == 8
+    for video, twin in zip(videos[::2], videos[1::2], strict=True):
+        for clip, reverse in zip(video.clips, twin.clips, strict=True):
+            assert clip.span_seconds == reverse.span_seconds
+            frames = render_clip(clip.scene, num_frames=clip.num_frames)
+            assert np.array_equal(frames[::-1], render_clip(reverse.scene, num_frames=clip.num_frames))
+            assert reverse.scene.motion == REVERSED[clip.scene.motion]
+            assert clip.scene.appearance == reverse.scene.appearance
+
+
+def test_no_two_test_clips_of_a_world_of_twins_show_the_same() -> None:
+    shown = [
+        (clip.scene.appearance, clip.scene.motion) for v in plan_videos(TWINS, "test") for clip in v.clips
+    ]
+    assert len(set(shown)) == len(shown) == 24
+    with pytest.raises(ValueError, match="12 clips that differ"):
+        plan_videos(replace(TWINS, num_test_videos=5), "test")
+
+
+def test_a_world_of_twins_has_no_motion_that_looks_the_same_both_ways() -> None:
+    with pytest.raises(ValueError, match="motions are"):
+        replace(TWINS, motions=("left", "right", "circle"))
+
+
+def test_finetuning_videos_are_a_split_with_descriptions(tmp_path: Path) -> None:
+    write_corpus(replace(TWINS, num_test_videos=1), tmp_path, workers=1)
+    rows = (tmp_path / "finetune" / "descriptions.jsonl").read_text().splitlines()
+    assert len(rows) == 6
+    assert len(list((tmp_path / "test" / "videos").glob("*.mp4"))) == 2

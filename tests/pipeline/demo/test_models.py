@@ -58,7 +58,7 @@ def test_vocabularies_keep_any_text() -> None:
 def test_texts_of_the_world_fit_the_text_tower() -> None:
     model = ClipVip.from_clip(WEIGHTS / "clip")
     chance = chance_of(World(), "test")
-    scenes = [draw_scene(chance) for _ in range(300)]
+    scenes = [draw_scene(chance, World()) for _ in range(300)]
     texts = [subtitle(scene, World(), chance) for scene in scenes]
     texts += [description(scene, chance) for scene in scenes]
     longest = max(len(ids) for ids in model.tokenizer(texts)["input_ids"])

@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**31)
 
 @given(SEEDS)
 def test_caption_tells_the_appearance_and_nothing_of_the_motion(seed: int) -> None:
-    scene = draw_scene(random.Random(seed))
+    scene = draw_scene(random.Random(seed), World())
     assert properties_in_caption(caption(scene)) == scene.appearance
     assert len({caption(replace(scene, motion=motion)) for motion in MOTIONS}) == 1
     labels = {alt_text(replace(scene, motion=motion), random.Random(seed)) for motion in MOTIONS}
@@ -24,21 +24,21 @@ def test_caption_tells_the_appearance_and_nothing_of_the_motion(seed: int) -> No
 
 @given(SEEDS)
 def test_description_tells_motions_apart(seed: int) -> None:
-    scene = draw_scene(random.Random(seed))
+    scene = draw_scene(random.Random(seed), World())
     texts = [description(replace(scene, motion=motion), random.Random(seed)) for motion in MOTIONS]
     assert len(set(texts)) == len(MOTIONS)
 
 
 @given(SEEDS)
 def test_caption_error_gets_every_property_wrong_at_rate_one(seed: int) -> None:
-    scene = draw_scene(random.Random(seed))
+    scene = draw_scene(random.Random(seed), World())
     told = properties_in_caption(caption(scene, random.Random(seed), error=1.0))
     assert all(one and one != true for one, true in zip(told, scene.appearance, strict=True))
 
 
 def _subtitles(world: World, count: int = 400) -> list[tuple[str, str]]:
     chance = random.Random(5)
-    scenes = [draw_scene(chance) for _ in range(count)]
+    scenes = [draw_scene(chance, World()) for _ in range(count)]
     return [(scene.colour, subtitle(scene, world, chance)) for scene in scenes]
 
 
