@@ -44,7 +44,7 @@ from clipvip.pipeline.training.distributed import (
 )
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
-from clipvip.pipeline.training.start import resizes_on_device, start_model, start_optimizer
+from clipvip.pipeline.training.start import resizes_on_device, save_model, start_model, start_optimizer
 from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_encoder, train_step
 from clipvip.pipeline.training.validation import (
     best_row,
@@ -58,6 +58,7 @@ from clipvip.pipeline.training.validation import (
 from clipvip.shards.skips import Skip
 
 MODEL_FOLDER = "model"
+MODELS_FOLDER = "models"
 _SECOND_SIGNAL_SECONDS = 2.0
 # A backward pass costs twice the forward pass.
 _PASSES = 3
@@ -106,6 +107,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         tally = Tally()
         speed = Speed(device=place.device, world_size=place.world_size)
 
+        if state.step == 0:
+            validate_if_due(job, state, logs)
         while state.step < job.num_steps:
             wait_from = time.perf_counter()
             chunks = [chunk.to(place.device) for chunk in next(batches)]
@@ -128,13 +131,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 logs.step_done()
                 if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
-            validated = is_due(
-                recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch
-            )
-            if validated:
-                row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
-                if logs is not None:
-                    logs.write_validation(row)
+            validated = validate_if_due(job, state, logs)
+            keep_model_if_due(job, state.step)
             if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
                 tally.move_into(state, place=place)
                 save_checkpoint(
@@ -263,6 +261,29 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
             f"training diverged at step {step} ({error}); the last checkpoint is from before that. Try a "
             "lower optim.learning_rate or --set optim.precision=fp32, with another --out"
         ) from error
+
+
+def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
+    """Score the validation split where the recipe wants it after this step."""
+    recipe, place = job.recipe, job.place
+    if not is_due(recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch):
+        return False
+    row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+    if logs is not None:
+        logs.write_validation(row)
+    return True
+
+
+def keep_model_if_due(job: Job, step: int) -> None:
+    """Write the model of this step beside the checkpoints where the recipe wants it."""
+    every = job.recipe.run.keep_models_every_steps
+    if every is None or step % every:
+        return
+    if job.place.is_first:
+        folder = job.out / MODELS_FOLDER
+        folder.mkdir(exist_ok=True)
+        save_model(job.model, folder / f"step-{step:06d}")
+    barrier(job.place)
 
 
 def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, float]:

@@ -68,6 +68,8 @@ class Model:
 
     init: str = ""
     """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
+    from_scratch: bool = False
+    """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Encoder | None = None
     """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
     num_proxies: int | None = Field(default=None, ge=1)
@@ -126,6 +128,8 @@ class Evaluation:
     """A folder of shards that shares none with the two others; `--test` sets it."""
     every_steps: int | None = Field(default=None, ge=1)
     """Steps between validations; null: one after each epoch of the first source. The last step always has one."""
+    at_start: bool = False
+    """Score the validation split before the first step too."""
     select: Literal["best", "last"] = "last"
     """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
     R@10 (the earlier of equals), or those of the last step."""
@@ -157,6 +161,8 @@ class Run:
     log_every_steps: int = Field(default=10, ge=1)
     save_every_steps: int = Field(default=1000, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_models_every_steps: int | None = Field(default=None, ge=1)
+    """Also keep the model after every so many steps, as OUT/models/step-000123, to load like OUT/model."""
     tensorboard: bool = True
     wandb_project: str | None = None
     """Also log to this Weights & Biases project; needs the package wandb."""

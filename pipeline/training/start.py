@@ -53,6 +53,10 @@ def start_model(recipe: Recipe) -> ClipVip:
     names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     model = ClipVip.from_clip(recipe.model.init, **asked).float()
+    if recipe.model.from_scratch:
+        tokenizer = model.tokenizer
+        model = ClipVip(model.config)
+        model.tokenizer = tokenizer
     if recipe.model.logit_scale is not None:
         with torch.no_grad():
             model.logit_scale.fill_(recipe.model.logit_scale)

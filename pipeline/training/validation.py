@@ -82,6 +82,8 @@ def is_due(recipe: Recipe, step: int, *, num_steps: int, steps_per_epoch: int) -
     """Whether the validation split is to be scored after `step`."""
     if recipe.evaluation.validation is None:
         return False
+    if step == 0:
+        return recipe.evaluation.at_start
     every = recipe.evaluation.every_steps or steps_per_epoch
     return step == num_steps or step % every == 0
 

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from clipvip.pipeline.evaluate import main as evaluate
 from clipvip.pipeline.train import main
+from clipvip.pipeline.training.recipe import load_recipe
+from clipvip.pipeline.training.start import start_model
 from make_shards import make_captioned_folder
 from tiny_clip import make_clip
 
@@ -120,6 +124,43 @@ def test_a_test_split_may_come_later(world: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "test.json").exists()
     assert run(world, tmp_path / "run", "--test", str(world / "test")).exit_code == 0
     assert json.loads((tmp_path / "run" / "test.json").read_text())["step"] == 8
+
+
+def test_the_start_is_scored_and_models_on_the_way_are_kept(world: Path, best: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--set", "evaluation.at_start=true", "--set", "run.keep_models_every_steps=4")
+    assert run(world, out, *splits(world), *options).exit_code == 0
+    assert [row["step"] for row in rows(out)] == [0, 2, 4, 6, 8]
+    assert rows(out)[1:] == rows(best)
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["step-000004", "step-000008"]
+    assert (out / "models" / "step-000008" / "model.safetensors").read_bytes() == weights(out)
+    # The model on the way is that of step 4: it has the scores of that step.
+    command = [
+        "retrieval",
+        "--model",
+        str(out / "models" / "step-000004"),
+        "--num-frames",
+        "3",
+        "--device",
+        "cpu",
+    ]
+    result = CliRunner().invoke(evaluate, [*command, "--out", str(tmp_path), "--shards", str(world / "val")])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "retrieval.json").read_text())["metrics"]["plain"]["text_to_video"]
+    assert {name: rows(out)[2][name] for name in found} == found
+
+
+def test_training_from_scratch_takes_only_sizes_and_words_of_its_start(world: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(world / "recipe.yaml"), options={"model.init": str(world / "clip")})
+    start = start_model(recipe)
+    scratch = start_model(replace(recipe, model=replace(recipe.model, from_scratch=True)))
+    again = start_model(replace(recipe, model=replace(recipe.model, from_scratch=True)))
+    assert scratch.config.to_dict() == start.config.to_dict()
+    assert scratch.encode_text("a 1").isfinite().all()
+    for name, parameter in scratch.named_parameters():
+        assert torch.equal(parameter, again.get_parameter(name))
+        if parameter.numel() > 1 and parameter.std() > 0 and name != "logit_scale":
+            assert not torch.allclose(parameter, start.get_parameter(name))
 
 
 def test_a_killed_run_ends_with_the_same_choice(world: Path, best: Path, tmp_path: Path) -> None:
