@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,52 @@ def test_starting_loads_no_torch(module: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nothing_like_this"):
         _ = clipvip.nothing_like_this
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive, and the wheel that is built from it outside the checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+def checked_in(*folders: str) -> set[str]:
+    """The files of the checkout as they are, but for links."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *folders], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    return {path for path in listed.stdout.splitlines() if not (ROOT / path).is_symlink()}
+
+
+@pytest.mark.slow
+def test_the_source_archive_has_all_that_is_checked_in(built: Path) -> None:
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert checked_in() - names == set()
+    assert not [name for name in names if name.startswith("src/clipvip/model")]
+
+
+@pytest.mark.slow
+def test_the_wheel_has_all_modules_recipes_and_weights_and_runs(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path)
+    assert {f"clipvip/{path}" for path in checked_in(*FOLDERS)} - names == set()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"clipvip"}
+    code = (
+        "import clipvip, clipvip.pipeline.cli as cli, clipvip.pipeline.training.recipe as recipe\n"
+        f"assert clipvip.__file__.startswith({str(tmp_path)!r}), clipvip.__file__\n"
+        "assert recipe.load_recipe('pretrain_vip_b32').loss.pairs == 'd'\n"
+        "cli.main(['--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "shard" in done.stdout, done.stderr
