@@ -40,7 +40,7 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     flags=re.MULTILINE | re.DOTALL,
 )
-_INLINE = re.compile(r"`(clipvip-[^`]+)`")
+_INLINE = re.compile(r"`((?:clipvip-|make |pip install )[^`]+)`")
 _SEPARATORS = {";", "&&", "||", "|", "&", "(", ")", "&>", ">", ">>", "<", "2>"}
 
 
@@ -166,8 +166,7 @@ def _context(name: str, command: click.Command, words: list[str]) -> click.Conte
 
 def inline_commands(page: Path) -> list[list[str]]:
     """Mentions of commands in running text, which need not be complete: `clipvip-data merge --dry-run`."""
-    text = _BLOCK.sub("", page.read_text())
-    return [" ".join(found.split()).split(" ") for found in _INLINE.findall(text)]
+    return [shlex.split(found) for found in _INLINE.findall(_BLOCK.sub("", page.read_text()))]
 
 
 def check_mention(words: list[str]) -> None:
@@ -177,6 +176,9 @@ def check_mention(words: list[str]) -> None:
         AssertionError: one does not.
     """
     name, *rest = words
+    if name in {"make", "pip"}:
+        check_command(words)
+        return
     command: Any = PROGRAMS.get(name)
     assert command is not None, f"no such program: {name}"
     if isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z-]+", rest[0]) and rest[0][0] != "-":
