@@ -78,16 +78,21 @@ class WorkerProcess:
         self._pipe.close()
 
 
+def die_with_parent() -> None:
+    """Have this process killed when its parent dies, however that comes about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _work(
     pipe: Connection, parent_pid: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
 ) -> None:
     """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the call above
-            os._exit(1)
+    die_with_parent()
+    if sys.platform == "linux" and os.getppid() != parent_pid:  # it died before the call above
+        os._exit(1)
     is_ready = False
     while True:
         try:
