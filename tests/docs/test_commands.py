@@ -110,7 +110,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("blocks", RUNS, ids=[str(run[0]) if run else "none" for run in RUNS])
 def test_blocks_run(blocks: list[Block], given: Path, tmp_path: Path) -> None:
     folder = tmp_path / "docs"
