@@ -18,6 +18,7 @@ from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes, write_json
+from clipvip.shards.shard_state import lock_folder
 
 if TYPE_CHECKING:
     from clipvip.pipeline.text_corpora import Corpus, DrawnFeatures, EncodingCluster
@@ -81,6 +82,7 @@ def command(
     counted = [count_texts(name, path, side, samples=samples) for name, path, side in corpora]
     cluster = _cluster(ray_address, model, device) if ray_address else None
     encoder = load_text_encoder(model, device=torch_device("cpu" if cluster else device))
+    click.get_current_context().with_resource(lock_folder(out))
     drawn = [
         encode_drawn(
             corpus,

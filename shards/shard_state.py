@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.atomic import remove_temporary_files, write_json
+from clipvip.shards.atomic import naming, remove_temporary_files, write_json
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, require_same_options
 from clipvip.shards.skips import Skip
@@ -103,6 +103,22 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
     if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
         raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
     _require_options(state / "options.json", options)
+    with lock_folder(out):
+        _require_options(state / "options.json", options)
+        for note in state.glob("*.open"):
+            note.unlink()
+        write_json(state / "options.json", options)
+        yield
+
+
+@contextmanager
+def lock_folder(out: Path) -> Iterator[None]:
+    """Lock `out` against a second run, however this one ends; temporary files of earlier runs go, and of this one too.
+
+    Raises:
+        DatasetError: another run is at work in it.
+    """
+    state = out / STATE_FOLDER
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("ab") as lock:
         try:
@@ -111,16 +127,14 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
             raise DatasetError(
                 f"{out}: another run is writing here; wait for it or give another --out"
             ) from None
-        _require_options(state / "options.json", options)
         remove_temporary_files(out)
         remove_temporary_files(state)
-        for note in state.glob("*.open"):
-            note.unlink()
-        write_json(state / "options.json", options)
-        yield
-        # Workers that were lost leave theirs.
-        remove_temporary_files(out)
-        remove_temporary_files(state)
+        try:
+            yield
+        finally:
+            # Workers that were lost leave theirs, and on a full disk they take the room that is left.
+            remove_temporary_files(out)
+            remove_temporary_files(state)
 
 
 def _require_options(path: Path, options: dict[str, Any]) -> None:
@@ -163,7 +177,9 @@ def _note_path(out: Path, first_shard: int) -> Path:
 
 def write_note(out: Path, first_shard: int, *, line: int, num_done: int, pid: int) -> None:
     """Note that process `pid` opens the source of that line, after `num_done` clips of the unit."""
-    _note_path(out, first_shard).write_text(f"{line} {num_done} {pid}\n")
+    path = _note_path(out, first_shard)
+    with naming(path):
+        path.write_text(f"{line} {num_done} {pid}\n")
 
 
 def take_note(out: Path, first_shard: int) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from clipvip.model.errors import CheckpointError
+from clipvip.shards.atomic import NO_ROOM
 from clipvip.shards.errors import DatasetError
 
 
@@ -35,4 +36,5 @@ class StageCommand(click.Command):
 def _describe(error: OSError) -> str:
     if error.filename is None:
         return " ".join(str(error).split())
-    return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+    hint = "; make room, then the same command goes on from here" if error.errno in NO_ROOM else ""
+    return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}{hint}"

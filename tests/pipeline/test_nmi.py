@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from clipvip.analysis.domain_gap import domain_gap
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.text_encoder import load_text_encoder
+from clipvip.shards.shard_state import lock_folder
 from clipvip.shards.texts import read_texts
 from make_shards import make_shard_folder
 from tiny_clip import make_clip, make_text_tower, tiny_tokenizer
@@ -220,6 +221,17 @@ def test_mistakes_are_one_line_and_write_nothing(
         (line,) = result.output.strip().splitlines()
         assert line.startswith("Error: ") and message in line
         assert not out.exists()
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path, model: Path, corpora: dict[str, Path]) -> None:
+    out = tmp_path / "out"
+    sides = ["--source", f"a={corpora['a']}", "--target", f"b={corpora['b']}"]
+    with lock_folder(out):
+        result = run(*sides, *options(model, out))
+    assert result.exit_code == 1
+    assert "another run is writing here" in result.output
+    assert [path.name for path in out.rglob("*")] == ["_state", "lock"]
+    assert run(*sides, *options(model, out)).exit_code == 0
 
 
 @pytest.mark.needs_shared
