@@ -40,7 +40,8 @@ format: setup ## let ruff rewrite what it can
 
 lock: setup ## write constraints.txt from what is installed
 	echo "# The versions that 'make setup' installs; 'make lock' writes this file from what is installed." > constraints.txt
-	$(BIN)/pip freeze --exclude-editable | grep -v '^#' | sed 's/+cpu$$//' >> constraints.txt
+	$(BIN)/pip freeze --exclude-editable | grep -v '^#' \
+		| sed -e 's/+cpu$$//' -e 's/^faiss-cpu\(==.*\)/&\nfaiss-gpu\1/' >> constraints.txt
 
 wheel: setup ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build

@@ -54,6 +54,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = clipvip.nothing_like_this
 
 
+def test_the_image_is_built_of_all_that_a_wheel_needs() -> None:
+    listed = (ROOT / ".dockerignore").read_text().splitlines()
+    needed = {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
+    needed |= {path.split("/")[0] for path in SETTINGS["tool"]["setuptools"]["package-dir"].values()}
+    assert {line[1:] for line in listed if line.startswith("!")} == needed
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source archive, and the wheel that is built from it outside the checkout."""
