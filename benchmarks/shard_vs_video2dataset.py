@@ -26,6 +26,9 @@ from shard_vs_limit import run_timed
 _PEER = """
 import sys
 from video2dataset import video2dataset
+from video2dataset.subsamplers import ResolutionSubsampler
+# Release 1.3.0 reads this after scaling and sets it nowhere; in every process, so not below.
+ResolutionSubsampler.encode_formats = {"video": "mp4"}
 if __name__ == "__main__":
     table, out, config = sys.argv[1:]
     video2dataset(url_list=table, output_folder=out, output_format="webdataset", input_format="parquet",
@@ -40,7 +43,7 @@ pandas.DataFrame(json.load(sys.stdin)).to_parquet(sys.argv[1])
 
 def peer_config(processes: int, precision: str) -> dict[str, object]:
     """One video a shard, so that all processes have work."""
-    clipping = {"oom_clip_count": 5, "encode_formats": {"video": "mp4"}, "precision": precision}
+    clipping = {"precision": precision}
     scaling = {"resize_mode": "scale", "height": 256, "encode_format": "mp4"}
     return {
         "subsampling": {
