@@ -41,7 +41,10 @@ svg rect{fill:#3b6fb6} svg text{font:11px system-ui,sans-serif;fill:#586273}
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A clip that is shown: where it is, its record, texts and caption, and what is wrong with it."""
+    """A clip that is shown: where it is, its record, texts and caption, and what is wrong with it.
+
+    `notes` are what a command has to say of it: (kind, text), shown first.
+    """
 
     path: Path
     place: int
@@ -50,6 +53,7 @@ class Pick:
     num_bytes: int = 0
     caption: str | None = None
     problem: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def pick_evenly(shards: Sequence[Path], num: int, *, captions: Path | None = None) -> Iterator[Pick]:
@@ -117,6 +121,11 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
 
 def render_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> str:
     """The clips' cards with up to `num_frames` frames each; one that does not decode says so."""
+    return grid(render_each(picks, num_frames=num_frames, workers=workers))
+
+
+def render_each(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[str]:
+    """As `render_cards`, but card by card, to be laid out in several grids."""
     tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
     cards = {}
     for outcome in run_units(_render, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
@@ -125,7 +134,11 @@ def render_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> str
             cards[number] = _card(pick, [], outcome.failure.detail)
         else:
             cards[number] = str(outcome.result)
-    return f'<div class="cards">{"".join(cards[number] for number in sorted(cards))}</div>'
+    return [cards[number] for number in sorted(cards)]
+
+
+def grid(cards: Sequence[str]) -> str:
+    return f'<div class="cards">{"".join(cards)}</div>'
 
 
 def _render(task: tuple[int, Pick, int]) -> str:
@@ -154,7 +167,7 @@ def _data_url(frame: np.ndarray) -> str:
 
 def _card(pick: Pick, pictures: Sequence[str], problem: str) -> str:
     frames = "".join(f'<img alt="" src="{url}">' for url in pictures)
-    texts = "".join(f"<p><b>{name}</b> {escape(text)}</p>" for name, text in texts_of(pick))
+    texts = "".join(f"<p><b>{name}</b> {escape(text)}</p>" for name, text in (*pick.notes, *texts_of(pick)))
     trouble = f"<p><b>problem</b> {escape(problem)}</p>" if problem else ""
     where = f"{pick.path.name} {pick.key} · {facts_of(pick)}"
     return f'<div class="card"><div class="frames">{frames}</div>{texts}{trouble}<p><small>{escape(where)}</small></p></div>\n'

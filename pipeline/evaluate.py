@@ -12,6 +12,7 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.eval_actions import actions
 from clipvip.pipeline.eval_multiple_choice import multiple_choice
+from clipvip.pipeline.eval_search import search
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES, score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
@@ -157,6 +158,7 @@ def _write(
 
 main.add_command(multiple_choice)
 main.add_command(actions)
+main.add_command(search)
 
 if __name__ == "__main__":
     main()

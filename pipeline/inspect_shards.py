@@ -94,10 +94,10 @@ def _lines(pick: Pick) -> str:
     lines += [f"  {name:8}  {text}" for name, text in texts_of(pick)]
     if pick.problem:
         lines.append(f"  problem   {pick.problem}")
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(printable, lines))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text of others may hold what moves the cursor or changes the terminal's title."""
     return "".join(
         c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text

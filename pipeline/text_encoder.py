@@ -72,7 +72,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
 
         if model_type == ClipVip.config_class.model_type:
             model = ClipVip.from_pretrained(name).float().eval().to(device)
-            return TextEncoder(model.encode_text, _fingerprint(model, model.tokenizer))
+            return TextEncoder(model.encode_text, model_fingerprint(model, model.tokenizer))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: the text tower does not load ({first_line})") from error
@@ -109,10 +109,11 @@ def _clip(name: str, device: torch.device) -> TextEncoder:
         embeds: torch.Tensor = output.text_embeds
         return embeds
 
-    return TextEncoder(embed, _fingerprint(model, tokenizer))
+    return TextEncoder(embed, model_fingerprint(model, tokenizer))
 
 
-def _fingerprint(model: torch.nn.Module, tokenizer: object) -> str:
+def model_fingerprint(model: torch.nn.Module, tokenizer: object) -> str:
+    """A hash of the parameters and the tokenizer, which may be None to leave it out."""
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())

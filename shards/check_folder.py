@@ -30,7 +30,7 @@ _REPORT_NAME = "report.json"
 _STAGES = {".tar": "shard", ".parquet": "caption"}
 _KNOWN_FILES = {
     MANIFEST_NAME, SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
-    "stats.html",
+    "stats.html", "search",
 }  # fmt: skip
 
 
