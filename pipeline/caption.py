@@ -33,25 +33,34 @@ _GPU_THREADS = 4
 _CORES_PER_WORKER = 4
 
 
-@click.command(cls=StageCommand)
-@click.option("--shards", required=True, type=Path, help="Folder that 'clipvip-data shard' wrote.")
+_EPILOG = """\b
+Examples:
+  clipvip-data caption --shards clips/ --out captions/ --model OFA-Sys/ofa-base
+  clipvip-data caption --shards clips/ --out captions/ --model ofa/ --gpus 0 --workers 4
+"""
+
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
+@click.option(
+    "--shards", required=True, type=Path, help="Folder of shards, as 'clipvip-data shard' writes them."
+)
 @click.option("--out", required=True, type=Path, help="Folder for the captions, one file a shard.")
 @click.option("--model", required=True, metavar="FOLDER_OR_NAME",
               help="OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.")  # fmt: skip
-@click.option("--gpus", type=click.IntRange(min=0), default=None,
-              help="Processes with a GPU each; 0: the CPU. Default: all GPUs there are, else the CPU.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=None,
+@click.option("--gpus", type=click.IntRange(min=0), show_default="all there are, else 0",
+              help="Processes with a GPU each; 0: compute on the CPU.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), show_default="one per 4 cores, or 4 threads",
               help="Processes on the CPU, or threads that prepare images for each GPU.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), default=None,
-              help=f"Frames at once; default: {_GPU_BATCH_SIZE} on a GPU, {_CPU_BATCH_SIZE} on the CPU.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), show_default=f"{_GPU_BATCH_SIZE} on a GPU, {_CPU_BATCH_SIZE} on the CPU",
+              help="Frames at once.")  # fmt: skip
 @click.option("--num-beams", type=click.IntRange(min=1), default=5, show_default=True,
               help="Width of the beam search; 1 is greedy.")  # fmt: skip
 @click.option("--max-length", type=click.IntRange(min=1), default=16, show_default=True,
               help="Most tokens of a caption.")  # fmt: skip
 @click.option("--prompt", default=" what does the image describe?", show_default=True,
               help="What the model is asked, with the leading space it was trained on.")  # fmt: skip
-@click.option("--image-size", type=click.IntRange(min=16), default=None,
-              help="Side in pixels that frames are resized to; default: the model's.")  # fmt: skip
+@click.option("--image-size", type=click.IntRange(min=16), show_default="the model's",
+              help="Side in pixels that frames are resized to.")  # fmt: skip
 @ray_option
 def command(
     shards: Path,

@@ -46,7 +46,14 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
 
-@click.command(cls=_LazyGroup)
+_EPILOG = """\b
+Examples:
+  clipvip-data shard --metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/
+  clipvip-data verify clips/
+"""
+
+
+@click.command(cls=_LazyGroup, epilog=_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Turn videos with subtitles into training data for CLIP-ViP, one stage at a time."""

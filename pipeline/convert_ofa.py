@@ -9,8 +9,13 @@ import click
 
 from clipvip.pipeline.runtime.errors import StageCommand
 
+_EPILOG = """\b
+Examples:
+  clipvip-data convert-ofa caption_large_best_clean.pt --vocab ofa-large/ --out ofa-caption/
+"""
 
-@click.command(cls=StageCommand)
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--vocab",
@@ -18,12 +23,14 @@ from clipvip.pipeline.runtime.errors import StageCommand
     type=click.Path(path_type=Path),
     help="Folder with OFA's vocab.json and merges.txt, as every OFA model on the hub has them.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must be new.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model; must be new."
+)
 @click.option(
     "--image-size",
     type=click.IntRange(16, 672),
-    default=None,
-    help="Side in pixels that images are resized to; default: 480, as all caption checkpoints.",
+    show_default="480, as all caption checkpoints",
+    help="Side in pixels that images are resized to.",
 )
 def command(checkpoint: Path, vocab: Path, out: Path, image_size: int | None) -> None:
     """Turn CHECKPOINT, an OFA model as fairseq saves it (caption_large_best_clean.pt), into a model folder."""

@@ -6,11 +6,20 @@ import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 
+_EPILOG = """\b
+Examples:
+  clipvip-data convert-released pretrain_clipvip_base_32.pt --out clip-vip-b32/
+"""
 
-@click.command(cls=StageCommand, name="convert-released")
+
+@click.command(cls=StageCommand, name="convert-released", epilog=_EPILOG)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--out", "out", required=True, type=click.Path(path_type=Path), help="Folder to write the model to."
+    "--out",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the model; must be new or empty.",
 )
 @click.option(
     "--tokenizer",
@@ -22,10 +31,6 @@ def command(checkpoint: Path, out: Path, tokenizer: str) -> None:
     """Turn CHECKPOINT, such as pretrain_clipvip_base_32.pt, into a folder that from_pretrained loads.
 
     The checkpoint is read with weights_only=True: it may hold tensors and nothing else.
-
-    \b
-    Example:
-      clipvip-data convert-released pretrain_clipvip_base_32.pt --out clip-vip-b32/
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there already; name a new or empty folder")

@@ -49,7 +49,14 @@ def _parse_languages(_context: click.Context, option: click.Parameter, value: st
     return languages
 
 
-@click.command(cls=StageCommand)
+_EPILOG = """\b
+Examples:
+  clipvip-data download --metadata clips.jsonl --out videos/
+  clipvip-data download --metadata ids.txt --out videos/ --subtitle-languages en,de --rate-limit 20M
+"""
+
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
 @click.option("--metadata", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="HD-VILA-100M's JSONL, or one link or YouTube id a line.")  # fmt: skip
 @click.option("--out", required=True, type=Path, help="Folder for videos and subtitles.")
@@ -57,7 +64,13 @@ def _parse_languages(_context: click.Context, option: click.Parameter, value: st
               help="The best format up to this height (of the shorter side); else the smallest.")  # fmt: skip
 @click.option("--subtitle-languages", "languages", default="en", show_default=True, callback=_parse_languages,
               help="Languages to fetch subtitles in, manual before automatic; '' for none.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Videos at once.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Processes, each with one video.",
+)
 @click.option("--sleep", "sleep_seconds", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Seconds between two requests for a video, over all workers.")  # fmt: skip
 @click.option("--rate-limit", "rate", default=None, metavar="BYTES", callback=_parse_rate,

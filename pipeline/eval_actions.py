@@ -16,8 +16,8 @@ import numpy as np
 from clipvip.analysis.classification import ClassScores, class_scores, mean_of_prompts
 from clipvip.pipeline.eval_labels import Labels, class_numbers, read_classes, read_labels, same_class
 from clipvip.pipeline.eval_names import ClipName
+from clipvip.pipeline.eval_options import clips_options, measuring_options
 from clipvip.pipeline.eval_output import finish, reasons
-from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.manifest import num_samples
@@ -39,10 +39,15 @@ DEFAULT_PROMPTS = (
     "footage of the action {}",
 )
 
+_EPILOG = """\b
+Examples:
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
+"""
 
-@click.command("actions", cls=StageCommand)
-@click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model.")
-@click.option("--shards", required=True, type=click.Path(path_type=Path), help="The clips.")
+
+@click.command("actions", cls=StageCommand, epilog=_EPILOG)
+@clips_options
 @click.option(
     "--classes",
     "classes_file",
@@ -54,37 +59,18 @@ DEFAULT_PROMPTS = (
     "--labels",
     "labels_file",
     type=click.Path(path_type=Path),
-    help="Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`."
-    "  [default: the sentence that each clip has from its set's annotations]",
+    help="Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
+    show_default="the sentence that each clip has from its set's annotations",
 )
 @click.option(
     "--prompt",
     "prompts",
     multiple=True,
     metavar="TEXT",
-    help="A sentence with {} in the place of the class; give it again for more, which are averaged."
-    f"  [default: {'; '.join(DEFAULT_PROMPTS)}]",
+    help="A sentence with {} in the place of the class; give it again for more, which are averaged.",
+    show_default="; ".join(DEFAULT_PROMPTS),
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help=f"Write {RESULT_NAME} and report.json here.",
-)
-@click.option(
-    "--bootstrap",
-    "resamples",
-    type=click.IntRange(min=0),
-    default=DEFAULT_RESAMPLES,
-    show_default=True,
-    help="Resamples of the clips for the 95% intervals; 0: none.",
-)
-@click.option(
-    "--num-frames", type=click.IntRange(min=1), help="Frames per clip.  [default: as many as the model's]"
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@measuring_options(RESULT_NAME)
 def actions(
     model_name: str,
     shards: Path,
@@ -101,9 +87,6 @@ def actions(
 
     A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips without a
     label, or with one that is no class, are passed over and counted.
-
-    Example: clipvip-eval actions --model runs/b32/model --shards hmdb51 --classes classes.txt --labels labels.csv
-    --prompt "a person {}"
     """
     started = time.monotonic()
     prompts = prompts or DEFAULT_PROMPTS

@@ -15,9 +15,9 @@ import numpy as np
 from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.eval_names import ClipName, names_for
+from clipvip.pipeline.eval_options import clips_options, measuring_options
 from clipvip.pipeline.eval_output import finish, reasons
 from clipvip.pipeline.eval_questions import Question, read_questions
-from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.manifest import num_samples
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 
 RESULT_NAME = "multiple_choice.json"
 
+_EPILOG = """\b
+Examples:
+  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
+"""
 
-@click.command("multiple-choice", cls=StageCommand)
-@click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model.")
-@click.option("--shards", required=True, type=click.Path(path_type=Path), help="The clips.")
+
+@click.command("multiple-choice", cls=StageCommand, epilog=_EPILOG)
+@clips_options
 @click.option(
     "--questions",
     "questions_file",
@@ -42,26 +46,7 @@ RESULT_NAME = "multiple_choice.json"
     help='Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of MSR-VTT MC '
     "(JSFusion) or LSMDC MC as published.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help=f"Write {RESULT_NAME} and report.json here.",
-)
-@click.option(
-    "--bootstrap",
-    "resamples",
-    type=click.IntRange(min=0),
-    default=DEFAULT_RESAMPLES,
-    show_default=True,
-    help="Resamples of the questions for the 95% interval; 0: none.",
-)
-@click.option(
-    "--num-frames", type=click.IntRange(min=1), help="Frames per clip.  [default: as many as the model's]"
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@measuring_options(RESULT_NAME)
 def multiple_choice(
     model_name: str,
     shards: Path,
@@ -77,8 +62,6 @@ def multiple_choice(
     A tie of the right option with a wrong one counts as wrong; options with the text of the right one are right too.
     Each question is answered for itself: there is no DSL here. A question whose clip is not in the shards, or
     whose video has several clips there, is passed over and counted.
-
-    Example: clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test --questions MSR_MC_test.csv
     """
     started = time.monotonic()
     paths = list_shards(shards)

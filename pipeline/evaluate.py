@@ -12,8 +12,9 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.eval_actions import actions
 from clipvip.pipeline.eval_multiple_choice import multiple_choice
+from clipvip.pipeline.eval_options import clips_options, measuring_options
 from clipvip.pipeline.eval_search import search
-from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES, score_pairs, table
+from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import write_json
@@ -28,19 +29,27 @@ if TYPE_CHECKING:
 
 RESULT_NAME = "retrieval.json"
 
+_GROUP_EPILOG = """\b
+Examples:
+  clipvip-eval retrieval --model runs/b32/model --shards test-clips/ --out runs/b32/eval
+"""
+_EPILOG = """\b
+Examples:
+  clipvip-eval retrieval --model runs/b32/model --shards test-clips/ --out runs/b32/eval
+  clipvip-eval retrieval --model runs/msrvtt/model --shards shards/msrvtt-1ka --dsl --qb-norm
+"""
 
-@click.group()
+
+@click.group(epilog=_GROUP_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Measure a model."""
 
 
-@main.command(cls=StageCommand)
-@click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model.")
-@click.option("--shards", required=True, type=click.Path(path_type=Path), help="Clips with their texts.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write retrieval.json here.")
+@main.command(cls=StageCommand, epilog=_EPILOG)
+@clips_options
 @click.option(
-    "--captions", type=click.Path(path_type=Path), help="Search by these captions, not by subtitles."
+    "--captions", type=click.Path(path_type=Path), help="Folder of captions to search by, not by subtitles."
 )
 @click.option("--dsl", is_flag=True, help="Also with the dual softmax, which uses all queries at once.")
 @click.option("--qb-norm", is_flag=True, help="Also with QB-Norm, the queries being their own bank.")
@@ -52,21 +61,7 @@ def main() -> None:
 @click.option(
     "--all-captions", is_flag=True, help="Search by each caption of clips that have several, all being right."
 )
-@click.option(
-    "--bootstrap",
-    "resamples",
-    type=click.IntRange(min=0),
-    default=DEFAULT_RESAMPLES,
-    show_default=True,
-    help="Resamples of the queries for the 95% intervals; 0: none.",
-)
-@click.option(
-    "--num-frames", type=click.IntRange(min=1), help="Frames per clip.  [default: as many as the model's]"
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@measuring_options(RESULT_NAME)
 def retrieval(
     model_name: str,
     shards: Path,
@@ -85,8 +80,6 @@ def retrieval(
 
     A clip is the one right answer to its text; from clip to text the best of its own counts. Frames are evenly
     spread, first to last. A tie with the right answer counts against recall and gives the middle rank.
-
-    Example: clipvip-eval retrieval --model runs/msrvtt/model --shards msrvtt-1ka --out eval
     """
     started = time.monotonic()
     paths = list_shards(shards)

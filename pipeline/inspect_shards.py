@@ -20,6 +20,7 @@ from clipvip.pipeline.contact_sheet import (
 )
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import workers_option
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.reader import list_shards
 
@@ -39,8 +40,7 @@ Examples:
 @click.option("--html", "html_path", type=Path, help="Write a page with frames of these clips to this file.")
 @click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
               help="Frames of each clip on the page.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=None,
-              help="Processes that draw the page; default: one per core.")  # fmt: skip
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print the clips as JSON, one a line.")
 def command(
     shard: Path,

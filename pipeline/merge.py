@@ -28,7 +28,7 @@ CUT_OPTIONS = ("fps", "size", "store", "quality", "max_frames")
 _MAX_LOOKED_UP = 100
 
 _EPILOG = """\b
-Example:
+Examples:
   clipvip-data merge monday/ tuesday/ --out week/
 """
 
@@ -43,8 +43,8 @@ Example:
     "--captions", multiple=True, type=Path, help="Folder of captions, one for each DIR in their order."
 )
 @click.option("--captions-out", type=Path, help="Folder for the merged captions.")
-@click.option("--shard-size", type=click.IntRange(min=1), default=None,
-              help="Pack the clips anew; default: each shard stays as it is.")  # fmt: skip
+@click.option("--shard-size", type=click.IntRange(min=1), show_default="each shard stays as it is",
+              help="Most clips in a shard; packs the clips anew.")  # fmt: skip
 @copying_options
 def command(
     folders: tuple[Path, ...],

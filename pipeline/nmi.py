@@ -15,6 +15,7 @@ import numpy as np
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import batch_size_option, device_option
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes, write_json
@@ -27,8 +28,14 @@ _CORES_PER_WORKER = 4
 RESULT_NAME = "nmi.json"
 PICTURE_NAME = "nmi.png"
 
+_EPILOG = """\b
+Examples:
+  clipvip-data nmi --source subtitles=clips/ --source captions=captions/ --target mine=queries.txt \\
+      --model openai/clip-vit-base-patch32 --out nmi/
+"""
 
-@click.command(cls=StageCommand)
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
 @click.option("--source", "sources", metavar="NAME=PATH", multiple=True, required=True,
               help="A corpus to train on; repeatable. PATH: a text file with one text a line, a .jsonl or "
               ".parquet table, a folder of shards (subtitles) or of captions.")  # fmt: skip
@@ -38,18 +45,19 @@ PICTURE_NAME = "nmi.png"
     "--model", required=True, metavar="FOLDER_OR_NAME", help="The CLIP model whose text tower is used."
 )
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where to write."
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for nmi.json, nmi.png and the texts' features.",
 )
 @click.option("--samples", type=click.IntRange(min=1), default=1000, show_default=True,
               help="Texts to draw on each side; the paper's number is the default.")  # fmt: skip
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Draws to average."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Texts at once."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@batch_size_option("Texts", default=64)
+@device_option
 @ray_option
 def command(
     sources: tuple[str, ...],

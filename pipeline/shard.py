@@ -4,7 +4,6 @@ Options, checks and the summary; the work is handed out by `shard_run` and done 
 """
 
 import math
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ from typing import Any
 
 import click
 
+from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import workers_option
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import make_shards, make_tasks
@@ -36,7 +37,14 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
     return value
 
 
-@click.command(cls=StageCommand)
+_EPILOG = """\b
+Examples:
+  clipvip-data shard --metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/
+  clipvip-data shard --dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka
+"""
+
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
 @click.option(
     "--metadata",
     "--annotations",
@@ -59,7 +67,7 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
     help="Folder of .vtt, .srt or .json3 files, or a .jsonl/.parquet of clip id and text.",
 )
 @click.option("--out", required=True, type=Path, help="Folder for the shards.")
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; default: one per core.")
+@workers_option
 @click.option(
     "--fps",
     type=click.FloatRange(0, 240, min_open=True),
@@ -95,8 +103,8 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
 @click.option(
     "--max-frames",
     type=click.IntRange(min=1),
-    default=None,
-    help="Most frames of a clip, spread evenly; default: no limit.",
+    show_default="no limit",
+    help="Most frames of a clip, spread evenly.",
 )
 @click.option(
     "--video-timeout",
@@ -164,7 +172,7 @@ def command(
             tasks,
             out,
             survey.num_clips,
-            workers=workers or _num_cores(),
+            workers=workers or num_cores(),
             ray=RayCluster(ray_address, workers) if ray_address else None,
         )
         report = _finish(out, options, survey, marks)
@@ -192,10 +200,6 @@ def _annotation_file(dataset: str, given: Path, subtitles: Path | None, cut: Cut
     if cut.max_frames and cut.store == "video":
         raise UserError("--max-frames: of whole videos it works with --store frames only")
     return find_annotation_file(dataset, given)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load_texts(subtitles: Path | None) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ from clipvip.pipeline.runtime.errors import StageCommand
 from clipvip.pipeline.selection import between
 
 _EPILOG = """\b
-Example, writing parts/train and parts/val:
+Examples (this one writes parts/train and parts/val):
   clipvip-data split clips/ --part train=0.99 --part val=0.01 --out parts/
 """
 
@@ -51,12 +51,12 @@ class _Part(click.ParamType):
     "--part", "parts", required=True, multiple=True, type=_Part(), help="A part and its share of the videos."
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Another split for each."
+    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the split."
 )
 @click.option("--captions", type=Path, help="Folder of the clips' captions, to split along.")
 @click.option("--captions-out", type=Path, help="Folder for the parts of the captions.")
 @click.option(
-    "--shard-size", type=click.IntRange(min=1), default=None, help="Clips in a shard; default: as before."
+    "--shard-size", type=click.IntRange(min=1), show_default="as before", help="Most clips in a shard."
 )
 @copying_options
 def command(

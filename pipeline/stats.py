@@ -13,6 +13,7 @@ import click
 from clipvip.pipeline.contact_sheet import pick_evenly, render_cards
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import workers_option
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
@@ -28,7 +29,7 @@ _MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
 
 _EPILOG = """\b
-Example:
+Examples:
   clipvip-data stats clips/ --captions captions/ --out stats/
 """
 
@@ -36,9 +37,11 @@ Example:
 @click.command(cls=StageCommand, epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option("--out", type=Path, help=f"Folder for {STATS_NAME} and {PAGE_NAME}; default: none is written.")
+@click.option(
+    "--out", type=Path, show_default="none is written", help=f"Folder for {STATS_NAME} and {PAGE_NAME}."
+)
 @click.option("--num", type=click.IntRange(min=0), default=24, show_default=True, help="Clips on the page.")
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; default: one per core.")
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def command(
     folder: Path, captions: Path | None, out: Path | None, num: int, workers: int | None, as_json: bool

@@ -26,8 +26,9 @@ from clipvip.pipeline.selection import Listed, inverse, listed_key, listed_video
 from clipvip.shards.writer import sha256_of_file
 
 _EPILOG = """\b
-Example, a random tenth of HD-VILA-100M as in Fig. 1 of the paper, with its captions:
+Examples (the first is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper):
   clipvip-data subset clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/
+  clipvip-data subset clips/ --video-ids test-videos.txt --exclude --out train/
 """
 
 
@@ -42,11 +43,11 @@ Example, a random tenth of HD-VILA-100M as in Fig. 1 of the paper, with its capt
 @click.option("--video-ids", type=Path, help="Take the clips of the videos whose ids this text file lists.")
 @click.option("--exclude", is_flag=True, help="Take all but what --keys or --video-ids lists.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
-              help="For --num and --fraction; with one seed, small subsets lie in larger ones.")  # fmt: skip
+              help="Seed of --num and --fraction; with one seed, small subsets lie in larger ones.")  # fmt: skip
 @click.option("--captions", type=Path, help="Folder of the clips' captions, to take along.")
 @click.option("--captions-out", type=Path, help="Folder for the captions taken along.")
 @click.option(
-    "--shard-size", type=click.IntRange(min=1), default=None, help="Clips in a shard; default: as before."
+    "--shard-size", type=click.IntRange(min=1), show_default="as before", help="Most clips in a shard."
 )
 @copying_options
 def command(

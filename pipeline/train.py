@@ -24,28 +24,38 @@ from clipvip.shards.atomic import atomic_write_bytes
 # What a shell reports for a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM.
 _SIGNAL_EXIT = 128
 
+_EPILOG = """Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped by
+Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.
 
-@click.command(
-    cls=StageCommand,
-    epilog="Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped "
-    "by Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.",
-)
+\b
+Examples:
+  clipvip-train pretrain_vip_b32 --shards clips/ --captions captions/ --init openai/clip-vit-base-patch32 \\
+      --out runs/b32 --gpus 8
+  clipvip-train finetune_didemo_b32 --shards didemo-train/ --validation didemo-val/ --test didemo-test/ \\
+      --init runs/b32/model --select best --out runs/didemo
+"""
+
+
+@click.command(cls=StageCommand, epilog=_EPILOG)
 @click.argument("recipe")
-@click.option("--shards", metavar="DIR_OR_URLS", help="Shards of clips: a folder, or URLs with {000..099}.")
-@click.option("--captions", metavar="DIR", help="What 'clipvip-data caption' wrote for these shards.")
+@click.option("--shards", metavar="DIR_OR_URLS", help="Folder of shards, or their URLs with {000..099}.")
+@click.option("--captions", metavar="DIR", help="Folder that 'clipvip-data caption' wrote for these shards.")
 @click.option("--init", metavar="FOLDER_OR_NAME", help="The CLIP or CLIP-ViP model to start from.")
-@click.option("--out", metavar="DIR", help="Folder of this run; the same command again goes on from there.")
+@click.option("--out", metavar="DIR", help="Folder for this run; the same command again goes on from there.")
 @click.option(
     "--gpus",
     type=click.IntRange(min=0),
-    help="One process on each of so many GPUs; 0 trains on the processor.",
+    help="Processes with a GPU each; 0: compute on the CPU.",
 )
-@click.option("--validation", metavar="DIR", help="Shards to score during training, each with one text.")
-@click.option("--test", metavar="DIR", help="Shards to score once, at the end, into test.json.")
+@click.option(
+    "--validation", metavar="DIR", help="Folder of shards to score during training, each clip with one text."
+)
+@click.option("--test", metavar="DIR", help="Folder of shards to score once, at the end, into test.json.")
 @click.option(
     "--select",
     type=click.Choice(["best", "last"]),
-    help="The weights to keep: of the best validation, or of the last step.  [default: the recipe's]",
+    show_default="the recipe's",
+    help="The weights to keep: of the best validation, or of the last step.",
 )
 @click.option(
     "--resume",
@@ -76,9 +86,6 @@ def main(
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 
     The model ends up in DIR/model, in the layout that ClipVip.from_pretrained loads.
-
-    Example: clipvip-train finetune_didemo_b32 --shards didemo-train --validation didemo-val --test didemo-test
-    --init runs/b32/model --select best --out runs/didemo
     """
     settings = load_recipe(recipe, overrides)
     settings = with_options(settings, shards=shards, captions=captions, init=init, out=out, gpus=gpus)

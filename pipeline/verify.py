@@ -13,17 +13,19 @@ import click
 from clipvip.pipeline.repair import repair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import workers_option
 from clipvip.pipeline.verify_run import Verification, verify_folder
 from clipvip.shards.atomic import write_json
 
 VERIFY_NAME = "verify.json"
 _MAX_ROWS_PER_KIND = 10
 
-_EPILOG = """\b
-Example:
-  clipvip-data verify clips/ --captions captions/ --workers 16 --repair
+_EPILOG = """Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.
 
-Exit code: 0 all is well, 1 something is wrong, 2 the command line is.
+\b
+Examples:
+  clipvip-data verify clips/ --captions captions/
+  clipvip-data verify clips/ --captions captions/ --workers 16 --repair
 """
 
 
@@ -46,12 +48,12 @@ class _Decode(click.ParamType):
 @click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
 @click.option("--decode", type=_Decode(), metavar="[all|none|N]", default="all", show_default=True,
               help="Samples of each shard whose frames are all decoded, at even distances.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; default: one per core.")
+@workers_option
 @click.option("--sample-timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True,
               help="Give a sample up after so many seconds.")  # fmt: skip
 @click.option("--repair", "with_repair", is_flag=True,
               help="Remove broken shards and captions, so that the commands that made them make these again.")  # fmt: skip
-@click.option("--out", type=Path, help=f"Folder for {VERIFY_NAME}; default: none is written.")
+@click.option("--out", type=Path, show_default="none is written", help=f"Folder for {VERIFY_NAME}.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of the table.")
 def command(
     folder: Path,

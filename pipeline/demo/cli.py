@@ -1,6 +1,7 @@
 """The command `clipvip-demo`: make the demo's corpus, train its models, run every stage on them."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,23 +12,56 @@ from clipvip.pipeline.runtime.errors import StageCommand
 from clipvip.shards.atomic import atomic_write_bytes
 
 _THREADS = 2
+# How each ends its --help, by its name.
+_EXAMPLES = {
+    "": "clipvip-demo run",
+    "run": "clipvip-demo run --out demo-out --workers 2",
+    "corpus": "clipvip-demo corpus --out corpus/ --videos 20 --test-videos 5",
+    "models": "clipvip-demo models --out models/",
+    "train-clip": "clipvip-demo train-clip --out clip/ --steps 200",
+    "train-ofa": "clipvip-demo train-ofa --out ofa/ --steps 200",
+}
 
 
-@click.group()
+def _epilog(name: str) -> str:
+    return f"\b\nExamples:\n  {_EXAMPLES[name]}"
+
+
+@click.group(epilog=_epilog(""))
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """The whole pipeline on a small made-up world, on any machine."""
 
 
-@main.command("run", cls=StageCommand)
+_seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=World().seed, show_default=True, help="Seed of the world."
+)
+_steps = partial(
+    click.option, "--steps", type=click.IntRange(min=1), show_default=True, help="Training steps."
+)
+_batch_size = partial(
+    click.option, "--batch-size", type=click.IntRange(min=2), show_default=True, help="Frames at once."
+)
+_learning_rate_option = click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Of AdamW, at its highest.",
+)
+
+
+@main.command("run", cls=StageCommand, epilog=_epilog("run"))
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo-out"),
     show_default=True,
-    help="Where everything goes.",
+    help="Folder for everything.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one per core, 4 at most.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), show_default="one per core, 4 at most", help="Processes."
+)
 @click.option("--quick", is_flag=True, help="A smaller corpus and fewer steps.")
 def run_command(out: Path, workers: int | None, quick: bool) -> None:
     """Run every stage on the embedded corpus, from videos to retrieval, and write a page about it.
@@ -39,12 +73,16 @@ def run_command(out: Path, workers: int | None, quick: bool) -> None:
     run_demo(out, workers=workers or min(4, os.cpu_count() or 1), quick=quick)
 
 
-@main.command("corpus", cls=StageCommand)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@main.command("corpus", cls=StageCommand, epilog=_epilog("corpus"))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the corpus."
+)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
-@click.option("--videos", type=click.IntRange(min=1), default=World().num_train_videos, show_default=True)
-@click.option("--test-videos", type=click.IntRange(min=1), default=World().num_test_videos, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=World().seed, show_default=True)
+@click.option("--videos", type=click.IntRange(min=1), default=World().num_train_videos, show_default=True,
+              help="Videos to train on.")  # fmt: skip
+@click.option("--test-videos", type=click.IntRange(min=1), default=World().num_test_videos, show_default=True,
+              help="Videos to test with.")  # fmt: skip
+@_seed_option
 def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed: int) -> None:
     """Write the corpus alone: videos, subtitles and clip lists as HD-VILA-100M has them."""
     from clipvip.pipeline.demo.run import make_corpus
@@ -53,8 +91,10 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
     make_corpus(world, out, workers=workers)
 
 
-@main.command("models", cls=StageCommand)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@main.command("models", cls=StageCommand, epilog=_epilog("models"))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for both models."
+)
 def models_command(out: Path) -> None:
     """Copy the demo's tiny CLIP and OFA to OUT/clip and OUT/ofa, to try commands with."""
     from clipvip.pipeline.demo.run import WEIGHTS
@@ -66,13 +106,15 @@ def models_command(out: Path) -> None:
     click.echo(f"{out / 'clip'} and {out / 'ofa'}")
 
 
-@main.command("train-clip", cls=StageCommand)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Model folder.")
-@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=2), default=160, show_default=True)
+@main.command("train-clip", cls=StageCommand, epilog=_epilog("train-clip"))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the model."
+)
+@_steps(default=800)
+@_batch_size(default=160)
 @click.option("--pictures", type=click.IntRange(min=2), default=8000, show_default=True, help="Frames drawn.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=World().seed, show_default=True)
+@_learning_rate_option
+@_seed_option
 def train_clip_command(
     out: Path, steps: int, batch_size: int, pictures: int, learning_rate: float, seed: int
 ) -> None:
@@ -93,13 +135,15 @@ def train_clip_command(
     click.echo(f"{accuracy:.1%} of held-out frames find their label among 100. Written to {out}")
 
 
-@main.command("train-ofa", cls=StageCommand)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Model folder.")
-@click.option("--steps", type=click.IntRange(min=1), default=1100, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=2), default=48, show_default=True)
+@main.command("train-ofa", cls=StageCommand, epilog=_epilog("train-ofa"))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the model."
+)
+@_steps(default=1100)
+@_batch_size(default=48)
 @click.option("--pictures", type=click.IntRange(min=2), default=8000, show_default=True, help="Frames drawn.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=World().seed, show_default=True)
+@_learning_rate_option
+@_seed_option
 @click.option(
     "--init",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -4,8 +4,6 @@ import torch
 
 from clipvip.pipeline.runtime.errors import UserError
 
-DEVICE_CHOICES = ("auto", "cpu", "cuda")
-
 
 def torch_device(choice: str) -> torch.device:
     """The device that `--device` names; `auto` is a GPU where there is one.

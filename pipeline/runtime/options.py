@@ -1,0 +1,42 @@
+"""Options that mean the same in several commands, each written once. What is one command's own is in its file."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto: on a GPU where there is one.",
+)
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the result as one JSON object; all else goes to standard error.",
+)
+
+
+def batch_size_option(what: str, *, default: int) -> Decorator:
+    """`--batch-size`: how many of `what` go through the model together."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help=f"{what} at once.",
+    )
+
+
+def dry_run_option(what: str) -> Decorator:
+    """`--dry-run`: `what` is said, and nothing written."""
+    return click.option("--dry-run", is_flag=True, help=f"Say {what}, and write nothing.")

@@ -1,0 +1,80 @@
+"""All commands ask for the same things in the same words, and show how they are used."""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from doc_blocks import PROGRAMS, check_command, simple_commands
+
+# What the help of an option begins with, wherever it is met.
+BEGINNINGS = {
+    "--batch-size": {"Clips", "Texts", "Frames"},
+    "--captions": {"Folder"},
+    "--captions-out": {"Folder"},
+    "--device": {"Where to compute"},
+    "--dry-run": {"Say "},
+    "--gpus": {"Processes with a GPU each"},
+    "--model": {"A CLIP-ViP model", "OFA in Hugging Face layout", "The CLIP model"},
+    "--num-frames": {"Frames"},
+    "--out": {"Folder"},
+    "--seed": {"Seed of "},
+    "--shard-size": {"Most clips in a shard"},
+    "--shards": {"Folder of shards"},
+    "--workers": {"Processes"},
+}
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """(how it is called, command) of each program and each of its subcommands."""
+    for name, program in PROGRAMS.items():
+        yield name, program
+        if isinstance(program, click.Group):
+            for sub in program.list_commands(click.Context(program)):
+                command = program.get_command(click.Context(program), sub)
+                assert command is not None
+                yield f"{name} {sub}", command
+
+
+COMMANDS = dict(all_commands())
+
+
+@pytest.mark.parametrize("called", COMMANDS)
+def test_help_ends_with_examples_that_parse(called: str) -> None:
+    command = COMMANDS[called]
+    text = command.get_help(click.Context(command, info_name=called, terminal_width=80))
+    _, options, end = text.partition("\nOptions:\n")
+    assert options
+    _, title, end = end.rpartition("\n  Examples")
+    examples = inspect.cleandoc("Examples" + end.replace("\\\n", "")).splitlines()[1:] if title else []
+    assert examples, f"{called} --help does not end with examples"
+    for line in examples:
+        (words,) = simple_commands(line)
+        assert " ".join(words).startswith(called), line
+        try:
+            assert check_command(words)
+        except click.ClickException as error:
+            pytest.fail(f"{called} --help: {line}\n{error.format_message()}")
+
+
+def test_each_option_says_what_it_is_for() -> None:
+    for called, command in COMMANDS.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                text = option.help or ""
+                assert text.endswith((".", "]")), f"{called} {option.opts[0]}: {text}"
+
+
+def test_options_of_one_name_are_of_one_kind() -> None:
+    found = defaultdict(set)
+    for called, command in COMMANDS.items():
+        for option in command.params:
+            name = option.opts[0]
+            found[name].add(called)
+            if isinstance(option, click.Option) and name in BEGINNINGS:
+                assert option.help is not None
+                assert option.help.startswith(tuple(BEGINNINGS[name])), f"{called} {name}: {option.help}"
+    assert set(BEGINNINGS) <= set(found)
+    assert len(found["--workers"]) > 8 and len(found["--out"]) > 15
