@@ -2,7 +2,7 @@
 
 train/videos/ID.mp4  train/subtitles/ID.en.vtt|.srt|.json3  train/metadata.jsonl
 test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl   (and finetune/, where there is one)
-texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)
+texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)   images/000000.tar, where there are
 """
 
 import json
@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from clipvip.pipeline.demo.image_set import write_images
 from clipvip.pipeline.demo.render import HEIGHT, WIDTH, render_clip
 from clipvip.pipeline.demo.subtitle_files import clock, json3, rolling_vtt, spoken_lines, srt
 from clipvip.pipeline.demo.texts import description, subtitle
@@ -150,6 +151,8 @@ def write_corpus(
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(work, videos, chunksize=4):
                 on_done()
+    if world.num_images:
+        write_images(world, out / "images" / "000000.tar")
     _write_lines(out / "texts" / "descriptions.txt", task_descriptions(world))
     _write_lines(out / "truth.jsonl", [json.dumps(row) for row in truth])
     write_json(out / _COMPLETE_NAME, {"videos": num_videos(world)})

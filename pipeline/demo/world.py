@@ -46,6 +46,8 @@ class World:
     num_test_videos: int = 40
     num_finetune_videos: int = 0
     """Videos with descriptions to fine-tune on."""
+    num_images: int = 0
+    """Single pictures with labels, of scenes that no video shows."""
     clips_per_video: int = 6
     twins: bool = False
     """Each test clip is there a second time, played backwards, with the description of what is then seen; and no
