@@ -1,4 +1,4 @@
-"""The options that the commands of `clipvip-eval` which measure a model have in common."""
+"""The options that the commands of `clipvip-eval` have in common."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -19,6 +19,21 @@ def clips_options(function: Function) -> Function:
         function,
         click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model."),
         click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder of shards."),
+    )
+
+
+def encoding_options(function: Function) -> Function:
+    """Add --num-frames, --batch-size and --device to a command."""
+    return _add(
+        function,
+        click.option(
+            "--num-frames",
+            type=click.IntRange(min=1),
+            show_default="as many as the model's",
+            help="Frames per clip that are encoded.",
+        ),
+        batch_size_option("Clips", default=16),
+        device_option,
     )
 
 
@@ -45,14 +60,7 @@ def measuring_options(result_name: str) -> Callable[[Function], Function]:
                 show_default=True,
                 help="Resamples for the 95% intervals; 0: none.",
             ),
-            click.option(
-                "--num-frames",
-                type=click.IntRange(min=1),
-                show_default="as many as the model's",
-                help="Frames per clip.",
-            ),
-            batch_size_option("Clips", default=16),
-            device_option,
+            encoding_options,
         )
 
     return add

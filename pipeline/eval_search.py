@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.contact_sheet import texts_of
+from clipvip.pipeline.eval_options import clips_options, encoding_options
 from clipvip.pipeline.eval_output import reasons
 from clipvip.pipeline.inspect_shards import printable
 from clipvip.pipeline.runtime.cores import num_cores
@@ -53,12 +54,12 @@ Examples:
 
 @click.command("search", cls=StageCommand, epilog=_EPILOG)
 @click.argument("sentences", metavar="[SENTENCE]...", nargs=-1)
-@click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model.")
-@click.option("--shards", required=True, type=click.Path(path_type=Path), help="The clips.")
+@clips_options
 @click.option("--top", type=click.IntRange(1, 10_000), default=10, show_default=True,
               help="Clips to show for each sentence.")  # fmt: skip
 @click.option("--index", "index_folder", type=click.Path(file_okay=False, path_type=Path),
-              help=f"Keep the index here.  [default: {INDEX_FOLDER}/ in the folder of shards]")  # fmt: skip
+              show_default=f"{INDEX_FOLDER}/ in the folder of shards",
+              help="Folder for the index.")  # fmt: skip
 @click.option("--rebuild", is_flag=True,
               help="Replace an index that another model, or another number of frames, made.")  # fmt: skip
 @click.option("--page", "page_path", type=click.Path(dir_okay=False, path_type=Path),
@@ -66,11 +67,7 @@ Examples:
 @click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
               help="Frames of each clip on the page.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the clips as JSON, one a line.")
-@click.option("--num-frames", type=click.IntRange(min=1),
-              help="Frames to encode per clip.  [default: as many as the model's]")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
-              help="Clips to encode at once.")  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@encoding_options
 def search(
     sentences: tuple[str, ...],
     model_name: str,

@@ -64,7 +64,9 @@ def test_each_option_says_what_it_is_for() -> None:
         for option in command.params:
             if isinstance(option, click.Option):
                 text = option.help or ""
-                assert text.endswith((".", "]")), f"{called} {option.opts[0]}: {text}"
+                assert text.endswith(".") and "default:" not in text.lower(), (
+                    f"{called} {option.opts[0]}: {text}"
+                )
 
 
 def test_options_of_one_name_are_of_one_kind() -> None:
