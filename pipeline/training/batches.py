@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Self
 
@@ -382,9 +383,15 @@ def _naming_deaths(chunks: Iterator[Chunk | DatasetError]) -> Iterator[Chunk | D
 
 
 def _fork_server() -> Any:
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clipvip.pipeline.training.batches"])
-    return context
+    forkserver.set_forkserver_preload(["clipvip.pipeline.training.batches"])
+    # What is sent to all processes of a run must end neither the server nor its forks: blocked signals are inherited.
+    resource_tracker.ensure_running()  # unblocks them where it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return torch.multiprocessing.get_context("forkserver")
 
 
 def _start_worker(worker: int) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -298,3 +300,19 @@ def test_metadata_of_another_shape_is_a_bad_sample(tokenizer: CLIPTokenizer, tmp
     plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path, batch_size=8)
     (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
     assert {s.what for s in chunk.skips} == {"video0_00001", "video0_00002"}
+
+
+def test_signals_to_the_whole_group_leave_loading_processes_alone() -> None:
+    """From their first moment: launchers send them at any."""
+    code = """
+import os, signal, sys, time
+from clipvip.pipeline.training.batches import _fork_server
+signal.signal(signal.SIGTERM, lambda *_: None)
+child = _fork_server().Process(target=time.sleep, args=(0.5,))
+child.start()
+os.killpg(0, signal.SIGTERM)
+child.join()
+sys.exit(child.exitcode)
+"""
+    done = subprocess.run([sys.executable, "-c", code], start_new_session=True, check=False)
+    assert done.returncode == 0
