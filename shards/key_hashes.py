@@ -7,9 +7,12 @@ the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone wh
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Self
 
 import numpy as np
+
+from clipvip.shards.atomic import naming
 
 _AT_ONCE = 1 << 22
 _HASH_BYTES = 8
@@ -43,14 +46,17 @@ class HashStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with naming(Path(tempfile.gettempdir())):
+            self._file.close()
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, shard: int, hashes: np.ndarray) -> None:
         """Take the hashes of a shard's samples, in their order."""
-        self._file.write(np.ascontiguousarray(hashes, np.uint64).tobytes())
+        with naming(Path(tempfile.gettempdir())):
+            self._file.write(np.ascontiguousarray(hashes, np.uint64).tobytes())
+            self._file.flush()
         self._places[shard] = (self._size, len(hashes))
         self._size += len(hashes)
 
