@@ -35,7 +35,7 @@ STUDY_WORLD = World(
 _STEPS = (300, 400)
 # A --quick world and its steps: to see that all runs, not to learn anything.
 _QUICK_WORLD: dict[str, Any] = {
-    "num_train_videos": 120,
+    "num_train_videos": 200,
     "num_finetune_videos": 40,
     "num_test_videos": 10,
     "num_images": 500,
@@ -43,6 +43,7 @@ _QUICK_WORLD: dict[str, Any] = {
 }
 _QUICK_STEPS = (30, 30)
 _QUICK_TEXTS = 300
+_QUICK_BATCH = ("optim.batch_size=16",)
 
 
 def _world_options(command: Any) -> Any:
@@ -162,6 +163,8 @@ def _run(
         pretrain_steps=pretrain_steps,
         finetune_steps=finetune_steps,
         device_options=("--gpus", "1" if gpus else "0"),
+        pretrain_settings=_QUICK_BATCH if quick else (),
+        finetune_settings=_QUICK_BATCH if quick else (),
     )
     count = gpus or workers or os.cpu_count() or 1
     run_studies(

@@ -1,0 +1,67 @@
+"""`clipvip-study` from end to end, on a very small world."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipvip.pipeline.study.spoil import spoil_captions
+from clipvip.shards.captions import read_captions, write_captions
+from clipvip.shards.reader import list_shards, read_shard
+from make_shards import make_captioned_folder
+
+STUDY = Path(sys.executable).parent / "clipvip-study"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_study_runs_resumes_and_takes_more_seeds(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+
+    def run(seeds: int) -> str:
+        command = [
+            str(STUDY),
+            "scratch",
+            "--quick",
+            "--seeds",
+            str(seeds),
+            "--out",
+            str(out),
+            "--workers",
+            "2",
+        ]
+        command += ["--pretrain-steps", "4", "--finetune-steps", "4", "--videos", "30"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "from scratch" in run(1)
+    first = json.loads((out / "results.json").read_text())
+    assert first["studies"][0]["rows"][0]["finetuned"]["r1"]["count"] == 1
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
+    run(2)
+    second = json.loads((out / "results.json").read_text())
+    for before, after in zip(first["studies"][0]["rows"], second["studies"][0]["rows"], strict=True):
+        values = after["finetuned"]["r1"]["values"]
+        assert len(values) == 2 and values[:1] == before["finetuned"]["r1"]["values"]
+    assert kept and kept == {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
+    assert json.loads((out / "report.json").read_text())["this_run"]["runs"] == 9
+    assert (out / "index.html").is_file() and (out / "tables.md").is_file()
+
+
+def test_spoilt_captions_are_those_of_other_clips(tmp_path: Path) -> None:
+    make_captioned_folder(tmp_path / "shards", [[f"text {n}"] for n in range(40)])
+    shard = list_shards(tmp_path / "shards")[0]
+    rows = [(sample.key, f"caption {n}") for n, sample in enumerate(read_shard(shard))]
+    (tmp_path / "captions").mkdir()
+    write_captions(tmp_path / "captions" / f"{shard.stem}.parquet", rows)
+    folders = (tmp_path / "shards", tmp_path / "captions")
+    changed, total = spoil_captions(*folders, tmp_path / "spoilt", rate=0.5, seed=1)
+    found = read_captions(tmp_path / "spoilt", shard.stem)
+    assert total == len(rows) and list(found) == [key for key, _ in rows]
+    assert sum(found[key] != text for key, text in rows) == changed
+    assert 0.2 * total < changed < 0.8 * total
+    assert set(found.values()) <= {text for _, text in rows}
+    assert spoil_captions(*folders, tmp_path / "none", rate=0.0, seed=1)[0] == 0
