@@ -13,8 +13,14 @@ _MARK = "<!-- written by clipvip; remove this line to keep your changes -->"
 
 _WHAT = """A CLIP that embeds videos and sentences into one space, by the method of
 [CLIP-ViP](https://arxiv.org/abs/2209.06430)."""
-_CAUTION = """It has the biases of the texts and pictures that it and its base model were trained on. Check the licences: those
-of the data and of the base model hold besides that of the code."""
+_CAUTION = """It has the biases of the texts and pictures that it and its base model were trained on. It was made to compare videos
+with sentences, not to recognise people."""
+# What nobody but the owner of a model knows, and what is not known yet.
+_NO_LICENCE = """*To be filled in: the licence of these weights, here and as `license` in the header. Those of the base model and of the
+training data hold besides; that of the code, Apache-2.0, is not theirs.*"""
+_NO_DATA = "*To be filled in: which videos, subtitles and captions, where they are from, and on what terms.*"
+_NO_TRAINING = "*To be filled in: from which model, with which recipe.*"
+_NO_SCORES = "*To be filled in: what `clipvip-eval retrieval` prints, and on which test split.*"
 _USE = """```python
 from clipvip.model import ClipVip
 model = ClipVip.from_pretrained("path/to/this/folder")
@@ -25,21 +31,29 @@ print(video @ texts.T)
 
 
 def write_card(
-    folder: Path, config: ClipVipConfig, *, training: Mapping[str, str] | None = None, scores: str = ""
+    folder: Path,
+    config: ClipVipConfig,
+    *,
+    training: Mapping[str, str] | None = None,
+    recipe: str = "",
+    scores: str = "",
 ) -> None:
     """Write `folder`/README.md, unless there is one that is not ours.
 
+    What is not given is a line in italics that says what to fill in, as is the licence and where data are from.
+
     Args:
         training: what is to be said of how it was trained, by name; `base_model` also goes into the header.
+        recipe: settings of the training, as YAML.
         scores: a table of results, as text.
     """
     path = folder / CARD_NAME
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    path.write_text(card(config, training=training or {}, scores=scores), encoding="utf-8")
+    path.write_text(card(config, training=training or {}, recipe=recipe, scores=scores), encoding="utf-8")
 
 
-def card(config: ClipVipConfig, *, training: Mapping[str, str], scores: str) -> str:
+def card(config: ClipVipConfig, *, training: Mapping[str, str], recipe: str, scores: str) -> str:
     """The text of a model card."""
     header = {
         "library_name": "clipvip",
@@ -63,12 +77,15 @@ def card(config: ClipVipConfig, *, training: Mapping[str, str], scores: str) -> 
         _table(what),
         "## Use",
         _USE,
-    ]
-    if training:
-        parts += ["## Training", _table(training)]
-    if scores:
-        parts += ["## Results", f"```\n{scores}\n```"]
-    parts += [
+        "## Training",
+        _table(training) if training else _NO_TRAINING,
+        *([f"```yaml\n{recipe.strip()}\n```"] if recipe else []),
+        "## Training data",
+        _NO_DATA,
+        "## Results",
+        f"```\n{scores}\n```" if scores else _NO_SCORES,
+        "## Licence",
+        _NO_LICENCE,
         "## Before you use it",
         _CAUTION,
     ]

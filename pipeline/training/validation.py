@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from clipvip.model import ClipVip
 from clipvip.model.model_card import write_card
@@ -18,7 +19,7 @@ from clipvip.pipeline.clip_embeddings import PairEmbeddings, embed_pairs, load_c
 from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.distributed import Place, barrier, gather_objects
-from clipvip.pipeline.training.recipe import Recipe
+from clipvip.pipeline.training.recipe import Recipe, recipe_tree
 from clipvip.pipeline.training.shard_set import is_url
 from clipvip.pipeline.training.start import save_model
 from clipvip.shards.atomic import write_json, write_jsonl
@@ -159,7 +160,7 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
 def write_training_card(
     recipe: Recipe, model: ClipVip, step: int, scores: dict[str, Any] | None, *, folder: Path
 ) -> None:
-    """Say in the model's card how it was trained and what it scores."""
+    """Say in the model's card how it was trained and what it scores; no paths of this machine."""
     optim = recipe.optim
     is_local = Path(recipe.model.init).exists()
     training = {
@@ -169,9 +170,11 @@ def write_training_card(
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
         "frames": str(recipe.data.num_frames),
         "weights": f"of step {step:,} ({recipe.evaluation.select})",
-        "seed": str(recipe.seed),
     }
-    write_card(folder, model.config, training=training, scores=table(scores) if scores else "")
+    tree = recipe_tree(recipe)
+    settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
+    results = table(scores) if scores else ""
+    write_card(folder, model.config, training=training, recipe=settings, scores=results)
 
 
 def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:

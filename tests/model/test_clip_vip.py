@@ -262,10 +262,13 @@ def test_a_saved_model_has_a_card_and_loads_as_any_other(model: ClipVip, tmp_pat
     header = yaml.safe_load(card.split("---")[1])
     assert header["library_name"] == "clipvip" and "clip-vip" in header["tags"]
     assert "| video proxy tokens | 4 |" in card and "model.encode_video" in card
+    assert card.count("*To be filled in: ") == 4  # training, its data, results, licence
     assert type(AutoModel.from_pretrained(tmp_path)) is ClipVip
-    write_card(tmp_path, model.config, training={"base_model": "a/b", "seed": "1"}, scores="R@1 50.0")
+    training = {"base_model": "a/b", "steps": "1"}
+    write_card(tmp_path, model.config, training=training, recipe="seed: 42\n", scores="R@1 50.0")
     card = (tmp_path / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "a/b" and "R@1 50.0" in card
+    assert "```yaml\nseed: 42\n```" in card and card.count("*To be filled in: ") == 2
     (tmp_path / "README.md").write_text("my own words")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "my own words"
