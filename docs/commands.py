@@ -5,20 +5,19 @@ mkdocs-click then writes the pages of the reference; it would leave epilogues ou
 
 import inspect
 import itertools
+import pkgutil
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
-
-from clipvip.pipeline.cli import main as data
-from clipvip.pipeline.demo.cli import main as demo
-from clipvip.pipeline.evaluate import main as evaluate
-from clipvip.pipeline.train import main as train
 
 
 def on_startup(command: str, dirty: bool) -> None:
     """Change the help of every command in place; mkdocs calls this once, before all else."""
-    for program in (data, train, evaluate, demo):
-        for stage in with_subcommands(program):
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for target in project["scripts"].values():
+        for stage in with_subcommands(pkgutil.resolve_name(target)):
             stage.help = "\n\n".join(help_as_markdown(text) for text in (stage.help, stage.epilog) if text)
 
 

@@ -32,8 +32,6 @@ from doc_blocks import (
 from doc_folder import copy_doc_folder, make_doc_folder
 
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
-# Why a block may be left alone. Whatever works without these is run.
-REASONS = ("needs a GPU", "needs a cluster", "needs root", "fetches", "takes long", "needs the authors' file")
 
 
 def runs(page: Path) -> list[list[Block]]:
@@ -56,7 +54,6 @@ def test_commands_exist(page: Path) -> None:
                 check_command(words)
             except (click.ClickException, AssertionError) as error:
                 pytest.fail(f"{block}: {' '.join(words)}\n{getattr(error, 'message', error)}")
-        assert not block.not_run or block.not_run.startswith(REASONS), f"{block}: {block.not_run}"
     assert not stray_commands(page), f"{page.name}: put these into a bash block"
     for words in inline_commands(page):
         check_mention(words)

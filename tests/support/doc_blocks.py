@@ -9,6 +9,7 @@ pages use (`doc_folder`). Comments in a page, which readers do not see, say othe
 A text block is lines that the block before it prints, but for their numbers.
 """
 
+import pkgutil
 import re
 import shlex
 import textwrap
@@ -21,18 +22,12 @@ from typing import Any
 import click
 import pytest
 
-from clipvip.pipeline.cli import main as data
-from clipvip.pipeline.demo.cli import main as demo
-from clipvip.pipeline.evaluate import main as evaluate
-from clipvip.pipeline.train import main as train
 from clipvip.pipeline.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS: dict[str, click.Command] = {
-    "clipvip-data": data,
-    "clipvip-train": train,
-    "clipvip-eval": evaluate,
-    "clipvip-demo": demo,
+    name: pkgutil.resolve_name(target) for name, target in PROJECT["scripts"].items()
 }
 ONE_FOLDER = "<!-- each block goes on from the one before -->"
 _BLOCK = re.compile(
@@ -84,9 +79,7 @@ def stray_commands(page: Path) -> list[str]:
     rest = _BLOCK.sub(
         lambda found: "" if found["language"] in {"bash", "text"} else found["code"], page.read_text()
     )
-    return [
-        line for line in rest.splitlines() if re.match(r"(    |\$ )?clipvip-(data|train|eval|demo) ", line)
-    ]
+    return [line for line in rest.splitlines() if re.match(r"(    |\$ )?clipvip-[a-z]+ ", line)]
 
 
 def simple_commands(code: str) -> Iterator[list[str]]:
@@ -124,16 +117,15 @@ def check_command(words: list[str]) -> bool:
             return True
         assert not re.fullmatch(r"clipvip-[a-z]+", name) or place, f"no such program: {name}"
         if word == "-m" and words[place + 1] == "clipvip.pipeline.train":
-            _parse("clipvip-train", train, words[place + 2 :])
+            _parse("clipvip-train", PROGRAMS["clipvip-train"], words[place + 2 :])
             return True
     if words[0] == "make":
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
         assert set(words[1:]) <= targets, f"no such target: {words}"
         return True
     if words[:2] == ["pip", "install"]:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         for extras in re.findall(r"(?:^|\s)(?:clipvip|\.|\S+\.whl)\[([a-z0-9,]+)\]", " ".join(words)):
-            assert set(extras.split(",")) <= set(project["optional-dependencies"]), f"no such extra: {words}"
+            assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), f"no such extra: {words}"
         assert not any(" @ ." in word for word in words), f"pip takes no relative path after @: {words}"
         return True
     if words[0] in {"python", "python3"} and words[1].endswith(".py"):
@@ -151,7 +143,7 @@ def _parse(name: str, command: click.Command, words: list[str]) -> None:
         except click.exceptions.Exit:  # --help, --version
             return
     recipe = context.params.get("recipe")
-    if context.command is train and (ROOT / "recipes" / f"{recipe}.yaml").is_file():
+    if context.command is PROGRAMS["clipvip-train"] and (ROOT / "recipes" / f"{recipe}.yaml").is_file():
         load_recipe(str(recipe), context.params["overrides"])
 
 
