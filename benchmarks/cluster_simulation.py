@@ -70,19 +70,20 @@ def make_work(
     shard_size: int,
     crash_rate: float,
     stall_rate: float,
-    cpu_per_clip: float | None = None,
+    least_side: int = 0,
+    most_side: int = 10_000,
     table: Path = TABLE,
 ) -> Work:
     """Draw the videos, and plan them as the stage does.
 
-    Clips per video are log-normal about their mean: some videos have ten times as many as others. With
-    `cpu_per_clip` the table's costs are scaled to that mean.
+    Clips per video are log-normal about their mean: some videos have ten times as many as others. Costs are those
+    of the table's videos with such short sides.
     """
-    costs = read_costs(table)
+    costs = [cost for cost in read_costs(table) if least_side <= cost.short_side <= most_side]
+    if not costs:
+        raise click.UsageError(f"{table.name} has no video of short side {least_side} to {most_side}")
     lengths = np.array([cost.seconds for cost in costs])
     per_second = np.array([cost.cpu_seconds for cost in costs]) / lengths
-    if cpu_per_clip is not None:
-        per_second *= cpu_per_clip / clip_seconds / (per_second @ lengths / lengths.sum())
     spread = 0.8
     drawn = random.lognormal(np.log(clips_per_video) - spread**2 / 2, spread, num_videos)
     clips = np.maximum(1, drawn.round()).astype(int)
@@ -226,8 +227,11 @@ def report(work: Work, machines: Machines, outcome: Outcome) -> Iterator[str]:
 @click.option("--videos", "num_videos", type=click.IntRange(min=1), default=3_300_000, show_default=True)
 @click.option("--clips-per-video", type=click.FloatRange(1), default=30.3, show_default=True)
 @click.option("--clip-seconds", type=click.FloatRange(0, min_open=True), default=13.4, show_default=True)
-@click.option("--cpu-per-clip", type=click.FloatRange(0, min_open=True),
-              help="Scale the table's costs to so many core seconds a clip; default: as they are.")  # fmt: skip
+@click.option("--least-side", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Draw from the table's videos of at least this short side.")  # fmt: skip
+@click.option(
+    "--most-side", type=click.IntRange(min=0), default=10_000, show_default=True, help="At most this."
+)
 @click.option("--shard-size", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--nodes", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--cores", type=click.IntRange(min=1), default=16, show_default=True, help="Of each machine.")
@@ -250,7 +254,8 @@ def main(
     num_videos: int,
     clips_per_video: float,
     clip_seconds: float,
-    cpu_per_clip: float | None,
+    least_side: int,
+    most_side: int,
     shard_size: int,
     nodes: int,
     cores: int,
@@ -274,7 +279,8 @@ def main(
         shard_size=shard_size,
         crash_rate=crash_rate,
         stall_rate=stall_rate,
-        cpu_per_clip=cpu_per_clip,
+        least_side=least_side,
+        most_side=most_side,
     )
     survey_seconds = num_videos * survey_us * 1e-6
     machines = Machines(

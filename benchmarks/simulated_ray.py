@@ -77,7 +77,7 @@ class _Machine:
     is_up: bool = True
     is_alive: bool = True  # as far as Ray knows
     down_since: float = 0.0
-    actors: "set[_Actor]" = field(default_factory=set)
+    actors: "dict[_Actor, None]" = field(default_factory=dict)  # a set in order of their start
 
     @property
     def node_id(self) -> str:
@@ -163,7 +163,7 @@ class SimulatedRay:
         self._stop(actor, "lost with the command")
         machine = actor.machine
         if machine is not None and actor in machine.actors:
-            machine.actors.remove(actor)
+            del machine.actors[actor]
             machine.free += 1
         actor.is_lost = True
         self._place()
@@ -235,7 +235,7 @@ class SimulatedRay:
             if actor.is_lost:
                 continue
             machine.free -= 1
-            machine.actors.add(actor)
+            machine.actors[actor] = None
             actor.machine = machine
             self._finish_at(self.now + self._plan.start_seconds, actor, machine.node_id)
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from cluster_simulation import Outcome, Work, make_work, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_costs import read_costs
 from simulated_ray import Machines
 
 
@@ -131,7 +132,9 @@ def test_command_prints_the_same_table_for_the_same_seed() -> None:
     assert "makespan" in tables[0].output
 
 
-def test_costs_scale_to_a_mean() -> None:
+def test_work_costs_what_the_measured_videos_did() -> None:
+    costs = [cost for cost in read_costs() if 301 <= cost.short_side <= 480]
+    mean = 13.4 * sum(cost.cpu_seconds for cost in costs) / sum(cost.seconds for cost in costs)
     work = make_work(
         np.random.default_rng(0),
         num_videos=20_000,
@@ -140,7 +143,8 @@ def test_costs_scale_to_a_mean() -> None:
         shard_size=256,
         crash_rate=0,
         stall_rate=0,
-        cpu_per_clip=0.5,
+        least_side=301,
+        most_side=480,
     )
-    assert work.seconds.sum() / work.num_clips == pytest.approx(0.5, rel=0.05)
+    assert work.seconds.sum() / work.num_clips == pytest.approx(mean, rel=0.05)
     assert work.num_clips / len(work.seconds) == pytest.approx(30, rel=0.05)
