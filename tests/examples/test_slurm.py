@@ -93,7 +93,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_from_videos_to_a_model_with_a_stop_on_the_way(given: Path, tmp_path: Path) -> None:
     programs = write_programs(tmp_path / "bin", srun=SRUN, scontrol=SCONTROL)
     log = tmp_path / "log"
