@@ -6,6 +6,7 @@ Which clips is `search_index`'s business, how a clip is drawn `contact_sheet`'s.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from clipvip.pipeline.contact_sheet import Pick, escape, grid, page, pick_keys, render_each
 from clipvip.pipeline.search_index import Hit
@@ -30,17 +31,19 @@ def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
     Raises:
         OSError: a shard cannot be opened.
     """
-    wanted = {hit.shard: dict[str, Pick]() for hits in answers for hit in hits}
-    for shard, picks in wanted.items():
-        keys = list({hit.key for hits in answers for hit in hits if hit.shard == shard})
-        for pick in pick_keys([shard], keys):
-            picks.setdefault(pick.key, pick)
+    keys: dict[Path, set[str]] = {}
+    for hit in itertools.chain.from_iterable(answers):
+        keys.setdefault(hit.shard, set()).add(hit.key)
+    records: dict[tuple[Path, str], Pick] = {}
+    for shard, wanted in keys.items():
+        for pick in pick_keys([shard], list(wanted)):
+            records.setdefault((shard, pick.key), pick)
 
     def clip(hit: Hit) -> Pick:
         missing = Pick(
             hit.shard, 0, hit.key, problem="its record cannot be read; 'clipvip-data verify' says why"
         )
-        return wanted[hit.shard].get(hit.key, missing)
+        return records.get((hit.shard, hit.key), missing)
 
     return [
         [Found(rank, hit.similarity, clip(hit)) for rank, hit in enumerate(hits, start=1)] for hits in answers
