@@ -5,6 +5,7 @@ from importlib import import_module
 import click
 
 from clipvip import __version__
+from clipvip.pipeline.runtime.errors import StageGroup
 
 # name -> (module, one line for --help); a module has its command under `command`.
 _COMMANDS = {
@@ -29,7 +30,7 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(StageGroup):
     """Loads a subcommand's module on use, so that `--help` starts without torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

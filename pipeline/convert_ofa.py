@@ -15,7 +15,7 @@ Examples:
 """
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
+@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--vocab",

@@ -12,7 +12,7 @@ Examples:
 """
 
 
-@click.command(cls=StageCommand, name="convert-released", epilog=_EPILOG)
+@click.command(cls=StageCommand, resumable=False, name="convert-released", epilog=_EPILOG)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--out",

@@ -46,7 +46,7 @@ Examples:
 """
 
 
-@click.command("actions", cls=StageCommand, epilog=_EPILOG)
+@click.command("actions", cls=StageCommand, resumable=False, epilog=_EPILOG)
 @clips_options
 @click.option(
     "--classes",

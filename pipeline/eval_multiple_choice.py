@@ -36,7 +36,7 @@ Examples:
 """
 
 
-@click.command("multiple-choice", cls=StageCommand, epilog=_EPILOG)
+@click.command("multiple-choice", cls=StageCommand, resumable=False, epilog=_EPILOG)
 @clips_options
 @click.option(
     "--questions",

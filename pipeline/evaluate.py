@@ -15,7 +15,7 @@ from clipvip.pipeline.eval_multiple_choice import multiple_choice
 from clipvip.pipeline.eval_options import clips_options, measuring_options
 from clipvip.pipeline.eval_search import search
 from clipvip.pipeline.retrieval_scores import score_pairs, table
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import write_json
 from clipvip.shards.manifest import num_samples
@@ -40,13 +40,13 @@ Examples:
 """
 
 
-@click.group(epilog=_GROUP_EPILOG)
+@click.group(cls=StageGroup, epilog=_GROUP_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Measure a model."""
 
 
-@main.command(cls=StageCommand, epilog=_EPILOG)
+@main.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
 @clips_options
 @click.option(
     "--captions", type=click.Path(path_type=Path), help="Folder of captions to search by, not by subtitles."

@@ -31,7 +31,7 @@ Examples:
 """
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
+@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
 @click.argument("shard", metavar="SHARD_OR_DIR", type=click.Path(path_type=Path))
 @click.option("--num", type=click.IntRange(min=1), default=10, show_default=True,
               help="Clips to show, from all over.")  # fmt: skip

@@ -34,7 +34,7 @@ Examples:
 """
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
+@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
 @click.option(

@@ -43,7 +43,7 @@ class _Decode(click.ParamType):
         return int(text)
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
+@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
 @click.option("--decode", type=_Decode(), metavar="[all|none|N]", default="all", show_default=True,

@@ -8,7 +8,7 @@ import click
 
 from clipvip import __version__
 from clipvip.pipeline.demo.world import World
-from clipvip.pipeline.runtime.errors import StageCommand
+from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
 from clipvip.shards.atomic import atomic_write_bytes
 
 _THREADS = 2
@@ -27,7 +27,7 @@ def _epilog(name: str) -> str:
     return f"\b\nExamples:\n  {_EXAMPLES[name]}"
 
 
-@click.group(epilog=_epilog(""))
+@click.group(cls=StageGroup, epilog=_epilog(""))
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """The whole pipeline on a small made-up world, on any machine."""
@@ -91,7 +91,7 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
     make_corpus(world, out, workers=workers)
 
 
-@main.command("models", cls=StageCommand, epilog=_epilog("models"))
+@main.command("models", cls=StageCommand, resumable=False, epilog=_epilog("models"))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for both models."
 )
@@ -106,7 +106,7 @@ def models_command(out: Path) -> None:
     click.echo(f"{out / 'clip'} and {out / 'ofa'}")
 
 
-@main.command("train-clip", cls=StageCommand, epilog=_epilog("train-clip"))
+@main.command("train-clip", cls=StageCommand, resumable=False, epilog=_epilog("train-clip"))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the model."
 )
@@ -135,7 +135,7 @@ def train_clip_command(
     click.echo(f"{accuracy:.1%} of held-out frames find their label among 100. Written to {out}")
 
 
-@main.command("train-ofa", cls=StageCommand, epilog=_epilog("train-ofa"))
+@main.command("train-ofa", cls=StageCommand, resumable=False, epilog=_epilog("train-ofa"))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the model."
 )

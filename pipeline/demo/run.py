@@ -156,8 +156,8 @@ def run_stage(stage: Stage) -> None:
     # The demo brings all it needs.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     code = subprocess.run([str(script), *arguments], env=environment, check=False).returncode
-    if code == 130:
-        raise KeyboardInterrupt
+    if code in {130, 143}:  # stopped, as it has said
+        click.get_current_context().exit(code)
     if code:
         raise UserError(
             f"stopped: '{line}' ended with exit code {code}; its message is above. "

@@ -14,8 +14,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
+
+from clipvip.pipeline.runtime.stopping import starting_a_process
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,8 +31,8 @@ class Death:
 
     @property
     def was_killed(self) -> bool:
-        """Whether by SIGKILL: nothing in the process does that, but a system out of memory and people do."""
-        return self.exit_code == -signal.SIGKILL
+        """Whether from outside: nothing in the process does that, but a system out of memory, schedulers and people."""
+        return -self.exit_code in {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP}
 
     @property
     def is_timeout(self) -> bool:
@@ -45,7 +48,9 @@ class WorkerProcess:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), initializer, initargs)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
-        self._process.start()
+        resource_tracker.ensure_running()  # its start unblocks signals
+        with starting_a_process():
+            self._process.start()
         theirs.close()
 
     @property

@@ -10,9 +10,14 @@ from typing import Any
 PREAMBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
 
 
-def start(*arguments: object, before: str = "", **options: Any) -> "subprocess.Popen[str]":
-    """`clipvip-data ARGUMENTS`; the Python statements `before` come first in its process, not in its workers."""
-    code = f"{PREAMBLE}{before}\nfrom clipvip.pipeline.cli import main; main()"
+def start(
+    *arguments: object, before: str = "", program: str = "clipvip.pipeline.cli", **options: Any
+) -> "subprocess.Popen[str]":
+    """`clipvip-data ARGUMENTS`, or another program, by its module.
+
+    The Python statements `before` come first in its process, not in its workers.
+    """
+    code = f"{PREAMBLE}{before}\nfrom {program} import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         start_new_session=True,

@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM stop a command alike: a KeyboardInterrupt where it is, so that all is put away on the way out.
+
+What is said then is `errors`' business. Training finishes its step and saves a checkpoint first: see `training.loop`.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+# Terminals and launchers may both send the first.
+_SECOND_SIGNAL_SECONDS = 2.0
+# The signals that came while a process was being started.
+_put_off: list[list[int]] = []
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """What shells report for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + (error.args[0] if error.args else signal.SIGINT)
+
+
+class Stopping:
+    """While entered, both signals raise KeyboardInterrupt; a second one, well after the first, ends the process.
+
+    Handlers that others have set, and signals that are ignored, stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._taken: list[tuple[int, object]] = []
+
+    def _stop(self, number: int, frame: object) -> None:
+        if not self._since:
+            self._since = time.monotonic()
+            if not _put_off:
+                raise KeyboardInterrupt(number)
+            _put_off[-1].append(number)
+        elif time.monotonic() - self._since > _SECOND_SIGNAL_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def __enter__(self) -> Self:
+        usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+        if threading.current_thread() is threading.main_thread():
+            self._taken = [(n, handler) for n, handler in usual if signal.getsignal(n) == handler]
+        for number, _ in self._taken:
+            signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._taken:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+@contextmanager
+def starting_a_process() -> Iterator[None]:
+    """Put a stop off to the end of the block, lest the new process be left with half of what it is told.
+
+    That process does not hear Ctrl-C, which on a terminal reaches all, until it says so.
+    """
+    came: list[int] = []
+    hears_signals = threading.current_thread() is threading.main_thread()
+    if hears_signals:
+        _put_off.append(came)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hears_signals:
+            _put_off.pop()
+    if came:
+        raise KeyboardInterrupt(came[0])
