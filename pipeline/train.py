@@ -20,6 +20,7 @@ from clipvip.pipeline.training.recipe import (
     recipe_tree,
 )
 from clipvip.shards.atomic import atomic_write_bytes
+from clipvip.shards.shard_state import lock_folder
 
 # What a shell reports for a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM.
 _SIGNAL_EXIT = 128
@@ -145,6 +146,8 @@ def _source_for_options(recipe: Recipe) -> str:
 def check(recipe: Recipe, *, resume: str) -> None:
     """Find what is wrong with a run before any process starts, and note down its recipe.
 
+    The folder of the run is locked against another until the command ends.
+
     Raises:
         UserError, DatasetError: in one line, what is wrong and what to do.
     """
@@ -178,7 +181,7 @@ def check(recipe: Recipe, *, resume: str) -> None:
     with tempfile.TemporaryDirectory() as cache:
         check_captions(plan_batches(recipe, cache=Path(cache)))
     if os.environ.get("RANK", "0") == "0":
-        out.mkdir(parents=True, exist_ok=True)
+        click.get_current_context().with_resource(lock_folder(out))
         atomic_write_bytes(saved, dump_recipe(recipe).encode())
 
 

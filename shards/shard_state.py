@@ -105,15 +105,22 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
     _require_options(state / "options.json", options)
     with lock_folder(out):
         _require_options(state / "options.json", options)
+        remove_temporary_files(out)
+        remove_temporary_files(state)
         for note in state.glob("*.open"):
             note.unlink()
-        write_json(state / "options.json", options)
-        yield
+        try:
+            write_json(state / "options.json", options)
+            yield
+        finally:
+            # Workers that were lost leave theirs, and on a full disk they take the room that is left.
+            remove_temporary_files(out)
+            remove_temporary_files(state)
 
 
 @contextmanager
 def lock_folder(out: Path) -> Iterator[None]:
-    """Lock `out` against a second run, however this one ends; temporary files of earlier runs go, and of this one too.
+    """Lock `out`, which is made if need be, against a second run; the system takes the lock back however this one ends.
 
     Raises:
         DatasetError: another run is at work in it.
@@ -127,14 +134,7 @@ def lock_folder(out: Path) -> Iterator[None]:
             raise DatasetError(
                 f"{out}: another run is writing here; wait for it or give another --out"
             ) from None
-        remove_temporary_files(out)
-        remove_temporary_files(state)
-        try:
-            yield
-        finally:
-            # Workers that were lost leave theirs, and on a full disk they take the room that is left.
-            remove_temporary_files(out)
-            remove_temporary_files(state)
+        yield
 
 
 def _require_options(path: Path, options: dict[str, Any]) -> None:

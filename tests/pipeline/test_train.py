@@ -17,6 +17,7 @@ from clipvip.model import ClipVip
 from clipvip.pipeline.train import main
 from clipvip.pipeline.training.recipe import load_recipe
 from clipvip.shards.captions import write_captions
+from clipvip.shards.shard_state import lock_folder
 from make_images import make_images
 from make_shards import make_shard_folder
 from tiny_clip import make_clip
@@ -195,6 +196,15 @@ def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path:
     result = run(world, out)
     assert result.exit_code == 1
     assert "not a whole checkpoint" in result.stderr
+
+
+def test_two_runs_at_once_are_refused(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with lock_folder(out):
+        result = run(world, out)
+    assert result.exit_code == 1
+    assert "another run is writing here" in result.stderr
+    assert not (out / "recipe.yaml").exists()
 
 
 def run_rows(world: Path, out: Path, *more: str) -> list[dict[str, float]]:
