@@ -13,7 +13,8 @@ import pytest
 from stage_commands import COMMANDS
 from stages import content, run
 
-pytestmark = pytest.mark.slow
+# On a busy machine a stage may take minutes to start.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HINT = "make room, then the same command goes on from here"
 KIB = 1024

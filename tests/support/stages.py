@@ -28,7 +28,7 @@ def start(
     )
 
 
-def run(*arguments: object, seconds: float = 120, **options: Any) -> tuple[int, str]:
+def run(*arguments: object, seconds: float = 280, **options: Any) -> tuple[int, str]:
     """As `start`, to the end: exit code, and the last line of what it says."""
     process = start(*arguments, **options)
     try:
