@@ -6,7 +6,8 @@
 The job: cut every 13 s of each video out, scaled to a short side of 256 pixels, as a WebDataset. video2dataset cuts
 exactly (its `precision: exact`) and scales each cut, as H.264; ours stores JPEGs at 3 frames a second, and with
 `--store video` H.264. It needs Python 3.11 or older and PyTorch 2.1, so an environment of its own, whose FFmpeg it
-gets by imageio-ffmpeg. All are commands of their own, take turns, and their start counts. Sources are made where
+gets by imageio-ffmpeg. All are commands of their own, take turns, and their start counts. On a busy machine compare
+processor time: ffmpeg's many threads get more of its cores than one process each. Sources are made where
 `--sources` has none (a minute each on one core).
 """
 
@@ -133,14 +134,17 @@ def report(
     print(
         f"{num_clips} clips; load of the machine before and now: {os.getloadavg()[2]:.1f}, {os.getloadavg()[0]:.1f}"
     )
-    print(f"{'':24}{'stored':>8}{'KB/clip':>9}{'clips/s':>9}{'CPU s/clip':>12}{'times the exact peer':>22}")
-    first = statistics.median(wall for wall, _ in next(iter(taken.values())))
+    print(
+        f"{'':24}{'stored':>8}{'KB/clip':>9}{'clips/s':>9}{'CPU s/clip':>12}{'times the exact peer':>22}{'by CPU':>8}"
+    )
+    first, first_cpu = map(statistics.median, zip(*next(iter(taken.values())), strict=True))
     for name, rounds in taken.items():
         wall, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
         clips, num_bytes = stored[name]
         size = num_bytes / max(clips, 1) / 1000
         print(
             f"{name:24}{clips:8}{size:9.0f}{num_clips / wall:9.2f}{cpu / num_clips:12.3f}{first / wall:22.1f}"
+            f"{first_cpu / cpu:8.1f}"
         )
 
 
