@@ -9,7 +9,7 @@ import click
 
 from clipvip import __version__
 from clipvip.pipeline.demo.world import World
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
 from clipvip.pipeline.runtime.ray_units import ray_option
 from clipvip.pipeline.study.rows import STUDIES, STUDY_NAMES
 
@@ -67,13 +67,16 @@ def _world_options(command: Any) -> Any:
     )
     for option, name, kind, text in reversed(knobs):
         number = click.IntRange(min=1) if kind is int else click.FloatRange(0, 1)
-        command = click.option(
-            option, name, type=number, help=f"{text}  [default: {getattr(STUDY_WORLD, name)}]"
-        )(command)
+        default = str(getattr(STUDY_WORLD, name))
+        command = click.option(option, name, type=number, help=text, show_default=default)(command)
     return command
 
 
-@click.group()
+def _epilog(*examples: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  clipvip-study {example}" for example in examples)
+
+
+@click.group(cls=StageGroup, epilog=_epilog("all --seeds 3 --out study/"))
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """The paper's experiments over several seeds, with intervals: in a small world, or on data of your own."""
@@ -84,26 +87,40 @@ def _study_command(name: str, text: str) -> click.Command:
         name,
         cls=StageCommand,
         help=text,
-        epilog=f"\b\nExample:\n  clipvip-study {name} --seeds 3 --out study",
+        epilog=_epilog(f"{name} --seeds 3 --out study/", f"{name} --quick --out quick/"),
     )
-    @click.option("--seeds", type=click.IntRange(min=1), help="How many.  [default: 3; with --quick 1]")
     @click.option(
-        "--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the seeds."
+        "--seeds",
+        type=click.IntRange(min=1),
+        help="How many seeds, each with a world of its own.",
+        show_default="3; with --quick 1",
+    )
+    @click.option(
+        "--first-seed",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        help="The first of the seeds.",
     )
     @click.option(
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         default=Path("study-out"),
         show_default=True,
-        help="Where everything goes; the same command again goes on from there.",
+        help="Folder for everything.",
     )
-    @click.option("--workers", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core]")
+    @click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Processes: runs at a time.",
+        show_default="one per core",
+    )
     @click.option(
         "--gpus",
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
-        help="A run on each of so many GPUs.",
+        help="Processes with a GPU each: runs at a time.",
     )
     @click.option("--quick", is_flag=True, help="A very small world and few steps: to see that it works.")
     @click.option(
@@ -114,7 +131,7 @@ def _study_command(name: str, text: str) -> click.Command:
     )
     @click.option("--pretrain-steps", type=click.IntRange(min=2), help="Steps of each post-pretraining.")
     @click.option("--finetune-steps", type=click.IntRange(min=1), help="Steps of each fine-tuning.")
-    @click.option("--dry-run", is_flag=True, help="Print the commands that would be run.")
+    @click.option("--dry-run", is_flag=True, help="Say which commands would be run, and run none.")
     @_world_options
     @ray_option
     def command(seeds: int | None, first_seed: int, **options: Any) -> None:
@@ -196,13 +213,11 @@ main.add_command(
 main.add_command(_study_command("all", "All tables and Fig. 1."))
 
 
-@main.command("world", cls=StageCommand, epilog="\b\nExample:\n  clipvip-study world --seed 1 --out world")
+@main.command("world", cls=StageCommand, epilog=_epilog("world --seed 1 --out world"))
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to make."
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the world."
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), required=True, help="Everything in the world follows from it."
-)
+@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of the world.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @click.option("--quick", is_flag=True, help="A very small world.")
 @_world_options
@@ -220,14 +235,14 @@ def world_command(out: Path, seed: int, workers: int, quick: bool, **knobs: Any)
 @main.command(
     "spoil",
     cls=StageCommand,
-    epilog="\b\nExample:\n  clipvip-study spoil --shards clips --captions captions --rate 0.3 --seed 1 --out spoilt",
+    epilog=_epilog("spoil --shards clips --captions captions --rate 0.3 --seed 1 --out spoilt"),
 )
-@click.option("--shards", type=click.Path(path_type=Path), required=True, help="The clips.")
-@click.option("--captions", type=click.Path(path_type=Path), required=True, help="Their captions.")
+@click.option("--shards", type=click.Path(path_type=Path), required=True, help="Folder of shards.")
+@click.option("--captions", type=click.Path(path_type=Path), required=True, help="Folder of their captions.")
 @click.option("--rate", type=click.FloatRange(0, 1), required=True, help="Share of the captions to spoil.")
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Of the choice.")
+@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of the choice.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write."
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the captions."
 )
 def spoil_command(shards: Path, captions: Path, rate: float, seed: int, out: Path) -> None:
     """Give some clips the caption of another clip, to see what wrong captions cost."""
