@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
@@ -62,6 +63,7 @@ Examples:
 @click.option("--image-size", type=click.IntRange(min=16), show_default="the model's",
               help="Side in pixels that frames are resized to.")  # fmt: skip
 @ray_option
+@json_option
 def command(
     shards: Path,
     out: Path,
@@ -70,6 +72,7 @@ def command(
     workers: int | None,
     batch_size: int | None,
     ray_address: str | None,
+    as_json: bool,
     **decoding: Any,
 ) -> None:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
@@ -113,8 +116,8 @@ def command(
     with claim_folder(out, options, outputs="*.parquet"):
         num_made = _make_captions(paths, num_clips, out, setup, where)
         report = _finish(out, paths, options)
-        report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
-    click.echo(report.summary(out))
+        content = report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
+    print_result(content, report.summary(out), as_json=as_json)
     if not report.counts["captions"]:
         raise UserError(f"no frame could be captioned; {out / SKIPPED_NAME} says why")
 

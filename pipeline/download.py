@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.runtime.workers import Outcome, run_units
@@ -88,6 +89,7 @@ Examples:
               help="Give a video up after so many seconds, tries included.")  # fmt: skip
 @click.option("--cookies", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="Cookies to ask with, in Netscape format; the file is only read.")  # fmt: skip
+@json_option
 def command(
     metadata: Path,
     out: Path,
@@ -98,6 +100,7 @@ def command(
     retry_permanent: bool,
     video_timeout: float,
     cookies: Path | None,
+    as_json: bool,
     **polite: Any,
 ) -> None:
     """Fetch videos and their subtitles by yt-dlp.
@@ -132,10 +135,12 @@ def command(
         report = _report(metadata, archive, plan, survey, options)
         archive.close()
         (out / STATE_FOLDER / PACE_NAME).unlink(missing_ok=True)
-        report.write(out, seconds=time.monotonic() - started, done_now=num_fetched, unit="videos")
-    click.echo(report.summary(out))
+        content = report.write(out, seconds=time.monotonic() - started, done_now=num_fetched, unit="videos")
+    print_result(content, report.summary(out), as_json=as_json)
     if report.counts["to_try_again"]:
-        click.echo(f"  {report.counts['to_try_again']:,} failed in passing: run the same command again")
+        click.echo(
+            f"  {report.counts['to_try_again']:,} failed in passing: run the same command again", err=as_json
+        )
     if refusal is not None:
         raise UserError(
             f"stopped: the site refused {_MOST_REFUSALS_IN_A_ROW} videos in a row ({refusal}); "

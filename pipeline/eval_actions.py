@@ -82,6 +82,7 @@ def actions(
     num_frames: int | None,
     batch_size: int,
     device: str,
+    as_json: bool,
 ) -> None:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
@@ -115,7 +116,6 @@ def actions(
     if labels is not None:
         seen = {name for clip in clips.about for name in clip.name.all()}
         result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
-    click.echo(table(result))
     options = {
         "model": model_name,
         "shards": str(shards),
@@ -125,7 +125,17 @@ def actions(
         "num_frames": num_frames,
     }
     report = Report("actions", options, {"clips": len(clips.about), "classes": len(names)}, skips=skips)
-    finish(report, result, out=out, name=RESULT_NAME, started=started, done=len(clips.about), unit="clips")
+    finish(
+        report,
+        result,
+        table(result),
+        as_json=as_json,
+        out=out,
+        name=RESULT_NAME,
+        started=started,
+        done=len(clips.about),
+        unit="clips",
+    )
 
 
 def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:

@@ -56,6 +56,7 @@ def multiple_choice(
     num_frames: int | None,
     batch_size: int,
     device: str,
+    as_json: bool,
 ) -> None:
     """Answer questions about clips: the answer is the option whose text is most similar to the clip.
 
@@ -90,7 +91,6 @@ def multiple_choice(
         )
     result = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=resamples)
     result = {**result, "num_clips": len(set(rows)), "num_frames": num_frames}
-    click.echo(table(result))
     options = {
         "model": model_name,
         "shards": str(shards),
@@ -99,7 +99,17 @@ def multiple_choice(
     }
     counts = {"questions": len(asked), "clips": result["num_clips"]}
     report = Report("multiple-choice", options, counts=counts, skips=skips)
-    finish(report, result, out=out, name=RESULT_NAME, started=started, done=len(asked), unit="questions")
+    finish(
+        report,
+        result,
+        table(result),
+        as_json=as_json,
+        out=out,
+        name=RESULT_NAME,
+        started=started,
+        done=len(asked),
+        unit="questions",
+    )
 
 
 def match_clips(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
-from clipvip.pipeline.runtime.options import batch_size_option, device_option
+from clipvip.pipeline.runtime.options import batch_size_option, device_option, json_option
 
 Function = Callable[..., Any]
 
@@ -38,7 +38,7 @@ def encoding_options(function: Function) -> Function:
 
 
 def measuring_options(result_name: str) -> Callable[[Function], Function]:
-    """Add --out, --bootstrap, --num-frames, --batch-size and --device to a command.
+    """Add --out, --bootstrap, --num-frames, --batch-size, --device and --json to a command.
 
     `result_name` is the file that it writes.
     """
@@ -61,6 +61,7 @@ def measuring_options(result_name: str) -> Callable[[Function], Function]:
                 help="Resamples for the 95% intervals; 0: none.",
             ),
             encoding_options,
+            json_option,
         )
 
     return add

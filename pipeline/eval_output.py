@@ -4,8 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import click
-
+from clipvip.pipeline.runtime.options import print_result
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import write_json
 from clipvip.shards.skips import Skip
@@ -14,27 +13,30 @@ from clipvip.shards.skips import Skip
 def finish(
     report: Report,
     result: dict[str, Any],
+    table: str,
     *,
+    as_json: bool,
     out: Path | None,
     name: str,
     started: float,
     done: int,
     unit: str,
 ) -> None:
-    """Tell what was passed over; with `out` write `name`, the same whenever run again, and the report.
+    """Print the result, as `table` or as the report; with `out` write `name`, the same whenever run again, and the report.
 
     `started` is when the command did, by `time.monotonic`; `done` counts the `unit` that `result` is about.
     """
-    if report.skips:
-        click.echo(f"passed over {len(report.skips):,}: {reasons(report.skips)}")
-    if out is None:
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    content = {"schema": 1, "stage": report.stage, "options": report.options, **result}
-    write_json(out / name, {**content, "skipped": report.skipped_by_reason()})
     report.details = {"result": result}
-    report.write(out, seconds=time.monotonic() - started, done_now=done, unit=unit)
-    click.echo(report.summary(out))
+    content = report.content(seconds=time.monotonic() - started, done_now=done, unit=unit)
+    if report.skips:
+        table += f"\npassed over {len(report.skips):,}: {reasons(report.skips)}"
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        head = {"schema": 1, "stage": report.stage, "options": report.options}
+        write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
+        content = report.write(out, seconds=time.monotonic() - started, done_now=done, unit=unit)
+        table += f"\n{report.summary(out)}"
+    print_result(content, table, as_json=as_json)
 
 
 def reasons(skips: list[Skip]) -> str:

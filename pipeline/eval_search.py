@@ -18,6 +18,7 @@ from clipvip.pipeline.eval_output import reasons
 from clipvip.pipeline.inspect_shards import printable
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import REPORT_NAME, Report
 from clipvip.pipeline.search_index import (
@@ -66,7 +67,7 @@ Examples:
               help="Write a page with frames of the clips to this file.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
               help="Frames of each clip on the page.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the clips as JSON, one a line.")
+@json_option
 @encoding_options
 def search(
     sentences: tuple[str, ...],
@@ -106,14 +107,15 @@ def search(
     vectors = _encode_sentences(model, model_name, queries)
     pieces = _bring_up_to_date(folder, wanted, maker, model, model_name, batch_size=batch_size)
     num_clips = sum(len(piece.keys) for piece in pieces)
-    if not queries:
-        return
-    if not num_clips:
+    if not num_clips and queries:
         skips = [skip for piece in pieces for skip in piece.skips]
         raise UserError(f"{shards}: no clip can be used of {len(skips)}: {reasons(skips)}")
-    answers = look_up(nearest(pieces, vectors, top=top))
-    for sentence, answer in zip(queries, answers, strict=True):
-        _print(sentence, answer, num_clips, as_json=as_json)
+    answers = look_up(nearest(pieces, vectors, top=top)) if queries else []
+    found = list(zip(queries, answers, strict=True))
+    if queries or as_json:
+        rows = [{"sentence": sentence, **_row(clip)} for sentence, answer in found for clip in answer]
+        text = "\n".join(_lines(sentence, answer, num_clips) for sentence, answer in found)
+        print_result({"clips": rows}, text, as_json=as_json)
     if page_path is not None:
         html = search_page(queries, answers, num_clips=num_clips, num_frames=frames, workers=num_cores())
         atomic_write_bytes(page_path, html)
@@ -197,14 +199,9 @@ def _bring_up_to_date(
     return pieces
 
 
-def _print(sentence: str, answer: Sequence[Found], num_clips: int, *, as_json: bool) -> None:
-    if as_json:
-        for found in answer:
-            click.echo(json.dumps({"sentence": sentence, **_row(found)}, ensure_ascii=False))
-        return
-    click.echo(printable(f'"{sentence}": {len(answer):,} of {num_clips:,} clips'))
-    for found in answer:
-        click.echo(printable(_line(found)))
+def _lines(sentence: str, answer: Sequence[Found], num_clips: int) -> str:
+    lines = [f'"{sentence}": {len(answer):,} of {num_clips:,} clips', *map(_line, answer)]
+    return "\n".join(map(printable, lines))
 
 
 def _row(found: Found) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Options and output; the numbers are made in `retrieval_scores`, clips read and e
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +13,11 @@ from clipvip import __version__
 from clipvip.pipeline.eval_actions import actions
 from clipvip.pipeline.eval_multiple_choice import multiple_choice
 from clipvip.pipeline.eval_options import clips_options, measuring_options
+from clipvip.pipeline.eval_output import finish, reasons
 from clipvip.pipeline.eval_search import search
 from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.atomic import write_json
 from clipvip.shards.manifest import num_samples
 from clipvip.shards.reader import list_shards
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from clipvip.model import ClipVip
-    from clipvip.pipeline.clip_embeddings import PairEmbeddings
 
 RESULT_NAME = "retrieval.json"
 
@@ -75,6 +74,7 @@ def retrieval(
     num_frames: int | None,
     batch_size: int,
     device: str,
+    as_json: bool,
 ) -> None:
     """Rank all clips for each text and all texts for each clip: R@1, R@5, R@10, median and mean rank.
 
@@ -106,7 +106,7 @@ def retrieval(
     )
     queries = "captions" if captions is not None or all_captions else "subtitles"
     if len(pairs.texts) == 0:
-        raise UserError(f"{shards}: no clip can be used of {len(pairs.skips)}: {_reasons(pairs)}")
+        raise UserError(f"{shards}: no clip can be used of {len(pairs.skips)}: {reasons(pairs.skips)}")
     result = score_pairs(
         pairs,
         queries=queries,
@@ -116,12 +116,19 @@ def retrieval(
         bank=None if query_bank is None else _bank(model, query_bank),
         resamples=resamples,
     )
-    click.echo(table(result))
-    if pairs.skips:
-        click.echo(f"passed over {len(pairs.skips):,}: {_reasons(pairs)}")
-    if out is not None:
-        options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
-        _write(out, options, result, pairs, seconds=time.monotonic() - started)
+    options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
+    num_clips = len(pairs.texts)
+    finish(
+        Report("retrieval", options, counts={"clips": num_clips}, skips=pairs.skips),
+        result,
+        table(result),
+        as_json=as_json,
+        out=out,
+        name=RESULT_NAME,
+        started=started,
+        done=num_clips,
+        unit="clips",
+    )
 
 
 def _bank(model: "ClipVip", source: Path) -> "np.ndarray":
@@ -132,21 +139,6 @@ def _bank(model: "ClipVip", source: Path) -> "np.ndarray":
     if not texts:
         raise UserError(f"--query-bank {source}: holds no texts")
     return model.encode_text(texts).numpy()
-
-
-def _reasons(pairs: "PairEmbeddings") -> str:
-    report = Report("retrieval", {}, skips=pairs.skips)
-    return ", ".join(f"{reason} {count:,}" for reason, count in report.skipped_by_reason().items())
-
-
-def _write(
-    out: Path, options: dict[str, Any], result: dict[str, Any], pairs: "PairEmbeddings", *, seconds: float
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / RESULT_NAME, {"schema": 1, "stage": "retrieval", "options": options, **result})
-    report = Report("retrieval", options, counts={"clips": len(pairs.texts)}, skips=pairs.skips)
-    report.write(out, seconds=seconds, done_now=len(pairs.texts), unit="clips")
-    click.echo(report.summary(out))
 
 
 main.add_command(multiple_choice)

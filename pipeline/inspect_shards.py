@@ -3,7 +3,6 @@
 Choosing and drawing is `contact_sheet`'s business.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from clipvip.pipeline.contact_sheet import (
 )
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import workers_option
+from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.reader import list_shards
 
@@ -41,7 +40,7 @@ Examples:
 @click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
               help="Frames of each clip on the page.")  # fmt: skip
 @workers_option
-@click.option("--json", "as_json", is_flag=True, help="Print the clips as JSON, one a line.")
+@json_option
 def command(
     shard: Path,
     num: int,
@@ -70,8 +69,7 @@ def command(
         picks = list(pick_evenly(shards, num, captions=captions))
     if not picks:
         raise UserError(f"{shard}: has no readable clip; 'clipvip-data verify' says why")
-    for pick in picks:
-        click.echo(json.dumps(_row(pick), ensure_ascii=False) if as_json else _lines(pick))
+    print_result({"clips": list(map(_row, picks))}, "\n".join(map(_lines, picks)), as_json=as_json)
     if html_path is not None:
         cards = render_cards(picks, num_frames=frames, workers=min(workers or num_cores(), len(picks)))
         atomic_write_bytes(html_path, page(f"{len(picks)} clips of {shard.name}", cards))

@@ -15,7 +15,7 @@ import numpy as np
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import batch_size_option, device_option
+from clipvip.pipeline.runtime.options import batch_size_option, device_option, json_option, print_result
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes, write_json
@@ -59,6 +59,7 @@ Examples:
 @batch_size_option("Texts", default=64)
 @device_option
 @ray_option
+@json_option
 def command(
     sources: tuple[str, ...],
     targets: tuple[str, ...],
@@ -70,6 +71,7 @@ def command(
     batch_size: int,
     device: str,
     ray_address: str | None,
+    as_json: bool,
 ) -> None:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 
@@ -119,7 +121,6 @@ def command(
         {"schema": 1, "stage": "nmi", "options": options, "model_sha256": encoder.fingerprint, **result},
     )
     _draw(out / PICTURE_NAME, result)
-    click.echo(_table(result))
     report = Report(
         "nmi",
         options | {"sources": list(sources), "targets": list(targets), "batch_size": batch_size},
@@ -128,10 +129,13 @@ def command(
             "empty_texts_passed_over": sum(corpus.num_empty for corpus in counted),
             "pairs": len(sources) * len(targets),
         },
+        details={"result": result},
     )
     num_encoded = sum(one.num_encoded_now for one in drawn)
-    report.write(out, seconds=time.monotonic() - started, done_now=num_encoded, unit="texts_encoded")
-    click.echo(report.summary(out))
+    content = report.write(
+        out, seconds=time.monotonic() - started, done_now=num_encoded, unit="texts_encoded"
+    )
+    print_result(content, f"{_table(result)}\n{report.summary(out)}", as_json=as_json)
 
 
 def _cluster(address: str, model: str, device: str) -> "EncodingCluster":

@@ -15,7 +15,7 @@ import click
 
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import workers_option
+from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import make_shards, make_tasks
@@ -115,6 +115,7 @@ Examples:
     help="Give a video up after so many seconds without a new frame.",
 )
 @ray_option
+@json_option
 def command(
     metadata: Path,
     videos: Path,
@@ -125,6 +126,7 @@ def command(
     shard_size: int,
     ray_address: str | None,
     dataset: str | None,
+    as_json: bool,
     **cut: Any,
 ) -> None:
     """Cut videos into clips and write them as WebDataset shards.
@@ -176,8 +178,8 @@ def command(
             ray=RayCluster(ray_address, workers) if ray_address else None,
         )
         report = _finish(out, options, survey, marks)
-        report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
-    click.echo(report.summary(out))
+        content = report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
+    print_result(content, report.summary(out), as_json=as_json)
     if not report.counts["clips"]:
         raise UserError(f"no clip could be stored; {out / SKIPPED_NAME} says why")
 

@@ -13,7 +13,7 @@ import click
 from clipvip.pipeline.contact_sheet import pick_evenly, render_cards
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import workers_option
+from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
@@ -42,7 +42,7 @@ Examples:
 )
 @click.option("--num", type=click.IntRange(min=0), default=24, show_default=True, help="Clips on the page.")
 @workers_option
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@json_option
 def command(
     folder: Path, captions: Path | None, out: Path | None, num: int, workers: int | None, as_json: bool
 ) -> None:
@@ -63,7 +63,7 @@ def command(
         picks = list(pick_evenly(shards, num, captions=captions if has_all_captions else None)) if num else []
         cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else ""
         write_page(out, folder.name, content, tally, cards)
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else _table(folder, content))
+    print_result(content, _table(folder, content), as_json=as_json)
     if out is not None:
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
 

@@ -3,7 +3,6 @@
 Options and the table; checking is `verify_run`'s business, removing what is broken `repair`'s.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import click
 from clipvip.pipeline.repair import repair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import workers_option
+from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.pipeline.verify_run import Verification, verify_folder
 from clipvip.shards.atomic import write_json
 
@@ -54,7 +53,7 @@ class _Decode(click.ParamType):
 @click.option("--repair", "with_repair", is_flag=True,
               help="Remove broken shards and captions, so that the commands that made them make these again.")  # fmt: skip
 @click.option("--out", type=Path, show_default="none is written", help=f"Folder for {VERIFY_NAME}.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of the table.")
+@json_option
 def command(
     folder: Path,
     captions: Path | None,
@@ -82,7 +81,7 @@ def command(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / VERIFY_NAME, content)
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False) if as_json else _table(found, removed))
+    print_result(content, _table(found, removed), as_json=as_json)
     if found.num_problems:
         raise UserError(_what_to_do(found, removed, repaired=with_repair))
 

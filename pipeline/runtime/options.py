@@ -1,5 +1,6 @@
 """Options that mean the same in several commands, each written once. What is one command's own is in its file."""
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,6 +25,11 @@ json_option = click.option(
     is_flag=True,
     help="Print the result as one JSON object; all else goes to standard error.",
 )
+
+
+def print_result(content: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print what a command has found: `text`, or with --json `content` as the only thing on standard output."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
 def batch_size_option(what: str, *, default: int) -> Decorator:

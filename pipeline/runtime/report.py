@@ -31,15 +31,20 @@ class Report:
         counter = Counter(skip.reason for skip in self.skips)
         return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
-    def write(self, folder: Path, *, seconds: float, done_now: int, unit: str) -> None:
-        """Write report.json and skipped.jsonl into `folder`.
+    def write(self, folder: Path, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
+        """Write report.json and skipped.jsonl into `folder`; what report.json holds.
 
-        `seconds` and `done_now` are this run's wall-clock time and how many `unit` it made: report.json is
-        the one file of an output that differs from run to run.
+        report.json is the one file of an output that differs from run to run.
         """
+        content = self.content(seconds=seconds, done_now=done_now, unit=unit)
         write_jsonl(folder / SKIPPED_NAME, [skip.as_dict() for skip in self.skips])
+        write_json(folder / REPORT_NAME, content)
+        return content
+
+    def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
+        """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
         by_reason = self.skipped_by_reason()
-        content = {
+        return {
             "stage": self.stage,
             "options": self.options,
             "counts": self.counts,
@@ -58,7 +63,6 @@ class Report:
                 f"{unit}_per_second": round(done_now / seconds, 3) if seconds > 0 else None,
             },
         }
-        write_json(folder / REPORT_NAME, content)
 
     def summary(self, folder: Path) -> str:
         """A few lines for the terminal."""

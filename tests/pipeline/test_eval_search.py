@@ -121,7 +121,7 @@ def expected(model: Path, shards: Path, sentence: str) -> list[tuple[float, str]
 def test_clips_are_ranked_by_the_models_similarity(model: Path, shards: Path) -> None:
     sentences = ["a dog runs", "rain  falls"]
     result = run_well(*sentences, "--model", model, "--shards", shards, "--top", 5, "--json")
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    rows = json.loads(result.stdout)["clips"]
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5] * 2
     for sentence in ("a dog runs", "rain falls"):
         found = [row for row in rows if row["sentence"] == sentence]
@@ -196,7 +196,7 @@ def test_another_models_index_is_refused_until_it_is_rebuilt(
 
     run_well("--model", other, "--shards", shards, "--rebuild")
     found = run_well("a dog", "--model", other, "--shards", shards, "--json", "--top", 1)
-    assert json.loads(found.stdout)["key"] == expected(other, shards, "a dog")[0][1]
+    assert json.loads(found.stdout)["clips"][0]["key"] == expected(other, shards, "a dog")[0][1]
     run_well("--model", other, "--shards", shards, "--index", tmp_path / "anew")
     assert contents(tmp_path / "anew") == contents(shards / "search")
     # The same weights under another name are the same model.
@@ -382,7 +382,7 @@ def test_a_clip_whose_shard_was_damaged_since_is_still_named(
     path = shards / "000001.tar"
     path.write_bytes(b"\xff" * path.stat().st_size)
     result = run_well("a", *options, "--top", 12, "--json", "--page", tmp_path / "found.html")
-    problems = [row["problem"] for row in map(json.loads, result.stdout.splitlines())]
+    problems = [row["problem"] for row in json.loads(result.stdout)["clips"]]
     assert sum(problem is not None for problem in problems) == 4
     assert (tmp_path / "found.html").read_text().count("its record cannot be read") == 4
     assert "its record cannot be read" in run_well("a", *options, "--top", 12).stdout

@@ -17,6 +17,7 @@ BEGINNINGS = {
     "--device": {"Where to compute"},
     "--dry-run": {"Say "},
     "--gpus": {"Processes with a GPU each"},
+    "--json": {"Print the result as one JSON object"},
     "--model": {"A CLIP-ViP model", "OFA in Hugging Face layout", "The CLIP model"},
     "--num-frames": {"Frames"},
     "--out": {"Folder"},

@@ -61,12 +61,12 @@ def test_clips_from_all_over_are_shown(shards: Path, captions: Path) -> None:
     assert "  text      words 3\n  caption   picture of v0_00003\n" in result.stdout
     assert "30.00 to 33.00 s of v0, 9 frames, 48x32, " in result.stdout
     assert len(run(shards, "--num", 2).stdout.splitlines()) == 4
-    assert len(run(shards / "000001.tar", "--num", 99, "--json").stdout.splitlines()) == 5
+    assert len(json.loads(run(shards / "000001.tar", "--num", 99, "--json").stdout)["clips"]) == 5
 
 
 def test_one_clip_is_found_by_its_key(shards: Path, captions: Path) -> None:
     result = run(shards, "--key", "v2_00003", "--key", "v0_00001", "--json", "--captions", captions)
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    rows = json.loads(result.stdout)["clips"]
     assert [(row["shard"], row["key"], row["caption"]) for row in rows] == [
         ("000000.tar", "v0_00001", "picture of v0_00001"),
         ("000002.tar", "v2_00003", "picture of v2_00003"),

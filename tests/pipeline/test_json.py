@@ -1,0 +1,82 @@
+"""With --json, standard output holds the result as one JSON object, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from clipvip.model import ClipVip
+from clipvip.pipeline.cli import main as data
+from clipvip.pipeline.demo.run import WEIGHTS
+from clipvip.pipeline.evaluate import main as evaluate
+from make_shards import make_shard_folder
+from stage_commands import caption_command, nmi_command, shard_command
+
+
+def run(program: click.Command, *arguments: object) -> dict[str, Any]:
+    result = CliRunner().invoke(program, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert isinstance(content, dict)
+    return content
+
+
+def report_in(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return make_shard_folder(tmp_path / "shards", num_shards=2, clips_per_shard=6)
+
+
+def test_shard_prints_its_report(tmp_path: Path) -> None:
+    content = run(data, *shard_command(tmp_path), "--out", tmp_path / "out")
+    assert content == report_in(tmp_path / "out")
+    assert content["counts"]["clips"] == 96 and content["skipped"] == 16
+
+
+@pytest.mark.slow
+def test_caption_prints_its_report(tmp_path: Path) -> None:
+    content = run(data, *caption_command(tmp_path), "--out", tmp_path / "out")
+    assert content == report_in(tmp_path / "out") and content["counts"]["captions"] == 30
+
+
+@pytest.mark.slow
+def test_nmi_prints_its_report_with_the_result(tmp_path: Path) -> None:
+    content = run(data, *nmi_command(tmp_path), "--out", tmp_path / "out")
+    assert content == report_in(tmp_path / "out")
+    assert content["result"]["gaps"] == json.loads((tmp_path / "out" / "nmi.json").read_text())["gaps"]
+
+
+def test_what_looks_at_shards_prints_what_it_finds(shards: Path, tmp_path: Path) -> None:
+    verified = run(data, "verify", shards, "--workers", 1, "--out", tmp_path / "verify")
+    assert verified == json.loads((tmp_path / "verify" / "verify.json").read_text())
+    counted = run(data, "stats", shards, "--workers", 1, "--out", tmp_path / "stats")
+    assert counted == json.loads((tmp_path / "stats" / "stats.json").read_text())
+    shown = run(data, "inspect", shards, "--num", 4, "--workers", 1, "--html", tmp_path / "page.html")
+    assert len(shown["clips"]) == 4
+
+
+def test_damage_is_printed_and_ends_in_one(shards: Path) -> None:
+    (shards / "000000.tar").write_bytes(b"no tar" * 1000)
+    result = CliRunner().invoke(data, ["verify", str(shards), "--workers", "1", "--json"])
+    assert result.exit_code == 1 and json.loads(result.stdout)["counts"]["problems"] > 0
+    assert "Error: " in result.stderr and "Error: " not in result.stdout
+
+
+def test_measures_print_the_same_with_and_without_a_folder(shards: Path, tmp_path: Path) -> None:
+    ClipVip.from_clip(WEIGHTS / "clip", temporal_size=2).save_pretrained(tmp_path / "model")
+    options = ("retrieval", "--model", tmp_path / "model", "--shards", shards, "--bootstrap", 0)
+    written = run(evaluate, *options, "--out", tmp_path / "eval")
+    assert written == report_in(tmp_path / "eval")
+    assert written["result"]["metrics"]["plain"]["text_to_video"]["r1"] >= 0
+    del written["this_run"]
+    printed = run(evaluate, *options)
+    del printed["this_run"]
+    assert printed == written
+    assert not (tmp_path / "out").exists()
