@@ -3,6 +3,7 @@
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from clipvip import __version__
 from clipvip.pipeline.runtime.errors import StageGroup
@@ -42,12 +43,20 @@ class _LazyGroup(StageGroup):
         command: click.Command = import_module(_COMMANDS[name][0]).command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        lines = {name: line for name, (_, line) in _COMMANDS.items() if name.startswith(incomplete)}
+        names = [CompletionItem(name, help=line) for name, line in lines.items()]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Stages"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
 
-_EPILOG = """\b
+_EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is, 130 stopped by Ctrl-C, 143 by
+SIGTERM; docs/cli.md says more.
+
+\b
 Examples:
   clipvip-data shard --metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/
   clipvip-data verify clips/

@@ -47,6 +47,8 @@ class StageGroup(click.Group):
     """A program of several commands, which may be stopped while the one that is asked for is imported."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):  # no-color.org; off a terminal Click leaves colours out by itself
+            ctx.color = False
         with _ending_in_one_line(ctx, _STARTS_OVER):
             return super().invoke(ctx)
 

@@ -1,0 +1,64 @@
+"""Starting quickly, completing names in a shell, and colours."""
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from clipvip.pipeline.cli import main
+from clipvip.pipeline.runtime.errors import StageGroup
+
+_PROGRAM = """
+import sys
+from clipvip.pipeline.cli import main
+try:
+    main(sys.argv[1:], prog_name="clipvip-data")
+finally:
+    slow = {"torch", "transformers", "numpy", "av", "sklearn", "matplotlib"} & set(sys.modules)
+    assert not slow, slow
+"""
+
+
+def run(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    assert "Fetch videos" in run("--help")
+    assert "version" in run("--version")
+
+
+def test_shells_complete_names_at_once() -> None:
+    script = run(_CLIPVIP_DATA_COMPLETE="bash_source")
+    assert "complete -o nosort -F _clipvip_data_completion clipvip-data" in script
+    answer = run(_CLIPVIP_DATA_COMPLETE="bash_complete", COMP_WORDS="clipvip-data ", COMP_CWORD="1")
+    names = main.list_commands(click.Context(main))  # type: ignore[attr-defined]
+    assert answer.split() == [f"plain,{name}" for name in names]
+    answer = run(_CLIPVIP_DATA_COMPLETE="bash_complete", COMP_WORDS="clipvip-data convert", COMP_CWORD="1")
+    assert answer.split() == ["plain,convert-released", "plain,convert-ofa"]
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.group(cls=StageGroup)
+    def program() -> None:
+        pass
+
+    @program.command()
+    def shine() -> None:
+        click.secho("bright", fg="cyan")
+
+    assert CliRunner().invoke(program, ["shine"]).output == "bright\n"
+    assert "\x1b[" in CliRunner().invoke(program, ["shine"], color=True).output
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert CliRunner().invoke(program, ["shine"], color=True).output == "bright\n"
