@@ -32,6 +32,8 @@ from clipvip.shards.sample import make_key
 
 FPS = 8
 _CLIP_FRAMES = (24, 28, 32)
+# Of these 2, 3, 4 or 7 frames lie evenly from the first to the last: the frames of a clip are then those of its twin.
+_TWIN_CLIP_FRAMES = (25, 31)
 _COMPLETE_NAME = "corpus.json"
 
 
@@ -93,11 +95,15 @@ def _plan_twins(world: World) -> list[SourceVideo]:
         chance = chance_of(world, "test", number)
         video_ids = [_video_id(split, number, chance) for split in ("test", "twin")]
         shown = scenes[number * size : (number + 1) * size]
-        lengths = [chance.choice(_CLIP_FRAMES) for _ in shown]
+        lengths = [chance.choice(_clip_frames(world)) for _ in shown]
         twins = [replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown]
         for video_id, some in zip(video_ids, (shown, twins), strict=True):
             videos.append(_plan_video(world, video_id, chance, list(zip(some, lengths, strict=True))))
     return videos
+
+
+def _clip_frames(world: World) -> tuple[int, ...]:
+    return _TWIN_CLIP_FRAMES if world.twins else _CLIP_FRAMES
 
 
 def _video_id(split: str, number: int, chance: random.Random) -> str:
@@ -113,7 +119,9 @@ def _plan_video(
     clips = []
     start_frame = 0
     for n in range(world.clips_per_video):
-        scene, num_frames = shown[n] if shown else (draw_scene(chance, world), chance.choice(_CLIP_FRAMES))
+        scene, num_frames = (
+            shown[n] if shown else (draw_scene(chance, world), chance.choice(_clip_frames(world)))
+        )
         said, described = subtitle(scene, world, chance), description(scene, chance)
         clips.append(SourceClip(f"{video_id}.{n}.mp4", scene, start_frame, num_frames, said, described))
         start_frame += num_frames

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from clipvip.pipeline.demo.corpus import FPS
 from clipvip.pipeline.demo.run import WEIGHTS
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.study.tasks import Task
@@ -94,6 +95,9 @@ class SmallWorld:
                 *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
                 *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
                 *("--out", str(folder / f"shards-{split}"), "--shard-size", "250", *many),
+                # All frames: at a lower rate the frames of a clip are not those of its twin, and their places tell the two
+                # apart without their order.
+                *("--fps", str(FPS)),
             )
             return Task(f"{prefix}/shards-{split}", command, (make.name,), cost=50)
 

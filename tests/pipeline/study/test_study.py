@@ -3,13 +3,22 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from clipvip.pipeline.cli import main as data_command
+from clipvip.pipeline.demo.corpus import read_truth, write_corpus
+from clipvip.pipeline.demo.world import REVERSED
+from clipvip.pipeline.study.cli import STUDY_WORLD
+from clipvip.pipeline.study.data import SmallWorld
 from clipvip.pipeline.study.spoil import spoil_captions
 from clipvip.shards.captions import read_captions, write_captions
 from clipvip.shards.reader import list_shards, read_shard
+from clipvip.shards.sampling import uniform_indices
 from make_shards import make_captioned_folder
 
 STUDY = Path(sys.executable).parent / "clipvip-study"
@@ -49,6 +58,34 @@ def test_a_study_runs_resumes_and_takes_more_seeds(tmp_path: Path) -> None:
     assert kept and kept == {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
     assert json.loads((out / "report.json").read_text())["this_run"]["runs"] == 9
     assert (out / "index.html").is_file() and (out / "tables.md").is_file()
+
+
+def test_a_model_sees_the_same_frames_of_a_clip_and_of_its_twin(tmp_path: Path) -> None:
+    """Or else one that is blind to order could tell the two apart by where the shape is on the mean."""
+    world = replace(STUDY_WORLD, num_train_videos=1, num_finetune_videos=0, num_test_videos=2, num_images=0)
+    write_corpus(world, tmp_path / "world", workers=1)
+    _, tasks = SmallWorld(()).of_seed(1, tmp_path, workers=1)
+    shard = next(task.command for task in tasks if task.name.endswith("shards-test"))
+    corpus = str(tmp_path / "corpus")
+    arguments = [part.replace(corpus, str(tmp_path / "world")) for part in shard[1:]]
+    result = CliRunner().invoke(data_command, arguments)
+    assert result.exit_code == 0, result.output
+    samples = [sample for path in list_shards(tmp_path / "shards-test") for sample in read_shard(path)]
+    truth = read_truth(tmp_path / "world")
+    clips = [sample for sample in samples if not truth[sample.key].backwards]
+    assert len(samples) == 24 and len(clips) == 12
+    for clip in clips:
+        (twin,) = [
+            s
+            for s in samples
+            if truth[s.key]
+            == replace(truth[clip.key], motion=REVERSED[truth[clip.key].motion], backwards=True)
+        ]
+        assert clip.num_frames == twin.num_frames
+        for count in (2, 4):
+            seen = [s.decode(uniform_indices(s.num_frames, count)).astype(int) for s in (clip, twin)]
+            assert np.abs(seen[0] - seen[1][::-1]).mean() < 4  # what two encodings of one picture differ by
+            assert np.abs(seen[0] - seen[1]).mean() > np.abs(seen[0] - seen[1][::-1]).mean() * 2
 
 
 def test_spoilt_captions_are_those_of_other_clips(tmp_path: Path) -> None:
