@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import cluster_simulation
 import numpy as np
@@ -148,3 +149,11 @@ def test_work_costs_what_the_measured_videos_did() -> None:
     )
     assert work.seconds.sum() / work.num_clips == pytest.approx(mean, rel=0.05)
     assert work.num_clips / len(work.seconds) == pytest.approx(30, rel=0.05)
+
+
+@pytest.mark.slow
+def test_page_shows_what_the_command_prints() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+    result = CliRunner().invoke(cluster_simulation.main, [])
+    assert result.exit_code == 0
+    assert result.output.strip() in page.read_text(), f"docs/scaling.md: put in\n{result.output}"
