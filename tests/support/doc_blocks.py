@@ -196,6 +196,12 @@ def options_of(command: click.Command) -> set[str]:
     return known
 
 
+def options_of_benchmarks() -> set[str]:
+    """The options that the scripts in benchmarks/ name."""
+    sources = [path.read_text() for path in (ROOT / "benchmarks").glob("*.py")]
+    return {option for source in sources for option in re.findall(r'"(--[a-z][a-z-]*)"', source)}
+
+
 def help_examples() -> Iterator[tuple[str, str]]:
     """(command, example) of each example in a --help."""
     for name, program in PROGRAMS.items():
