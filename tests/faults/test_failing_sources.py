@@ -17,12 +17,13 @@ from clipvip.shards.reader import list_shards, read_shard
 from make_videos import make_video, write_metadata
 from stages import content, run, start, workers_of
 
-pytestmark = pytest.mark.slow
+# On a busy machine a stage may take minutes to start.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SPANS = [(0, 1), (1, 2)]
 LONG_SPANS = [(n, n + 1) for n in range(100)]
 # Far longer than any of these videos takes; a busy machine may stop for a while.
-TIMEOUT_SECONDS = 5
+TIMEOUT_SECONDS = 8
 _PR_CAPBSET_DROP = 24
 _CAPABILITIES_TO_READ_ALL = (1, 2)
 
@@ -94,7 +95,7 @@ def sources(tmp_path: Path) -> Path:
 
 def stop_in_first_video(process: "subprocess.Popen[str]", out: Path) -> int:
     """Wait until some shards of the first video are there, and halt the worker that has it; its process id."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 280
     while not (out / "000003.tar").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
@@ -116,7 +117,7 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
     for name, (fault, _) in SUBTITLE_FAULTS.items():
         fault(real / f"{name}.vtt")
     os.kill(worker, signal.SIGCONT)
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
 
@@ -144,3 +145,15 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
     before = content(out)
     assert run(*command)[0] == 0
     assert content(out) == before, "what was given up stays given up"
+
+    # ... until its shard's mark, and what was blamed for a worker's end, are removed by hand.
+    for name in VIDEO_FAULTS:
+        path = real / f"{name}.mp4"
+        if path.is_dir():
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        shutil.copy(tmp_path / "short.mp4", path)
+    for path in (out / "_state").glob("[0-9]*.json"):
+        path.unlink()
+    assert run(*command)[0] == 0
+    assert {s.meta["video_id"] for path in list_shards(out) for s in read_shard(path)} >= set(VIDEO_FAULTS)

@@ -89,3 +89,9 @@ class AwkwardError(Exception):
 
 def raise_awkward(unit: int) -> int:
     raise AwkwardError("one", "two")
+
+
+def take_seconds(unit: float) -> float:
+    """The unit, after so many seconds."""
+    time.sleep(unit)
+    return unit
