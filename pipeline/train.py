@@ -5,12 +5,13 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipvip import __version__
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import dry_run_option
 from clipvip.pipeline.training.recipe import (
     Recipe,
     differences,
@@ -21,6 +22,9 @@ from clipvip.pipeline.training.recipe import (
 )
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.shard_state import lock_folder
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.training.batches import BatchPlan
 
 # What a shell reports for a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM.
 _SIGNAL_EXIT = 128
@@ -34,6 +38,7 @@ Examples:
       --out runs/b32 --gpus 8
   clipvip-train finetune_didemo_b32 --shards didemo-train/ --validation didemo-val/ --test didemo-test/ \\
       --init runs/b32/model --select best --out runs/didemo
+  clipvip-train demo --shards clips/ --captions captions/ --init clip/ --out run --dry-run
 """
 
 
@@ -68,6 +73,7 @@ Examples:
 @click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable."
 )
+@dry_run_option("what the recipe comes to after all checks")
 @click.version_option(__version__, package_name="clipvip")
 @click.pass_context
 def main(
@@ -83,6 +89,7 @@ def main(
     select: str | None,
     resume: str,
     overrides: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 
@@ -92,7 +99,13 @@ def main(
     settings = with_options(settings, shards=shards, captions=captions, init=init, out=out, gpus=gpus)
     chosen = {"validation": validation, "test": test, "select": select}
     settings = with_evaluation(settings, {name: value for name, value in chosen.items() if value is not None})
-    check(settings, resume=resume)
+    plan = check(settings, resume=resume)
+    if dry_run:
+        from clipvip.pipeline.training.dry_run import describe_run
+
+        click.echo(describe_run(settings, plan), nl=False)
+        return
+    claim(settings)
     exit_code = run_here(settings) if is_launched() else run_processes(settings)
     ctx.exit(exit_code)
 
@@ -143,10 +156,8 @@ def _source_for_options(recipe: Recipe) -> str:
     return names[0]
 
 
-def check(recipe: Recipe, *, resume: str) -> None:
-    """Find what is wrong with a run before any process starts, and note down its recipe.
-
-    The folder of the run is locked against another until the command ends.
+def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
+    """Find what is wrong with a run before any process starts; the plan of its batches. Writes nothing.
 
     Raises:
         UserError, DatasetError: in one line, what is wrong and what to do.
@@ -179,10 +190,19 @@ def check(recipe: Recipe, *, resume: str) -> None:
             )
     check_splits(recipe)
     with tempfile.TemporaryDirectory() as cache:
-        check_captions(plan_batches(recipe, cache=Path(cache)))
+        plan = plan_batches(recipe, cache=Path(cache))
+        check_captions(plan)
+    return plan
+
+
+def claim(recipe: Recipe) -> None:
+    """Note down the recipe in the folder of the run, which is locked against another until the command ends."""
+    from clipvip.pipeline.training.checkpoint import RECIPE_NAME
+
+    out = Path(recipe.run.out)
     if os.environ.get("RANK", "0") == "0":
         click.get_current_context().with_resource(lock_folder(out))
-        atomic_write_bytes(saved, dump_recipe(recipe).encode())
+        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
 
 
 def is_launched() -> bool:

@@ -118,6 +118,10 @@ class BatchPlan:
         """Steps in an epoch of the first source; the others go through their own epochs."""
         return self.parts[0].batches_per_epoch
 
+    def num_steps(self, recipe: Recipe) -> int:
+        """Steps of the whole training."""
+        return recipe.optim.steps or self.steps_per_epoch * (recipe.optim.epochs or 1)
+
     def chunks(self, step: int, *, rank: int, world_size: int, chunk_size: int | None) -> Iterator[ChunkSpec]:
         """This process's rows of the batch of `step`, source by source, in chunks."""
         specs = []

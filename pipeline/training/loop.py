@@ -170,7 +170,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         optimizer=start_optimizer(recipe, model),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=recipe.run.compile),
         plan=plan,
-        num_steps=recipe.optim.steps or plan.steps_per_epoch * (recipe.optim.epochs or 1),
+        num_steps=plan.num_steps(recipe),
         step_flops=step_flops(recipe, plan, model),
     )
 
