@@ -6,8 +6,9 @@ The folder's videos, linked `--copies` times, are cut into clips of 13 s end to 
 the table gives medians over the rounds. The command's start, measured by a run on one video, is left out: it is the
 same for any number and for any amount of work.
 
-Cores that others use make rates say little. So Linux is asked how long the processes waited for a core, and the last
-column is the efficiency with that time left out: what is then lost is lost to us (memory, caches, locks, idle workers).
+Cores that others use make rates say little. So Linux is asked how long the processes waited for a core: where that is
+more than a few per cent, only the last column counts, the efficiency by processor time. It knows what workers cost each
+other in caches and memory, but not their idle time.
 """
 
 import os
@@ -118,9 +119,7 @@ def main(videos: Path, numbers: tuple[int, ...], rounds: int, copies: int, shard
 def report(taken: dict[int, list[Taken]], num_clips: int) -> None:
     """Efficiencies are of one round each, then the median: rounds have different company."""
     print(f"{num_clips} clips; load of the machine: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores")
-    print(
-        f"{'workers':>7}{'clips/s':>9}{'CPU s/clip':>12}{'waited':>8}{'efficiency':>12}{'on free cores':>15}"
-    )
+    print(f"{'workers':>7}{'clips/s':>9}{'CPU s/clip':>12}{'waited':>8}{'efficiency':>12}{'by CPU':>9}")
     least = min(taken)
     for workers, rounds in sorted(taken.items()):
         wall = statistics.median(run.wall for run in rounds)
@@ -128,11 +127,9 @@ def report(taken: dict[int, list[Taken]], num_clips: int) -> None:
         waited = statistics.median(run.waited / (run.waited + run.cpu) for run in rounds)
         pairs = list(zip(taken[least], rounds, strict=True))
         plain = statistics.median(one.wall * least / (run.wall * workers) for one, run in pairs)
-        free = statistics.median(
-            (one.wall * least - one.waited) / (run.wall * workers - run.waited) for one, run in pairs
-        )
+        by_cpu = statistics.median(one.cpu / run.cpu for one, run in pairs)
         print(
-            f"{workers:7}{num_clips / wall:9.2f}{cpu / num_clips:12.4f}{waited:8.0%}{plain:12.0%}{free:15.0%}"
+            f"{workers:7}{num_clips / wall:9.2f}{cpu / num_clips:12.4f}{waited:8.0%}{plain:12.0%}{by_cpu:9.0%}"
         )
 
 
