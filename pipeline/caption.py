@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result
+from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
@@ -21,7 +21,7 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest, write_manifest
 from clipvip.shards.reader import list_shards
-from clipvip.shards.shard_state import claim_folder
+from clipvip.shards.shard_state import claim_folder, require_free_folder
 from clipvip.shards.writer import sha256_of_file
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ Examples:
               help="Side in pixels that frames are resized to.")  # fmt: skip
 @ray_option
 @json_option
+@dry_run_option("what there is to do, and what is done already")
 def command(
     shards: Path,
     out: Path,
@@ -73,6 +74,7 @@ def command(
     batch_size: int | None,
     ray_address: str | None,
     as_json: bool,
+    dry_run: bool,
     **decoding: Any,
 ) -> None:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
@@ -113,6 +115,13 @@ def command(
         **setup.decoding_options(checked),
     }
     del checked
+    if dry_run:
+        require_free_folder(out, options, outputs="*.parquet")
+        done = sum(_num_done(path, out) is not None for path in paths)
+        counts = {"clips": num_clips, "shards": len(paths), "shards_done": done}
+        text = f"caption: would caption {len(paths) - done:,} of {len(paths):,} shards -> {out}; the others are done"
+        print_result({"stage": "caption", "counts": counts}, text, as_json=as_json)
+        return
     with claim_folder(out, options, outputs="*.parquet"):
         num_made = _make_captions(paths, num_clips, out, setup, where)
         report = _finish(out, paths, options)

@@ -15,17 +15,17 @@ import click
 
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result, workers_option
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
-from clipvip.pipeline.shard_run import make_shards, make_tasks
+from clipvip.pipeline.shard_run import count_work, make_shards, make_tasks
 from clipvip.shards.annotations import find_annotation_file, read_annotations, with_published_names
 from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
 from clipvip.shards.plan import plan_units
-from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder
+from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder, require_free_folder
 from clipvip.shards.sources import Source, index_videos, read_sources
 from clipvip.shards.subtitles import load_text_table
 from clipvip.shards.writer import sha256_of_file
@@ -116,6 +116,7 @@ Examples:
 )
 @ray_option
 @json_option
+@dry_run_option("what there is to do, and what is done already")
 def command(
     metadata: Path,
     videos: Path,
@@ -127,6 +128,7 @@ def command(
     ray_address: str | None,
     dataset: str | None,
     as_json: bool,
+    dry_run: bool,
     **cut: Any,
 ) -> None:
     """Cut videos into clips and write them as WebDataset shards.
@@ -160,16 +162,21 @@ def command(
         **({"dataset": dataset} if dataset is not None else {}),
     }
     survey = _survey(metadata, read())
+    tasks = make_tasks(
+        plan_units(read(), shard_size=shard_size),
+        paths=paths,
+        texts=texts,
+        out=out,
+        options=cut_options,
+        subtitle_folder=subtitles if texts is None else None,
+        timeout_seconds=video_timeout,
+    )
+    if dry_run:
+        require_free_folder(out, options)
+        counts = count_work(tasks)
+        print_result({"stage": "shard", "counts": counts}, _dry_summary(counts, out), as_json=as_json)
+        return
     with claim_folder(out, options):
-        tasks = make_tasks(
-            plan_units(read(), shard_size=shard_size),
-            paths=paths,
-            texts=texts,
-            out=out,
-            options=cut_options,
-            subtitle_folder=subtitles if texts is None else None,
-            timeout_seconds=video_timeout,
-        )
         marks, clips_now = make_shards(
             tasks,
             out,
@@ -238,6 +245,14 @@ def _survey(metadata: Path, sources: Iterable[Source]) -> _Survey:
     if not survey.num_clips and not survey.skips:
         raise UserError(f"{metadata}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
     return survey
+
+
+def _dry_summary(counts: dict[str, int], out: Path) -> str:
+    return (
+        f"shard: would cut {counts['clips'] - counts['clips_done']:,} of {counts['clips']:,} clips into "
+        f"{counts['shards'] - counts['shards_done']:,} of {counts['shards']:,} shards -> {out}; the others are done\n"
+        f"  {counts['videos_without_file']:,} videos have no file"
+    )
 
 
 def _finish(out: Path, options: dict[str, Any], survey: _Survey, marks: dict[int, ShardMark]) -> Report:

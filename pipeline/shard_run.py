@@ -49,6 +49,19 @@ def make_tasks(
         )
 
 
+def count_work(tasks: Iterable[ShardTask]) -> dict[str, int]:
+    """How many shards and clips there are to make, how many of them are done, and how many videos have no file."""
+    counts = dict.fromkeys(("shards", "shards_done", "clips", "clips_done", "videos_without_file"), 0)
+    for task in tasks:
+        is_done = _marks_of(task) is not None
+        counts["shards"] += task.unit.num_shards
+        counts["shards_done"] += is_done * task.unit.num_shards
+        counts["clips"] += task.unit.num_clips
+        counts["clips_done"] += is_done * task.unit.num_clips
+        counts["videos_without_file"] += task.paths.count(None)
+    return counts
+
+
 def make_shards(
     tasks: Iterable[ShardTask], out: Path, num_clips: int, *, workers: int, ray: RayCluster | None = None
 ) -> tuple[dict[int, ShardMark], int]:

@@ -87,6 +87,20 @@ def forget_shard(out: Path, shard: int) -> None:
     shard_path(out, shard).unlink(missing_ok=True)
 
 
+def require_free_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> None:
+    """What `claim_folder` checks, but for other runs at work. Changes nothing.
+
+    Raises:
+        DatasetError: as there.
+    """
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out}: is a file; give a folder to --out")
+    state = out / STATE_FOLDER
+    if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
+        raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
+    _require_options(state / "options.json", options)
+
+
 @contextmanager
 def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> Iterator[None]:
     """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.
@@ -97,12 +111,8 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
         DatasetError: other options or other metadata made what is there, another run is at work in it, or it
             holds outputs that this stage did not make. Nothing is changed then.
     """
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out}: is a file; give a folder to --out")
+    require_free_folder(out, options, outputs=outputs)
     state = out / STATE_FOLDER
-    if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
-        raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
-    _require_options(state / "options.json", options)
     with lock_folder(out):
         _require_options(state / "options.json", options)
         remove_temporary_files(out)
