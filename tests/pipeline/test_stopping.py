@@ -157,7 +157,7 @@ def test_a_program_stops_while_its_command_is_imported() -> None:
 
 def test_who_has_read_enough_hears_no_complaint(tmp_path: Path) -> None:
     shards = make_shard_folder(tmp_path / "shards", num_shards=8, clips_per_shard=100)
-    process = start("inspect", shards, "--num", 800)
+    process = start("inspect", shards, "--num", 800, "--json")
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline()
     process.stdout.close()
