@@ -21,7 +21,7 @@ from clipvip.shards.sources import index_videos, read_sources
 from clipvip.shards.texts import read_texts
 from clipvip.shards.writer import write_shard
 
-_CLIPS, _PIXEL_BYTES = 30, 600_000
+_CLIPS, _PIXEL_BYTES = 30, 60_000
 
 
 def make_metadata(path: Path, num_videos: int) -> None:
