@@ -24,10 +24,11 @@ from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
+from clipvip.shards.object_store import is_url
 from clipvip.shards.plan import plan_units
 from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder, require_free_folder
 from clipvip.shards.sources import Source, index_videos, read_sources
-from clipvip.shards.subtitles import load_text_table
+from clipvip.shards.subtitles import index_subtitle_urls, load_text_table
 from clipvip.shards.writer import sha256_of_file
 
 
@@ -40,6 +41,7 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
 _EPILOG = """\b
 Examples:
   clipvip-data shard --metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/
+  clipvip-data shard --metadata clips.jsonl --videos s3://bucket/videos --out clips/
   clipvip-data shard --dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka
 """
 
@@ -60,11 +62,12 @@ Examples:
     help="Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, lsmdc/test1k, "
     "activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of video and text.",
 )
-@click.option("--videos", required=True, type=Path, help="Folder of video files, named by video id.")
+@click.option(
+    "--videos", required=True, help="Folder of video files, named by video id; also s3:// and gs://."
+)
 @click.option(
     "--subtitles",
-    type=Path,
-    help="Folder of .vtt, .srt or .json3 files, or a .jsonl/.parquet of clip id and text.",
+    help="Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text.",
 )
 @click.option("--out", required=True, type=Path, help="Folder for the shards.")
 @workers_option
@@ -119,8 +122,8 @@ Examples:
 @dry_run_option("what there is to do, and what is done already")
 def command(
     metadata: Path,
-    videos: Path,
-    subtitles: Path | None,
+    videos: str,
+    subtitles: str | None,
     out: Path,
     workers: int | None,
     video_timeout: float,
@@ -149,7 +152,9 @@ def command(
     if dataset is not None:
         read = partial(read_annotations, dataset, metadata)
         paths = with_published_names(dataset, paths)
-    texts = _load_texts(subtitles)
+    subtitle_urls = index_subtitle_urls(subtitles) if subtitles and is_url(subtitles) else None
+    subtitle_path = Path(subtitles) if subtitles and subtitle_urls is None else None
+    texts = _load_texts(subtitle_path)
     options = {
         "fps": cut_options.fps,
         "size": cut_options.size,
@@ -158,7 +163,7 @@ def command(
         "max_frames": cut_options.max_frames,
         "shard_size": shard_size,
         "metadata_sha256": sha256_of_file(metadata),
-        "subtitles": _identity(subtitles),
+        "subtitles": "folder" if subtitle_urls is not None else _identity(subtitle_path),
         **({"dataset": dataset} if dataset is not None else {}),
     }
     survey = _survey(metadata, read())
@@ -166,9 +171,10 @@ def command(
         plan_units(read(), shard_size=shard_size),
         paths=paths,
         texts=texts,
+        subtitle_urls=subtitle_urls,
         out=out,
         options=cut_options,
-        subtitle_folder=subtitles if texts is None else None,
+        subtitle_folder=subtitle_path if texts is None else None,
         timeout_seconds=video_timeout,
     )
     if dry_run:
@@ -202,7 +208,7 @@ def _cut_options(
     return CutOptions(fps=fps, size=size, store=store, quality=quality, max_frames=max_frames or 0)
 
 
-def _annotation_file(dataset: str, given: Path, subtitles: Path | None, cut: CutOptions) -> Path:
+def _annotation_file(dataset: str, given: Path, subtitles: str | None, cut: CutOptions) -> Path:
     """The annotation file of a set, after a look at options that do not go with one."""
     if subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")

@@ -29,9 +29,14 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def make_tasks(
-    units: Iterable[Unit], *, paths: Mapping[str, str], texts: Mapping[str, str] | None, **common: Any
+    units: Iterable[Unit],
+    *,
+    paths: Mapping[str, str],
+    texts: Mapping[str, str] | None,
+    subtitle_urls: Mapping[str, str] | None = None,
+    **common: Any,
 ) -> Iterator[ShardTask]:
-    """Add to each unit its videos' paths and, from a table of clip id (or key) and text, its subtitles.
+    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or their URLs.
 
     `common` are the other fields of `ShardTask`.
     """
@@ -45,6 +50,9 @@ def make_tasks(
             unit=unit,
             paths=tuple(paths.get(source.video_id) for source in unit.sources),
             texts=None if texts is None else tuple(map(texts_of, unit.sources)),
+            subtitle_urls=None
+            if subtitle_urls is None
+            else tuple(subtitle_urls.get(source.video_id) for source in unit.sources),
             **common,
         )
 

@@ -5,13 +5,17 @@ Which units there are and what becomes of a worker that dies is decided in `shar
 
 import itertools
 import os
+import posixpath
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipvip.shards.atomic import NO_ROOM
 from clipvip.shards.cutting import CutOptions, cut_clips
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.object_store import is_url, local_copy
 from clipvip.shards.plan import Unit
 from clipvip.shards.sample import StoredClip
 from clipvip.shards.shard_state import (
@@ -25,7 +29,7 @@ from clipvip.shards.shard_state import (
 )
 from clipvip.shards.skips import Skip
 from clipvip.shards.sources import Source
-from clipvip.shards.subtitles import find_subtitle_file, read_subtitles, text_in_span
+from clipvip.shards.subtitles import Cue, find_subtitle_file, parse_subtitles, read_subtitles, text_in_span
 from clipvip.shards.writer import write_shard
 
 
@@ -33,8 +37,8 @@ from clipvip.shards.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `paths` are the videos of `unit.sources` (None: there is none). Subtitles come from `subtitle_folder`, or
-    are in `texts`, one for each clip of each source; neither: all are empty. A video that yields no frame for
+    `paths` are the videos of `unit.sources`, which may be URLs (None: there is none). Subtitles come from `subtitle_folder`,
+    or from `subtitle_urls`, one for each source, or are in `texts`, one for each clip of each source; else all are empty. A video that yields no frame for
     `timeout_seconds` ends the process by SIGALRM, even inside native code.
     """
 
@@ -45,6 +49,7 @@ class ShardTask:
     subtitle_folder: Path | None
     texts: tuple[tuple[str, ...], ...] | None
     timeout_seconds: float
+    subtitle_urls: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +128,31 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
         allow_more_time()
         subtitles = _subtitles(task, index, warnings)
         allow_more_time()
-        clips = task.unit.sources[index].clips
-        for outcome in cut_clips(
-            path, clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
-        ):
-            signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
-            yield outcome
-            allow_more_time()
+        source = task.unit.sources[index]
+        with ExitStack() as stack:
+            if is_url(path):
+                try:
+                    path = stack.enter_context(local_copy(path, heartbeat=allow_more_time))
+                except OSError as error:
+                    yield from _all_skipped(source, *_why_not_fetched(error))
+                    return
+            for outcome in cut_clips(
+                path, source.clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
+            ):
+                signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
+                yield outcome
+                allow_more_time()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _why_not_fetched(error: OSError) -> tuple[str, str]:
+    """Reason and detail of a video that a store does not give; a disk without room here is the stage's own trouble."""
+    if error.errno in NO_ROOM:
+        raise error
+    if isinstance(error, FileNotFoundError):
+        return "missing_video", "it was listed, and is gone"
+    return "unreachable_video", " ".join(str(error).split())[:200]
 
 
 def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
@@ -141,12 +162,37 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
         return [clip.text for clip in source.clips]
     if task.texts is not None:
         return list(task.texts[index])
-    path = find_subtitle_file(task.subtitle_folder, source.video_id) if task.subtitle_folder else None
-    if path is None:
-        return [""] * len(source.clips)
     try:
-        cues = read_subtitles(path)
+        cues = _cues(task, index)
     except DatasetError as error:
-        warnings.append(str(error).replace(str(path), path.name))
+        warnings.append(str(error))
+        return [""] * len(source.clips)
+    if cues is None:
         return [""] * len(source.clips)
     return [text_in_span(cues, clip.start_seconds, clip.end_seconds) for clip in source.clips]
+
+
+def _cues(task: ShardTask, index: int) -> list[Cue] | None:
+    """What is said in source number `index`; None where there are no subtitles.
+
+    Raises:
+        DatasetError: they cannot be read, or understood; it names the file without its folder.
+    """
+    if task.subtitle_urls is not None:
+        url = task.subtitle_urls[index]
+        if url is None:
+            return None
+        name = posixpath.basename(url)
+        try:
+            with local_copy(url) as file:
+                return parse_subtitles(Path(file).read_bytes(), name=name)
+        except OSError as error:
+            raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
+    video_id = task.unit.sources[index].video_id
+    path = find_subtitle_file(task.subtitle_folder, video_id) if task.subtitle_folder else None
+    if path is None:
+        return None
+    try:
+        return read_subtitles(path)
+    except DatasetError as error:
+        raise DatasetError(str(error).replace(str(path), path.name)) from error

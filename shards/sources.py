@@ -6,6 +6,7 @@ Decides which clips can be asked for at all; says nothing about what is inside t
 import json
 import math
 import os
+import posixpath
 import re
 from array import array
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.object_store import is_url, list_urls
 from clipvip.shards.sample import Clip, make_key
 from clipvip.shards.skips import Skip
 
@@ -184,14 +186,19 @@ def _parse_time(time: Any) -> float | None:
 
 
 def index_videos(folder: Path | str) -> dict[str, str]:
-    """Video id -> path, for every video file in `folder` and below; the id is the name without its extension.
+    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its extension.
 
     The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
     one id the first by path wins.
 
     Raises:
         DatasetError: `folder` is no folder.
+        OSError: a store does not answer.
     """
+    if is_url(folder):
+        names = [(url, *posixpath.splitext(posixpath.basename(url))) for url in list_urls(str(folder))]
+        videos = [(stem, url) for url, stem, extension in names if extension.lower() in VIDEO_EXTENSIONS]
+        return dict(reversed(videos))
     if not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder of videos")
     found: dict[str, str] = {}

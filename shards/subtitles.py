@@ -5,6 +5,7 @@ clip id and text are `text_tables`'.
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.object_store import list_urls
 from clipvip.shards.rolling_captions import without_rolled_lines
 from clipvip.shards.subtitle_formats import ShownCue, parse_shown_cues
 from clipvip.shards.text_tables import load_text_table
@@ -19,6 +21,7 @@ from clipvip.shards.text_tables import load_text_table
 __all__ = [
     "Cue",
     "find_subtitle_file",
+    "index_subtitle_urls",
     "load_text_table",
     "parse_subtitles",
     "read_subtitles",
@@ -90,22 +93,36 @@ def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
     return None if name is None else Path(folder) / name
 
 
+def index_subtitle_urls(folder: str) -> dict[str, str]:
+    """Video id -> URL of its subtitles in a folder of a store, chosen as `find_subtitle_file` does.
+
+    Raises:
+        DatasetError: there is no such folder, or it is empty. OSError: the store does not answer.
+    """
+    urls = {posixpath.basename(url): url for url in list_urls(folder, below=False)}
+    return {video_id: urls[name] for video_id, name in _best_names(urls).items()}
+
+
 @lru_cache(maxsize=4)
 def _names_by_video_id(folder: str, _modified_ns: int) -> dict[str, str]:
-    best: dict[str, tuple[tuple[int, int, str], str]] = {}
     with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, extension = os.path.splitext(entry.name)
-            if extension.lower() not in SUBTITLE_EXTENSIONS or not os.path.isfile(entry.path):
-                continue
-            format_rank = SUBTITLE_EXTENSIONS.index(extension.lower())
-            candidates = [(stem, 0)]
-            if match := _WITH_LANGUAGE.fullmatch(stem):
-                candidates.append((match[1], 1 if match[2].lower() == "en" else 2))
-            for video_id, language_rank in candidates:
-                rank = (language_rank, format_rank, entry.name)
-                if video_id not in best or rank < best[video_id][0]:
-                    best[video_id] = (rank, entry.name)
+        return _best_names(entry.name for entry in entries if os.path.isfile(entry.path))
+
+
+def _best_names(names: Iterable[str]) -> dict[str, str]:
+    best: dict[str, tuple[tuple[int, int, str], str]] = {}
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        if extension.lower() not in SUBTITLE_EXTENSIONS:
+            continue
+        format_rank = SUBTITLE_EXTENSIONS.index(extension.lower())
+        candidates = [(stem, 0)]
+        if match := _WITH_LANGUAGE.fullmatch(stem):
+            candidates.append((match[1], 1 if match[2].lower() == "en" else 2))
+        for video_id, language_rank in candidates:
+            rank = (language_rank, format_rank, name)
+            if video_id not in best or rank < best[video_id][0]:
+                best[video_id] = (rank, name)
     return {video_id: name for video_id, (_, name) in best.items()}
 
 

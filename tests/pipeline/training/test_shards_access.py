@@ -2,14 +2,10 @@
 
 import io
 import os
-import re
 import shutil
 import tarfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -22,6 +18,7 @@ from clipvip.pipeline.training.shard_set import ShardReader, open_shards
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
 from make_shards import make_shard_folder
+from s3_server import s3_server, use_s3
 
 MEMBERS = {
     "a.json": b"{}",
@@ -125,55 +122,11 @@ def test_shards_behind_http(tmp_path: Path) -> None:
         server.shutdown()
 
 
-@contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """A store with one bucket for each folder in `folder`; only what reading takes of S3's protocol: HEAD and GET
-    of an object, whole or a range, and the error for a missing one."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self.answer(with_body=True)
-
-        def answer(self, *, with_body: bool) -> None:
-            path = folder / self.path.partition("?")[0].lstrip("/")
-            if not path.is_file():
-                self.send(404, b"<Error><Code>NoSuchKey</Code></Error>", with_body=with_body)
-                return
-            data, status = path.read_bytes(), 200
-            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-                stop = int(wanted[2]) + 1 if wanted[2] else len(data)
-                data, status = data[int(wanted[1]) : stop], 206
-            self.send(status, data, with_body=with_body)
-
-        def send(self, status: int, data: bytes, *, with_body: bool) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
-            self.send_header("ETag", f'"{zlib.crc32(data)}"')
-            self.end_headers()
-            if with_body:
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            """Not on the terminal."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 def test_shards_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
     folder = make_shard_folder(tmp_path / "bucket" / "clips", num_shards=2, clips_per_shard=3)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with s3_server(tmp_path) as address:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        use_s3(monkeypatch, address)
         expected = keys_by_reading(Source(shards=str(folder)), tmp_path)
         assert keys_by_reading(Source(shards="s3://bucket/clips"), tmp_path / "a") == expected
         urls = "s3://bucket/clips/{000000..000001}.tar"
