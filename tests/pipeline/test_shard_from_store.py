@@ -47,9 +47,6 @@ def store(tmp_path: Path) -> Path:
         make_video(folder / f"v{number}.mp4", num_frames=60 + number)
         (bucket / "subtitles").mkdir(exist_ok=True)
         (bucket / "subtitles" / f"v{number}.en.vtt").write_text(VTT.format(number))
-    clips = {
-        f"v{number}": [(f"v{number}.0.mp4", [0, 1]), (f"v{number}.1.mp4", [1, 2])] for number in range(4)
-    }
     write_metadata(tmp_path / "clips.jsonl", {f"v{number}": [(0, 1), (1, 2)] for number in range(4)})
     return tmp_path / "store"
 
