@@ -16,7 +16,7 @@ from clipvip.pipeline.study.rows import STUDIES, STUDY_NAMES
 # Fixed before any result of the seeds that they are reported for was looked at: docs/study.md.
 STUDY_WORLD = World(
     num_train_videos=1000,
-    num_finetune_videos=250,
+    num_finetune_videos=100,
     num_test_videos=15,
     num_images=3000,
     twins=True,
@@ -32,7 +32,7 @@ STUDY_WORLD = World(
     place_rate=0.3,
     synonym_rate=0.5,
 )
-_STEPS = (300, 400)
+_STEPS = (300, 200)
 # A --quick world and its steps: to see that all runs, not to learn anything.
 _QUICK_WORLD: dict[str, Any] = {
     "num_train_videos": 200,
