@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import IO
 
 import fsspec
-import webdataset as wds
 
 from clipvip.shards.errors import DatasetError
 
@@ -107,6 +106,8 @@ def copy_url(url: str, out: IO[bytes]) -> None:
     scheme = url.partition("://")[0]
     package = _PACKAGES.get(scheme)
     if package is None or (scheme == "gs" and not find_spec(package) and shutil.which("gsutil")):
+        import webdataset as wds  # it brings torch, which `clipvip-data shard` does without
+
         with wds.gopen(url) as stream:
             shutil.copyfileobj(stream, out, _BLOCK_BYTES)
         return
