@@ -7,7 +7,7 @@ import importlib.util
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result
+from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.runtime.workers import Outcome, run_units
-from clipvip.shards.download_archive import FETCHED, PASSING, PERMANENT, Archive, Entry
+from clipvip.shards.download_archive import FETCHED, PASSING, PERMANENT, Archive, Entry, read_outcomes
 from clipvip.shards.download_list import Wanted, read_wanted
 from clipvip.shards.shard_state import STATE_FOLDER, claim_folder
 from clipvip.shards.skips import Skip
@@ -90,6 +90,7 @@ Examples:
 @click.option("--cookies", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="Cookies to ask with, in Netscape format; the file is only read.")  # fmt: skip
 @json_option
+@dry_run_option("how many videos there are to fetch, and how many are there")
 def command(
     metadata: Path,
     out: Path,
@@ -101,6 +102,7 @@ def command(
     video_timeout: float,
     cookies: Path | None,
     as_json: bool,
+    dry_run: bool,
     **polite: Any,
 ) -> None:
     """Fetch videos and their subtitles by yt-dlp.
@@ -123,9 +125,12 @@ def command(
     )
     options = {"height": height, "subtitle_languages": list(languages)}
     survey = _survey(metadata)
+    if dry_run:
+        _tell_plan(metadata, out, survey, retry_permanent=retry_permanent, as_json=as_json)
+        return
     with claim_folder(out, options):
         archive = Archive(out)
-        plan = _plan(metadata, archive, index_videos(out), retry_permanent=retry_permanent)
+        plan = _plan(metadata, archive.outcome, index_videos(out), retry_permanent=retry_permanent)
         tasks = (FetchTask(wanted, out, fetch_options) for wanted in plan.missing(metadata))
         with closing(
             run_units(fetch_video, tasks, workers=workers, timeout_seconds=video_timeout)
@@ -195,15 +200,37 @@ class _Plan:
             yield from (wanted for wanted in _wanted(metadata) if wanted.video_id in ids)
 
 
-def _plan(metadata: Path, archive: Archive, videos: Mapping[str, str], *, retry_permanent: bool) -> _Plan:
+def _plan(
+    metadata: Path,
+    outcome_of: Callable[[str], str | None],
+    videos: Mapping[str, str],
+    *,
+    retry_permanent: bool,
+) -> _Plan:
     plan = _Plan()
     for wanted in _wanted(metadata):
-        outcome = archive.outcome(wanted.video_id)
+        outcome = outcome_of(wanted.video_id)
         if outcome is None:
             (plan.there if wanted.video_id in videos else plan.new).add(wanted.video_id)
         elif outcome == PASSING or (outcome == PERMANENT and retry_permanent):
             plan.again.add(wanted.video_id)
     return plan
+
+
+def _tell_plan(metadata: Path, out: Path, survey: _Survey, *, retry_permanent: bool, as_json: bool) -> None:
+    """Say what a run would do, without a change in the folder."""
+    outcomes = read_outcomes(out)
+    videos = index_videos(out) if out.is_dir() else {}
+    plan = _plan(metadata, outcomes.get, videos, retry_permanent=retry_permanent)
+    counts = {
+        "videos": survey.num_videos,
+        "to_fetch": len(plan.new),
+        "to_try_again": len(plan.again),
+        "not_to_be_fetched": survey.num_videos - plan.num_missing,
+        "unusable_lines": len(survey.skips),
+    }
+    text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+    print_result({"stage": "download", "counts": counts}, f"download: {text} -> {out}", as_json=as_json)
 
 
 def _record(

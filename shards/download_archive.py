@@ -7,9 +7,10 @@ names just before, by a journal that makes the two one step. Fetching is the sta
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from clipvip.shards.atomic import atomic_path, flush_folder, write_json
 from clipvip.shards.errors import DatasetError
@@ -63,6 +64,32 @@ class Entry:
         return entry
 
 
+def read_outcomes(folder: Path) -> dict[str, str]:
+    """Video id -> `fetched`, `permanent` or `passing`, of each video that was tried; changes nothing in the folder.
+
+    Raises:
+        DatasetError: a line that is not the last cannot be read.
+    """
+    path = folder / ARCHIVE_NAME
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        return {entry.video_id: entry.outcome for entry, _, _ in _entries(file, path)}
+
+
+def _entries(file: IO[bytes], path: Path) -> Iterator[tuple[Entry, int, int]]:
+    """Each entry with the bytes [start, end) of its line; a last line that was cut off is left out."""
+    end = 0
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            return
+        start, end = end, end + len(line)
+        try:
+            yield Entry.from_dict(json.loads(line)), start, end
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{path}: line {number} is damaged ({error}); remove that line") from error
+
+
 class Archive:
     """The archive of a folder, for one run at a time (the caller holds the folder's lock).
 
@@ -87,17 +114,9 @@ class Archive:
 
     def _read(self) -> None:
         end = 0
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                entry = Entry.from_dict(json.loads(line))
-            except (ValueError, TypeError, AttributeError) as error:
-                raise DatasetError(
-                    f"{self._path}: line {number} is damaged ({error}); remove that line"
-                ) from error
-            self._lines[entry.video_id] = (_OUTCOMES[entry.outcome], end)
-            end += len(line)
+        for entry, start, stop in _entries(self._file, self._path):
+            self._lines[entry.video_id] = (_OUTCOMES[entry.outcome], start)
+            end = stop
         self._file.truncate(end)
         self._file.seek(end)
 

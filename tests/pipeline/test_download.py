@@ -368,3 +368,30 @@ def test_subtitles_that_fail(site: VideoServer, tmp_path: Path) -> None:
     assert outcomes(tmp_path / "out")["page"] == ("fetched", "")
     assert report(tmp_path / "out")["subtitles"] == {"none": 1}
     assert [path.name for path in (tmp_path / "out").glob("page*")] == ["page.mp4"]
+
+
+def test_a_dry_run_counts_and_changes_nothing(site: VideoServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    metadata = write_list(tmp_path / "list.jsonl", site, *(f"v{n}.mp4" for n in range(3)), "gone.mp4")
+
+    def counts() -> dict[str, int]:
+        result = download(metadata, out, "--dry-run", "--json")
+        assert result.exit_code == 0, result.output
+        found: dict[str, int] = json.loads(result.stdout)["counts"]
+        return found
+
+    assert counts()["to_fetch"] == 4 and not out.exists()
+    assert download(write_list(tmp_path / "two.jsonl", site, "v0.mp4", "gone.mp4"), out).exit_code == 0
+    with (out / "archive.jsonl").open("ab") as file:
+        file.write(b'{"video_id": "v1", "outc')  # as a killed run leaves it
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+    assert counts() == {
+        "videos": 4,
+        "to_fetch": 2,
+        "to_try_again": 0,
+        "not_to_be_fetched": 2,
+        "unusable_lines": 0,
+    }
+    assert before == {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()
+    }
