@@ -298,7 +298,7 @@ def test_interrupted_it_says_how_to_go_on(long_video: Path, tmp_path: Path) -> N
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip().splitlines()[-1].startswith("Interrupted.")
+    assert errors.strip().splitlines()[-1].startswith("Stopped.")
     assert "Traceback" not in errors
     assert not Path(f"/proc/{worker}/cmdline").exists()
 
