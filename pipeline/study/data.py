@@ -17,8 +17,6 @@ from clipvip.pipeline.study.tasks import Task
 from clipvip.pipeline.training.recipe import parse_yaml
 from clipvip.shards.errors import DatasetError
 
-IMAGES_TAR = "000000.tar"
-
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class StudyData:
