@@ -18,7 +18,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{font-size:1.2rem;margin-top:2.4rem}
 p.note{color:#586273;margin-top:.2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums} td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #d8dde5}
-td:first-child,th:first-child{text-align:left} td.paper,th.paper{color:#586273}
+td:first-child,th:first-child{text-align:left} td+td{white-space:nowrap} td.paper,th.paper{color:#586273}
 td.apart,td.ahead{color:#12713a} td.behind{color:#a1261d} img{max-width:100%}
 """
 _HEAD = ("", "zero-shot R@1", "fine-tuned R@1", "R@5", "R@10", "mean", "paper: R@1", "mean")
@@ -158,7 +158,7 @@ def _scale_figure(result: Result) -> bytes:
         lines,
         title="Post-pretraining on subtitles alone",
         x_label="steps of post-pretraining, %",
-        y_label="mean of R@1, R@5, R@10 after fine-tuning, %",
+        y_label="mean recall after fine-tuning, %",
     )
 
 
