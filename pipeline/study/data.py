@@ -83,7 +83,8 @@ class SmallWorld:
         prefix = f"seed{seed}"
         make = Task(
             f"{prefix}/world",
-            ("clipvip-study", "world", "--seed", str(seed), "--out", str(corpus), *self.options, *many),
+            ("clipvip-study", "world", "--seed", str(seed), "--out", str(corpus), *self.options),
+            how=many,
             cost=100,
         )
 
@@ -92,12 +93,12 @@ class SmallWorld:
             command = (
                 *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
                 *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
-                *("--out", str(folder / f"shards-{split}"), "--shard-size", "250", *many),
+                *("--out", str(folder / f"shards-{split}"), "--shard-size", "250"),
                 # All frames: at a lower rate the frames of a clip are not those of its twin, and their places tell the two
                 # apart without their order.
                 *("--fps", str(FPS)),
             )
-            return Task(f"{prefix}/shards-{split}", command, (make.name,), cost=50)
+            return Task(f"{prefix}/shards-{split}", command, (make.name,), how=many, cost=50)
 
         shards = [
             shard("train", "subtitles"),
@@ -108,9 +109,10 @@ class SmallWorld:
             f"{prefix}/captions",
             (
                 *("clipvip-data", "caption", "--shards", str(folder / "shards-train"), "--out"),
-                *(str(folder / "captions"), "--model", str(WEIGHTS / "ofa"), "--batch-size", "32", *many),
+                *(str(folder / "captions"), "--model", str(WEIGHTS / "ofa"), "--batch-size", "32"),
             ),
             (shards[0].name,),
+            how=many,
             cost=80,
         )
         tasks, captions_folder = [make, *shards, captions], folder / "captions"

@@ -99,7 +99,6 @@ def _row_tasks(
     command: tuple[str, ...] = (
         *("clipvip-train", data.finetune_recipe, "--shards", data.finetune, "--init", start),
         *("--out", str(folder / "finetune" / row.name), "--validation", data.test, "--select", "last"),
-        *settings.device_options,
         *_sets(f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder]),
         *_sets(*settings.finetune_settings),
     )
@@ -107,7 +106,7 @@ def _row_tasks(
         every = max(1, settings.finetune_steps // VALIDATIONS)
         steps = (f"optim.steps={settings.finetune_steps}", "optim.epochs=null")
         command += _sets(*steps, f"evaluation.every_steps={every}")
-    return [*tasks, Task(f"seed{seed}/finetune/{row.name}", command, needs, cost=60)]
+    return [*tasks, Task(f"seed{seed}/finetune/{row.name}", command, needs, settings.device_options, cost=60)]
 
 
 def _pretraining_tasks(
@@ -132,7 +131,7 @@ def _pretraining_tasks(
             reads += _sets(f"data.sources.images={{kind: images, shards: '{data.images}', weight: 1}}")
     command: tuple[str, ...] = (
         *("clipvip-train", data.pretrain, *reads, "--init", data.clip),
-        *("--out", str(folder / "pretrain" / run.name), *settings.device_options),
+        *("--out", str(folder / "pretrain" / run.name)),
         *_sets(f"seed={seed}", *run.settings, *settings.pretrain_settings),
     )
     if settings.pretrain_steps is not None:
@@ -140,7 +139,10 @@ def _pretraining_tasks(
         command += _sets(f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
         if run.name.startswith("subtitles-mean_pool"):
             command += _sets(f"run.keep_models_every_steps={half}")
-    return [*tasks, Task(f"seed{seed}/pretrain/{run.name}", command, needs, cost=100)]
+    return [
+        *tasks,
+        Task(f"seed{seed}/pretrain/{run.name}", command, needs, settings.device_options, cost=100),
+    ]
 
 
 def _step_name(at: float, settings: Settings) -> str:

@@ -48,7 +48,9 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     )
     if dry_run:
         for task in tasks:
-            click.echo(f"{'finished  ' if is_finished(task, out) else ''}{shlex.join(task.command)}")
+            click.echo(
+                f"{'finished  ' if is_finished(task, out) else ''}{shlex.join(task.command + task.how)}"
+            )
         return
     out.mkdir(parents=True, exist_ok=True)
     cluster = None

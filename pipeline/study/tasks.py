@@ -31,12 +31,13 @@ _MARKS, _LOGS = "finished", "logs"
 class Task:
     """A command of this package, and the tasks that must have ended before it begins.
 
-    `cost` is a rough measure of its length: of those that may begin, long ones do so first.
+    `how` are more options, which say how it is computed and not what comes out: with others it is the same task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
     """
 
     name: str
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
     cost: float = 1.0
 
 
@@ -107,7 +108,7 @@ def run_task(order: Order) -> str:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         code = subprocess.run(
-            [str(script), *arguments],
+            [str(script), *arguments, *task.how],
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -239,7 +239,7 @@ def test_many_kills_and_a_last_run_give_the_same_bytes(
             long_video / "clips.jsonl", long_video, tmp_path, "--shard-size", "30", "--workers", "2"
         )
         wait_for_work(process, tmp_path)
-        time.sleep(moments.uniform(0, 0.5))
+        time.sleep(moments.uniform(0, 0.5) if attempt else 0)  # a quick machine may soon be done
         if process.poll() is None:
             # Every other time only the parent: its workers must not go on writing.
             os.killpg(process.pid, signal.SIGKILL) if attempt % 2 else process.kill()

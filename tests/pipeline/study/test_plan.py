@@ -32,7 +32,7 @@ def test_every_command_of_a_plan_parses() -> None:
         "clipvip-study": study_command,
     }
     for task in plan(*STUDY_NAMES):
-        name, *arguments = task.command
+        name, *arguments = task.command + task.how
         command = commands[name]
         if isinstance(command, click.Group):
             found = command.get_command(click.Context(command), arguments.pop(0))

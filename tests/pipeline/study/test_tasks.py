@@ -36,6 +36,7 @@ def test_another_command_under_the_same_name_is_not_finished(tmp_path: Path) -> 
     run_tasks([task], tmp_path / "out", jobs=1)
     assert is_finished(task, tmp_path / "out")
     assert not is_finished(Task("task", (*task.command, "--again")), tmp_path / "out")
+    assert is_finished(Task("task", task.command, how=("--workers", "7")), tmp_path / "out")
 
 
 def test_a_failure_names_the_task_its_last_line_and_its_log(tmp_path: Path) -> None:
