@@ -24,7 +24,7 @@ from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
-from clipvip.shards.object_store import is_url
+from clipvip.shards.object_store import Location, is_url, parse_location
 from clipvip.shards.plan import plan_units
 from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder, require_free_folder
 from clipvip.shards.sources import Source, index_videos, read_sources
@@ -41,7 +41,7 @@ def _finite(_context: click.Context, option: click.Parameter, value: float) -> f
 _EPILOG = """\b
 Examples:
   clipvip-data shard --metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/
-  clipvip-data shard --metadata clips.jsonl --videos s3://bucket/videos --out clips/
+  clipvip-data shard --metadata clips.jsonl --videos s3://bucket/videos --out s3://bucket/clips
   clipvip-data shard --dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka
 """
 
@@ -69,7 +69,12 @@ Examples:
     "--subtitles",
     help="Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text.",
 )
-@click.option("--out", required=True, type=Path, help="Folder for the shards.")
+@click.option(
+    "--out",
+    "out_folder",
+    required=True,
+    help="Folder for the shards; also s3:// and gs://.",
+)
 @workers_option
 @click.option(
     "--fps",
@@ -117,6 +122,11 @@ Examples:
     callback=_finite,
     help="Give a video up after so many seconds without a new frame.",
 )
+@click.option(
+    "--retry-skipped",
+    is_flag=True,
+    help="Make those shards again in which a video was missing, unreadable or too slow.",
+)
 @ray_option
 @json_option
 @dry_run_option("what there is to do, and what is done already")
@@ -124,12 +134,13 @@ def command(
     metadata: Path,
     videos: str,
     subtitles: str | None,
-    out: Path,
+    out_folder: str,
     workers: int | None,
     video_timeout: float,
     shard_size: int,
     ray_address: str | None,
     dataset: str | None,
+    retry_skipped: bool,
     as_json: bool,
     dry_run: bool,
     **cut: Any,
@@ -140,6 +151,7 @@ def command(
     an interruption: it makes what is missing, with the same bytes.
     """
     started = time.monotonic()
+    out = parse_location(out_folder)
     cut_options = _cut_options(**cut)
     if dataset is not None:
         metadata = _annotation_file(dataset, metadata, subtitles, cut_options)
@@ -179,7 +191,7 @@ def command(
     )
     if dry_run:
         require_free_folder(out, options)
-        counts = count_work(tasks)
+        counts = count_work(tasks, retry_skipped=retry_skipped)
         print_result({"stage": "shard", "counts": counts}, _dry_summary(counts, out), as_json=as_json)
         return
     with claim_folder(out, options):
@@ -189,6 +201,7 @@ def command(
             survey.num_clips,
             workers=workers or num_cores(),
             ray=RayCluster(ray_address, workers) if ray_address else None,
+            retry_skipped=retry_skipped,
         )
         report = _finish(out, options, survey, marks)
         content = report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
@@ -253,7 +266,7 @@ def _survey(metadata: Path, sources: Iterable[Source]) -> _Survey:
     return survey
 
 
-def _dry_summary(counts: dict[str, int], out: Path) -> str:
+def _dry_summary(counts: dict[str, int], out: Location) -> str:
     return (
         f"shard: would cut {counts['clips'] - counts['clips_done']:,} of {counts['clips']:,} clips into "
         f"{counts['shards'] - counts['shards_done']:,} of {counts['shards']:,} shards -> {out}; the others are done\n"
@@ -261,7 +274,7 @@ def _dry_summary(counts: dict[str, int], out: Path) -> str:
     )
 
 
-def _finish(out: Path, options: dict[str, Any], survey: _Survey, marks: dict[int, ShardMark]) -> Report:
+def _finish(out: Location, options: dict[str, Any], survey: _Survey, marks: dict[int, ShardMark]) -> Report:
     """Write the manifest, and sum up."""
     in_order = [marks[shard] for shard in sorted(marks)]
     records = [mark.record for mark in in_order if mark.record is not None]

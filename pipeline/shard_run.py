@@ -4,20 +4,23 @@ What a worker does with a unit is `shard_work`'s business.
 """
 
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.pipeline.shard_work import ShardTask, make_unit
+from clipvip.shards.object_store import Location
 from clipvip.shards.plan import Unit
 from clipvip.shards.shard_state import (
     ShardMark,
     add_blame,
     count_clips_in_progress,
+    forget_blame,
     read_blame,
     read_mark,
     take_note,
@@ -25,7 +28,17 @@ from clipvip.shards.shard_state import (
 from clipvip.shards.sources import Source
 
 _BLAME_REASONS = {"crashed": "decoder_crashed", "timeout": "timeout"}
+# What may be otherwise the next time: files come, servers answer again, machines have more memory.
+_MAY_PASS = {
+    "missing_video",
+    "unreachable_video",
+    "undecodable_video",
+    "no_video_stream",
+    "timeout",
+    "decoder_crashed",
+}
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LOOKS_AT_A_STORE = 30.0
 
 
 def make_tasks(
@@ -45,9 +58,11 @@ def make_tasks(
         assert texts is not None
         return tuple(texts.get(clip.clip_id) or texts.get(clip.key, "") for clip in source.clips)
 
+    run = uuid.uuid4().hex[:12]
     for unit in units:
         yield ShardTask(
             unit=unit,
+            run=run,
             paths=tuple(paths.get(source.video_id) for source in unit.sources),
             texts=None if texts is None else tuple(map(texts_of, unit.sources)),
             subtitle_urls=None
@@ -57,11 +72,11 @@ def make_tasks(
         )
 
 
-def count_work(tasks: Iterable[ShardTask]) -> dict[str, int]:
+def count_work(tasks: Iterable[ShardTask], *, retry_skipped: bool = False) -> dict[str, int]:
     """How many shards and clips there are to make, how many of them are done, and how many videos have no file."""
     counts = dict.fromkeys(("shards", "shards_done", "clips", "clips_done", "videos_without_file"), 0)
     for task in tasks:
-        is_done = _marks_of(task) is not None
+        is_done = _is_done(_marks_of(task), retry_skipped=retry_skipped)
         counts["shards"] += task.unit.num_shards
         counts["shards_done"] += is_done * task.unit.num_shards
         counts["clips"] += task.unit.num_clips
@@ -71,9 +86,15 @@ def count_work(tasks: Iterable[ShardTask]) -> dict[str, int]:
 
 
 def make_shards(
-    tasks: Iterable[ShardTask], out: Path, num_clips: int, *, workers: int, ray: RayCluster | None = None
+    tasks: Iterable[ShardTask],
+    out: Location,
+    num_clips: int,
+    *,
+    workers: int,
+    ray: RayCluster | None = None,
+    retry_skipped: bool = False,
 ) -> tuple[dict[int, ShardMark], int]:
-    """Make every shard that is not there yet.
+    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be had.
 
     A worker that dies is put down to the video that it had open, and the unit is made again without it.
 
@@ -90,11 +111,13 @@ def make_shards(
         def missing() -> Iterator[ShardTask]:
             for task in tasks:
                 found = _marks_of(task)
-                if found is None:
-                    yield task
-                else:
+                if _is_done(found, retry_skipped=retry_skipped):
                     marks.update((mark.shard, mark) for mark in found)
                     progress.finish(task, found)
+                    continue
+                if retry_skipped:
+                    forget_blame(task.out, task.unit.first_shard)
+                yield task
 
         waiting: Iterable[ShardTask] = missing()
         while waiting:
@@ -114,9 +137,13 @@ def make_shards(
 class _LiveProgress:
     """Keeps the bar moving within units: a shard may take minutes."""
 
-    def __init__(self, bar: Progress, out: Path) -> None:
+    def __init__(self, bar: Progress, out: Location) -> None:
         self._bar = bar
         self._out = out
+        is_local = isinstance(out, Path)
+        self._seconds_between_looks = (
+            _SECONDS_BETWEEN_LOOKS if is_local else _SECONDS_BETWEEN_LOOKS_AT_A_STORE
+        )
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_on, daemon=True)
@@ -130,7 +157,7 @@ class _LiveProgress:
             self._show(self._num_finished)
 
     def _look_on(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._stop.wait(self._seconds_between_looks):
             with self._lock:
                 self._show(self._num_finished + count_clips_in_progress(self._out))
 
@@ -156,12 +183,20 @@ def _marks_of(task: ShardTask) -> list[ShardMark] | None:
     return [mark for mark in marks if mark is not None] if all(marks) else None
 
 
+def _is_done(marks: list[ShardMark] | None, *, retry_skipped: bool) -> TypeGuard[list[ShardMark]]:
+    if marks is None:
+        return False
+    return not retry_skipped or all(
+        skip.skip.reason not in _MAY_PASS for mark in marks for skip in mark.skips
+    )
+
+
 def _blame(outcome: Outcome[ShardTask, list[ShardMark]]) -> str:
     """Put a dead worker down to the video that it had open, so that the unit can be made without it."""
     task, failure = outcome.unit, outcome.failure
     assert failure is not None
     first_shard = task.unit.first_shard
-    line = take_note(task.out, first_shard)
+    line = take_note(task.out, task.run, first_shard)
     if line is None or line in read_blame(task.out, first_shard):
         raise UserError(f"shard {first_shard:06d}: {failure.detail}, and no video is to blame; run it again")
     add_blame(task.out, first_shard, line, _BLAME_REASONS[failure.reason])

@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipvip.shards.atomic import NO_ROOM
 from clipvip.shards.cutting import CutOptions, cut_clips
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import is_url, local_copy
+from clipvip.shards.object_store import NO_ROOM, Location, is_url, local_copy
 from clipvip.shards.plan import Unit
 from clipvip.shards.sample import StoredClip
 from clipvip.shards.shard_state import (
@@ -37,13 +36,14 @@ from clipvip.shards.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `paths` are the videos of `unit.sources`, which may be URLs (None: there is none). Subtitles come from `subtitle_folder`,
+    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of `unit.sources`, which may be URLs (None: there is none). Subtitles come from `subtitle_folder`,
     or from `subtitle_urls`, one for each source, or are in `texts`, one for each clip of each source; else all are empty. A video that yields no frame for
     `timeout_seconds` ends the process by SIGALRM, even inside native code.
     """
 
     unit: Unit
-    out: Path
+    out: Location
+    run: str
     options: CutOptions
     paths: tuple[str | None, ...]
     subtitle_folder: Path | None
@@ -79,7 +79,7 @@ def make_unit(task: ShardTask) -> list[ShardMark]:
         write_mark(out, mark)
         marks.append(mark)
         warnings = []
-    take_note(out, unit.first_shard)
+    take_note(out, task.run, unit.first_shard)
     return marks
 
 
@@ -106,7 +106,7 @@ def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
             outcomes = _all_skipped(source, blamed[source.line], f"while reading video {source.video_id}")
         else:
             note = {"line": source.line, "num_done": num_done, "pid": os.getpid()}
-            write_note(task.out, task.unit.first_shard, **note)
+            write_note(task.out, task.run, task.unit.first_shard, **note)
             outcomes = _cut(task, index, path, warnings)
         for position, outcome in zip(source.positions, outcomes, strict=True):
             yield _Result(num_done, source.line, position, outcome)

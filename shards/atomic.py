@@ -1,16 +1,18 @@
 """Files that appear under their final name only when they are complete."""
 
-import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
+from clipvip.shards.object_store import NO_ROOM, Location, uploaded
+
 TEMPORARY_SUFFIX = ".partial"
-# Of a write that found no room the system does not say where.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _writer = ""
 
 
@@ -24,14 +26,16 @@ def name_writer(name: str) -> None:
     _writer = f".{name}"
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`; nobody may be writing there."""
+def remove_temporary_files(folder: Location) -> None:
+    """Remove what writers that were killed left in `folder`; nobody may be writing there. In a store nothing is left."""
+    if isinstance(folder, UPath):
+        return
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Location) -> Iterator[None]:
     """Let errors of writing for want of room name `path`."""
     try:
         yield
@@ -42,12 +46,17 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Location | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
     The temporary name is the same each time, so that a run which was killed leaves at most one such
-    file per output and the next run overwrites it. On an exception it is removed.
+    file per output and the next run overwrites it. On an exception it is removed. Of a path in a store the
+    temporary one is on the local disk.
     """
+    if isinstance(path, UPath):
+        with naming(Path(tempfile.gettempdir())), uploaded(path) as temporary:
+            yield temporary
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}{_writer}{TEMPORARY_SUFFIX}")
     try:
@@ -71,19 +80,19 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+def atomic_write_bytes(path: Location | str, data: bytes) -> None:
     """Write `data` to `path`, all or nothing."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Location | str, value: Any) -> None:
     """Write `value` as indented JSON, all or nothing; equal values give equal bytes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic_write_bytes(path, text.encode())
 
 
-def write_jsonl(path: Path | str, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Location | str, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object a line, all or nothing."""
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     atomic_write_bytes(path, text.encode())

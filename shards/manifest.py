@@ -6,19 +6,22 @@ from typing import Any
 
 from clipvip.shards.atomic import write_json
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.object_store import Location
 from clipvip.shards.sample import SCHEMA_VERSION
 from clipvip.shards.writer import ShardRecord
 
 MANIFEST_NAME = "manifest.json"
 
 
-def write_manifest(folder: Path, *, stage: str, options: dict[str, Any], shards: list[ShardRecord]) -> None:
+def write_manifest(
+    folder: Location, *, stage: str, options: dict[str, Any], shards: list[ShardRecord]
+) -> None:
     """Write `folder`/manifest.json, all or nothing."""
     rows = [
         {"name": s.name, "samples": s.num_samples, "bytes": s.num_bytes, "sha256": s.sha256} for s in shards
     ]
     content = {"schema": SCHEMA_VERSION, "stage": stage, "options": options, "shards": rows}
-    write_json(Path(folder) / MANIFEST_NAME, content)
+    write_json(folder / MANIFEST_NAME, content)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -56,7 +59,7 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
 
 
-def require_same_options(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+def require_same_options(path: Location, found: dict[str, Any], asked: dict[str, Any]) -> None:
     """Refuse to add to an output that other options made.
 
     Raises:

@@ -1,5 +1,6 @@
-"""Reading files behind URLs: shards by webdataset's openers, videos and subtitles by fsspec."""
+"""Files behind URLs: shards are read by webdataset's openers; videos and subtitles are read, and outputs written, by fsspec."""
 
+import errno
 import io
 import shutil
 import tempfile
@@ -7,21 +8,42 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import IO
 
 import fsspec
+from upath import UPath
 
 from clipvip.shards.errors import DatasetError
+
+Location = Path | UPath
+"""A file or folder on a disk, or one in a store."""
 
 # The package that teaches fsspec a scheme; each is also an extra of ours, named like the scheme.
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _BLOCK_BYTES = 1 << 20
 _TRIES = 4
+# Of a write that found no room the system does not say where.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_url(location: object) -> bool:
     """Whether something is to be read by its scheme (`s3://bucket/videos`) and not as a path."""
     return "://" in str(location)
+
+
+def parse_location(text: str) -> Location:
+    """The path or URL that `text` is. What is in a store is asked anew each time: other processes write there too.
+
+    Raises:
+        DatasetError: nobody knows the URL's scheme, or its package is missing.
+    """
+    if not is_url(text):
+        return Path(text)
+    with store_errors(text):
+        place = UPath(text, use_listings_cache=False)
+        place.fs  # noqa: B018 - imports the scheme's package
+        return place
 
 
 def list_urls(folder: str, *, below: bool = True) -> list[str]:
@@ -31,7 +53,7 @@ def list_urls(folder: str, *, below: bool = True) -> list[str]:
         DatasetError: its scheme needs a package that is missing, or there is no such folder or nothing in it.
         OSError: the store does not answer.
     """
-    with _store_errors(folder):
+    with store_errors(folder):
         system, path = fsspec.core.url_to_fs(folder)
         found = sorted(system.find(path, maxdepth=None if below else 1))
     if not found:
@@ -51,38 +73,65 @@ def local_copy(url: str, *, heartbeat: Callable[[], None] = lambda: None) -> Ite
         OSError: it cannot be read. DatasetError: as `list_urls`.
     """
     with tempfile.TemporaryFile(prefix="clipvip-") as file:
-        for number in range(1, _TRIES + 1):
+
+        def copy() -> None:
             file.seek(0)
             file.truncate()
-            try:
-                _copy(url, file, heartbeat)
-                break
-            except FileNotFoundError:
-                raise
-            except OSError:
-                if number == _TRIES:
-                    raise
-                time.sleep(2 ** (number - 1))
+            with fsspec.open(url, "rb") as stream:
+                while block := stream.read(_BLOCK_BYTES):
+                    file.write(block)
+                    heartbeat()
+
+        _try_a_few_times(url, copy)
         file.flush()
         yield f"/dev/fd/{file.fileno()}"
 
 
-def _copy(url: str, out: IO[bytes], heartbeat: Callable[[], None]) -> None:
-    with _store_errors(url), fsspec.open(url, "rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            out.write(block)
-            heartbeat()
+@contextmanager
+def uploaded(target: UPath) -> Iterator[Path]:
+    """A local path to write to; what is there when the context ends well becomes the file `target`, all or nothing.
+
+    The local file has no name on the disk, so that none is left behind by a process that is killed. What fails in passing is tried
+    again, as by `local_copy`.
+
+    Raises:
+        OSError: it cannot be written. DatasetError: as `list_urls`.
+    """
+    with tempfile.TemporaryFile(prefix="clipvip-") as file:
+        local = f"/dev/fd/{file.fileno()}"
+        yield Path(local)
+        _try_a_few_times(str(target), lambda: target.fs.put_file(local, target.path))
+
+
+def _try_a_few_times(url: str, action: Callable[[], None]) -> None:
+    for number in range(1, _TRIES + 1):
+        try:
+            with store_errors(url):
+                action()
+            return
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if number == _TRIES or error.errno in NO_ROOM:
+                raise
+            time.sleep(2 ** (number - 1))
 
 
 @contextmanager
-def _store_errors(url: str) -> Iterator[None]:
-    """What a store or its package raises, as OSError or DatasetError."""
+def store_errors(url: object) -> Iterator[None]:
+    """What a store or its package raises, as OSError or DatasetError that names `url`."""
     try:
         yield
-    except OSError:
+    except DatasetError:
+        raise
+    except OSError as error:
+        if is_url(url) and error.filename is None and error.errno is None:
+            error.args = (f"{url}: {' '.join(str(error).split())}",)
+        elif is_url(url) and error.filename is None:
+            error.filename = str(url)
         raise
     except (ImportError, ValueError) as error:  # a package that is missing, a scheme that nobody knows
-        scheme = url.partition("://")[0]
+        scheme = str(url).partition("://")[0]
         hint = f"; pip install 'clipvip[{scheme}]'" if scheme in _PACKAGES else ""
         raise DatasetError(f"{url}: {' '.join(str(error).split())}{hint}") from error
     except Exception as error:  # every store has its own, and none of them derives from OSError
@@ -113,5 +162,5 @@ def copy_url(url: str, out: IO[bytes]) -> None:
         return
     if not find_spec(package):
         raise DatasetError(f"{url}: reading it needs {package}; pip install 'clipvip[{scheme}]'")
-    with _store_errors(url), fsspec.open(url, "rb") as stream:
+    with store_errors(url), fsspec.open(url, "rb") as stream:
         shutil.copyfileobj(stream, out, _BLOCK_BYTES)

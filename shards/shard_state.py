@@ -1,6 +1,7 @@
 """What a half-finished shard folder remembers: its options, which shards are done, who is at work on what.
 
-Everything is in OUT/_state, one small file each, so that being killed at any moment loses one unit at most.
+Everything is in OUT/_state, one small file each, so that being killed at any moment loses one unit at most. OUT may be in a
+store, which has no locks: two runs there write the same bytes, since neither is begun with other options.
 """
 
 import fcntl
@@ -9,15 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from upath import UPath
 
 from clipvip.shards.atomic import naming, remove_temporary_files, write_json
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, require_same_options
+from clipvip.shards.object_store import Location, store_errors
 from clipvip.shards.skips import Skip
 from clipvip.shards.writer import ShardRecord
 
 STATE_FOLDER = "_state"
+Folder = TypeVar("Folder", Path, UPath, Location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +46,20 @@ class ShardMark:
     num_without_subtitle: int = 0
 
 
-def shard_path(out: Path, shard: int) -> Path:
+def shard_path(out: Folder, shard: int) -> Folder:
     return out / f"{shard:06d}.tar"
 
 
-def _mark_path(out: Path, shard: int) -> Path:
+def _mark_path(out: Location, shard: int) -> Location:
     return out / STATE_FOLDER / f"{shard:06d}.json"
 
 
-def write_mark(out: Path, mark: ShardMark) -> None:
+def _read(path: Location) -> str:
+    with store_errors(path):
+        return path.read_text(encoding="utf-8")
+
+
+def write_mark(out: Location, mark: ShardMark) -> None:
     """Note, all or nothing, that a shard is done; its file must be in place."""
     record = mark.record
     content = {
@@ -64,14 +74,16 @@ def write_mark(out: Path, mark: ShardMark) -> None:
     write_json(_mark_path(out, mark.shard), content)
 
 
-def read_mark(out: Path, shard: int) -> ShardMark | None:
+def read_mark(out: Location, shard: int) -> ShardMark | None:
     """The mark of a finished shard; None where it is not done, or its file is gone or of another length."""
     try:
-        content = json.loads(_mark_path(out, shard).read_text(encoding="utf-8"))
+        content = json.loads(_read(_mark_path(out, shard)))
         path = shard_path(out, shard)
         record = None
         if content["samples"]:
-            if path.stat().st_size != content["bytes"]:
+            with store_errors(path):
+                num_bytes = path.stat().st_size
+            if num_bytes != content["bytes"]:
                 return None
             record = ShardRecord(path.name, content["samples"], content["bytes"], content["sha256"])
         skips = [PlacedSkip(line, place, Skip(*texts)) for line, place, *texts in content["skips"]]
@@ -81,28 +93,29 @@ def read_mark(out: Path, shard: int) -> ShardMark | None:
         return None
 
 
-def forget_shard(out: Path, shard: int) -> None:
+def forget_shard(out: Location, shard: int) -> None:
     """Remove a shard and its mark, so that the next run makes it again. The folder must be claimed."""
     _mark_path(out, shard).unlink(missing_ok=True)
     shard_path(out, shard).unlink(missing_ok=True)
 
 
-def require_free_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> None:
+def require_free_folder(out: Location, options: dict[str, Any], *, outputs: str = "*.tar") -> None:
     """What `claim_folder` checks, but for other runs at work. Changes nothing.
 
     Raises:
         DatasetError: as there.
     """
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out}: is a file; give a folder to --out")
     state = out / STATE_FOLDER
-    if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
-        raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
+    with store_errors(out):
+        if out.exists() and not out.is_dir():
+            raise DatasetError(f"{out}: is a file; give a folder to --out")
+        if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
+            raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
     _require_options(state / "options.json", options)
 
 
 @contextmanager
-def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") -> Iterator[None]:
+def claim_folder(out: Location, options: dict[str, Any], *, outputs: str = "*.tar") -> Iterator[None]:
     """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.
 
     `outputs` is the pattern of the files that the stage makes.
@@ -117,8 +130,9 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
         _require_options(state / "options.json", options)
         remove_temporary_files(out)
         remove_temporary_files(state)
-        for note in state.glob("*.open"):
-            note.unlink()
+        with store_errors(out):
+            for note in state.glob("*.open"):
+                note.unlink(missing_ok=True)
         try:
             write_json(state / "options.json", options)
             yield
@@ -129,12 +143,17 @@ def claim_folder(out: Path, options: dict[str, Any], *, outputs: str = "*.tar") 
 
 
 @contextmanager
-def lock_folder(out: Path) -> Iterator[None]:
+def lock_folder(out: Location) -> Iterator[None]:
     """Lock `out`, which is made if need be, against a second run; the system takes the lock back however this one ends.
+
+    In a store there are no locks, and nothing is done.
 
     Raises:
         DatasetError: another run is at work in it.
     """
+    if isinstance(out, UPath):
+        yield
+        return
     state = out / STATE_FOLDER
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("ab") as lock:
@@ -147,9 +166,9 @@ def lock_folder(out: Path) -> Iterator[None]:
         yield
 
 
-def _require_options(path: Path, options: dict[str, Any]) -> None:
+def _require_options(path: Location, options: dict[str, Any]) -> None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(_read(path))
     except FileNotFoundError:
         return
     except ValueError as error:
@@ -160,56 +179,65 @@ def _require_options(path: Path, options: dict[str, Any]) -> None:
 # Sources that took their worker process down, so that nobody opens them again: source line -> reason.
 
 
-def _blame_path(out: Path, first_shard: int) -> Path:
+def _blame_path(out: Location, first_shard: int) -> Location:
     return out / STATE_FOLDER / f"{first_shard:06d}.blamed.json"
 
 
-def read_blame(out: Path, first_shard: int) -> dict[int, str]:
+def read_blame(out: Location, first_shard: int) -> dict[int, str]:
     """Sources of a unit that ended a worker: line in the metadata -> `decoder_crashed` or `timeout`."""
     try:
-        content = json.loads(_blame_path(out, first_shard).read_text(encoding="utf-8"))
+        content = json.loads(_read(_blame_path(out, first_shard)))
     except FileNotFoundError:
         return {}
     return {int(line): str(reason) for line, reason in content.items()}
 
 
-def add_blame(out: Path, first_shard: int, line: int, reason: str) -> None:
+def add_blame(out: Location, first_shard: int, line: int, reason: str) -> None:
     blamed = read_blame(out, first_shard) | {line: reason}
     write_json(_blame_path(out, first_shard), {str(key): blamed[key] for key in sorted(blamed)})
+
+
+def forget_blame(out: Location, first_shard: int) -> None:
+    """Let the sources of a unit be opened again."""
+    with store_errors(out):
+        _blame_path(out, first_shard).unlink(missing_ok=True)
 
 
 # The note of which source a worker has open. It need not survive a power cut, only the worker.
 
 
-def _note_path(out: Path, first_shard: int) -> Path:
-    return out / STATE_FOLDER / f"{first_shard:06d}.open"
+def _note_path(out: Location, run: str, first_shard: int) -> Location:
+    return out / STATE_FOLDER / f"{first_shard:06d}.{run}.open"
 
 
-def write_note(out: Path, first_shard: int, *, line: int, num_done: int, pid: int) -> None:
+def write_note(out: Location, run: str, first_shard: int, *, line: int, num_done: int, pid: int) -> None:
     """Note that process `pid` opens the source of that line, after `num_done` clips of the unit."""
-    path = _note_path(out, first_shard)
-    with naming(path):
+    path = _note_path(out, run, first_shard)
+    with naming(path), store_errors(path):
         path.write_text(f"{line} {num_done} {pid}\n")
 
 
-def take_note(out: Path, first_shard: int) -> int | None:
+def take_note(out: Location, run: str, first_shard: int) -> int | None:
     """The line of the source that was open, and forget it; None if there was none."""
-    path = _note_path(out, first_shard)
+    path = _note_path(out, run, first_shard)
     numbers = _read_note(path)
-    path.unlink(missing_ok=True)
+    with store_errors(path):
+        path.unlink(missing_ok=True)
     return numbers[0] if numbers else None
 
 
-def count_clips_in_progress(out: Path) -> int:
+def count_clips_in_progress(out: Location) -> int:
     """How many clips of unfinished units have been dealt with, up to the sources that are open now."""
-    notes = (_read_note(path) for path in (out / STATE_FOLDER).glob("*.open"))
+    with store_errors(out):
+        paths: list[Location] = [*(out / STATE_FOLDER).glob("*.open")]
+    notes = [_read_note(path) for path in paths]
     return sum(numbers[1] for numbers in notes if numbers)
 
 
-def _read_note(path: Path) -> list[int]:
+def _read_note(path: Location) -> list[int]:
     """Line, clips done, process; empty where there is no note, or one that is being written."""
     try:
-        words = path.read_text().split()
+        words = _read(path).split()
     except FileNotFoundError:
         return []
     return [int(word) for word in words] if len(words) == 3 else []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipvip.shards.atomic import atomic_path
+from clipvip.shards.object_store import Location
 from clipvip.shards.sample import StoredClip
 
 
@@ -22,8 +23,8 @@ class ShardRecord:
     sha256: str
 
 
-def write_shard(path: Path | str, clips: Iterable[StoredClip]) -> ShardRecord:
-    """Write `clips` to the tar file `path`, all or nothing, in the order given.
+def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
+    """Write `clips` to the tar file `path`, which may be in a store, all or nothing, in the order given.
 
     Each clip becomes KEY.json, KEY.txt (its subtitle) and KEY.mjpg or KEY.mp4, next to each other as
     WebDataset asks.
@@ -31,7 +32,6 @@ def write_shard(path: Path | str, clips: Iterable[StoredClip]) -> ShardRecord:
     Raises:
         OSError: the folder is missing, not writable or full; `path` is then as it was before.
     """
-    path = Path(path)
     num_samples = 0
     with atomic_path(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:

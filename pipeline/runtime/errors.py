@@ -13,8 +13,8 @@ import click
 
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.stopping import Stopping, exit_code
-from clipvip.shards.atomic import NO_ROOM
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.object_store import NO_ROOM
 
 
 class UserError(click.ClickException):

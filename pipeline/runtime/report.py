@@ -2,10 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from clipvip.shards.atomic import write_json, write_jsonl
+from clipvip.shards.object_store import Location
 from clipvip.shards.skips import Skip
 
 REPORT_NAME = "report.json"
@@ -31,7 +31,7 @@ class Report:
         counter = Counter(skip.reason for skip in self.skips)
         return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
-    def write(self, folder: Path, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
+    def write(self, folder: Location, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
         """Write report.json and skipped.jsonl into `folder`; what report.json holds.
 
         report.json is the one file of an output that differs from run to run.
@@ -64,7 +64,7 @@ class Report:
             },
         }
 
-    def summary(self, folder: Path) -> str:
+    def summary(self, folder: Location) -> str:
         """A few lines for the terminal."""
         counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
         lines = [f"{self.stage}: {counts} -> {folder}"]

@@ -285,6 +285,29 @@ def test_a_video_that_blocks_is_given_up(long_video: Path, tmp_path: Path) -> No
     assert len(skipped(tmp_path)) == 108
 
 
+def test_what_was_skipped_is_tried_again_when_asked_for(long_video: Path, tmp_path: Path) -> None:
+    """A video that was not there yet, and one that killed its worker, end as if nothing had been wrong."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(long_video, videos)
+    (videos / "a.mp4").rename(tmp_path / "a.mp4")
+    arguments = (videos / "backwards.jsonl", videos, out, "--shard-size", "10", "--workers", "1")
+    process = start(*arguments)
+    os.kill(note_of(out, 2), signal.SIGSEGV)
+    process.communicate(timeout=120)
+    assert {reason for reason, _ in skipped(out)} == {"decoder_crashed", "missing_video"}
+    (tmp_path / "a.mp4").rename(videos / "a.mp4")
+    before = content(out)
+    assert shard(*arguments).exit_code == 0
+    assert content(out) == before
+    told = shard(*arguments, "--retry-skipped", "--dry-run", "--json")
+    counts = json.loads(told.stdout)["counts"]
+    assert 0 < counts["clips_done"] < counts["clips"] and counts["videos_without_file"] == 0
+    result = shard(*arguments, "--retry-skipped")
+    assert result.exit_code == 0, result.output
+    assert shard(*arguments[:2], tmp_path / "undisturbed", *arguments[3:]).exit_code == 0
+    assert content(out) == content(tmp_path / "undisturbed")
+
+
 def test_a_large_video_is_spread_over_shards(long_video: Path, tmp_path: Path) -> None:
     result = shard(long_video / "clips.jsonl", long_video, tmp_path, "--shard-size", "30", "--workers", "2")
     assert result.exit_code == 0, result.output
