@@ -136,6 +136,8 @@ def draw_scene(chance: random.Random, world: World) -> Scene:
 def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> list[Scene]:
     """`count` scenes of which no two have the same appearance and the same motion, its reverse included.
 
+    Of the appearances none comes a second time before all have come once.
+
     Raises:
         ValueError: the world has fewer.
     """
@@ -144,11 +146,19 @@ def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> lis
         for motion in world.motions
         if REVERSED.get(motion) not in world.motions[: world.motions.index(motion)]
     ]
-    found = list(product(world.shapes, world.colours, world.sizes, world.places, forwards))
-    if count > len(found):
-        raise ValueError(f"the world has {len(found)} clips that differ in more than direction, not {count}")
+    appearances = list(product(world.shapes, world.colours, world.sizes, world.places))
+    num_different = len(appearances) * len(forwards)
+    if count > num_different:
+        raise ValueError(
+            f"the world has {num_different} clips that differ in more than direction, not {count}"
+        )
+    chance.shuffle(appearances)
+    motions = [chance.sample(forwards, len(forwards)) for _ in appearances]
     scenes = []
-    for shape, colour, size, place, motion in chance.sample(found, count):
+    for number in range(count):
+        turn, which = divmod(number, len(appearances))
+        shape, colour, size, place = appearances[which]
+        motion = motions[which][turn]
         motion = chance.choice((motion, REVERSED.get(motion, motion)))
         scene = draw_scene(chance, world)
         scenes.append(replace(scene, shape=shape, colour=colour, size=size, place=place, motion=motion))

@@ -41,6 +41,11 @@ class StudyData:
     pretrain: str = "pretrain_vip_b32"
     """The recipe of post-pretraining."""
     finetune_recipe: str = "finetune_msrvtt_b32"
+    motion_finetune: str | None = None
+    """As `finetune`, `test` and their recipe, but for clips that motion tells apart: there encoders are compared. Without
+    them: on the task itself."""
+    motion_test: str | None = None
+    motion_recipe: str | None = None
     num_texts: int = 1000
     """Texts drawn of each corpus for NMI."""
 
@@ -74,31 +79,35 @@ class SmallWorld:
 
     options: tuple[str, ...]
     """Options of `clipvip-study world` beside --out and --seed."""
+    motion_options: tuple[str, ...] = ("--motion",)
+    """The same for the task on which encoders are compared."""
     caption_error: float = 0.0
     num_texts: int = 1000
 
-    def of_seed(self, seed: int, folder: Path, *, workers: int) -> tuple[StudyData, list[Task]]:
-        """The data of one seed, and the tasks that make it in `folder`."""
+    def of_seed(
+        self, seed: int, folder: Path, *, workers: int, motion: bool = True
+    ) -> tuple[StudyData, list[Task]]:
+        """The data of one seed, and the tasks that make it in `folder`; the task of motion is left out without `motion`."""
         corpus, many = folder / "corpus", ("--workers", str(workers))
         prefix = f"seed{seed}"
-        make = Task(
-            f"{prefix}/world",
-            ("clipvip-study", "world", "--seed", str(seed), "--out", str(corpus), *self.options),
-            how=many,
-            cost=100,
-        )
 
-        def shard(split: str, texts: str) -> Task:
-            parts = corpus / split
+        def world(name: str, out: Path, options: tuple[str, ...]) -> Task:
+            command = ("clipvip-study", "world", "--seed", str(seed), "--out", str(out), *options)
+            return Task(f"{prefix}/{name}", command, how=many, cost=100)
+
+        make = world("world", corpus, self.options)
+
+        def shard(split: str, texts: str, world: Task = make, kind: str = "") -> Task:
+            parts = folder / f"corpus{kind}" / split
             command = (
                 *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
                 *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
-                *("--out", str(folder / f"shards-{split}"), "--shard-size", "250"),
+                *("--out", str(folder / f"shards{kind}-{split}"), "--shard-size", "250"),
                 # All frames: at a lower rate the frames of a clip are not those of its twin, and their places tell the two
                 # apart without their order.
                 *("--fps", str(FPS)),
             )
-            return Task(f"{prefix}/shards-{split}", command, (make.name,), how=many, cost=50)
+            return Task(f"{prefix}/shards{kind}-{split}", command, (world.name,), how=many, cost=50)
 
         shards = [
             shard("train", "subtitles"),
@@ -116,6 +125,12 @@ class SmallWorld:
             cost=80,
         )
         tasks, captions_folder = [make, *shards, captions], folder / "captions"
+        if motion:
+            few = world("world-motion", folder / "corpus-motion", self.motion_options)
+            tasks += [
+                few,
+                *(shard(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")),
+            ]
         if self.caption_error:
             captions_folder = folder / "captions-spoilt"
             command = (
@@ -134,6 +149,9 @@ class SmallWorld:
             images=str(corpus / "images"),
             pretrain="study_pretrain",
             finetune_recipe="study_finetune",
+            motion_finetune=str(folder / "shards-motion-finetune") if motion else None,
+            motion_test=str(folder / "shards-motion-test") if motion else None,
+            motion_recipe="study_finetune_motion",
             num_texts=self.num_texts,
         )
         return data, tasks

@@ -4,7 +4,7 @@ Nothing is run here. Rows that share a run share its task, whichever study they 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clipvip.pipeline.study.data import SmallWorld, StudyData
@@ -46,14 +46,14 @@ def make_plan(
     for seed in seeds:
         folder = seed_folder(out, seed)
         if isinstance(source, SmallWorld):
-            data, made = source.of_seed(seed, folder, workers=workers)
+            data, made = source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
         else:
             data, made = source, []
         ready = tuple(task.name for task in made)
         found = list(made)
         if "domain-gap" in names:
             found.append(_gap_task(seed, folder, data, ready))
-        for row in rows_of(chosen_studies(names), data):
+        for row in (row for study in chosen_studies(names) for row in rows_of(study, data)):
             found += _row_tasks(row, seed, folder, data, settings, ready)
         tasks |= {task.name: task for task in found}
     return list(tasks.values())
@@ -63,12 +63,18 @@ def chosen_studies(names: Iterable[str]) -> list[Study]:
     return [study for study in STUDIES if study.name in names]
 
 
-def rows_of(studies: Iterable[Study], data: StudyData) -> list[Row]:
-    """The rows that can be had with the data: those of image-text pairs need some."""
-    return [row for study in studies for row in study.rows if can_have(row, data)]
+def needs_motion(names: Iterable[str]) -> bool:
+    """Whether the task on which encoders are compared is needed."""
+    return any(row.motion for study in chosen_studies(names) for row in study.rows)
 
 
-def can_have(row: Row, data: StudyData) -> bool:
+def rows_of(study: Study, data: StudyData) -> list[Row]:
+    """The rows that can be had with the data: those of image-text pairs need some, and a task of motion may be missing."""
+    has_motion = data.motion_finetune is not None
+    return [replace(row, motion=row.motion and has_motion) for row in study.rows if _can_have(row, data)]
+
+
+def _can_have(row: Row, data: StudyData) -> bool:
     needs_images = row.pretraining is not None and row.pretraining.data != "subtitles"
     return data.images is not None or not needs_images
 
@@ -96,9 +102,13 @@ def _row_tasks(
         out = folder / "pretrain" / row.pretraining.name
         start = str(out / "model" if row.at == 1 else out / "models" / _step_name(row.at, settings))
         needs = (tasks[-1].name,)
+    recipe, shards, test = data.finetune_recipe, data.finetune, data.test
+    if row.motion:
+        recipe = data.motion_recipe or recipe
+        shards, test = data.motion_finetune or shards, data.motion_test or test
     command: tuple[str, ...] = (
-        *("clipvip-train", data.finetune_recipe, "--shards", data.finetune, "--init", start),
-        *("--out", str(folder / "finetune" / row.name), "--validation", data.test, "--select", "last"),
+        *("clipvip-train", recipe, "--shards", shards, "--init", start),
+        *("--out", str(folder / "finetune" / row.name), "--validation", test, "--select", "last"),
         *_sets(f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder]),
         *_sets(*settings.finetune_settings),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from clipvip.analysis.seeds import Estimate, are_apart, difference, estimate
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.study.data import StudyData
-from clipvip.pipeline.study.plan import can_have, seed_folder
+from clipvip.pipeline.study.plan import rows_of, seed_folder
 from clipvip.pipeline.study.rows import Claim, Row, Study
 
 RECALLS = ("r1", "r5", "r10", "mean_recall")
@@ -32,7 +32,7 @@ Result = dict[str, Any]
 
 def study_result(study: Study, seeds: Sequence[int], *, out: Path, data: StudyData) -> Result:
     """All rows of a study with their numbers in percent, and its claims."""
-    rows = [row_result(row, seeds, out=out) for row in study.rows if can_have(row, data)]
+    rows = [row_result(row, seeds, out=out) for row in rows_of(study, data)]
     by_label = {row["label"]: row for row in rows}
     claims = [
         claim_result(claim, by_label[claim.better], by_label[claim.worse])

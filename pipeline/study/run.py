@@ -11,7 +11,7 @@ import click
 from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.study.data import SmallWorld, StudyData
 from clipvip.pipeline.study.page import as_markdown, as_page, as_text, figures_of
-from clipvip.pipeline.study.plan import Settings, chosen_studies, make_plan, seed_folder
+from clipvip.pipeline.study.plan import Settings, chosen_studies, make_plan, needs_motion, seed_folder
 from clipvip.pipeline.study.results import gap_result, study_result
 from clipvip.pipeline.study.tasks import is_finished, run_tasks
 from clipvip.shards.atomic import atomic_write_bytes, write_json
@@ -81,7 +81,10 @@ def read_results(study: StudyRun) -> list[dict[str, Any]]:
     """The results of all chosen studies, in the paper's order."""
     data = study.source
     if isinstance(data, SmallWorld):
-        data, _ = data.of_seed(study.seeds[0], seed_folder(study.out, study.seeds[0]), workers=1)
+        first = study.seeds[0]
+        data, _ = data.of_seed(
+            first, seed_folder(study.out, first), workers=1, motion=needs_motion(study.names)
+        )
     results = [gap_result(study.seeds, out=study.out)] if "domain-gap" in study.names else []
     results += [
         study_result(one, study.seeds, out=study.out, data=data) for one in chosen_studies(study.names)

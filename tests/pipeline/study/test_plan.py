@@ -1,5 +1,6 @@
 """Studies as data: rows of the paper's tables become commands that exist, shared where two tables share a row."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from clipvip.pipeline.cli import main as data_command
+from clipvip.pipeline.demo.corpus import plan_videos
+from clipvip.pipeline.demo.world import REVERSED
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.study.cli import STUDY_WORLD
 from clipvip.pipeline.study.cli import main as study_command
@@ -88,8 +91,26 @@ def test_the_papers_rows_are_all_there() -> None:
 
 def test_no_clip_of_the_worlds_gallery_can_be_told_from_its_twin_by_order_blind_eyes() -> None:
     assert STUDY_WORLD.twins
-    different = len(STUDY_WORLD.shapes) * len(STUDY_WORLD.colours) * len(STUDY_WORLD.places) * 3
-    assert STUDY_WORLD.num_test_videos * STUDY_WORLD.clips_per_video == different
+    appearances = len(STUDY_WORLD.shapes) * len(STUDY_WORLD.colours) * len(STUDY_WORLD.places)
+    assert STUDY_WORLD.num_test_videos * STUDY_WORLD.clips_per_video == appearances
+    videos = plan_videos(replace(STUDY_WORLD, seed=5), "test")
+    shown = [clip.scene for video in videos for clip in video.clips]
+    forwards = [scene for scene in shown if not scene.backwards]
+    assert len(shown) == 2 * appearances == 2 * len({scene.appearance for scene in forwards})
+    for scene in forwards:
+        twins = [other for other in shown if other.appearance == scene.appearance and other != scene]
+        assert [twin.motion for twin in twins] == [REVERSED[scene.motion]] and twins[0].backwards
+
+
+def test_encoders_are_compared_where_motion_decides() -> None:
+    tasks = {task.name: task for task in plan("encoders", "losses", seeds=(1,))}
+    compared = [task for name, task in tasks.items() if "/finetune/" in name and name.endswith("-motion")]
+    assert len(compared) == 6
+    for task in compared:
+        assert task.command[1] == "study_finetune_motion"
+        assert any(part.endswith("shards-motion-test") for part in task.command)
+    assert not any("motion" in task.name for task in plan("losses"))
+    assert tasks["seed1/finetune/clip-vip4"].command[1] == "study_finetune"
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path) -> None:
@@ -116,6 +137,8 @@ def test_data_of_ones_own_names_its_folders(tmp_path: Path) -> None:
     assert isinstance(data, StudyData) and data.pretrain == "pretrain_vip_b32"
     tasks = make_plan(("data",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
     assert not any("images" in task.name for task in tasks)  # there are none
+    tasks += make_plan(("encoders",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
+    assert not any("motion" in task.name for task in tasks)  # encoders are compared on the task itself
     assert not any(task.needs for task in tasks if "/pretrain/" in task.name)  # nothing is made first
     file.write_text(text + "shard: x")
     with pytest.raises(UserError, match=r"data.yaml: shard: .* the names are clip, shards"):
