@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 from upath import UPath
@@ -40,6 +41,8 @@ def parse_location(text: str) -> Location:
     """
     if not is_url(text):
         return Path(text)
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
     with store_errors(text):
         place = UPath(text, use_listings_cache=False)
         place.fs  # noqa: B018 - imports the scheme's package

@@ -155,6 +155,15 @@ def test_shards_written_to_a_store_are_those_of_a_folder(
     )
 
 
+def test_a_file_url_is_a_folder(store: Path, tmp_path: Path) -> None:
+    expected = local_twin(tmp_path)
+    result = to_store(tmp_path, out=(tmp_path / "a folder").as_uri())
+    assert result.exit_code == 0, result.output
+    found = content(tmp_path / "a folder")
+    del found["_state/lock"]
+    assert found == expected
+
+
 @pytest.mark.parametrize("when", ["while shards are made", "between shard and mark"])
 def test_a_run_into_a_store_that_was_killed_goes_on(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
