@@ -139,7 +139,8 @@ def figures_of(result: Result) -> dict[str, bytes]:
     if result["name"] == "scale":
         return {"fig1": _scale_figure(result)}
     if result["name"] == "encoders":
-        lines = {row["label"]: _points(row["curve"]["steps"], row["curve"]["r1"]) for row in result["rows"]}
+        rows = [row for row in result["rows"] if row["motion"] == result["rows"][0]["motion"]]
+        lines = {row["label"]: _points(row["curve"]["steps"], row["curve"]["r1"]) for row in rows}
         png = curves(lines, title="Fine-tuning from CLIP", x_label="steps", y_label="R@1, %")
         return {"encoders": png}
     return {}

@@ -32,21 +32,26 @@ Result = dict[str, Any]
 
 def study_result(study: Study, seeds: Sequence[int], *, out: Path, data: StudyData) -> Result:
     """All rows of a study with their numbers in percent, and its claims."""
-    rows = [row_result(row, seeds, out=out) for row in rows_of(study, data)]
-    by_label = {row["label"]: row for row in rows}
+    rows = rows_of(study, data)
+    # Without a task of motion two rows may be one run: it is listed once, under its first label.
+    found: dict[str, Result] = {}
+    for row in rows:
+        if row.name not in found:
+            found[row.name] = row_result(row, seeds, out=out)
+    by_label = {row.label: found[row.name] for row in rows}
     claims = [
         claim_result(claim, by_label[claim.better], by_label[claim.worse])
         for claim in study.claims
         if claim.better in by_label and claim.worse in by_label
     ]
-    return {"name": study.name, "title": study.title, "rows": rows, "claims": claims}
+    return {"name": study.name, "title": study.title, "rows": list(found.values()), "claims": claims}
 
 
 def row_result(row: Row, seeds: Sequence[int], *, out: Path) -> Result:
     """A row's recalls before and after fine-tuning, and on the way, over the seeds."""
     curves = [_curve(row, seed, out) for seed in seeds]
     steps = [point["step"] for point in curves[0]]
-    result: Result = {"label": row.label, "name": row.name, "paper": asdict(row.paper)}
+    result: Result = {"label": row.label, "name": row.name, "motion": row.motion, "paper": asdict(row.paper)}
     for moment, place in zip(MOMENTS, (0, -1), strict=True):
         result[moment] = {name: _summary([curve[place][name] for curve in curves]) for name in RECALLS}
     result["curve"] = {

@@ -1,6 +1,7 @@
 """From runs to rows, verdicts and the page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def write_runs(out: Path) -> None:
     for seed in SEEDS:
         folder = seed_folder(out, seed)
         for study in STUDIES:
-            for row in study.rows:
+            for row in (*study.rows, *(replace(row, motion=False) for row in study.rows)):
                 path = folder / "finetune" / row.name / "validation.jsonl"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 last = (0.6 if row.name == "ocl-d-vip4" else 0.4) + seed / 100
@@ -83,3 +84,16 @@ def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> No
     assert "62.0 ± 2.5" in as_text(results[3])
     assert set(figures_of(results[1])) == {"fig1"}
     assert all(png.startswith(b"\x89PNG") for png in figures_of(results[1]).values())
+
+
+def test_without_a_task_of_motion_a_run_is_listed_once_and_claims_are_kept(tmp_path: Path) -> None:
+    write_runs(tmp_path)
+    data, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1, motion=False)
+    encoders = next(study for study in STUDIES if study.name == "encoders")
+    result = study_result(encoders, SEEDS, out=tmp_path, data=data)
+    names = [row["name"] for row in result["rows"]]
+    assert len(names) == len(set(names)) == 6
+    assert result["rows"][-1]["label"] == "8 video proxies"
+    assert len(result["claims"]) == len(encoders.claims)
+    with_motion, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1)
+    assert len(study_result(encoders, SEEDS, out=tmp_path, data=with_motion)["rows"]) == 8
