@@ -57,10 +57,10 @@ def run_units(
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
     `function` and `initializer` are module-level functions; each worker is a fresh process that has run
-    `initializer(*initargs)` once. `units` is read lazily. A worker that dies is replaced; if it was killed, which
-    is not its own doing, its unit is done again. `timeout_seconds` is per unit. An exception that `function` raises
-    is the stage's own mistake, or the end of the stage, and is raised here; workers die with this process, even
-    when it is killed. With `ray` all this holds, but the workers are that cluster's, whatever `workers` says, and
+    `initializer(*initargs)` once. `units` is read lazily; an iterator that has none at the moment is asked again after
+    each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
+    `timeout_seconds` is per unit. An exception that `function` raises is the stage's own mistake, or the end of the
+    stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but the workers are that cluster's, whatever `workers` says, and
     what a lost machine had at hand another does.
     """
     if ray is not None:
@@ -106,17 +106,21 @@ def _hand_out(
     idle: list[WorkerProcess] = []
     at_work: dict[Any, tuple[WorkerProcess, _Job[Unit]]] = {}
     finished: list[Outcome[Unit, Result]] = []
-    while True:
+
+    def give_out() -> None:
         jobs = list(_take(source, returned, num_workers - len(at_work)))
         # All are started before the first is given its unit, which it must be up for.
-        idle += [start() for _ in range(len(jobs) - len(idle))]
+        idle.extend(start() for _ in range(len(jobs) - len(idle)))
         for job in jobs:
             worker = idle.pop()
             worker.give(function, job.unit, timeout_seconds)
             at_work[worker.awaited] = worker, job
-        # Not before, so that workers are busy while the caller sees to results.
+
+    while True:
+        give_out()  # before the caller sees to results, so that workers are busy meanwhile
         yield from finished
         finished = []
+        give_out()  # what the source has since, or because of them
         if not at_work:
             return
         for pipe in wait(list(at_work)):

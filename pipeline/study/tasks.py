@@ -9,9 +9,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,38 +61,53 @@ def run_tasks(
     threads: int = 1,
     ray: "RayCluster | None" = None,
 ) -> int:
-    """Run what is not finished, `jobs` at a time, in an order that satisfies all needs; return how many were run.
-
-    Tasks whose needs are met run together; the next begin when all of these have ended.
+    """Run what is not finished, `jobs` at a time, each as soon as its needs are met; return how many were run.
 
     Raises:
         UserError: a task failed. Those running beside it end first; what is finished is kept.
     """
-    waiting = {task.name: task for task in tasks if not is_finished(task, out)}
-    count = len(waiting)
+    left = {task.name: task for task in tasks if not is_finished(task, out)}
+    count, queue = len(left), _Queue(left)
+    failed: list[tuple[Task, str]] = []
+    orders = map(partial(Order, out=out, threads=threads, num_gpus=num_gpus), queue)
     with Progress("study", total=len(tasks), unit="runs", initial=len(tasks) - count) as progress:
-        while waiting:
-            ready = [task for task in waiting.values() if not any(need in waiting for need in task.needs)]
-            if not ready:
-                raise ValueError(f"tasks wait for each other: {', '.join(sorted(waiting))}")
-            ready.sort(key=lambda task: -task.cost)
-            orders = [Order(task, out, threads, num_gpus) for task in ready]
-            failed = []
-            for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
-                task = outcome.unit.task
-                message = outcome.failure.detail if outcome.failure else outcome.result
-                if message:
-                    failed.append((task, message))
-                    break
-                progress.add(1)
-                del waiting[task.name]
-            if failed:
-                task, message = failed[0]
-                raise UserError(
-                    f"{task.name}: {message}. Its log is {log_path(task, out)}; what is finished is kept, the same "
-                    "command goes on from there"
-                )
+        for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
+            task = outcome.unit.task
+            message = outcome.failure.detail if outcome.failure else outcome.result
+            if message:
+                failed.append((task, message))
+                queue.close()
+                continue
+            progress.add(1)
+            del left[task.name]
+    if failed:
+        task, message = failed[0]
+        raise UserError(
+            f"{task.name}: {message}. Its log is {log_path(task, out)}; what is finished is kept, the same "
+            "command goes on from there"
+        )
+    if left:
+        raise ValueError(f"tasks wait for each other: {', '.join(sorted(left))}")
     return count
+
+
+class _Queue(Iterator[Task]):
+    """The tasks that may begin, long ones first. When it has none it may have some after another has left `left`."""
+
+    def __init__(self, left: Mapping[str, Task]) -> None:
+        self._left = left
+        self._unbegun = sorted(left.values(), key=lambda task: -task.cost)
+
+    def __next__(self) -> Task:
+        for task in self._unbegun:
+            if not any(need in self._left for need in task.needs):
+                self._unbegun.remove(task)
+                return task
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let no further task begin."""
+        self._unbegun.clear()
 
 
 def run_task(order: Order) -> str:

@@ -48,6 +48,39 @@ def test_a_failure_names_the_task_its_last_line_and_its_log(tmp_path: Path) -> N
     assert is_finished(good, tmp_path / "out") and not is_finished(bad, tmp_path / "out")
 
 
+def world(name: str, folder: Path) -> Task:
+    """A task that takes some seconds."""
+    command = (
+        "clipvip-study",
+        "world",
+        "--quick",
+        "--videos",
+        "10",
+        "--seed",
+        "1",
+        "--out",
+        str(folder / name),
+    )
+    return Task(name, command, cost=2)
+
+
+def test_a_task_begins_as_soon_as_its_needs_are_met(tmp_path: Path) -> None:
+    """Not when all that began beside them have ended."""
+    out = tmp_path / "out"
+    chain = [made("a", tmp_path), made("b", tmp_path, "a"), made("c", tmp_path, "b")]
+    assert run_tasks([world("long", tmp_path), *chain], out, jobs=2) == 4
+    ended = [(out / f"finished/{name}.json").stat().st_mtime_ns for name in ("a", "b", "c", "long")]
+    assert ended == sorted(ended)
+
+
+def test_what_runs_beside_a_failure_comes_to_its_end(tmp_path: Path) -> None:
+    bad = Task("bad", ("clipvip-eval", "retrieval", "--model", "nowhere", "--shards", "none"), cost=3)
+    beside, needs_bad = world("beside", tmp_path), made("later", tmp_path, "bad")
+    with pytest.raises(UserError, match="bad: exit code 1"):
+        run_tasks([bad, beside, needs_bad], tmp_path / "out", jobs=2)
+    assert is_finished(beside, tmp_path / "out") and not is_finished(needs_bad, tmp_path / "out")
+
+
 def test_tasks_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
     tasks = [made("a", tmp_path, "b"), made("b", tmp_path, "a")]
     with pytest.raises(ValueError, match="wait for each other: a, b"):
