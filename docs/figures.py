@@ -19,7 +19,8 @@ from clipvip.model.attention import proxy_guided_mask
 from clipvip.model.encoder import VideoEmbeddings
 from clipvip.model.variants import VARIANTS, Term
 
-GREEN, GREY, BLUE, RED = "#2a9d8f", "#eceff1", "#457b9d", "#e76f51"
+GREEN, GREY, BLUE, RED = "#2a9d8f", "#b0bec5", "#457b9d", "#e76f51"
+PANELS_IN_A_ROW = 4  # more would be too small to read
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -77,10 +78,14 @@ def temporal_interpolation() -> Figure:
 def loss_matrix(variant: str, batch: int = 4) -> Figure:
     """For each term of a loss, which similarities are positives and which are negatives."""
     terms = VARIANTS[variant]
-    ratios = [2 if term.negatives else 1 for term in terms]
-    figure = new_figure(1.5 * sum(ratios), 2.2)
-    panels = figure.subplots(1, len(terms), width_ratios=ratios)
-    for axes, term in zip(panels, terms, strict=True):
+    widths = [2 if term.negatives else 1 for term in terms]
+    columns = min(sum(widths), PANELS_IN_A_ROW)
+    rows = -(-sum(widths) // columns)
+    figure = new_figure(1.8 * columns, 2.2 * rows)
+    grid = figure.add_gridspec(rows, columns)
+    for term, width, end in zip(terms, widths, itertools.accumulate(widths), strict=True):
+        row, column = divmod(end - width, columns)
+        axes = figure.add_subplot(grid[row, column : column + width])
         cells = term_cells(term, batch)
         palette = {0: (1, 1, 1), 1: (0.93, 0.94, 0.95), 2: (0.16, 0.61, 0.56)}
         axes.imshow(np.array([[palette[cell] for cell in row] for row in cells]))
