@@ -56,13 +56,18 @@ class Pick:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def pick_evenly(shards: Sequence[Path], num: int, *, captions: Path | None = None) -> Iterator[Pick]:
-    """Yield up to `num` clips at even distances from shards at even distances, without reading the others."""
+def pick_evenly(
+    shards: Sequence[Path], num: int, *, captions: Path | None = None, damage: list[str] | None = None
+) -> Iterator[Pick]:
+    """Yield up to `num` clips at even distances from shards at even distances, without reading the others.
+
+    Of a damaged shard those before the damage; `damage` is given a line that says where it is.
+    """
     numbers = _middles(len(shards), min(num, len(shards)))
     for index, number in enumerate(numbers):
         wanted = num // len(numbers) + (index < num % len(numbers))
         with ShardFile(shards[number]) as shard:
-            spans = list(_readable(shard))
+            spans = list(_readable(shard, damage))
             places = _middles(len(spans), min(wanted, len(spans)))
             picks = [_pick(shard, spans[place], place) for place in places]
         yield from _with_captions(picks, captions)
@@ -73,12 +78,21 @@ def _middles(length: int, parts: int) -> list[int]:
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 
 
-def pick_keys(shards: Sequence[Path], keys: Sequence[str], *, captions: Path | None = None) -> Iterator[Pick]:
-    """Yield the clips with the keys `keys`, looking into shard after shard until all are found."""
+def pick_keys(
+    shards: Sequence[Path],
+    keys: Sequence[str],
+    *,
+    captions: Path | None = None,
+    damage: list[str] | None = None,
+) -> Iterator[Pick]:
+    """Yield the clips with the keys `keys`, looking into shard after shard until all are found.
+
+    `damage` is as for `pick_evenly`.
+    """
     wanted = set(keys)
     for path in shards:
         with ShardFile(path) as shard:
-            found = [(p, span) for p, span in enumerate(_readable(shard)) if span.key in wanted]
+            found = [(p, span) for p, span in enumerate(_readable(shard, damage)) if span.key in wanted]
             picks = [_pick(shard, span, place) for place, span in found]
         yield from _with_captions(picks, captions)
         wanted -= {pick.key for pick in picks}
@@ -86,14 +100,13 @@ def pick_keys(shards: Sequence[Path], keys: Sequence[str], *, captions: Path | N
             return
 
 
-def _readable(shard: ShardFile) -> Iterator[SampleSpan]:
-    """The samples before the damage, if there is any."""
-    spans = shard.spans()
-    while True:
-        try:
-            yield next(spans)
-        except (StopIteration, DatasetError):
-            return
+def _readable(shard: ShardFile, damage: list[str] | None) -> Iterator[SampleSpan]:
+    """The samples before the damage, if there is any; `damage` is told of it."""
+    try:
+        yield from shard.spans()
+    except DatasetError as error:
+        if damage is not None:
+            damage.append(str(error))
 
 
 def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:

@@ -51,7 +51,10 @@ def command(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions."""
+    """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
+
+    Of a damaged shard the clips before the damage are shown, and a note says where it is.
+    """
     if shard.is_file():
         shards = [shard]
     elif shard.exists():
@@ -60,16 +63,21 @@ def command(
         raise UserError(f"{shard}: no such shard or folder; give a .tar file or the folder of some")
     if captions is not None and not captions.is_dir():
         raise UserError(f"{captions}: no such folder of captions")
+    damage: list[str] = []
     if keys:
-        picks = list(pick_keys(shards, keys, captions=captions))
+        picks = list(pick_keys(shards, keys, captions=captions, damage=damage))
+    else:
+        picks = list(pick_evenly(shards, num, captions=captions, damage=damage))
+    for line in damage:
+        click.echo(f"note: {printable(line)}", err=True)
+    if keys:
         missing = set(keys) - {pick.key for pick in picks}
         if missing:
             raise UserError(f"{shard}: has no clip {', '.join(map(ascii, sorted(missing)))}")
-    else:
-        picks = list(pick_evenly(shards, num, captions=captions))
     if not picks:
         raise UserError(f"{shard}: has no readable clip; 'clipvip-data verify' says why")
-    print_result({"clips": list(map(_row, picks))}, "\n".join(map(_lines, picks)), as_json=as_json)
+    content = {"clips": list(map(_row, picks)), "damage": damage}
+    print_result(content, "\n".join(map(_lines, picks)), as_json=as_json)
     if html_path is not None:
         cards = render_cards(picks, num_frames=frames, workers=min(workers or num_cores(), len(picks)))
         atomic_write_bytes(html_path, page(f"{len(picks)} clips of {shard.name}", cards))

@@ -112,6 +112,20 @@ def test_damaged_shards_are_shown_as_far_as_they_go(shards: Path, tmp_path: Path
         assert result.exit_code == 0 or result.stderr.splitlines()[-1].startswith("Error: ")
 
 
+def test_it_is_said_where_a_shard_is_damaged(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "000000.tar"
+    intact = (shards / path.name).read_bytes()
+    path.write_bytes(intact[: len(intact) // 2])
+    shown = run(path, "--json")
+    content = json.loads(shown.stdout)
+    assert shown.exit_code == 0 and 0 < len(content["clips"]) < 5
+    assert [f"note: {line}" for line in content["damage"]] == shown.stderr.splitlines()
+    assert len(content["damage"]) == 1 and content["damage"][0].startswith(f"{path}: ")
+    assert run(path, "--key", "v0_00000").stderr == shown.stderr
+    whole = run(shards / "000000.tar", "--json")
+    assert json.loads(whole.stdout)["damage"] == [] and not whole.stderr
+
+
 def test_bad_arguments_are_one_line(shards: Path, captions: Path, tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("no tar")
     for arguments, words in (
