@@ -16,10 +16,10 @@ from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
-from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
+from clipvip.pipeline.runtime.report import SKIPPED_NAME
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import read_manifest, write_manifest
+from clipvip.shards.manifest import read_manifest
 from clipvip.shards.reader import list_shards
 from clipvip.shards.shard_state import claim_folder, require_free_folder
 from clipvip.shards.writer import sha256_of_file
@@ -90,6 +90,7 @@ def command(
     # torch is imported from here on, so that mistakes above are told at once.
     import torch
 
+    from clipvip.pipeline.caption_report import finish_captions
     from clipvip.pipeline.caption_work import CaptionSetup
 
     where = _share_cluster(ray_address, gpus, workers) if ray_address else _share_machine(gpus, workers)
@@ -124,7 +125,7 @@ def command(
         return
     with claim_folder(out, options, outputs="*.parquet"):
         num_made = _make_captions(paths, num_clips, out, setup, where)
-        report = _finish(out, paths, options)
+        report = finish_captions(out, paths, options)
         content = report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
     print_result(content, report.summary(out), as_json=as_json)
     if not report.counts["captions"]:
@@ -243,20 +244,3 @@ def _describe_death(task: "CaptionTask", detail: str) -> str:
         f"{task.shard}: {detail} (out of memory?); what is done is kept, run it again, "
         "with fewer --workers or a smaller --batch-size"
     )
-
-
-def _finish(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
-    """Write the manifest and the page of samples, and sum up."""
-    from clipvip.pipeline.caption_report import statistics_of, summarize, write_page
-
-    stems = [shard.stem for shard in shards]
-    summary = summarize(out, stems)
-    write_manifest(out, stage="caption", options=options, shards=summary.records)
-    details = statistics_of(summary, out, stems)
-    write_page(out, shards, options=options, statistics=details)
-    counts: dict[str, int | float] = {
-        "clips": summary.num_captions + len(summary.skips),
-        "captions": summary.num_captions,
-        "shards": len(stems),
-    }
-    return Report("caption", options, counts=counts, details=details, skips=summary.skips)

@@ -1,6 +1,6 @@
-"""What a finished folder of captions is like: counts, lengths, repetitions, and a page of samples to look at.
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples to look at.
 
-Reads what the stage `caption` wrote; changes none of it.
+Reads the caption files that are there; changes none of them.
 """
 
 import base64
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.captions import captions_path, read_caption_file, read_captions
 from clipvip.shards.frames import encode_jpeg
-from clipvip.shards.manifest import MANIFEST_NAME
+from clipvip.shards.manifest import MANIFEST_NAME, write_manifest
 from clipvip.shards.reader import read_shard
 from clipvip.shards.skips import Skip
 from clipvip.shards.writer import ShardRecord, sha256_of_file
@@ -42,6 +43,21 @@ class CaptionSummary:
     @property
     def num_captions(self) -> int:
         return sum(record.num_samples for record in self.records)
+
+
+def finish_captions(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
+    """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
+    stems = [shard.stem for shard in shards]
+    summary = summarize(out, stems)
+    write_manifest(out, stage="caption", options=options, shards=summary.records)
+    details = statistics_of(summary, out, stems)
+    write_page(out, shards, options=options, statistics=details)
+    counts: dict[str, int | float] = {
+        "clips": summary.num_captions + len(summary.skips),
+        "captions": summary.num_captions,
+        "shards": len(stems),
+    }
+    return Report("caption", options, counts=counts, details=details, skips=summary.skips)
 
 
 def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:

@@ -12,7 +12,7 @@ from clipvip.pipeline.rearrange import (
     Output,
     Survey,
     common_options,
-    count_chosen,
+    describe_output,
     open_input,
     survey_inputs,
     write_output,
@@ -20,6 +20,7 @@ from clipvip.pipeline.rearrange import (
 from clipvip.pipeline.rearrange_options import copying_options
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import print_result
 from clipvip.pipeline.selection import without
 from clipvip.shards.shard_file import ShardFile
 
@@ -56,6 +57,7 @@ def command(
     shard_size: int | None,
     workers: int | None,
     check: bool,
+    as_json: bool,
     dry_run: bool,
 ) -> None:
     """Put the shards of several folders into one, numbered anew in the order given.
@@ -84,13 +86,8 @@ def command(
     is_checked_first = check and (duplicates == "first" or shard_size is not None)
     with survey_inputs(inputs, workers=output.workers, check=is_checked_first) as survey:
         dropped = _repeated(survey) if duplicates == "first" else _refuse_repeated(survey)
-        choose = without(dropped)
-        if dry_run:
-            num_chosen = count_chosen(survey, choose)
-            click.echo(f"merge: would take {num_chosen:,} of {len(survey.hashes):,} clips -> {out}")
-            return
-        report = write_output(survey, choose, output)
-    click.echo(report.summary(out))
+        result, text = (describe_output if dry_run else write_output)(survey, without(dropped), output)
+    print_result(result, text, as_json=as_json)
 
 
 def _require_one_cut(inputs: list[Input]) -> None:

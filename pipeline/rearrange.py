@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clipvip.pipeline.caption_report import statistics_of, summarize, write_page
+from clipvip.pipeline.caption_report import finish_captions
 from clipvip.pipeline.rearrange_work import CopyTask, SurveyTask, copy_unit, survey_shard
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.plain_units import run_plain_units
@@ -168,8 +168,17 @@ def count_chosen(survey: Survey, choose: Choose) -> int:
     return sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
 
 
-def write_output(survey: Survey, choose: Choose, output: Output) -> Report:
+def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+    """What `write_output` would do, as JSON has it and in words."""
+    counts = {"clips": count_chosen(survey, choose), "clips_to_choose_from": len(survey.hashes)}
+    text = "{}: would take {:,} of {:,} clips -> {}".format(output.command, *counts.values(), output.folder)
+    return {"stage": output.command, "counts": counts}, text
+
+
+def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
     """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
+
+    Returns what report.json holds, and its summary for the terminal.
 
     Raises:
         UserError: nothing is chosen, or the folder is one of the inputs.
@@ -199,11 +208,12 @@ def write_output(survey: Survey, choose: Choose, output: Output) -> Report:
         records = [mark.record for mark in marks if mark.record is not None]
         write_manifest(output.folder, stage="shard", options=options, shards=records)
         seconds = time.monotonic() - started
-        report.write(output.folder, seconds=seconds, done_now=num_made, unit="clips")
+        content = report.write(output.folder, seconds=seconds, done_now=num_made, unit="clips")
         if output.captions is not None:
             shards = [shard_path(output.folder, mark.shard) for mark in marks]
-            _finish_captions(output.captions, shards, survey.inputs[0].caption_options, seconds, num_made)
-    return report
+            captions = finish_captions(output.captions, shards, survey.inputs[0].caption_options)
+            captions.write(output.captions, seconds=seconds, done_now=num_made, unit="captions")
+    return content, report.summary(output.folder)
 
 
 def _refuse_inputs(survey: Survey, output: Output) -> None:
@@ -299,21 +309,3 @@ def _report(
         },
         skips=skips,
     )
-
-
-def _finish_captions(
-    out: Path, shards: Sequence[Path], options: dict[str, Any], seconds: float, num_made: int
-) -> None:
-    """Manifest, page and report, as the stage `caption` leaves them."""
-    stems = [shard.stem for shard in shards]
-    summary = summarize(out, stems)
-    write_manifest(out, stage="caption", options=options, shards=summary.records)
-    details = statistics_of(summary, out, stems)
-    write_page(out, shards, options=options, statistics=details)
-    counts: dict[str, int | float] = {
-        "clips": summary.num_captions + len(summary.skips),
-        "captions": summary.num_captions,
-        "shards": len(stems),
-    }
-    report = Report("caption", options, counts=counts, details=details, skips=summary.skips)
-    report.write(out, seconds=seconds, done_now=num_made, unit="captions")

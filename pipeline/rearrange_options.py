@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from clipvip.pipeline.runtime.options import dry_run_option, workers_option
+from clipvip.pipeline.runtime.options import dry_run_option, json_option, workers_option
 
 
 def copying_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --workers, --check/--no-check and --dry-run to a command."""
+    """Add --workers, --check/--no-check, --json and --dry-run to a command."""
     decorators = [
         workers_option,
         click.option(
@@ -18,6 +18,7 @@ def copying_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Compare each input shard with its manifest's checksum first, which reads all of it.",
         ),
+        json_option,
         dry_run_option("how many clips would be taken"),
     ]
     for decorator in reversed(decorators):

@@ -13,7 +13,7 @@ import click
 from clipvip.pipeline.rearrange import (
     Output,
     common_options,
-    count_chosen,
+    describe_output,
     open_input,
     shard_size_of,
     survey_inputs,
@@ -22,6 +22,7 @@ from clipvip.pipeline.rearrange import (
 from clipvip.pipeline.rearrange_options import copying_options
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand
+from clipvip.pipeline.runtime.options import print_result
 from clipvip.pipeline.selection import between
 
 _EPILOG = """\b
@@ -69,6 +70,7 @@ def command(
     shard_size: int | None,
     workers: int | None,
     check: bool,
+    as_json: bool,
     dry_run: bool,
 ) -> None:
     """Split shards into parts so that all clips of a video are in one part.
@@ -87,12 +89,9 @@ def command(
     size = shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in parts))[:-1], 1.0]
     num_workers = workers or num_cores()
+    made: dict[str, tuple[dict[str, Any], str]] = {}
     with survey_inputs([source], workers=num_workers, check=check, seed=seed, by_video=True) as survey:
         for name, (low, high) in zip(names, pairwise(ends), strict=True):
-            choose = between(low, high)
-            if dry_run:
-                click.echo(f"split: would put {count_chosen(survey, choose):,} clips -> {out / name}")
-                continue
             output = Output(
                 "split",
                 out / name,
@@ -102,4 +101,6 @@ def command(
                 shard_size=size,
                 workers=num_workers,
             )
-            click.echo(write_output(survey, choose, output).summary(out / name))
+            made[name] = (describe_output if dry_run else write_output)(survey, between(low, high), output)
+    content = {"parts": {name: result for name, (result, _) in made.items()}}
+    print_result(content, "\n".join(text for _, text in made.values()), as_json=as_json)

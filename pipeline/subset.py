@@ -14,6 +14,7 @@ from clipvip.pipeline.rearrange import (
     Survey,
     common_options,
     count_chosen,
+    describe_output,
     open_input,
     shard_size_of,
     survey_inputs,
@@ -22,6 +23,7 @@ from clipvip.pipeline.rearrange import (
 from clipvip.pipeline.rearrange_options import copying_options
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import print_result
 from clipvip.pipeline.selection import Listed, inverse, listed_key, listed_video, share, up_to
 from clipvip.shards.writer import sha256_of_file
 
@@ -64,6 +66,7 @@ def command(
     shard_size: int | None,
     workers: int | None,
     check: bool,
+    as_json: bool,
     dry_run: bool,
 ) -> None:
     """Copy some clips, byte for byte, into a folder of shards of their own.
@@ -95,14 +98,11 @@ def command(
         [source], workers=output.workers, check=check, seed=random_seed, by_video=by_video
     ) as survey:
         choose = _choose(survey, num, fraction, listed, exclude=exclude)
-        num_chosen = count_chosen(survey, choose)
         if listed is not None:
+            count_chosen(survey, choose)  # after which `listed` knows what it has not met
             _tell_missing(listed)
-        if dry_run:
-            click.echo(f"subset: would take {num_chosen:,} of {len(survey.hashes):,} clips -> {out}")
-            return
-        report = write_output(survey, choose, output)
-    click.echo(report.summary(out))
+        result, text = (describe_output if dry_run else write_output)(survey, choose, output)
+    print_result(result, text, as_json=as_json)
 
 
 def _listed(keys: Path | None, video_ids: Path | None) -> Listed | None:

@@ -11,7 +11,7 @@ import click
 
 from clipvip import __version__
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import dry_run_option
+from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
 from clipvip.pipeline.training.recipe import (
     Recipe,
     differences,
@@ -73,6 +73,7 @@ Examples:
 @click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable."
 )
+@json_option
 @dry_run_option("what the recipe comes to after all checks")
 @click.version_option(__version__, package_name="clipvip")
 @click.pass_context
@@ -89,6 +90,7 @@ def main(
     select: str | None,
     resume: str,
     overrides: tuple[str, ...],
+    as_json: bool,
     dry_run: bool,
 ) -> None:
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
@@ -103,11 +105,11 @@ def main(
     if dry_run:
         from clipvip.pipeline.training.dry_run import describe_run
 
-        click.echo(describe_run(settings, plan), nl=False)
+        print_result(*describe_run(settings, plan), as_json=as_json)
         return
     claim(settings)
-    exit_code = run_here(settings) if is_launched() else run_processes(settings)
-    ctx.exit(exit_code)
+    run = run_here if is_launched() else run_processes
+    ctx.exit(run(settings, as_json=as_json))
 
 
 def with_options(
@@ -212,24 +214,24 @@ def is_launched() -> bool:
     return launched_world_size() is not None
 
 
-def run_processes(recipe: Recipe) -> int:
+def run_processes(recipe: Recipe, *, as_json: bool) -> int:
     """Train in as many processes as the recipe says; return the exit code."""
     if recipe.run.processes == 1:
-        return run_here(recipe)
+        return run_here(recipe, as_json=as_json)
     from clipvip.pipeline.training.distributed import LaunchError, launch
 
     try:
-        return launch(train_process, recipe_tree(recipe), processes=recipe.run.processes)
+        return launch(train_process, recipe_tree(recipe), as_json, processes=recipe.run.processes)
     except LaunchError as error:
         raise UserError(
             f"{error}; its message is above. The same command goes on from the last checkpoint"
         ) from error
 
 
-def train_process(tree: dict[str, Any]) -> int:
+def train_process(tree: dict[str, Any], as_json: bool) -> int:
     """One of several processes of this machine: as `run_here`, and ends with one line on bad input."""
     recipe = recipe_from_tree(tree, name="recipe.yaml")
-    command = StageCommand("clipvip-train", callback=lambda: run_here(recipe))
+    command = StageCommand("clipvip-train", callback=lambda: run_here(recipe, as_json=as_json))
     try:
         exit_code: int = command.main([], standalone_mode=False)
     except click.ClickException as error:
@@ -238,8 +240,8 @@ def train_process(tree: dict[str, Any]) -> int:
     return exit_code
 
 
-def run_here(recipe: Recipe) -> int:
-    """Train in this process; return the exit code."""
+def run_here(recipe: Recipe, *, as_json: bool) -> int:
+    """Train in this process, print what came of it, and return the exit code."""
     from clipvip.pipeline.training.distributed import process_group
     from clipvip.pipeline.training.loop import train
     from clipvip.pipeline.training.start import chosen_device
@@ -255,7 +257,7 @@ def run_here(recipe: Recipe) -> int:
             err=True,
         )
     else:
-        click.echo(outcome.summary)
+        print_result(outcome.result, outcome.summary, as_json=as_json)
     return _exit_code(outcome.stopped_by)
 
 

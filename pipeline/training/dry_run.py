@@ -1,31 +1,53 @@
 """What `clipvip-train --dry-run` tells: the whole recipe, and what it comes to on what is there."""
 
 from pathlib import Path
+from typing import Any
 
 from clipvip.pipeline.training.batches import BatchPlan
 from clipvip.pipeline.training.checkpoint import list_checkpoints
-from clipvip.pipeline.training.recipe import Recipe, dump_recipe
+from clipvip.pipeline.training.recipe import Recipe, dump_recipe, recipe_tree
 from clipvip.pipeline.training.start import chosen_device, start_model
 
 
-def describe_run(recipe: Recipe, plan: BatchPlan) -> str:
-    """The recipe as YAML, which can be run as it is, after comments with numbers. Loads the model, as the run would.
+def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
+    """Numbers and the recipe, as JSON has them, and as YAML that can be run, after comments with the numbers.
+
+    Loads the model, as the run would.
 
     Raises:
         UserError, CheckpointError: the model does not go with the recipe.
     """
-    parameters = [parameter.numel() for parameter in start_model(recipe).parameters()]
-    out = Path(recipe.run.out)
-    batch_size, num_steps = recipe.optim.batch_size, plan.num_steps(recipe)
-    lines = [f"{num_steps:,} steps, {plan.steps_per_epoch:,} in an epoch, batches of {batch_size:,}"]
-    for part in plan.parts:
-        what = f"{len(part.shards.locations):,} shards, {part.order.num_samples:,} samples"
-        lines.append(f"source {part.name}: {what}, {part.rows:,} in a batch")
+    num_parameters = sum(parameter.numel() for parameter in start_model(recipe).parameters())
+    checkpoints = list_checkpoints(Path(recipe.run.out))
+    counts = {
+        "steps": plan.num_steps(recipe),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "batch_size": recipe.optim.batch_size,
+        "parameters": num_parameters,
+    }
+    sources = {
+        part.name: {
+            "shards": len(part.shards.locations),
+            "samples": part.order.num_samples,
+            "samples_per_batch": part.rows,
+        }
+        for part in plan.parts
+    }
+    content = {
+        "stage": "train",
+        "options": recipe_tree(recipe),
+        "counts": counts,
+        "sources": sources,
+        "goes_on_from": str(checkpoints[-1]) if checkpoints else None,
+    }
+    lines = ["{steps:,} steps, {steps_per_epoch:,} in an epoch, batches of {batch_size:,}".format(**counts)]
+    for name, source in sources.items():
+        what = "{shards:,} shards, {samples:,} samples, {samples_per_batch:,} in a batch".format(**source)
+        lines.append(f"source {name}: {what}")
     lines += [
-        f"{sum(parameters):,} parameters, from {recipe.model.init}",
-        f"{recipe.run.processes} on {chosen_device(recipe)} -> {out}",
+        f"{num_parameters:,} parameters, from {recipe.model.init}",
+        f"{recipe.run.processes} on {chosen_device(recipe)} -> {recipe.run.out}",
     ]
-    checkpoints = list_checkpoints(out)
     if checkpoints:
         lines.append(f"goes on from {checkpoints[-1]}")
-    return "".join(f"# {line}\n" for line in lines) + dump_recipe(recipe)
+    return content, "".join(f"# {line}\n" for line in lines) + dump_recipe(recipe).rstrip("\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -81,11 +81,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete."""
+    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
+
+    Then the first process has `result`, which is report.json and under `result` the test split's scores, and the
+    same in words.
+    """
 
     step: int
     num_steps: int
     stopped_by: int
+    result: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
 
 
@@ -141,8 +146,9 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal)
 
-    summary = finish(job, state, steps_now=state.step - first_step, seconds=time.perf_counter() - began)
-    return Outcome(state.step, job.num_steps, 0, summary)
+    seconds = time.perf_counter() - began
+    result, summary = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    return Outcome(state.step, job.num_steps, 0, result, summary)
 
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
@@ -299,8 +305,9 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     }
 
 
-def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> str:
-    """Write the model folder and the report; return the summary for the terminal."""
+def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> tuple[dict[str, Any], str]:
+    """Write the model folder and the report; the first process gets what `Outcome` says of `result` and `summary`."""
+    result: dict[str, Any] = {}
     summary = ""
     folder = job.out / MODEL_FOLDER
     chosen = state.step
@@ -325,7 +332,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
             details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}},
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
-        report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
+        result = report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
         summary = (
             f"{report.summary(job.out)}\n  loss {rows[0]['loss']:.4f} at step {rows[0]['step']:,}, "
             f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}, weights of step {chosen:,}"
@@ -333,10 +340,11 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> st
         if state.validations:
             summary += f" ({job.recipe.evaluation.select} of {len(state.validations)} validations)"
         if scores:
+            result = result | {"result": scores}
             chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select})"
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(job.place)
-    return summary
+    return result, summary
 
 
 @dataclass

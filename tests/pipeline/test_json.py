@@ -12,7 +12,8 @@ from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.demo.run import WEIGHTS
 from clipvip.pipeline.evaluate import main as evaluate
-from make_shards import make_shard_folder
+from clipvip.pipeline.train import main as train
+from make_shards import make_captioned_folder, make_shard_folder
 from stage_commands import caption_command, nmi_command, shard_command
 
 
@@ -60,6 +61,53 @@ def test_what_looks_at_shards_prints_what_it_finds(shards: Path, tmp_path: Path)
     assert counted == json.loads((tmp_path / "stats" / "stats.json").read_text())
     shown = run(data, "inspect", shards, "--num", 4, "--workers", 1, "--html", tmp_path / "page.html")
     assert len(shown["clips"]) == 4
+
+
+def test_what_makes_folders_of_shards_prints_their_reports(shards: Path, tmp_path: Path) -> None:
+    subset = ("subset", shards, "--num", 5, "--workers", 1, "--out", tmp_path / "few")
+    assert run(data, *subset, "--dry-run") == {
+        "stage": "subset",
+        "counts": {"clips": 5, "clips_to_choose_from": 12},
+    }
+    assert not (tmp_path / "few").exists()
+    assert run(data, *subset) == report_in(tmp_path / "few")
+    merge = ("merge", tmp_path / "few", "--workers", 1, "--out", tmp_path / "merged")
+    assert run(data, *merge, "--dry-run")["counts"] == {"clips": 5, "clips_to_choose_from": 5}
+    assert run(data, *merge) == report_in(tmp_path / "merged")
+    parts = ("--part", "a=0.5", "--part", "b=0.5", "--seed", 1, "--workers", 1, "--out", tmp_path / "parts")
+    planned = run(data, "split", shards, *parts, "--dry-run")["parts"]
+    made = run(data, "split", shards, *parts)["parts"]
+    assert made == {name: report_in(tmp_path / "parts" / name) for name in ("a", "b")}
+    assert [planned[name]["counts"]["clips"] for name in made] == [6, 6]
+    assert [report["counts"]["clips"] for report in made.values()] == [6, 6]
+
+
+def test_training_prints_its_report_and_the_scores_of_the_test_split(shards: Path, tmp_path: Path) -> None:
+    test = make_captioned_folder(tmp_path / "test", [[f"words {number}"] for number in range(4)])
+    arguments: list[object] = [
+        "demo",
+        "--shards",
+        shards,
+        "--test",
+        test,
+        "--gpus",
+        0,
+        "--out",
+        tmp_path / "run",
+    ]
+    arguments += ["--init", WEIGHTS / "clip"]
+    settings = ("loss.pairs=baseline", "optim.batch_size=6", "optim.epochs=1", "run.workers=0")
+    for setting in settings:
+        arguments += ["--set", setting]
+    planned = run(train, *arguments, "--dry-run")
+    assert not (tmp_path / "run").exists()
+    assert planned["counts"]["steps"] == planned["counts"]["steps_per_epoch"] == 2
+    assert planned["sources"]["clips"] == {"shards": 2, "samples": 12, "samples_per_batch": 6}
+    assert planned["goes_on_from"] is None
+    found = run(train, *arguments)
+    assert found.pop("result") == json.loads((tmp_path / "run" / "test.json").read_text())
+    assert found == report_in(tmp_path / "run")
+    assert found["options"] == planned["options"] and found["counts"]["steps"] == 2
 
 
 def test_damage_is_printed_and_ends_in_one(shards: Path) -> None:

@@ -316,7 +316,7 @@ def test_a_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "would take 8 of 40 clips" in must("subset", shards, "--num", 8, "--out", out, "--dry-run")
     assert "would take 40 of 40 clips" in must("merge", shards, "--out", out, "--dry-run")
-    assert "would put" in must(
+    assert "would take" in must(
         "split", shards, "--part", "a=0.5", "--part", "b=0.5", "--out", out, "--dry-run"
     )
     assert not out.exists()
