@@ -140,9 +140,9 @@ def run_block(block: Block, folder: Path) -> str:
     }
     shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
     done = subprocess.run(
-        [*shell, block.code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [*shell, block.to_run], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"{block}:\n{block.code}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, f"{block}:\n{block.to_run}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
 

@@ -4,6 +4,7 @@ A bash or python block is run by tests/docs, in a folder of its own that has mad
 pages use (`doc_folder`). Comments in a page, which readers do not see, say otherwise:
 
     <!-- not run: REASON -->                               before a block: its commands are only checked
+    <!-- run with WORDS instead of SHOWN -->               before a block: where GPUs or time are wanting
     <!-- each block goes on from the one before -->        anywhere in a page: its blocks share a folder
 
 A text block is lines that the block before it prints, but for their numbers.
@@ -31,7 +32,7 @@ PROGRAMS: dict[str, click.Command] = {
 }
 ONE_FOLDER = "<!-- each block goes on from the one before -->"
 _BLOCK = re.compile(
-    r"(?:^ *<!-- not run: (?P<reason>[^\n]+?) -->\n+)?"
+    r"(?:^ *<!-- (?:not run: (?P<reason>[^\n]+?)|run with (?P<words>[^\n]+?) instead of (?P<shown>[^\n]+?)) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     flags=re.MULTILINE | re.DOTALL,
 )
@@ -41,12 +42,16 @@ _SEPARATORS = {";", "&&", "||", "|", "&", "(", ")", "&>", ">", ">>", "<", "2>"}
 
 @dataclass
 class Block:
-    """A block of code; `not_run` is why it is not run, and `output` the lines that it is said to print."""
+    """A block of code; `not_run` is why it is not run, and `output` the lines that it is said to print.
+
+    `to_run` is the code with what tests change in it.
+    """
 
     page: Path
     line: int
     language: str
     code: str
+    to_run: str
     not_run: str = ""
     output: list[str] = field(default_factory=list)
 
@@ -68,7 +73,10 @@ def read_blocks(page: Path) -> list[Block]:
         code = textwrap.dedent(found["code"])
         if found["language"] in {"bash", "python"}:
             line = text.count("\n", 0, found.start("code"))
-            blocks.append(Block(page, line, found["language"], code, found["reason"] or ""))
+            shown, words = found["shown"] or "", found["words"] or ""
+            assert shown in code, f"{page.name}:{line}: {shown} is not in the block"
+            to_run = code.replace(shown, words) if shown else code
+            blocks.append(Block(page, line, found["language"], code, to_run, found["reason"] or ""))
         elif found["language"] == "text" and blocks:
             blocks[-1].output += code.splitlines()
     return blocks

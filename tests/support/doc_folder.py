@@ -15,7 +15,8 @@ from clipvip.pipeline.demo.world import World
 from clipvip.shards.captions import captions_path, shard_source, write_captions
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.writer import ShardRecord, sha256_of_file, write_shard
-from make_shards import make_shard_folder, stored_clip
+from make_shards import make_captioned_folder, make_shard_folder, stored_clip
+from tiny_ofa import make_fairseq, make_model, write_vocabulary
 
 _SHARDS, _CLIPS_PER_SHARD = 16, 70  # more than the 1000 texts that `nmi` draws
 
@@ -52,6 +53,7 @@ def _make_shards(folder: Path) -> None:
         caption_files.append(ShardRecord(target.name, len(rows), size, digest))
     write_manifest(folder / "clips", stage="shard", options={}, shards=records)
     write_manifest(folder / "captions", stage="caption", options=origin, shards=caption_files)
+    make_captioned_folder(folder / "shards" / "msrvtt-train9k", [["a dog runs", "a dog"]] * 4)
     for name in ("test-clips", "shards/msrvtt-1ka", "shards/msrvtt-test", "shards/hmdb51"):
         make_shard_folder(folder / name, num_shards=1, clips_per_shard=12)
     for name in ("monday", "tuesday"):
@@ -61,7 +63,7 @@ def _make_shards(folder: Path) -> None:
 
 
 def _make_models(folder: Path) -> None:
-    """The demo's models under the names of published ones, and one as the authors save theirs."""
+    """The demo's models under the names of published ones, and two as their authors save them."""
     for name, given in (("clip", "openai/clip-vit-base-patch32"), ("ofa", "OFA-Sys/ofa-base")):
         shutil.copytree(WEIGHTS / name, folder / given)
     model = ClipVip.from_clip(WEIGHTS / "clip", temporal_size=8)
@@ -69,6 +71,8 @@ def _make_models(folder: Path) -> None:
         model.save_pretrained(folder / name)
     released = {f"clipmodel.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save(released, folder / "pretrain_clipvip_base_32.pt")
+    captioner = make_model(write_vocabulary(folder / "ofa-base"))
+    make_fairseq(folder / "caption_large_best_clean.pt", captioner)
 
 
 def _make_tables(folder: Path, videos: list[str]) -> None:
