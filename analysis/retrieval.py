@@ -80,7 +80,7 @@ def embedding_ranks(
     """Ranks by the inner product of embeddings `texts` (n, dim) and `videos` (m, dim), chunk by chunk.
 
     The matrix (n, m) is never held: besides the embeddings this takes about 0.4 GB whatever n and m.
-    `labels` and `direction` are as in `retrieval_metrics`.
+    `labels` and `direction` are as in `retrieval_metrics`. Equal rows tie, see `similarities`.
 
     Raises:
         ValueError: an embedding that is not finite, shapes or labels that do not fit, or no query at all.
@@ -93,14 +93,45 @@ def embedding_ranks(
             raise ValueError(f"a {name} embedding holds NaN or infinity")
     labels = _checked_labels(labels, len(texts), len(videos))
     if direction == "text_to_video":
-        return _ranks(lambda rows: texts[rows] @ videos.T, labels, num_columns=len(videos))
+        by_videos = _products(videos)
+        return _ranks(lambda rows: by_videos(texts[rows]), labels, num_columns=len(videos))
     order, starts, with_text = _texts_by_video(labels)
-    ordered = texts[order]
+    by_texts = _products(texts[order])
 
     def scores(rows: slice) -> np.ndarray:
-        return np.maximum.reduceat(videos[with_text[rows]] @ ordered.T, starts, axis=1)
+        return np.maximum.reduceat(by_texts(videos[with_text[rows]]), starts, axis=1)
 
     return _ranks(scores, np.arange(len(with_text)), num_columns=len(texts))
+
+
+def similarities(texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Inner products (n, m) of `texts` (n, dim) and `videos` (m, dim); equal rows have equal products, to the bit.
+
+    A matrix product alone does not give that: how it rounds depends on where in the matrix a row is, and so a
+    sentence that occurs twice would be told from itself.
+    """
+    texts, videos = np.asarray(texts), np.asarray(videos)
+    firsts, places = _distinct_rows(texts)
+    products = _products(videos)(texts[firsts])
+    return products if len(firsts) == len(texts) else products[places]
+
+
+def _products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the inner products (k, m) of rows (k, dim) with `columns` (m, dim), those of equal columns equal."""
+    firsts, places = _distinct_rows(columns)
+    if len(firsts) == len(columns):
+        return lambda rows: rows @ columns.T
+    distinct = columns[firsts]
+    return lambda rows: np.take(rows @ distinct.T, places, axis=1)
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each distinct row is first, in order, and for each row its place among these."""
+    rows = np.ascontiguousarray(rows)
+    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+    _, firsts, by_value = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    return firsts[order], np.argsort(order)[by_value]
 
 
 def _checked_labels(labels: np.ndarray | None, num_texts: int, num_videos: int) -> np.ndarray:

@@ -31,14 +31,21 @@ T = TypeVar("T")
 class PairEmbeddings:
     """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
 
-    `labels` (queries,) is the clip of each text.
+    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal sentences are
+    equal, so that they tie: the batch in which a text is encoded moves its embedding in the last digits.
     """
 
     texts: np.ndarray
     videos: np.ndarray
     labels: np.ndarray
-    num_distinct_texts: int
+    sentences: list[str]
     skips: list[Skip]
+
+    def __post_init__(self) -> None:
+        first: dict[str, int] = {}
+        for row, sentence in enumerate(self.sentences):
+            if (earlier := first.setdefault(sentence, row)) != row:
+                self.texts[row] = self.texts[earlier]
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def embed_pairs(
         _stacked(text_rows),
         _stacked(video_rows),
         np.array(labels, np.int64),
-        len(set(texts)),
+        texts,
         skips,
     )
 

@@ -6,7 +6,14 @@ import numpy as np
 
 from clipvip.analysis.bootstrap import rank_intervals
 from clipvip.analysis.rescoring import dual_softmax, querybank_norm
-from clipvip.analysis.retrieval import RECALLS_AT, Direction, Ranks, embedding_ranks, similarity_ranks
+from clipvip.analysis.retrieval import (
+    RECALLS_AT,
+    Direction,
+    Ranks,
+    embedding_ranks,
+    similarities,
+    similarity_ranks,
+)
 from clipvip.pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ def score_pairs(
         "num_queries": len(pairs.texts),
         "num_clips": len(pairs.videos),
         "num_skipped": len(pairs.skips),
-        "num_distinct_texts": pairs.num_distinct_texts,
+        "num_distinct_texts": len(set(pairs.sentences)),
         "num_frames": num_frames,
         "metrics": all_metrics(
             pairs.texts, pairs.videos, pairs.labels, dsl=dsl, qb_norm=qb_norm, bank=bank, resamples=resamples
@@ -77,7 +84,7 @@ def all_metrics(
             raise UserError(
                 f"--dsl and --qb-norm hold all scores at once, for {limit:,} clips at most; leave them out"
             )
-        similarity = texts @ videos.T
+        similarity = similarities(texts, videos)
     if dsl:
         # One matrix for both directions, as the released code has it.
         rescored = dual_softmax(similarity)

@@ -203,11 +203,10 @@ def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
     if not used:
         return parts[0]
     starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
-    texts = np.concatenate([part.texts for part in used])
     return PairEmbeddings(
-        texts,
+        np.concatenate([part.texts for part in used]),
         np.concatenate([part.videos for part in used]),
         np.concatenate([part.labels + start for part, start in zip(used, starts, strict=True)]),
-        len(np.unique(texts, axis=0)),
+        [sentence for part in used for sentence in part.sentences],
         [skip for part in parts for skip in part.skips],
     )

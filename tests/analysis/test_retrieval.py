@@ -11,7 +11,13 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
 from clipvip.analysis import retrieval
-from clipvip.analysis.retrieval import Direction, embedding_ranks, retrieval_metrics, similarity_ranks
+from clipvip.analysis.retrieval import (
+    Direction,
+    embedding_ranks,
+    retrieval_metrics,
+    similarities,
+    similarity_ranks,
+)
 
 NAMES = {"R1": "r1", "R5": "r5", "R10": "r10", "MedianR": "median_rank", "MeanR": "mean_rank"}
 DIRECTIONS: dict[str, Direction] = {"t2v": "text_to_video", "v2t": "video_to_text"}
@@ -162,6 +168,21 @@ def test_embeddings_in_chunks_rank_as_the_whole_matrix(
         similarity_ranks(texts @ videos.T, labels, direction=direction),
     ):
         assert (ranks.best == whole.best).all() and (ranks.worst == whole.worst).all()
+
+
+@pytest.mark.parametrize("dim", [5, 64])
+def test_equal_embeddings_tie_wherever_they_are(dim: int) -> None:
+    rng = np.random.default_rng(1)
+    once = rng.standard_normal((2, 31, dim)).astype(np.float32)
+    places = rng.permutation(np.repeat(np.arange(31), 3))
+    texts, videos = once[:, places]
+    found = similarities(texts, videos)
+    np.testing.assert_allclose(found, texts @ videos.T, rtol=1e-4, atol=1e-5)
+    firsts = np.array([list(places).index(place) for place in places])
+    assert (found == found[firsts][:, firsts]).all()
+    for direction in DIRECTIONS.values():
+        ranks = embedding_ranks(texts, videos, direction=direction)
+        assert (ranks.worst - ranks.best == 2).all()
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from clipvip.analysis.rescoring import dual_softmax, querybank_norm
-from clipvip.analysis.retrieval import retrieval_metrics
+from clipvip.analysis.retrieval import retrieval_metrics, similarities
 from clipvip.model import ClipVip
 from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip
 from clipvip.pipeline.evaluate import main
@@ -76,7 +76,7 @@ def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: P
     texts, videos = pairs.texts, pairs.videos
     for found, expected in zip((texts, videos), embeddings(model, shards, num_frames=4), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    similarity = texts @ videos.T
+    similarity = similarities(texts, videos)
     by_name = {
         "plain": (similarity, similarity.T),
         "dsl": (dual_softmax(similarity), dual_softmax(similarity).T),
@@ -196,6 +196,18 @@ def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, 
     for direction in ("text_to_video", "video_to_text"):
         expected = retrieval_metrics(similarity, labels, direction=direction)
         assert_metrics(written["metrics"]["plain"][direction], expected)
+
+
+def test_clips_with_the_same_caption_tie(tmp_path: Path, model: Path) -> None:
+    texts = [["the same words"] if number % 4 else [f"picture {number}"] for number in range(53)]
+    shards = make_captioned_folder(tmp_path / "clips", texts)
+    options = ["--model", model, "--shards", shards, "--batch-size", 5, "--out", tmp_path / "out"]
+    result = run(*options, "--dsl", "--qb-norm")
+    assert result.exit_code == 0 and "38 of the texts repeat another" in result.stdout, result.output
+    # From clip to text the 39 clips of one sentence never have their answer alone among the first ten.
+    for metrics in json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"].values():
+        assert metrics["video_to_text"]["r10"] <= 14 / 53
+        assert metrics["video_to_text"]["mean_rank"] >= 39 / 53 * 20
 
 
 def test_a_paragraph_is_one_query(tmp_path: Path, model: Path) -> None:
