@@ -185,8 +185,9 @@ def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
     alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
     if len(alternatives) > 1 and not all_captions:
         raise UserError(
-            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip (for MSR-VTT "
-            "--dataset msrvtt/1ka); or give --all-captions to search by each of them"
+            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip (MSR-VTT's is "
+            "--dataset msrvtt/1ka; ActivityNet's and DiDeMo's sentences are joined by activitynet/val1 and "
+            "didemo/test); or give --all-captions to search by each of them"
         )
     return alternatives if len(alternatives) > 1 else [sample.subtitle]
 

@@ -6,6 +6,7 @@ What a set is made of, and what its rows become, is said in `annotations`.
 import csv
 import io
 import json
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
+from clipvip.shards.sources import VIDEO_EXTENSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Row:
 
 
 Rows = Iterator[Row | Skip]
+_MOST_SECONDS = 1e9
 
 
 def read_text(path: Path) -> str:
@@ -59,12 +62,20 @@ def make_row(where: str, video: Any, sentence: Any, time: tuple[float, ...] = ()
     """A row, or why it is none: both must be text, and the sentence have words."""
     if not isinstance(video, str) or not isinstance(sentence, str):
         return Skip("bad_annotation", where, "want a video and a sentence as text")
-    video, sentence = video.strip(), " ".join(sentence.split())
+    # A lone surrogate (a JSON escape can hold one) has no UTF-8 form and would fail when written.
+    video, sentence = video.strip(), " ".join(sentence.encode("utf-8", "replace").decode("utf-8").split())
     if not video:
         return Skip("bad_annotation", where, "has no video")
     if not sentence:
         return Skip("empty_caption", where, f"video {video[:80]}")
     return Row(video, sentence, time)
+
+
+def video_name(name: str) -> str:
+    """The name of a video without folder and extension, as `index_videos` has it: `a/b.1.mp4` is `b.1`."""
+    base = name.strip().rpartition("/")[2]
+    stem, extension = os.path.splitext(base)
+    return stem if extension.lower() in VIDEO_EXTENSIONS else base
 
 
 def records_of(path: Path, content: Any) -> list[Any]:
@@ -107,7 +118,7 @@ def read_didemo(path: Path) -> Rows:
             continue
         spans = entry.get("times")
         time: tuple[float, ...] = ()
-        if isinstance(spans, list) and spans and all(map(_is_span, spans)):
+        if isinstance(spans, list) and spans and all(map(is_span, spans)):
             time = tuple(float(statistics.median(span[side] for span in spans)) for side in (0, 1))
         video = entry.get("video")
         # The name of the original upload; people keep the files under other extensions.
@@ -115,11 +126,12 @@ def read_didemo(path: Path) -> Rows:
         yield make_row(where, name, entry.get("description"), time)
 
 
-def _is_span(span: Any) -> bool:
+def is_span(span: Any) -> bool:
+    """Whether it is a pair of numbers, of a size that seconds can have (JSON may hold NaN and 10^400)."""
     return (
         isinstance(span, list)
         and len(span) == 2
-        and all(isinstance(number, int | float) and not isinstance(number, bool) for number in span)
+        and all(type(number) in (int, float) and abs(number) < _MOST_SECONDS for number in span)
     )
 
 
@@ -134,7 +146,7 @@ def read_activitynet(path: Path) -> Rows:
             yield Skip("bad_annotation", f"{path.name}, {video[:80]}", "has no list of sentences")
             continue
         spans = entry.get("timestamps")
-        if not isinstance(spans, list) or len(spans) != len(sentences) or not all(map(_is_span, spans)):
+        if not isinstance(spans, list) or len(spans) != len(sentences) or not all(map(is_span, spans)):
             spans = [[0.0, 0.0]] * len(sentences)  # the order in the file, which is that of time
         for number, (sentence, span) in enumerate(zip(sentences, spans, strict=True)):
             yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, tuple(span))
@@ -198,30 +210,4 @@ def read_lsmdc(path: Path) -> Rows:
             continue
         # Sentences follow the times; some rows have a tab after them.
         sentence = cells[5] if len(cells) >= 6 else cells[-1]
-        yield make_row(where, cells[0].rpartition("/")[2], sentence)
-
-
-def read_jsonl(path: Path) -> Rows:
-    """Rows `{"clip_id": ..., "text": sentence or list}`, as the released code takes them, or with `video`,
-    `caption`, `captions`, `sentences` for names."""
-    num_good = 0
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        where = f"{path.name}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if not isinstance(entry, dict):
-            yield Skip("bad_annotation", where, "is no JSON record")
-            continue
-        video = next((entry[name] for name in ("clip_id", "video_id", "video") if name in entry), None)
-        names = ("text", "caption", "captions", "sentences", "sentence")
-        text = next((entry[name] for name in names if name in entry), None)
-        for place, sentence in enumerate(text if isinstance(text, list) else [text]):
-            row = make_row(where, video, sentence, (float(place),))
-            num_good += isinstance(row, Row)
-            yield Row(row.video.rpartition("/")[2], row.sentence, row.time) if isinstance(row, Row) else row
-    if not num_good:
-        raise DatasetError(f'{path}: has no row such as {{"clip_id": "video1", "text": "a sentence"}}')
+        yield make_row(where, video_name(cells[0]), sentence)

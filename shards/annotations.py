@@ -6,16 +6,17 @@ video, in order of time, are one text; of the others each sentence is a text of 
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from clipvip.shards import annotation_formats as formats
 from clipvip.shards.annotation_formats import Row, Rows
+from clipvip.shards.annotation_records import has_records, read_records
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.sample import Clip, SentencesAre, make_key
 from clipvip.shards.skips import Skip
-from clipvip.shards.sources import VIDEO_EXTENSIONS, Source
+from clipvip.shards.sources import Source
 
 
 @dataclass(frozen=True)
@@ -23,25 +24,32 @@ class Split:
     """One split of a set.
 
     `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`: every
-    video has one row, so that rows need not be held to be put together.
+    video has one row, so that rows need not be held to be put together. `one_sentence`: it is a test, in which a video
+    has one sentence; a file that gives it several is another one.
     """
 
     files: tuple[str, ...]
     read: Callable[[Path], Rows]
     sentences_are: SentencesAre = "alternatives"
     one_row_each: bool = False
+    one_sentence: bool = False
+
+
+_MSRVTT_DATA = ("MSRVTT_data.json", "MSRVTT_v2.json")
 
 
 def _msrvtt_listed(name: str, path: Path) -> Rows:
-    """The sentences of the videos that a table beside MSRVTT_data.json lists."""
-    listed, data = path, path.with_name("MSRVTT_data.json")
-    if path.name == data.name:
-        listed = path.with_name(name)
+    """The sentences of the videos that a table beside MSRVTT_data.json lists; `path` is either of the two."""
+    listed, data = path.with_name(name), path
+    if path.suffix.lower() != ".json":
+        listed = path
+        beside = [path.with_name(file) for file in _MSRVTT_DATA]
+        data = next((file for file in beside if file.is_file()), beside[0])
     return formats.read_msrvtt(data, videos=formats.read_column(listed, "video_id"))
 
 
-def _msrvtt(split: str) -> Split:
-    return Split(("MSRVTT_data.json", "MSRVTT_v2.json"), partial(formats.read_msrvtt, split=split))
+def _msrvtt(split: str, *others: str) -> Split:
+    return Split((*_MSRVTT_DATA, *others), partial(formats.read_msrvtt, split=split))
 
 
 def _msrvtt_list(name: str) -> Split:
@@ -51,6 +59,7 @@ def _msrvtt_list(name: str) -> Split:
 _MSRVTT_1KA = Split(
     ("MSRVTT_JSFUSION_test.csv",),
     partial(formats.read_table, video=("video_id",), sentence=("sentence",)),
+    one_sentence=True,
 )
 
 
@@ -62,8 +71,8 @@ def _activitynet(*files: str) -> Split:
     return Split(files, formats.read_activitynet, sentences_are="paragraph")
 
 
-def _lsmdc(*files: str) -> Split:
-    return Split(files, formats.read_lsmdc)
+def _lsmdc(*files: str, one_sentence: bool = False) -> Split:
+    return Split(files, formats.read_lsmdc, one_sentence=one_sentence)
 
 
 def _webvid(*files: str) -> Split:
@@ -72,11 +81,13 @@ def _webvid(*files: str) -> Split:
 
 
 def read_any(path: Path) -> Rows:
-    """A table or JSONL file of anybody: a column for the video, one for the sentence."""
-    if path.suffix in {".csv", ".tsv"}:
-        names = ("caption", "text", "sentence", "description")
-        return formats.read_table(path, video=("video", "video_id", "clip_id"), sentence=names)
-    return formats.read_jsonl(path)
+    """A table or records of anybody: a column for the video, one for the sentence."""
+    if path.suffix.lower() not in {".csv", ".tsv"}:
+        yield from read_records(path)
+        return
+    names = ("caption", "text", "sentence", "description")
+    for row in formats.read_table(path, video=("video", "video_id", "clip_id"), sentence=names):
+        yield replace(row, video=formats.video_name(row.video)) if isinstance(row, Row) else row
 
 
 DATASETS: dict[str, dict[str, Split]] = {
@@ -85,9 +96,9 @@ DATASETS: dict[str, dict[str, Split]] = {
         "train7k": _msrvtt_list("MSRVTT_train.7k.csv"),
         "test1ka": _MSRVTT_1KA,
         "1ka": _MSRVTT_1KA,
-        "train": _msrvtt("train"),
-        "validate": _msrvtt("validate"),
-        "test": _msrvtt("test"),
+        "train": _msrvtt("train", "train_val_videodatainfo.json"),
+        "validate": _msrvtt("validate", "train_val_videodatainfo.json"),
+        "test": _msrvtt("test", "test_videodatainfo.json"),
     },
     "didemo": {
         "train": _didemo("train_data.json", "didemo_train_data.json"),
@@ -97,7 +108,11 @@ DATASETS: dict[str, dict[str, Split]] = {
     "lsmdc": {
         "train": _lsmdc("LSMDC16_annos_training.csv"),
         "val": _lsmdc("LSMDC16_annos_val.csv"),
-        "test1k": _lsmdc("LSMDC16_challenge_1000_publictect.csv", "LSMDC16_challenge_1000_publictest.csv"),
+        "test1k": _lsmdc(
+            "LSMDC16_challenge_1000_publictect.csv",
+            "LSMDC16_challenge_1000_publictest.csv",
+            one_sentence=True,
+        ),
     },
     "activitynet": {
         "train": _activitynet("train.json"),
@@ -160,38 +175,52 @@ def with_published_names(name: str, paths: Mapping[str, str]) -> dict[str, str]:
     """
     found = dict(paths)
     for stem, path in paths.items():
-        shorter, _, extension = stem.rpartition(".")
-        if f".{extension.lower()}" in VIDEO_EXTENSIONS:
-            found.setdefault(shorter, path)
-        if name.startswith("activitynet/") and not stem.startswith("v_"):
-            found.setdefault(f"v_{stem}", path)
+        shorter = formats.video_name(stem)
+        found.setdefault(shorter, path)
+        if name.startswith("activitynet/"):
+            found.setdefault(f"v_{shorter}", path)
     return found
 
 
 def read_annotations(name: str, path: Path) -> Iterator[Source]:
     """Yield one `Source` for each video of a split, in the order of its first row, and one for each bad row.
 
-    A `.jsonl` file is read as the released code's, whatever the set; `path` is a file.
+    Records of video and text (`read_records`) stand for the files of any set; `path` is a file.
 
     Raises:
-        DatasetError: the file is damaged or of another kind.
+        DatasetError: the file is damaged or of another kind, or it gives several sentences for a video of a test
+            that has one for each.
     """
     split = find_split(name)
-    rows = formats.read_jsonl(path) if path.suffix == ".jsonl" else split.read(path)
+    rows = _rows(split, path)
     together = _each(rows) if split.one_row_each else _by_video(rows)
     prefixes: set[str] = set()
+    first_skip: Skip | None = None
     for line, (video, found) in enumerate(together, start=1):
-        if isinstance(found, Skip):
-            yield Source(line, "", skips=((0, found),))
-            continue
-        clip = _clip(video, found, split.sentences_are)
+        clip = found if isinstance(found, Skip) else _clip(video, found, split.sentences_are)
         if isinstance(clip, Clip) and clip.key in prefixes:
             clip = Skip("duplicate_clip", video[:80], f"key {clip.key} is taken")
         if isinstance(clip, Skip):
+            first_skip = first_skip or clip
             yield Source(line, video, skips=((0, clip),))
             continue
+        if split.one_sentence and len(clip.sentences) > 1:
+            raise DatasetError(
+                f"{path}: has {len(clip.sentences)} sentences for {video[:80]}, but a video of {name} has one; give "
+                f"{split.files[0]}, or name another split"
+            )
         prefixes.add(clip.key)
         yield Source(line, video, (clip,), (0,))
+    if not prefixes:
+        why = f" ({first_skip.what}: {first_skip.detail or first_skip.reason})" if first_skip else ""
+        raise DatasetError(f"{path}: holds no annotation of {name} that can be used{why}")
+
+
+def _rows(split: Split, path: Path) -> Rows:
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl" or (suffix == ".json" and has_records(formats.read_json(path))):
+        return read_records(path)
+    return split.read(path)
 
 
 def _each(rows: Rows) -> Iterator[tuple[str, list[Row] | Skip]]:

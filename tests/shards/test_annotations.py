@@ -68,6 +68,59 @@ def test_msrvtt(tmp_path: Path) -> None:
     assert source.clips[0].text == ""  # two alternatives: none of them is the text
 
 
+def test_msrvtt_under_the_names_of_its_challenge(tmp_path: Path) -> None:
+    write_msrvtt(tmp_path)
+    (tmp_path / "MSRVTT_data.json").rename(tmp_path / "train_val_videodatainfo.json")
+    for split, videos in (("train", ["video0", "video1"]), ("validate", ["video2"])):
+        assert list(captions(f"msrvtt/{split}", find_annotation_file(f"msrvtt/{split}", tmp_path))) == videos
+    (tmp_path / "train_val_videodatainfo.json").rename(tmp_path / "MSRVTT_v2.json")
+    assert len(captions("msrvtt/train9k", find_annotation_file("msrvtt/train9k", tmp_path))) == 2
+
+
+def write_full_size(folder: Path) -> None:
+    """Files of the sizes that the sets are published in and of their layout, with made-up words."""
+    splits = ["train"] * 6513 + ["validate"] * 497 + ["test"] * 2990
+    videos = [{"video_id": f"video{n}", "split": split} for n, split in enumerate(splits)]
+    sentences = [{"caption": f"words {k}", "video_id": f"video{n}"} for n in range(10000) for k in range(20)]
+    (folder / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    tested = list(range(7010, 9990, 3))[:990] + list(range(7011, 7041, 3))
+    rows = [f'ret{k},msr{n},video{n},"a man, number {k % 996}"' for k, n in enumerate(tested)]
+    (folder / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\n" + "\n".join(rows) + "\n"
+    )
+    listed = "".join(f"video{n}\n" for n in range(10000) if n not in set(tested))
+    (folder / "MSRVTT_train.9k.csv").write_text("video_id\n" + listed)
+    for name, count in (("train", 10009), ("val_1", 4917), ("val_2", 4885)):
+        entry = {"duration": 9, "timestamps": [[0, 4], [4, 9]], "sentences": ["One.", " Two."]}
+        (folder / f"{name}.json").write_text(json.dumps({f"v_{n:011d}": entry for n in range(count)}))
+    # Of LSMDC's training clips some have several sentences, a line each.
+    for name, lines, clips in (("annos_training", 101079, 101020), ("challenge_1000_publictect", 1000, 1000)):
+        times = "00.00.01.000\t00.00.02.000\t00.00.01.000\t00.00.02.000"
+        rows = [
+            f"0001_A_Film_{n % clips:06d}.000-00.00.02.000\t{times}\tSOMEONE {n}.\n" for n in range(lines)
+        ]
+        (folder / f"LSMDC16_{name}.csv").write_text("".join(rows))
+
+
+def test_counts_of_files_of_published_size(tmp_path: Path) -> None:
+    write_full_size(tmp_path)
+    expected = {
+        "msrvtt/train9k": (9000, 180_000),
+        "msrvtt/1ka": (1000, 1000),
+        "msrvtt/train": (6513, 130_260),
+        "msrvtt/validate": (497, 9940),
+        "msrvtt/test": (2990, 59_800),
+        "activitynet/train": (10009, 20018),
+        "activitynet/val1": (4917, 9834),
+        "activitynet/val2": (4885, 9770),
+        "lsmdc/train": (101_020, 101_079),
+        "lsmdc/test1k": (1000, 1000),
+    }
+    for name, counts in expected.items():
+        found = captions(name, find_annotation_file(name, tmp_path))
+        assert (len(found), sum(map(len, found.values()))) == counts, name
+
+
 @pytest.mark.needs_shared
 @pytest.mark.parametrize(("split", "num_videos", "num_captions"), [("val", 1065, 4180), ("test", 1004, 4021)])
 def test_the_published_didemo(shared_dir: Path, split: str, num_videos: int, num_captions: int) -> None:
@@ -102,8 +155,11 @@ def test_activitynet(tmp_path: Path) -> None:
     (tmp_path / "val_1.json").write_text(json.dumps({"v_x1": entry, "v_x2": {"sentences": ["c."]}}))
     path = find_annotation_file("activitynet/val1", tmp_path)
     assert captions("activitynet/val1", path) == {"v_x1": ("first a.", "then b."), "v_x2": ("c.",)}
-    paths = with_published_names("activitynet/val1", {"x1": "/a/x1.mkv", "v_x2": "/a/v_x2.mp4"})
-    assert (paths["v_x1"], paths["v_x2"]) == ("/a/x1.mkv", "/a/v_x2.mp4")
+    files = {"x1": "/a/x1.mkv", "v_x2": "/a/v_x2.mp4", "-x3": "/a/-x3.webm", "x4.avi": "/a/x4.avi.mp4"}
+    paths = with_published_names("activitynet/val1", files)
+    assert {f"v_{name.removeprefix('v_').removesuffix('.avi')}": file for name, file in files.items()} == {
+        video: paths[video] for video in ("v_x1", "v_x2", "v_-x3", "v_x4")
+    }
 
 
 @pytest.mark.parametrize("header", ["", "video_id\tstart\tend\tstart\tend\tcaption\n"])
@@ -138,9 +194,61 @@ def test_the_released_codes_rows_stand_for_any_set(tmp_path: Path) -> None:
     assert captions("captions", path) == expected
 
 
+def test_records_are_in_order_of_their_times(tmp_path: Path) -> None:
+    row = {"clip_id": "v_a", "text": ["last", "first"], "timestamps": [[3, 9], [0, 4]], "num_frame": 28}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (source,) = read_annotations("activitynet/val1", tmp_path / "rows.jsonl")
+    assert source.clips[0].text == "first last"
+    of_video = {"v_a": {"text": ["last", "first"], "start": [3, 0], "end": [9, 4]}}
+    (tmp_path / "rows.json").write_text(json.dumps(of_video))
+    (source,) = read_annotations("activitynet/val1", tmp_path / "rows.json")
+    assert source.clips[0].text == "first last"
+
+
+LSMDC_CLIP = "3086_UGLY_TRUTH_00.23.23.000-00.23.28.886"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {LSMDC_CLIP: {"text": ["SOMEONE stands below."], "start": [0], "end": [5.88]}},
+        [{"video": f"3086_UGLY_TRUTH/{LSMDC_CLIP}.avi", "caption": "SOMEONE stands below."}],
+        [{"video": f"{LSMDC_CLIP}.mp4", "caption": ["SOMEONE stands  below."]}, {"video": 3}],
+    ],
+)
+def test_lists_that_others_pass_on_stand_for_any_set(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "lsmdc_test.json"
+    path.write_text(json.dumps(content))
+    for name in ("lsmdc/test1k", "msrvtt/1ka", "msrvtt/test", "didemo/test", "activitynet/val1", "captions"):
+        found = [source for source in read_annotations(name, path) if source.clips]
+        assert [(s.video_id, s.clips[0].sentences) for s in found] == [
+            (LSMDC_CLIP, ("SOMEONE stands below.",))
+        ]
+
+
+def test_a_test_with_several_sentences_for_a_video_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "test1ka.jsonl"
+    path.write_text('{"clip_id": "video7010", "text": ["a clip", "a tutorial"]}\n')
+    for name, file in (("msrvtt/1ka", "MSRVTT_JSFUSION_test"), ("lsmdc/test1k", "LSMDC16_challenge")):
+        with pytest.raises(DatasetError, match=f"has 2 sentences for video7010, but .*give {file}") as caught:
+            list(read_annotations(name, path))
+        assert "\n" not in str(caught.value)
+    assert len(captions("msrvtt/train9k", path)["video7010"]) == 2
+
+
+def test_odd_numbers_and_characters_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "val_1.json"
+    path.write_text(
+        '{"v_a": {"sentences": ["b", "a \\ud800"], "timestamps": [[NaN, 1], [1, 2]]},'
+        ' "v_b": {"sentences": ["b", "a"], "timestamps": [[1' + "0" * 400 + ", 1], [1, 2]]}}"
+    )
+    found = captions("activitynet/val1", path)
+    assert found == {"v_a": ("b", "a ?"), "v_b": ("b", "a")}  # their order in the file
+
+
 def test_tables_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("caption,video\nhello there,one\nagain,one\nother,two\n")
+    path.write_text("caption,video\nhello there,one\nagain,one.mp4\nother,folder/two.webm\n")
     assert captions("captions", path) == {"one": ("hello there", "again"), "two": ("other",)}
     assert [s.clips[0].text for s in read_annotations("paragraphs", path)] == ["hello there again", "other"]
 
@@ -198,10 +306,20 @@ def test_bad_rows_are_skipped_and_named(tmp_path: Path) -> None:
         ("webvid/val", "a,b\n1,2\n", "no column videoid"),
         ("msrvtt/1ka", "key,video_id\n1,2\n", "no column sentence"),
         ("captions", "\x00\x01,\n", "no column"),
+        (
+            "didemo/val",
+            '[{"video": "a.mov"}]',
+            r"no annotation of didemo/val that can be used \(file.json, rec",
+        ),
+        ("activitynet/val1", '{"v_a": [1]}', "no annotation of activitynet/val1"),
+        ("lsmdc/test1k", '{"a": 1}', "no annotation of lsmdc/test1k"),
+        ("webvid/train", "videoid,name\n", "no annotation of webvid/train"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
-    path = tmp_path / ("file.csv" if name in {"webvid/val", "msrvtt/1ka", "captions"} else "file.json")
+    path = tmp_path / (
+        "file.csv" if name in {"webvid/val", "webvid/train", "msrvtt/1ka", "captions"} else "file.json"
+    )
     path.write_text(text)
     with pytest.raises(DatasetError, match=message) as caught:
         list(read_annotations(name, path))
