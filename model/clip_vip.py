@@ -236,10 +236,12 @@ class ClipVip(CLIPPreTrainedModel):
             (number of videos, dim), L2-normalised, on the CPU.
 
         Raises:
-            ValueError: a file that does not decode, or an array of another shape or type.
+            ValueError: a file that does not decode, an array of another shape or type, or something else.
         """
         size = self.config.vision_config.image_size
-        wanted = num_frames or self.config.temporal_size
+        wanted = self.config.temporal_size if num_frames is None else num_frames
+        if wanted < 1 or batch_size < 1:
+            raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
         listed = list_videos(videos)
         embeds = torch.empty(len(listed), self.config.projection_dim)
         for start in range(0, len(listed), batch_size):
@@ -254,17 +256,20 @@ class ClipVip(CLIPPreTrainedModel):
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Embed one string or a list: (number of strings, dim), L2-normalised, on the CPU.
+        """Embed one string or a list: (number of strings, dim), L2-normalised, on the CPU. Long ones are cut to 70 tokens.
 
         Raises:
-            ValueError: the model was loaded from a place that has no tokenizer.
+            ValueError: the model was loaded from a place that has no tokenizer, or a text is no string.
         """
         if self.tokenizer is None:
             raise ValueError(
                 "this model came without a tokenizer: name one, as in "
                 "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
             )
-        texts = [texts] if isinstance(texts, str) else texts
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        others = {type(text).__name__ for text in texts if not isinstance(text, str)}
+        if others:
+            raise ValueError(f"among the texts are {', '.join(sorted(others))}: give strings alone")
         limit = min(MAX_TEXT_TOKENS, self.config.text_config.max_position_embeddings)
         rows = []
         for start in range(0, len(texts), batch_size):

@@ -1,6 +1,8 @@
 """Read evenly spaced frames of a whole video file, for embedding it. Shards have their own, faster reader."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
     """Decode `num_frames` frames from first to last, as the reference does in its test mode.
 
     Returns:
-        uint8 (num_frames, height, width, 3) RGB; a video with fewer frames repeats some.
+        uint8 (num_frames, height, width, 3) RGB, upright; a video with fewer frames repeats some.
 
     Raises:
         ValueError: naming the file, where it is missing, holds no video, or does not decode.
@@ -21,10 +23,41 @@ def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
         raise ValueError(f"{path}: no such video file")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        indices = np.linspace(0, len(reader) - 1, num_frames).astype(int)
-        frames: np.ndarray = reader.get_batch(indices).asnumpy()
-    except (decord.DECORDError, RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"{path}: does not decode as video ({str(error).strip().splitlines()[-1]})"
-        ) from error
+        frames: np.ndarray = reader.get_batch(_evenly(len(reader), num_frames)).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError):
+        return _read_from_front_to_back(path, num_frames)
     return frames
+
+
+def _read_from_front_to_back(path: Path, num_frames: int) -> np.ndarray:
+    """What decord refuses, such as AV1 and files that do not say how long they are: decoded whole, first to count."""
+    import av
+
+    try:
+        indices = _evenly(sum(1 for _ in _frames(path)), num_frames)
+        wanted = set(indices.tolist())
+        pictures = {
+            index: np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+            for index, frame in enumerate(_frames(path))
+            if index in wanted
+        }
+        return np.stack([pictures[index] for index in indices.tolist()])
+    except (av.FFmpegError, ValueError, KeyError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: does not decode as video ({reason})") from error
+
+
+def _frames(path: Path) -> Iterator[Any]:
+    import av
+
+    # An absolute path cannot be taken for the name of a protocol.
+    with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
+        if not container.streams.video:
+            raise ValueError("no stream of pictures")
+        yield from container.decode(video=0)
+
+
+def _evenly(num_total: int, num_frames: int) -> np.ndarray:
+    if not num_total:
+        raise ValueError("no frame in it")
+    return np.linspace(0, num_total - 1, num_frames).astype(int)

@@ -11,6 +11,7 @@ from clipvip.model.preprocess import preprocess_frames
 from clipvip.model.video_file import read_frames
 
 Video = str | Path | np.ndarray | Tensor
+_FORMS = "give the path of a file, or frames as an array or tensor"
 
 
 def list_videos(videos: Video | Sequence[Video]) -> list[Video]:
@@ -23,7 +24,10 @@ def list_videos(videos: Video | Sequence[Video]) -> list[Video]:
         if videos.ndim == 5:
             return list(videos)
         raise ValueError(_explain(videos))
-    return list(videos)
+    try:
+        return list(videos)
+    except TypeError as error:
+        raise ValueError(f"a {type(videos).__name__} is no video: {_FORMS}") from error
 
 
 def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
@@ -38,7 +42,7 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     """
     if isinstance(video, str | Path):
         return preprocess_frames(read_frames(video, num_frames), image_size)
-    frames = torch.as_tensor(video)
+    frames = _as_tensor(video)
     if frames.ndim != 4 or not len(frames):
         raise ValueError(_explain(frames))
     if frames.is_floating_point():
@@ -53,6 +57,20 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     if frames.shape[-1] != 3:
         frames = frames.movedim(1, -1)
     return preprocess_frames(frames, image_size)
+
+
+def _as_tensor(video: np.ndarray | Tensor) -> Tensor:
+    if isinstance(video, Tensor):
+        return video
+    array = np.asarray(video)
+    # Frames turned from BGR to RGB by `[..., ::-1]` run backwards in memory, others may not be written to: torch
+    # wants neither.
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise ValueError(f"a {type(video).__name__} is no video: {_FORMS}") from error
 
 
 def _explain(frames: np.ndarray | Tensor) -> str:

@@ -1,5 +1,6 @@
 """ClipVip as a model of its own: its encoders agree where they must, and it embeds files and strings."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,34 @@ def test_encode_video_names_what_is_wrong(model: ClipVip, tmp_path: Path) -> Non
     for wrong in (np.zeros((4, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8)):
         with pytest.raises(ValueError, match=r"expected \(frames, height, width, 3\) or"):
             model.encode_video([wrong])
+    for nothing in (None, 3, [None], [{}]):
+        with pytest.raises(ValueError, match="is no video: give the path of a file"):
+            model.encode_video(nothing)  # type: ignore[arg-type]
+    for wrong_count in ({"num_frames": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="give 1 or more"):
+            model.encode_video(np.zeros((4, 8, 8, 3), np.uint8), **wrong_count)
+
+
+@pytest.mark.needs_shared
+@pytest.mark.parametrize("name", ["exo_av1_10bit.mp4", "no_duration.webm"])
+def test_files_that_decord_refuses(shared_dir: Path, name: str) -> None:
+    frames = read_frames(shared_dir / "data" / "videos" / name, 5)
+    assert frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) == 5 and frames.shape[-1] == 3
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
+
+
+def test_arrays_however_they_lie_in_memory(model: ClipVip) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), np.uint8)
+    expected = model.encode_video(frames[..., ::-1].copy())
+    assert_close(model.encode_video(frames[..., ::-1]), expected, atol=0)
+    frames.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_close(
+            model.encode_video([frames[..., ::-1], frames]),
+            torch.cat([expected, model.encode_video(frames.copy())]),
+            atol=1e-6,
+        )
 
 
 def test_encode_video_takes_one_video_a_batch_or_a_list_of_any_lengths(
@@ -290,6 +319,14 @@ def test_encode_text(model: ClipVip) -> None:
     tokens = tokenize(tiny_tokenizer(), texts, max_tokens=MAX_TOKENS)
     with torch.no_grad():
         assert_close(model.get_text_features(**tokens), rows, atol=1e-6)
+
+
+def test_encode_text_takes_strings_alone(model: ClipVip) -> None:
+    assert_close(
+        model.encode_text(text for text in ("a dog", "b")), model.encode_text(["a dog", "b"]), atol=0
+    )  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="texts are NoneType: give strings"):
+        model.encode_text(["a", None])  # type: ignore[list-item]
 
 
 def test_encode_text_without_a_tokenizer() -> None:
