@@ -118,7 +118,7 @@ def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    for line in read_text(path).splitlines():
+    for line in read_text(path).split("\n"):
         if not line.strip():
             continue
         try:

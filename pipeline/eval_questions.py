@@ -69,7 +69,7 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
 
 
 def _from_lines(path: Path) -> Iterator[Question | Skip]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -117,7 +117,7 @@ def _jsfusion(path: Path, text: str, delimiter: str) -> Iterator[Question | Skip
 
 
 def _lsmdc(path: Path, text: str) -> Iterator[Question | Skip]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path.name}, line {number}"
         cells = line.split("\t")
         if not line.strip():

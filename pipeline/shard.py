@@ -19,7 +19,12 @@ from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect, ray_option
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.shard_run import count_work, make_shards, make_tasks
-from clipvip.shards.annotations import find_annotation_file, read_annotations, with_published_names
+from clipvip.shards.annotations import (
+    files_read,
+    find_annotation_file,
+    read_annotations,
+    with_published_names,
+)
 from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
@@ -160,8 +165,9 @@ def command(
     if ray_address:
         connect(ray_address)  # should none answer, nothing is begun
     paths = index_videos(videos)
-    read = partial(read_sources, metadata)
+    read, files = partial(read_sources, metadata), (metadata,)
     if dataset is not None:
+        files = files_read(dataset, metadata)
         read = partial(read_annotations, dataset, metadata)
         paths = with_published_names(dataset, paths)
     subtitle_urls = index_subtitle_urls(subtitles) if subtitles and is_url(subtitles) else None
@@ -174,7 +180,7 @@ def command(
         "quality": cut_options.quality,
         "max_frames": cut_options.max_frames,
         "shard_size": shard_size,
-        "metadata_sha256": sha256_of_file(metadata),
+        "metadata_sha256": " ".join(map(sha256_of_file, files)),
         "subtitles": "folder" if subtitle_urls is not None else _identity(subtitle_path),
         **({"dataset": dataset} if dataset is not None else {}),
     }

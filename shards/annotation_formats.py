@@ -4,7 +4,6 @@ What a set is made of, and what its rows become, is said in `annotations`.
 """
 
 import csv
-import io
 import json
 import os
 import statistics
@@ -160,9 +159,7 @@ def read_table(
     Raises:
         DatasetError: it has no such columns, or is no table.
     """
-    text = read_text(path)
-    reader = _table(path, text, delimiter or ("\t" if path.suffix == ".tsv" else ","))
-    header = [name.strip() for name in next(reader)]
+    header, rows = _table(path, delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","))
     columns = [
         next((header.index(name) for name in names if name in header), None) for names in (video, sentence)
     ]
@@ -170,7 +167,7 @@ def read_table(
         missing = " or ".join((video, sentence)[columns.index(None)])
         raise DatasetError(f"{path}: has no column {missing}; its columns are {', '.join(header)[:200]}")
     at_video, at_sentence = (column for column in columns if column is not None)
-    for number, cells in enumerate(reader, start=1):
+    for number, cells in enumerate(rows, start=1):
         where = f"{path.name}, row {number}"
         if not cells:
             continue
@@ -180,18 +177,39 @@ def read_table(
         yield make_row(where, cells[at_video], cells[at_sentence])
 
 
-def _table(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
+def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
+    """The names of the columns, and the rows below as they are read: WebVid's table has ten million."""
+    rows = _rows(path, delimiter)
+    header = next((cells for cells in rows if any(cell.strip() for cell in cells)), None)
+    if header is None:
+        raise DatasetError(f"{path}: is empty")
+    return [name.strip() for name in header], rows
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 24)
     try:
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        # Bytes that are no UTF-8 become lone surrogates, which no UTF-8 gives.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield from csv.reader(map(_repaired, file), delimiter=delimiter)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     except csv.Error as error:
         raise DatasetError(f"{path}: is not a table ({error})") from error
 
 
+def _repaired(line: str) -> str:
+    """The line, read as Windows-1252 where it is no UTF-8."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return line
+
+
 def read_column(path: Path, name: str) -> frozenset[str]:
     """The values of one column, such as the list of videos of a split; DatasetError where there is none."""
-    rows = _table(path, read_text(path), ",")
-    header = [cell.strip() for cell in next(rows)]
+    header, rows = _table(path, ",")
     if name not in header:
         raise DatasetError(f"{path}: has no column {name}; its columns are {', '.join(header)[:200]}")
     column = header.index(name)
@@ -200,7 +218,7 @@ def read_column(path: Path, name: str) -> frozenset[str]:
 
 def read_lsmdc(path: Path) -> Rows:
     """LSMDC's tables, with or without a header: clip id, four times, sentence, between tabs."""
-    for number, line in enumerate(read_text(path).splitlines()):
+    for number, line in enumerate(read_text(path).split("\n")):
         cells = line.split("\t")
         where = f"{path.name}, line {number + 1}"
         if not line.strip() or (number == 0 and cells[0].strip().lower() in {"video_id", "clip_id", "id"}):

@@ -50,7 +50,7 @@ def has_records(content: Any) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, None, Any]]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 entry = json.loads(line)

@@ -25,7 +25,7 @@ class Split:
 
     `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`: every
     video has one row, so that rows need not be held to be put together. `one_sentence`: it is a test, in which a video
-    has one sentence; a file that gives it several is another one.
+    has one sentence; a file that gives it several is another one. `files_of` a path are the files that `read` opens.
     """
 
     files: tuple[str, ...]
@@ -33,18 +33,22 @@ class Split:
     sentences_are: SentencesAre = "alternatives"
     one_row_each: bool = False
     one_sentence: bool = False
+    files_of: Callable[[Path], tuple[Path, ...]] = lambda path: (path,)
 
 
 _MSRVTT_DATA = ("MSRVTT_data.json", "MSRVTT_v2.json")
 
 
+def _list_and_data(name: str, path: Path) -> tuple[Path, Path]:
+    """A table that lists videos of MSR-VTT, and the sentences of all videos beside it; `path` is either of the two."""
+    if path.suffix.lower() == ".json":
+        return path.with_name(name), path
+    beside = [path.with_name(file) for file in _MSRVTT_DATA]
+    return path, next((file for file in beside if file.is_file()), beside[0])
+
+
 def _msrvtt_listed(name: str, path: Path) -> Rows:
-    """The sentences of the videos that a table beside MSRVTT_data.json lists; `path` is either of the two."""
-    listed, data = path.with_name(name), path
-    if path.suffix.lower() != ".json":
-        listed = path
-        beside = [path.with_name(file) for file in _MSRVTT_DATA]
-        data = next((file for file in beside if file.is_file()), beside[0])
+    listed, data = _list_and_data(name, path)
     return formats.read_msrvtt(data, videos=formats.read_column(listed, "video_id"))
 
 
@@ -53,7 +57,7 @@ def _msrvtt(split: str, *others: str) -> Split:
 
 
 def _msrvtt_list(name: str) -> Split:
-    return Split((name,), partial(_msrvtt_listed, name))
+    return Split((name,), partial(_msrvtt_listed, name), files_of=partial(_list_and_data, name))
 
 
 _MSRVTT_1KA = Split(
@@ -168,6 +172,19 @@ def find_annotation_file(name: str, path: Path) -> Path:
     raise DatasetError(f"{path}: has no annotations of {name} ({wanted})")
 
 
+def files_read(name: str, path: Path) -> tuple[Path, ...]:
+    """The files that `read_annotations` opens.
+
+    Raises:
+        DatasetError: one is not there.
+    """
+    files = (path,) if _are_records(path) else find_split(name).files_of(path)
+    for file in files:
+        if not file.is_file():
+            raise DatasetError(f"{file}: no such file; {name} needs it beside {path.name}")
+    return files
+
+
 def with_published_names(name: str, paths: Mapping[str, str]) -> dict[str, str]:
     """Video name -> path, with the names that the annotations of a set use where people's files have others.
 
@@ -217,10 +234,12 @@ def read_annotations(name: str, path: Path) -> Iterator[Source]:
 
 
 def _rows(split: Split, path: Path) -> Rows:
+    return read_records(path) if _are_records(path) else split.read(path)
+
+
+def _are_records(path: Path) -> bool:
     suffix = path.suffix.lower()
-    if suffix == ".jsonl" or (suffix == ".json" and has_records(formats.read_json(path))):
-        return read_records(path)
-    return split.read(path)
+    return suffix == ".jsonl" or (suffix == ".json" and has_records(formats.read_json(path)))
 
 
 def _each(rows: Rows) -> Iterator[tuple[str, list[Row] | Skip]]:

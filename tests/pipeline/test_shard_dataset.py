@@ -101,6 +101,49 @@ def test_a_second_run_adds_nothing_and_another_set_is_refused(videos: Path, tmp_
     assert refused.exit_code == 1 and "dataset" in refused.output
 
 
+def test_videos_are_found_whatever_their_names(tmp_path: Path) -> None:
+    files = {
+        "v_--a_b-1": "--a_b-1.mkv",
+        "v_-abcdefghij": "more/v_-abcdefghij.MP4",
+        "v__x": "v__x.mkv.mp4",
+        "v_v_y": "v_y.mov",
+        "v_z.1": "z.1.avi",
+    }
+    for name in files.values():
+        make_video(tmp_path / "videos" / name, num_frames=30)
+    rows = [json.dumps({"clip_id": video, "text": [f"{video}."]}) for video in files]
+    (tmp_path / "val1.jsonl").write_text("\n".join(rows))
+    result = shard("activitynet/val1", tmp_path / "val1.jsonl", tmp_path / "videos", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = samples(tmp_path / "out")
+    assert {video: sample.subtitle for video, sample in found.items()} == {v: f"{v}." for v in files}
+    assert {sample.num_frames for sample in found.values()} == {3}
+
+
+def test_captions_that_changed_beside_a_list_are_others(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "MSRVTT_train.9k.csv").write_text("video_id\nvideo0\n")
+    missing = shard("msrvtt/train9k", tmp_path, videos, tmp_path / "out")
+    assert (
+        missing.exit_code == 1 and "MSRVTT_data.json: no such file; msrvtt/train9k needs it" in missing.output
+    )
+    for number, caption in enumerate(("one", "two")):
+        content = {"videos": [], "sentences": [{"video_id": "video0", "caption": caption}]}
+        (tmp_path / "MSRVTT_data.json").write_text(json.dumps(content))
+        result = shard("msrvtt/train9k", tmp_path, videos, tmp_path / "out")
+        assert result.exit_code == number, result.output
+    assert "metadata" in result.output and result.output.count("\n") == 1
+    assert [sample.subtitle for sample in samples(tmp_path / "out").values()] == ["one"]
+
+
+def test_a_test_with_several_sentences_is_refused_at_once(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "test1ka.jsonl"
+    path.write_text('{"clip_id": "video0", "text": ["one", "two"]}\n')
+    result = shard("msrvtt/1ka", path, videos, tmp_path / "out")
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert "has 2 sentences for video0, but a video of msrvtt/1ka has one" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_told_in_one_line(videos: Path, tmp_path: Path) -> None:
     for dataset, options, message in [
         ("msrvtt", [], "name a split of it: msrvtt/train9k"),

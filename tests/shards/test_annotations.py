@@ -236,6 +236,22 @@ def test_a_test_with_several_sentences_for_a_video_is_refused(tmp_path: Path) ->
     assert len(captions("msrvtt/train9k", path)["video7010"]) == 2
 
 
+def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    text = "a\u2028b\u0085c"  # JSON may hold these as they are
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"clip_id": "v", "text": text}, ensure_ascii=False) + "\r\n")
+    assert captions("captions", path) == {"v": ("a b c",)}
+
+
+def test_tables_are_utf8_or_windows_1252(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(
+        b'\xef\xbb\xbf\nvideo,caption\r\na,"caf\xc3\xa9,\nnext line"\r\nb,caf\xe9 \x85\nc,\x81\n'
+    )
+    expected = {"a": ("café, next line",), "b": ("café …",), "c": ("�",)}
+    assert captions("captions", path) == expected
+
+
 def test_odd_numbers_and_characters_of_json(tmp_path: Path) -> None:
     path = tmp_path / "val_1.json"
     path.write_text(
