@@ -10,6 +10,7 @@ gallery and a mean rank at chance, and each query counts once (the released code
 times). Without ties the numbers are the released code's. Recalls are fractions.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -126,12 +127,17 @@ def _products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each distinct row is first, in order, and for each row its place among these."""
-    rows = np.ascontiguousarray(rows)
-    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
-    _, firsts, by_value = np.unique(whole, return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    return firsts[order], np.argsort(order)[by_value]
+    """Where each distinct row is first, in order, and for each row its place among these. Copies no rows."""
+    firsts: list[int] = []
+    places: list[int] = []
+    place_of: dict[bytes, int] = {}
+    for number, row in enumerate(np.ascontiguousarray(rows)):
+        digest = hashlib.blake2b(row, digest_size=16).digest()
+        place = place_of.setdefault(digest, len(firsts))
+        if place == len(firsts):
+            firsts.append(number)
+        places.append(place)
+    return np.array(firsts), np.array(places)
 
 
 def _checked_labels(labels: np.ndarray | None, num_texts: int, num_videos: int) -> np.ndarray:
