@@ -15,6 +15,7 @@ from clipvip.pipeline.study.plan import Settings, chosen_studies, make_plan, nee
 from clipvip.pipeline.study.results import gap_result, study_result
 from clipvip.pipeline.study.tasks import is_finished, run_tasks
 from clipvip.shards.atomic import atomic_write_bytes, write_json
+from clipvip.shards.shard_state import lock_folder
 
 RESULTS_NAME, TABLES_NAME, PAGE_NAME = "results.json", "tables.md", "index.html"
 
@@ -34,7 +35,7 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     """Run what is not finished and write results.json, tables.md, the figures and index.html.
 
     Raises:
-        UserError, DatasetError: a task failed, or its result cannot be read.
+        UserError, DatasetError: a task failed, its result cannot be read, or another run is at work in the folder.
     """
     started = time.monotonic()
     out = study.out
@@ -52,7 +53,7 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
                 f"{'finished  ' if is_finished(task, out) else ''}{shlex.join(task.command + task.how)}"
             )
         return
-    out.mkdir(parents=True, exist_ok=True)
+    click.get_current_context().with_resource(lock_folder(out))
     cluster = None
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import RayCluster

@@ -14,11 +14,13 @@ from clipvip.pipeline.cli import main as data_command
 from clipvip.pipeline.demo.corpus import read_truth, write_corpus
 from clipvip.pipeline.demo.world import REVERSED
 from clipvip.pipeline.study.cli import STUDY_WORLD
+from clipvip.pipeline.study.cli import main as study_command
 from clipvip.pipeline.study.data import SmallWorld
 from clipvip.pipeline.study.spoil import spoil_captions
 from clipvip.shards.captions import read_captions, write_captions
 from clipvip.shards.reader import list_shards, read_shard
 from clipvip.shards.sampling import uniform_indices
+from clipvip.shards.shard_state import lock_folder
 from make_shards import make_captioned_folder
 
 STUDY = Path(sys.executable).parent / "clipvip-study"
@@ -58,6 +60,13 @@ def test_a_study_runs_resumes_and_takes_more_seeds(tmp_path: Path) -> None:
     assert kept and kept == {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
     assert json.loads((out / "report.json").read_text())["this_run"]["runs"] == 9
     assert (out / "index.html").is_file() and (out / "tables.md").is_file()
+
+
+def test_a_second_study_in_one_folder_is_refused(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "study"):
+        result = CliRunner().invoke(study_command, ["losses", "--quick", "--out", str(tmp_path / "study")])
+    assert result.exit_code == 1 and "another run is writing here" in result.output
+    assert not (tmp_path / "study" / "logs").exists()
 
 
 def test_a_model_sees_the_same_frames_of_a_clip_and_of_its_twin(tmp_path: Path) -> None:
