@@ -67,7 +67,7 @@ Examples:
     "prompts",
     multiple=True,
     metavar="TEXT",
-    help="A sentence with {} in the place of the class; give it again for more, which are averaged.",
+    help="A sentence with {} (or [label]) in the place of the class; give it again for more, which are averaged.",
     show_default="; ".join(DEFAULT_PROMPTS),
 )
 @measuring_options(RESULT_NAME)
@@ -90,7 +90,8 @@ def actions(
     label, or with one that is no class, are passed over and counted.
     """
     started = time.monotonic()
-    prompts = prompts or DEFAULT_PROMPTS
+    # The paper writes the place as [label].
+    prompts = tuple(prompt.replace("[label]", "{}") for prompt in prompts) or DEFAULT_PROMPTS
     for prompt in prompts:
         if "{}" not in prompt:
             raise UserError(f'--prompt "{prompt[:80]}": put {{}} where the class is to stand')

@@ -81,7 +81,16 @@ def test_the_scores_are_those_of_the_models_embeddings(
     rows.append({"video": "elsewhere", "label": "dive"})
     labels_file = write_lines(tmp_path / "labels.jsonl", *rows)
     options = ["--model", model, "--shards", shards, "--classes", classes, "--labels", labels_file]
-    options += ["--prompt", prompts[0], "--prompt", prompts[1], "--num-frames", 4, "--out", tmp_path / "out"]
+    options += [
+        "--prompt",
+        "a video of [label]",
+        "--prompt",
+        prompts[1],
+        "--num-frames",
+        4,
+        "--out",
+        tmp_path / "out",
+    ]
     result = run(*options, "--batch-size", 3)
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out/actions.json").read_text())
