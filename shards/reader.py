@@ -130,8 +130,8 @@ def list_shards(folder: Path | str) -> list[Path]:
     return shards
 
 
-def read_shard(path: Path | str) -> Iterator[Sample]:
-    """Yield the samples of the tar file `path` in their order.
+def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
 
     Members that are not part of a sample of ours are passed over. A sample whose metadata is damaged is
     yielded, so that it can be counted: asking it for frames raises DatasetError.
@@ -140,13 +140,13 @@ def read_shard(path: Path | str) -> Iterator[Sample]:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
     """
     with Path(path).open("rb") as file:
-        yield from read_shard_stream(file, name=str(path))
+        yield from read_shard_stream(file, name=str(path), with_pixels=with_pixels)
 
 
-def read_shard_stream(file: IO[bytes], *, name: str) -> Iterator[Sample]:
-    """As `read_shard`, from an open stream that need not seek; `name` is for messages."""
+def read_shard_stream(file: IO[bytes], *, name: str, with_pixels: bool = True) -> Iterator[Sample]:
+    """As `read_shard`, from an open stream; `name` is for messages. It must seek only to pass over pixels."""
     try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
+        with tarfile.open(fileobj=file, mode="r|" if with_pixels else "r:") as tar:
             meta: dict[str, Any] = {}
             for member in tar:
                 key, _, extension = member.name.partition(".")
@@ -155,9 +155,8 @@ def read_shard_stream(file: IO[bytes], *, name: str) -> Iterator[Sample]:
                 if extension == "json":
                     meta = _parse_metadata(_member_bytes(tar, member), key)
                 elif extension in {FRAMES_EXTENSION, VIDEO_EXTENSION}:
-                    yield Sample(
-                        key, meta if meta.get("key") == key else {}, extension, _member_bytes(tar, member)
-                    )
+                    pixels = _member_bytes(tar, member) if with_pixels else b""
+                    yield Sample(key, meta if meta.get("key") == key else {}, extension, pixels)
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{name}: not a readable tar file ({error}); make this shard again") from error
 

@@ -333,15 +333,14 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> tu
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
         result = report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
+        chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select}"
+        chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
         summary = (
             f"{report.summary(job.out)}\n  loss {rows[0]['loss']:.4f} at step {rows[0]['step']:,}, "
-            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}, weights of step {chosen:,}"
+            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}, {chosen_by}"
         )
-        if state.validations:
-            summary += f" ({job.recipe.evaluation.select} of {len(state.validations)} validations)"
         if scores:
             result = result | {"result": scores}
-            chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select})"
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(job.place)
     return result, summary

@@ -58,9 +58,9 @@ def check_splits(recipe: Recipe) -> None:
         for identity in _shards_of(Path(location))
     }
     for option, folder in splits:
-        first = next(read_shard(list_shards(folder)[0]), None)
-        if first is not None:
-            query_texts(first, all_captions=False)
+        for path in list_shards(folder):
+            for sample in read_shard(path, with_pixels=False):
+                query_texts(sample, all_captions=False)
         for identity in _shards_of(folder):
             if identity in taken:
                 raise UserError(

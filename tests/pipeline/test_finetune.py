@@ -73,7 +73,8 @@ def best(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_validation_leaves_training_as_it_is(world: Path, best: Path, tmp_path: Path) -> None:
-    assert run(world, tmp_path / "plain").exit_code == 0
+    plain = run(world, tmp_path / "plain")
+    assert plain.exit_code == 0 and "weights of step 8 (last)" in plain.stdout
     result = run(world, tmp_path / "last", *splits(world))
     assert result.exit_code == 0, result.output
     assert weights(tmp_path / "plain") == weights(tmp_path / "last")
@@ -198,7 +199,9 @@ def test_two_processes_score_as_one(world: Path, best: Path, tmp_path: Path) -> 
 
 def test_what_would_spoil_the_test_is_refused(world: Path, tmp_path: Path) -> None:
     val, test, train = (str(world / name) for name in ("val", "test", "train"))
+    late = make_captioned_folder(tmp_path / "late", [["one"], ["two"], ["three", "four"]])
     for options, message in [
+        (["--test", str(late)], "clip late2_00002 has 2 captions"),
         (["--select", "best"], "needs a split to choose by"),
         (["--validation", val, "--test", val], "also in --validation"),
         (["--test", train], "has 2 captions"),
