@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 
 Direction = Literal["text_to_video", "video_to_text"]
+# Columns (m, dim) -> rows (k, dim) -> their inner products (k, m).
+Products = Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
 RECALLS_AT = (1, 5, 10)
 
 _CHUNK_SCORES = 2**25  # 128 MiB of float32 at a time
@@ -77,11 +79,13 @@ def embedding_ranks(
     labels: np.ndarray | None = None,
     *,
     direction: Direction = "text_to_video",
+    products: Products | None = None,
 ) -> Ranks:
     """Ranks by the inner product of embeddings `texts` (n, dim) and `videos` (m, dim), chunk by chunk.
 
     The matrix (n, m) is never held: besides the embeddings this takes about 0.4 GB whatever n and m.
     `labels` and `direction` are as in `retrieval_metrics`. Equal rows tie, see `similarities`.
+    `products` computes the inner products elsewhere than here, such as on a GPU.
 
     Raises:
         ValueError: an embedding that is not finite, shapes or labels that do not fit, or no query at all.
@@ -94,10 +98,10 @@ def embedding_ranks(
             raise ValueError(f"a {name} embedding holds NaN or infinity")
     labels = _checked_labels(labels, len(texts), len(videos))
     if direction == "text_to_video":
-        by_videos = _products(videos)
+        by_videos = _by_distinct(videos, products or _numpy_products)
         return _ranks(lambda rows: by_videos(texts[rows]), labels, num_columns=len(videos))
     order, starts, with_text = _texts_by_video(labels)
-    by_texts = _products(texts[order])
+    by_texts = _by_distinct(texts[order], products or _numpy_products)
 
     def scores(rows: slice) -> np.ndarray:
         return np.maximum.reduceat(by_texts(videos[with_text[rows]]), starts, axis=1)
@@ -113,17 +117,21 @@ def similarities(texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
     """
     texts, videos = np.asarray(texts), np.asarray(videos)
     firsts, places = _distinct_rows(texts)
-    products = _products(videos)(texts[firsts])
+    products = _by_distinct(videos, _numpy_products)(texts[firsts])
     return products if len(firsts) == len(texts) else products[places]
 
 
-def _products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _numpy_products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda rows: rows @ columns.T
+
+
+def _by_distinct(columns: np.ndarray, products: Products) -> Callable[[np.ndarray], np.ndarray]:
     """What gives the inner products (k, m) of rows (k, dim) with `columns` (m, dim), those of equal columns equal."""
     firsts, places = _distinct_rows(columns)
     if len(firsts) == len(columns):
-        return lambda rows: rows @ columns.T
-    distinct = columns[firsts]
-    return lambda rows: np.take(rows @ distinct.T, places, axis=1)
+        return products(columns)
+    of_distinct = products(columns[firsts])
+    return lambda rows: np.take(of_distinct(rows), places, axis=1)
 
 
 def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -115,6 +115,7 @@ def retrieval(
         qb_norm=qb_norm,
         bank=None if query_bank is None else _bank(model, query_bank),
         resamples=resamples,
+        device=model.device,
     )
     options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
     num_clips = len(pairs.texts)

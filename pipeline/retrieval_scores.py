@@ -1,5 +1,6 @@
 """From embeddings of texts and clips to the numbers of a retrieval test, and their table. Nothing is encoded here."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from clipvip.analysis.rescoring import dual_softmax, querybank_norm
 from clipvip.analysis.retrieval import (
     RECALLS_AT,
     Direction,
+    Products,
     Ranks,
     embedding_ranks,
     similarities,
@@ -17,6 +19,8 @@ from clipvip.analysis.retrieval import (
 from clipvip.pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from clipvip.pipeline.clip_embeddings import PairEmbeddings
 
 DIRECTIONS: tuple[Direction, Direction] = ("text_to_video", "video_to_text")
@@ -37,6 +41,7 @@ def score_pairs(
     qb_norm: bool = False,
     bank: np.ndarray | None = None,
     resamples: int = DEFAULT_RESAMPLES,
+    device: "torch.device | None" = None,
 ) -> dict[str, Any]:
     """All that a retrieval test tells; `queries` says what the texts are. See `all_metrics`."""
     return {
@@ -47,7 +52,14 @@ def score_pairs(
         "num_distinct_texts": len(set(pairs.sentences)),
         "num_frames": num_frames,
         "metrics": all_metrics(
-            pairs.texts, pairs.videos, pairs.labels, dsl=dsl, qb_norm=qb_norm, bank=bank, resamples=resamples
+            pairs.texts,
+            pairs.videos,
+            pairs.labels,
+            dsl=dsl,
+            qb_norm=qb_norm,
+            bank=bank,
+            resamples=resamples,
+            device=device,
         ),
         "chance": chance(len(pairs.videos)),
     }
@@ -62,18 +74,23 @@ def all_metrics(
     qb_norm: bool,
     bank: np.ndarray | None = None,
     resamples: int = 0,
+    device: "torch.device | None" = None,
 ) -> dict[str, Any]:
     """Both directions' metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
 
     `labels` (n,) is the video of each text, text i's being video i without. `bank` (k, dim) are embeddings of
     other texts for QB-Norm from text to video; without it, and from video to text, the queries are their own
-    bank. With `resamples` each metric has an interval, see `rank_intervals`.
+    bank. With `resamples` each metric has an interval, see `rank_intervals`. Where `device` is a GPU, it multiplies.
 
     Raises:
         UserError: an embedding that is no number, or too many pairs for rescoring.
     """
+    products = torch_products(device) if device is not None and device.type != "cpu" else None
     try:
-        plain = {name: embedding_ranks(texts, videos, labels, direction=name) for name in DIRECTIONS}
+        plain = {
+            name: embedding_ranks(texts, videos, labels, direction=name, products=products)
+            for name in DIRECTIONS
+        }
     except ValueError as error:
         raise UserError(f"{error}; the model's weights may be damaged") from error
     found: dict[str, dict[Direction, Ranks]] = {"plain": plain}
@@ -103,6 +120,22 @@ def all_metrics(
     for kind in metrics.keys() - {"plain"}:
         metrics[kind]["note"] = RESCORED_NOTE
     return metrics
+
+
+def torch_products(device: "torch.device") -> Products:
+    """Inner products that `device` computes, for `embedding_ranks`; it holds one side's embeddings and a chunk of scores."""
+    import torch
+
+    def of_columns(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        there = torch.from_numpy(columns).to(device)
+
+        def of_rows(rows: np.ndarray) -> np.ndarray:
+            scores: np.ndarray = (torch.from_numpy(rows).to(device) @ there.T).cpu().numpy()
+            return scores
+
+        return of_rows
+
+    return of_columns
 
 
 def rank_metrics(ranks: Ranks, resamples: int) -> Metrics:

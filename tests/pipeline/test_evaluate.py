@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner, Result
 
 from clipvip.analysis.rescoring import dual_softmax, querybank_norm
-from clipvip.analysis.retrieval import retrieval_metrics, similarities
+from clipvip.analysis.retrieval import Direction, embedding_ranks, retrieval_metrics, similarities
 from clipvip.model import ClipVip
 from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip
 from clipvip.pipeline.evaluate import main
-from clipvip.pipeline.retrieval_scores import all_metrics, chance
+from clipvip.pipeline.retrieval_scores import all_metrics, chance, torch_products
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.reader import list_shards, read_shard
 from clipvip.shards.sampling import uniform_indices
@@ -208,6 +208,19 @@ def test_clips_with_the_same_caption_tie(tmp_path: Path, model: Path) -> None:
     for metrics in json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"].values():
         assert metrics["video_to_text"]["r10"] <= 14 / 53
         assert metrics["video_to_text"]["mean_rank"] >= 39 / 53 * 20
+
+
+@pytest.mark.parametrize("direction", ["text_to_video", "video_to_text"])
+def test_a_device_gives_the_same_ranks(direction: Direction) -> None:
+    rng = np.random.default_rng(0)
+    # whole numbers, so that every order of summation gives the same scores, and ties are exact
+    texts, videos = (rng.integers(-3, 4, (count, 6)).astype(np.float32) for count in (57, 23))
+    labels = rng.integers(0, 23, 57)
+    expected = embedding_ranks(texts, videos, labels, direction=direction)
+    for device in {"cpu", "cuda" if torch.cuda.is_available() else "cpu"}:
+        products = torch_products(torch.device(device))
+        found = embedding_ranks(texts, videos, labels, direction=direction, products=products)
+        assert (found.best == expected.best).all() and (found.worst == expected.worst).all()
 
 
 def test_a_paragraph_is_one_query(tmp_path: Path, model: Path) -> None:
