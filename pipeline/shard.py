@@ -165,7 +165,8 @@ def command(
     if ray_address:
         connect(ray_address)  # should none answer, nothing is begun
     paths = index_videos(videos)
-    read, files = partial(read_sources, metadata), (metadata,)
+    read = partial(read_sources, metadata)
+    files: tuple[Path, ...] = (metadata,)
     if dataset is not None:
         files = files_read(dataset, metadata)
         read = partial(read_annotations, dataset, metadata)
