@@ -165,7 +165,7 @@ def read_table(
     ]
     if None in columns:
         missing = " or ".join((video, sentence)[columns.index(None)])
-        raise DatasetError(f"{path}: has no column {missing}; its columns are {', '.join(header)[:200]}")
+        raise DatasetError(f"{path}: has no column {missing}; its columns are {_shown(header)}")
     at_video, at_sentence = (column for column in columns if column is not None)
     for number, cells in enumerate(rows, start=1):
         where = f"{path.name}, row {number}"
@@ -184,6 +184,11 @@ def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
     if header is None:
         raise DatasetError(f"{path}: is empty")
     return [name.strip() for name in header], rows
+
+
+def _shown(names: list[str]) -> str:
+    """Names of columns for a message, on one line also where the file is no table."""
+    return "".join(c if c.isprintable() else "?" for c in ", ".join(names)[:200])
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
@@ -211,7 +216,7 @@ def read_column(path: Path, name: str) -> frozenset[str]:
     """The values of one column, such as the list of videos of a split; DatasetError where there is none."""
     header, rows = _table(path, ",")
     if name not in header:
-        raise DatasetError(f"{path}: has no column {name}; its columns are {', '.join(header)[:200]}")
+        raise DatasetError(f"{path}: has no column {name}; its columns are {_shown(header)}")
     column = header.index(name)
     return frozenset(cells[column].strip() for cells in rows if len(cells) > column and cells[column].strip())
 
