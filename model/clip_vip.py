@@ -218,7 +218,8 @@ class ClipVip(CLIPPreTrainedModel):
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 
-    @torch.inference_mode()
+    # Not inference_mode, whose tensors cannot be trained on.
+    @torch.no_grad()
     def encode_video(
         self, videos: Video | Sequence[Video], *, num_frames: int | None = None, batch_size: int = 16
     ) -> Tensor:
@@ -254,7 +255,7 @@ class ClipVip(CLIPPreTrainedModel):
                 embeds[[row for row, _ in alike]] = self.get_video_features(batch).float().cpu()
         return embeds
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Embed one string or a list: (number of strings, dim), L2-normalised, on the CPU. Long ones are cut to 70 tokens.
 

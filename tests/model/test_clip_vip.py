@@ -321,6 +321,14 @@ def test_encode_text(model: ClipVip) -> None:
         assert_close(model.get_text_features(**tokens), rows, atol=1e-6)
 
 
+def test_a_head_can_be_trained_on_embeddings(model: ClipVip) -> None:
+    rows = torch.cat([model.encode_text("a dog"), model.encode_video(np.zeros((2, 8, 8, 3), np.uint8))])
+    head = torch.nn.Linear(16, 1)
+    head(model.encode_text("a dog")).sum().backward()
+    assert head.weight.grad is not None and not rows.requires_grad
+    head(model.encode_video(np.zeros((2, 8, 8, 3), np.uint8))).sum().backward()
+
+
 def test_encode_text_takes_strings_alone(model: ClipVip) -> None:
     assert_close(
         model.encode_text(text for text in ("a dog", "b")), model.encode_text(["a dog", "b"]), atol=0
