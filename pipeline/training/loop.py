@@ -147,8 +147,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 return Outcome(state.step, job.num_steps, stop_signal)
 
     seconds = time.perf_counter() - began
-    result, summary = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
-    return Outcome(state.step, job.num_steps, 0, result, summary)
+    found, summary = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    return Outcome(state.step, job.num_steps, 0, found, summary)
 
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
