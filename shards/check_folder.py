@@ -56,7 +56,8 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
     Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs` (from
-    the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`.
+    the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted` (an output that
+    the manifest does not name).
 
     Raises:
         DatasetError: there is no such folder, or nothing in it.
@@ -92,7 +93,9 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
             check_options(found, report.get("options"))
         if extension == ".tar":
             check_marks(found, has_manifest=manifest is not None)
-    found.notes += _strangers(found)
+    if manifest is not None:
+        _check_unlisted(found, extension)
+    found.notes += _strangers(found, extension if manifest is not None else None)
     return found
 
 
@@ -151,13 +154,21 @@ def _read_report(found: FolderCheck) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _strangers(found: FolderCheck) -> Iterator[str]:
-    """Files that no stage left there on purpose."""
+def _check_unlisted(found: FolderCheck, extension: str) -> None:
+    """Our commands pass over such a file, but whoever takes all files of the folder takes it along."""
+    listed = {record.name for record in found.records}
+    for path in sorted(found.folder.glob(f"*{extension}")):
+        if path.name not in listed:
+            found.problem("unlisted", path.name, "the manifest does not name it; move it away or delete it")
+
+
+def _strangers(found: FolderCheck, told: str | None) -> Iterator[str]:
+    """Files that no stage left there on purpose, without those that end in `told`."""
     listed = {record.name for record in found.records} | _KNOWN_FILES
     for path in sorted(found.folder.iterdir()):
         if path.name.endswith(TEMPORARY_SUFFIX):
             yield f"{path}: temporary file of a run that was killed, or is at work"
-        elif path.name not in listed:
+        elif path.name not in listed and path.suffix != told:
             yield f"{path}: stray, nothing lists it"
     for path in sorted((found.folder / STATE_FOLDER).glob(f".*{TEMPORARY_SUFFIX}")):
         yield f"{path}: temporary file of a run that was killed, or is at work"

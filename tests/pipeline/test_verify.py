@@ -173,6 +173,26 @@ def test_each_kind_of_damage_has_its_name(shards: Path) -> None:
     ]
 
 
+def test_a_file_that_the_manifest_does_not_name_is_told_and_kept(
+    made_by_stage: tuple[Path, tuple[object, ...]], tmp_path: Path
+) -> None:
+    shards = Path(shutil.copytree(made_by_stage[0], tmp_path / "clips"))
+    captions = make_captions(shards, tmp_path / "captions")
+    strangers = [shards / "000009.tar", shards / "copy.tar", captions / "000009.parquet"]
+    for path in strangers:
+        shutil.copy(next(path.parent.glob(f"000000{path.suffix}")), path)
+    result = run("verify", shards, "--captions", captions, "--repair", "--workers", 1)
+    assert result.exit_code == 1
+    told = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("unlisted")]
+    assert told == [
+        ["unlisted", f"{path.parent.name}/{path.name}"] for path in (strangers[2], *strangers[:2])
+    ]
+    assert all(path.exists() for path in strangers), "no stage could make them again"
+    for path in strangers:
+        path.unlink()
+    assert verify(shards, "--captions", captions)["counts"]["problems"] == 0
+
+
 def rewrite_record(path: Path, sample: str, /, **changes: Any) -> None:
     """Change KEY.json within a tar, whatever that does to the checksum of the whole."""
     with tarfile.open(path) as tar:
@@ -273,7 +293,7 @@ def test_captions_that_do_not_fit_their_shards_are_named(intact: Path, tmp_path:
     } <= rows
     assert not [row for row in rows if row[1].endswith(".tar")]
     assert found["broken"] == [f"00000{n}.parquet" for n in range(3)]
-    assert [note for note in found["notes"] if "000007.parquet" in note]
+    assert ("unlisted", "captions/000007.parquet", "") in rows
 
 
 def test_repairing_and_making_again_restores_every_byte(
