@@ -23,11 +23,6 @@ def up_to(largest: int) -> Choose:
     return lambda _, hashes: hashes <= np.uint64(largest)
 
 
-def share(fraction: float) -> Choose:
-    """Take each sample with probability `fraction`, above 0 and at most 1; a smaller share lies in a larger one."""
-    return between(0.0, fraction)
-
-
 def between(low: float, high: float) -> Choose:
     """Take the samples whose hash lies in [low, high), as parts of 1."""
     first, last = int(low * _ALL), int(high * _ALL) - 1

@@ -24,7 +24,7 @@ from clipvip.pipeline.rearrange_options import copying_options
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import print_result
-from clipvip.pipeline.selection import Listed, inverse, listed_key, listed_video, share, up_to
+from clipvip.pipeline.selection import Listed, inverse, listed_key, listed_video, up_to
 from clipvip.shards.writer import sha256_of_file
 
 _EPILOG = """\b
@@ -39,7 +39,7 @@ Examples (the first is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper
 @click.option("--out", required=True, type=Path, help="Folder for the new shards.")
 @click.option("--num", type=click.IntRange(min=1), help="Take so many clips at random.")
 @click.option(
-    "--fraction", type=click.FloatRange(0, 1, min_open=True), help="Take each clip with this probability."
+    "--fraction", type=click.FloatRange(0, 1, min_open=True), help="Take this part of the clips at random."
 )
 @click.option("--keys", type=Path, help="Take the clips whose keys this text file lists, one a line.")
 @click.option("--video-ids", type=Path, help="Take the clips of the videos whose ids this text file lists.")
@@ -117,7 +117,7 @@ def _choose(
     if listed is not None:
         return inverse(listed.choose) if exclude else listed.choose
     if fraction is not None:
-        return share(fraction)
+        num = max(1, round(fraction * len(survey.hashes)))
     assert num is not None
     if num > len(survey.hashes):
         raise UserError(f"--num {num}: there are {len(survey.hashes)} clips; give no more")
