@@ -29,7 +29,7 @@ from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.mp4 import DEFAULT_CRF
-from clipvip.shards.object_store import Location, is_url, parse_location
+from clipvip.shards.object_store import Location, local_copy, parse_location
 from clipvip.shards.plan import plan_units
 from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder, require_free_folder
 from clipvip.shards.sources import Source, index_videos, read_sources
@@ -55,11 +55,10 @@ Examples:
 @click.option(
     "--metadata",
     "--annotations",
-    "metadata",
+    "metadata_name",
     required=True,
-    type=Path,
-    help="Clips to cut: HD-VILA-100M's JSONL, one video a line. With --dataset the set's annotation file, or the "
-    "folder that has it.",
+    help="Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the set's "
+    "annotation file, or the folder that has it.",
 )
 @click.option(
     "--dataset",
@@ -136,7 +135,7 @@ Examples:
 @json_option
 @dry_run_option("what there is to do, and what is done already")
 def command(
-    metadata: Path,
+    metadata_name: str,
     videos: str,
     subtitles: str | None,
     out_folder: str,
@@ -159,9 +158,9 @@ def command(
     out = parse_location(out_folder)
     cut_options = _cut_options(**cut)
     if dataset is not None:
-        metadata = _annotation_file(dataset, metadata, subtitles, cut_options)
-    elif not metadata.is_file():
-        raise UserError(f"{metadata}: no such metadata file; give a JSONL file of clips to --metadata")
+        metadata = _annotation_file(dataset, metadata_name, subtitles, cut_options)
+    else:
+        metadata = _metadata_file(metadata_name)
     if ray_address:
         connect(ray_address)  # should none answer, nothing is begun
     paths = index_videos(videos)
@@ -171,8 +170,9 @@ def command(
         files = files_read(dataset, metadata)
         read = partial(read_annotations, dataset, metadata)
         paths = with_published_names(dataset, paths)
-    subtitle_urls = index_subtitle_urls(subtitles) if subtitles and is_url(subtitles) else None
-    subtitle_path = Path(subtitles) if subtitles and subtitle_urls is None else None
+    subtitle_place = parse_location(subtitles) if subtitles else None
+    subtitle_path = subtitle_place if isinstance(subtitle_place, Path) else None
+    subtitle_urls = None if subtitle_place is subtitle_path else _subtitle_urls(str(subtitles))
     texts = _load_texts(subtitle_path)
     options = {
         "fps": cut_options.fps,
@@ -185,7 +185,7 @@ def command(
         "subtitles": "folder" if subtitle_urls is not None else _identity(subtitle_path),
         **({"dataset": dataset} if dataset is not None else {}),
     }
-    survey = _survey(metadata, read())
+    survey = _survey(metadata_name, read())
     tasks = make_tasks(
         plan_units(read(), shard_size=shard_size),
         paths=paths,
@@ -228,13 +228,38 @@ def _cut_options(
     return CutOptions(fps=fps, size=size, store=store, quality=quality, max_frames=max_frames or 0)
 
 
-def _annotation_file(dataset: str, given: Path, subtitles: str | None, cut: CutOptions) -> Path:
+def _metadata_file(name: str) -> Path:
+    """The list of clips on this machine; one in a store is copied for as long as the command runs."""
+    place = parse_location(name)
+    if not isinstance(place, Path):
+        return Path(click.get_current_context().with_resource(local_copy(name)))
+    if not place.is_file():
+        raise UserError(f"{place}: no such metadata file; give a JSONL file of clips to --metadata")
+    return place
+
+
+def _annotation_file(dataset: str, name: str, subtitles: str | None, cut: CutOptions) -> Path:
     """The annotation file of a set, after a look at options that do not go with one."""
     if subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
     if cut.max_frames and cut.store == "video":
         raise UserError("--max-frames: of whole videos it works with --store frames only")
+    given = parse_location(name)
+    if not isinstance(given, Path):
+        raise UserError(
+            f"{name}: annotations of a --dataset are read from this machine's disk; copy them here"
+        )
     return find_annotation_file(dataset, given)
+
+
+def _subtitle_urls(folder: str) -> dict[str, str]:
+    """Video id -> URL of its subtitles; no subtitle at all is a mistake, as is a table, which is read from a disk."""
+    urls = index_subtitle_urls(folder)
+    if not urls:
+        raise UserError(
+            f"{folder}: holds no subtitle files; copy a table of clip id and text to this machine's disk"
+        )
+    return urls
 
 
 def _load_texts(subtitles: Path | None) -> dict[str, str] | None:
@@ -262,14 +287,14 @@ class _Survey:
     skips: list[PlacedSkip] = field(default_factory=list)
 
 
-def _survey(metadata: Path, sources: Iterable[Source]) -> _Survey:
+def _survey(metadata_name: str, sources: Iterable[Source]) -> _Survey:
     survey = _Survey()
     for source in sources:
         survey.num_videos += bool(source.video_id)
         survey.num_clips += len(source.clips)
         survey.skips += [PlacedSkip(source.line, position, skip) for position, skip in source.skips]
     if not survey.num_clips and not survey.skips:
-        raise UserError(f"{metadata}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
+        raise UserError(f"{metadata_name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
     return survey
 
 

@@ -13,6 +13,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
 from clipvip.shards.errors import DatasetError
@@ -37,7 +38,7 @@ def parse_location(text: str) -> Location:
     """The path or URL that `text` is. What is in a store is asked anew each time: other processes write there too.
 
     Raises:
-        DatasetError: nobody knows the URL's scheme, or its package is missing.
+        DatasetError: nobody knows the URL's scheme, its package is missing, or it is no place that processes share.
     """
     if not is_url(text):
         return Path(text)
@@ -45,7 +46,10 @@ def parse_location(text: str) -> Location:
         return Path(unquote(urlsplit(text).path))
     with store_errors(text):
         place = UPath(text, use_listings_cache=False)
-        place.fs  # noqa: B018 - imports the scheme's package
+        if isinstance(place.fs, MemoryFileSystem):
+            raise DatasetError(
+                f"{text}: the memory of one process, which workers do not see; give a folder or a store"
+            )
         return place
 
 

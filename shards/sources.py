@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import is_url, list_urls
+from clipvip.shards.object_store import list_urls, parse_location
 from clipvip.shards.sample import Clip, make_key
 from clipvip.shards.skips import Skip
 
@@ -192,17 +192,18 @@ def index_videos(folder: Path | str) -> dict[str, str]:
     one id the first by path wins.
 
     Raises:
-        DatasetError: `folder` is no folder.
+        DatasetError: `folder` is no folder; as `parse_location`.
         OSError: a store does not answer.
     """
-    if is_url(folder):
+    place = parse_location(str(folder))
+    if not isinstance(place, Path):
         names = [(url, *posixpath.splitext(posixpath.basename(url))) for url in list_urls(str(folder))]
         videos = [(stem, url) for url, stem, extension in names if extension.lower() in VIDEO_EXTENSIONS]
         return dict(reversed(videos))
-    if not os.path.isdir(folder):
-        raise DatasetError(f"{folder}: no such folder of videos")
+    if not place.is_dir():
+        raise DatasetError(f"{place}: no such folder of videos")
     found: dict[str, str] = {}
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(place):
         folders.sort()
         for name in sorted(files):
             stem, extension = os.path.splitext(name)

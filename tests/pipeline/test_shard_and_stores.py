@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -76,6 +77,12 @@ def test_a_store_gives_the_bytes_that_a_folder_gives(
         assert report(tmp_path / "out")["counts"]["clips"] == 8
         (tmp_path / "out" / "000001.tar").unlink()
         from_store(tmp_path, tmp_path / "out", "--workers", "1")
+        assert content(tmp_path / "out") == content(tmp_path / "local")
+        (bucket / "clips.jsonl").write_bytes((tmp_path / "clips.jsonl").read_bytes())
+        (tmp_path / "out" / "000001.tar").unlink()
+        result = shard("s3://bucket/clips.jsonl", "s3://bucket/videos", tmp_path / "out", *local)
+        assert result.exit_code == 0, result.output
+        assert report(tmp_path / "out")["this_run"]["clips"] < 8
     assert content(tmp_path / "out") == content(tmp_path / "local")
 
 
@@ -155,13 +162,41 @@ def test_shards_written_to_a_store_are_those_of_a_folder(
     )
 
 
-def test_a_file_url_is_a_folder(store: Path, tmp_path: Path) -> None:
+def test_a_file_url_is_a_file_or_folder(store: Path, tmp_path: Path) -> None:
     expected = local_twin(tmp_path)
-    result = to_store(tmp_path, out=(tmp_path / "a folder").as_uri())
+    places = [store.parent / "clips.jsonl", store / "bucket/videos", tmp_path / "a folder"]
+    result = shard(*(place.as_uri() for place in places), "--shard-size", "3")
     assert result.exit_code == 0, result.output
     found = content(tmp_path / "a folder")
     del found["_state/lock"]
     assert found == expected
+
+
+@pytest.mark.parametrize("option", ["--out", "--videos", "--metadata", "--subtitles"])
+def test_the_memory_of_a_process_is_no_place(store: Path, tmp_path: Path, option: str) -> None:
+    """Its workers would neither see nor leave anything there."""
+    fsspec.filesystem("memory").pipe("/x/v0.mp4", b"x")
+    places = {
+        "--metadata": tmp_path / "clips.jsonl",
+        "--videos": store / "bucket/videos",
+        "--out": tmp_path / "out",
+    }
+    words = [str(word) for pair in (places | {option: "memory://x"}).items() for word in pair]
+    result = CliRunner().invoke(main, ["shard", *words])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: memory://x: the memory of one process"), result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_subtitles_in_a_store_is_told(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "bucket" / "texts.jsonl").write_text('{"clip_id": "v0.0.mp4", "text": "hello"}\n')
+    with s3_server(store) as address:
+        use_s3(monkeypatch, address)
+        result = to_store(tmp_path, "--subtitles", "s3://bucket/texts.jsonl", out=str(tmp_path / "out"))
+    assert (result.exit_code, (tmp_path / "out").exists()) == (1, False)
+    assert result.output.startswith("Error: s3://bucket/texts.jsonl: "), result.output
 
 
 @pytest.mark.parametrize("when", ["while shards are made", "between shard and mark"])
