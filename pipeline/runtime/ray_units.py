@@ -282,7 +282,7 @@ def connect(address: str) -> Any:
                 socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
             with _own_signals():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises that itself where it takes too long to start
             raise UserError(
                 f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token, set "
                 "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
