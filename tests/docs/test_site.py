@@ -38,4 +38,11 @@ def test_figures_and_reference_are_there(site: Path) -> None:
     commands = (site / "reference" / "clipvip-data" / "index.html").read_text()
     for text in ("clipvip-data nmi", "--samples", "Example"):
         assert text in commands
-    assert "proxy_guided_attention" in (site / "reference" / "model" / "index.html").read_text()
+    functions = (site / "reference" / "model" / "index.html").read_text()
+    for name in (
+        "proxy_guided_attention",
+        "omnisource_loss",
+        "OfaForConditionalGeneration",
+        "convert_released",
+    ):
+        assert name in functions
