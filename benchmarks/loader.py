@@ -29,7 +29,8 @@ import simplejpeg
 import torch
 import webdataset as wds
 
-from clipvip.pipeline.training.batches import ChunkDataset, load_batches, plan_batches
+from clipvip.pipeline.training.batches import ChunkDataset, plan_batches
+from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.pipeline.training.samples import resize

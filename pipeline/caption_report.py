@@ -3,9 +3,7 @@
 Reads the caption files that are there; changes none of them.
 """
 
-import base64
 import hashlib
-import html
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from clipvip.pipeline.contact_sheet import escape, thumbnail_url
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.captions import captions_path, read_caption_file, read_captions
-from clipvip.shards.frames import encode_jpeg
 from clipvip.shards.manifest import MANIFEST_NAME, write_manifest
 from clipvip.shards.reader import read_shard
 from clipvip.shards.skips import Skip
@@ -121,7 +118,7 @@ class _Shown:
     key: str
     caption: str
     subtitle: str
-    jpeg: bytes
+    picture_url: str
 
 
 def write_page(
@@ -131,9 +128,11 @@ def write_page(
     shown = list(_samples(out, shards))
     figures = "".join(map(_figure, shown))
     facts = {**options, **statistics.get("caption_words", {})}
-    rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
+    )
     frequent = statistics.get("duplicates", {}).get("most_frequent", [])
-    repeated = "".join(f"<li>{_text(row['count'])} × {_text(row['caption'])}</li>" for row in frequent)
+    repeated = "".join(f"<li>{escape(row['count'])} × {escape(row['caption'])}</li>" for row in frequent)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Captions</title><style>
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
@@ -154,15 +153,10 @@ in the clip.</p>
 
 
 def _figure(shown: _Shown) -> str:
-    picture = base64.b64encode(shown.jpeg).decode()
     return (
-        f'<figure><img alt="" src="data:image/jpeg;base64,{picture}"><figcaption><b>{_text(shown.caption)}</b><br>'
-        f"{_text(shown.subtitle)}<br><small>{_text(shown.shard)} {_text(shown.key)}</small></figcaption></figure>\n"
+        f'<figure><img alt="" src="{shown.picture_url}"><figcaption><b>{escape(shown.caption)}</b><br>'
+        f"{escape(shown.subtitle)}<br><small>{escape(shown.shard)} {escape(shown.key)}</small></figcaption></figure>\n"
     )
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
 
 
 def _samples(out: Path, shards: Sequence[Path]) -> Iterator[_Shown]:
@@ -181,14 +175,8 @@ def _samples(out: Path, shards: Sequence[Path]) -> Iterator[_Shown]:
         for sample in read_shard(shard) if wanted else ():
             if sample.key in wanted:
                 wanted.discard(sample.key)
-                jpeg = _thumbnail(sample.middle_frame())
-                yield _Shown(shard.name, sample.key, captions[sample.key], sample.subtitle, jpeg)
+                url = thumbnail_url(sample.middle_frame(), side=_THUMBNAIL_SIDE)
+                yield _Shown(shard.name, sample.key, captions[sample.key], sample.subtitle, url)
                 num_shown += 1
             if not wanted:
                 break
-
-
-def _thumbnail(frame: np.ndarray) -> bytes:
-    image = Image.fromarray(frame)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    return encode_jpeg(np.asarray(image))

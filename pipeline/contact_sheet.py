@@ -167,14 +167,15 @@ def _render(task: tuple[int, Pick, int]) -> str:
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
         # Of one part, the middle is the frame that is captioned.
         indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
-        return _card(pick, [_data_url(frame) for frame in sample.decode(indices)], "")
+        return _card(pick, [thumbnail_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
         return _card(pick, [], " ".join(str(error).split()))
 
 
-def _data_url(frame: np.ndarray) -> str:
+def thumbnail_url(frame: np.ndarray, *, side: int = _THUMBNAIL_SIDE) -> str:
+    """A frame, uint8 (height, width, 3), made small enough for `side` pixels, as the address of an <img>."""
     image = Image.fromarray(frame)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    image.thumbnail((side, side))
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(np.asarray(image))).decode()
 
 

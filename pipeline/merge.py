@@ -17,7 +17,7 @@ from clipvip.pipeline.rearrange import (
     survey_inputs,
     write_output,
 )
-from clipvip.pipeline.rearrange_options import copying_options
+from clipvip.pipeline.rearrange_options import copying_options, require_captions_pair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import print_result
@@ -67,8 +67,7 @@ def command(
     """
     if captions and len(captions) != len(folders):
         raise click.UsageError(f"give --captions once for each of the {len(folders)} folders, or not at all")
-    if bool(captions) != (captions_out is not None):
-        raise click.UsageError("--captions and --captions-out go together")
+    require_captions_pair(given=bool(captions), out=captions_out)
     inputs = [open_input(f, c) for f, c in zip(folders, captions or [None] * len(folders), strict=True)]
     if not mixed_options:
         _require_one_cut(inputs)

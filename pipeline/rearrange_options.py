@@ -1,6 +1,7 @@
 """The options that merge, split and subset have in common."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,3 +25,9 @@ def copying_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def require_captions_pair(*, given: bool, out: Path | None) -> None:
+    """Refuse --captions without --captions-out, and the other way round."""
+    if given != (out is not None):
+        raise click.UsageError("--captions and --captions-out go together")

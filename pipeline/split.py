@@ -19,7 +19,7 @@ from clipvip.pipeline.rearrange import (
     survey_inputs,
     write_output,
 )
-from clipvip.pipeline.rearrange_options import copying_options
+from clipvip.pipeline.rearrange_options import copying_options, require_captions_pair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand
 from clipvip.pipeline.runtime.options import print_result
@@ -83,8 +83,7 @@ def command(
         raise click.UsageError("give each --part another name")
     if abs(sum(fraction for _, fraction in parts) - 1) > 1e-9:
         raise click.UsageError("the fractions of all --part must add up to 1")
-    if (captions is None) != (captions_out is None):
-        raise click.UsageError("--captions and --captions-out go together")
+    require_captions_pair(given=captions is not None, out=captions_out)
     source = open_input(folder, captions)
     size = shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in parts))[:-1], 1.0]

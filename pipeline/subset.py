@@ -20,7 +20,7 @@ from clipvip.pipeline.rearrange import (
     survey_inputs,
     write_output,
 )
-from clipvip.pipeline.rearrange_options import copying_options
+from clipvip.pipeline.rearrange_options import copying_options, require_captions_pair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import print_result
@@ -78,8 +78,7 @@ def command(
         raise click.UsageError("give one of --num, --fraction, --keys and --video-ids")
     if exclude and keys is None and video_ids is None:
         raise click.UsageError("--exclude goes with --keys or --video-ids")
-    if (captions is None) != (captions_out is None):
-        raise click.UsageError("--captions and --captions-out go together")
+    require_captions_pair(given=captions is not None, out=captions_out)
     source = open_input(folder, captions)
     listed = _listed(keys, video_ids)
     size = shard_size or shard_size_of(source)

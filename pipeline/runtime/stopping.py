@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM stop a command alike: a KeyboardInterrupt where it is, so that all is put away on the way out.
 
-What is said then is `errors`' business. Training finishes its step and saves a checkpoint first: see `training.loop`.
+What is said then is `errors`' business. Training finishes its step and saves a checkpoint first: for it there is
+`StopSignal`.
 """
 
 import os
@@ -53,6 +54,31 @@ class Stopping:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._taken:
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+class StopSignal:
+    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
+
+    A second one, well after the first, stops at once. (A terminal and a launcher may both send the first.)
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+
+    def _remember(self, number: int, frame: object) -> None:
+        if self.number and time.monotonic() - self._since > _SECOND_SIGNAL_SECONDS:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

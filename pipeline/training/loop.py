@@ -1,14 +1,13 @@
 """The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
 
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -19,12 +18,12 @@ from clipvip.pipeline.retrieval_scores import table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.training.batches import (
     BatchPlan,
     Chunk,
     ChunkDataset,
     ChunkSpec,
-    load_batches,
     plan_batches,
 )
 from clipvip.pipeline.training.checkpoint import (
@@ -42,6 +41,7 @@ from clipvip.pipeline.training.distributed import (
     largest,
     run_name,
 )
+from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
 from clipvip.pipeline.training.start import resizes_on_device, save_model, start_model, start_optimizer
@@ -59,7 +59,6 @@ from clipvip.shards.skips import Skip
 
 MODEL_FOLDER = "model"
 MODELS_FOLDER = "models"
-_SECOND_SIGNAL_SECONDS = 2.0
 # A backward pass costs twice the forward pass.
 _PASSES = 3
 
@@ -364,31 +363,6 @@ class Tally:
             state.rows_without_caption += other.rows_without_caption
             state.skips |= {(skip.reason, skip.what): skip for skip in other.skips}
         self.rows_without_caption, self.skips = 0, []
-
-
-class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
-
-    A second one, well after the first, stops at once. (A terminal and a launcher may both send the first.)
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._since = 0.0
-
-    def _remember(self, number: int, frame: object) -> None:
-        if self.number and time.monotonic() - self._since > _SECOND_SIGNAL_SECONDS:
-            raise KeyboardInterrupt
-        if not self.number:
-            self.number, self._since = number, time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from clipvip.model.variants import Encoder, Variant, Weighting, inputs_of
+from clipvip.model.variants import Encoder, Variant, Weighting
 from clipvip.pipeline.runtime.errors import UserError
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -179,10 +179,6 @@ class Recipe:
     optim: Optim = Field(default_factory=lambda: Optim(epochs=1))
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: Run = Field(default_factory=Run)
-
-    @property
-    def uses_captions(self) -> bool:
-        return "C" in inputs_of(self.loss.pairs)
 
 
 class _Loader(yaml.SafeLoader):

@@ -19,9 +19,9 @@ from clipvip.pipeline.training.batches import (
     Chunk,
     ChunkDataset,
     check_captions,
-    load_batches,
     plan_batches,
 )
+from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.pixels import Pixels
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.shards.captions import write_captions
@@ -306,7 +306,7 @@ def test_signals_to_the_whole_group_leave_loading_processes_alone() -> None:
     """From their first moment: launchers send them at any."""
     code = """
 import os, signal, sys, time
-from clipvip.pipeline.training.batches import _fork_server
+from clipvip.pipeline.training.loading import _fork_server
 signal.signal(signal.SIGTERM, lambda *_: None)
 child = _fork_server().Process(target=time.sleep, args=(0.5,))
 child.start()

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 from clipvip.model.preprocess import CLIP_MEAN, CLIP_STD, preprocess_frames
-from clipvip.pipeline.training.batches import BatchPlan, Chunk, ChunkDataset, load_batches, plan_batches
+from clipvip.pipeline.training.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
+from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.pipeline.training.start import resizes_on_device
