@@ -61,15 +61,21 @@ def pick_evenly(
 ) -> Iterator[Pick]:
     """Yield up to `num` clips at even distances from shards at even distances, without reading the others.
 
-    Of a damaged shard those before the damage; `damage` is given a line that says where it is.
+    Of a damaged shard those before the damage; `damage` is given a line that says where it is. Only where these
+    shards have none at all, others are looked into.
     """
     numbers = _middles(len(shards), min(num, len(shards)))
-    for index, number in enumerate(numbers):
-        wanted = num // len(numbers) + (index < num % len(numbers))
+    shares = {number: num // len(numbers) + (n < num % len(numbers)) for n, number in enumerate(numbers)}
+    others = {number: num for number in range(len(shards)) if number not in shares}
+    is_found = False
+    for number, wanted in (shares | others).items():
+        if is_found and number in others:
+            return
         with ShardFile(shards[number]) as shard:
             spans = list(_readable(shard, damage))
             places = _middles(len(spans), min(wanted, len(spans)))
             picks = [_pick(shard, spans[place], place) for place in places]
+        is_found = is_found or bool(picks)
         yield from _with_captions(picks, captions)
 
 

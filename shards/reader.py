@@ -112,12 +112,15 @@ def list_shards(folder: Path | str) -> list[Path]:
     """The shards of a folder in order: those of its manifest, else every .tar file by name.
 
     Raises:
-        DatasetError: the folder is missing or holds no shard, or one that the manifest names is missing.
+        DatasetError: the folder is missing or holds captions or no shard, or one that the manifest names is
+            missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of shards")
     manifest = read_manifest(folder)
+    if manifest is not None and manifest.get("stage") == "caption":
+        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
     if manifest is None:
         shards = sorted(folder.glob("*.tar"))
     else:

@@ -126,6 +126,13 @@ def test_it_is_said_where_a_shard_is_damaged(shards: Path, tmp_path: Path) -> No
     assert json.loads(whole.stdout)["damage"] == [] and not whole.stderr
 
 
+def test_a_clip_is_found_wherever_it_is(shards: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(list_shards(shards)):
+        (tmp_path / path.name).write_bytes(path.read_bytes() if number == 2 else b"no tar")
+    content = json.loads(run(tmp_path, "--num", 1, "--json").stdout)
+    assert [clip["shard"] for clip in content["clips"]] == ["000002.tar"] and len(content["damage"]) == 2
+
+
 def test_bad_arguments_are_one_line(shards: Path, captions: Path, tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("no tar")
     for arguments, words in (

@@ -15,7 +15,7 @@ from PIL import Image
 
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import read_manifest, require_same_options
+from clipvip.shards.manifest import read_manifest, require_same_options, write_manifest
 from clipvip.shards.reader import list_shards, read_shard, read_shard_stream
 from clipvip.shards.sample import is_safe_key, make_key
 from clipvip.shards.writer import sha256_of_file, write_shard
@@ -172,6 +172,11 @@ def test_a_member_that_leaves_the_folder_is_no_sample(tmp_path: Path) -> None:
 def test_list_shards_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         list_shards(tmp_path / "missing")
+    captions = tmp_path / "captions"
+    captions.mkdir()
+    write_manifest(captions, stage="caption", options={}, shards=[])
+    with pytest.raises(DatasetError, match="holds captions, not shards"):
+        list_shards(captions)
     with pytest.raises(DatasetError, match="holds no shards"):
         list_shards(tmp_path)
     folder = make_shard_folder(tmp_path / "clips")
