@@ -39,7 +39,20 @@ RELEASED_PREFIX = "clipmodel."
 _HEAD_WIDTH = 64
 _MAX_LISTED = 8
 # Heads that a model may be started without: they are no part of CLIP.
-_NEW_PARAMETERS = ("vision_model.embeddings.added_cls", "vision_model.embeddings.temporal_embedding")
+_ADDED_PROXIES = "vision_model.embeddings.added_cls"
+_NEW_PARAMETERS = (_ADDED_PROXIES, "vision_model.embeddings.temporal_embedding")
+# The tensors that tell a released model's sizes, and their numbers of dimensions.
+_SIZES_FROM = {
+    "vision_model.embeddings.patch_embedding.weight": 4,
+    "vision_model.embeddings.position_embedding.weight": 2,
+    _ADDED_PROXIES: 2,
+    "vision_model.embeddings.temporal_embedding": 3,
+    "text_model.embeddings.token_embedding.weight": 2,
+    "text_model.embeddings.position_embedding.weight": 2,
+    "visual_projection.weight": 2,
+    "vision_model.encoder.layers.0.mlp.fc1.weight": 2,
+    "text_model.encoder.layers.0.mlp.fc1.weight": 2,
+}
 
 
 def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
@@ -225,6 +238,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run it all the same
+            reason = "it is damaged, or holds objects that would run code when loaded"
         raise CheckpointError(f"{path}: not a checkpoint of tensors alone ({reason})") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: holds more than named tensors; save the model's state_dict alone")
@@ -233,16 +248,21 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
     """Read the sizes of a released ViP model off its tensors, names without prefix."""
-    try:
-        patch = state["vision_model.embeddings.patch_embedding.weight"]
-        positions = state["vision_model.embeddings.position_embedding.weight"]
-        tokens = state["text_model.embeddings.token_embedding.weight"]
-        text_positions = state["text_model.embeddings.position_embedding.weight"]
-        proxies = state["vision_model.embeddings.added_cls"]
-        temporal = state["vision_model.embeddings.temporal_embedding"]
-        projection = state["visual_projection.weight"]
-    except KeyError as error:
-        raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {error}") from error
+    missing = [key for key in _SIZES_FROM if key not in state]
+    if missing:
+        raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {', '.join(missing)}")
+    shapes = [
+        f"{key} {tuple(state[key].shape)}"
+        for key, dimensions in _SIZES_FROM.items()
+        if state[key].ndim != dimensions or (not state[key].numel() and key != _ADDED_PROXIES)
+    ]
+    if shapes:
+        raise CheckpointError(
+            f"{name}: no sizes can be read off {', '.join(shapes)}; give the model's config"
+        )
+    patch, positions, proxies, temporal, tokens, text_positions, projection, *_ = (
+        state[key] for key in _SIZES_FROM
+    )
     return ClipVipConfig(
         text_config={
             **_tower_sizes(state, "text_model"),

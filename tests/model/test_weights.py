@@ -205,8 +205,9 @@ def test_no_object_is_unpickled(
 ) -> None:
     path = tmp_path / "evil.pt"
     torch.save(released | {"surprise": Surprise()}, path)
-    with pytest.raises(CheckpointError, match=r"evil\.pt: not a checkpoint of tensors alone"):
+    with pytest.raises(CheckpointError, match=r"evil\.pt: not a checkpoint of tensors alone") as caught:
         ClipVip.from_released(path)
+    assert "would run code" in str(caught.value) and "weights_only" not in str(caught.value)
     path.write_bytes(pickle.dumps({"surprise": Surprise()}))
     with pytest.raises(CheckpointError, match=r"evil\.pt: not a checkpoint of tensors alone"):
         read_state_dict(path)
@@ -231,8 +232,23 @@ def test_a_long_list_is_cut(released: dict[str, torch.Tensor]) -> None:
     few = {name: tensor for name, tensor in released.items() if "text_model" not in name}
     with pytest.raises(CheckpointError, match=r"\d+ missing: (\S+, ){7}\S+ and \d+ more$"):
         ClipVip.from_released(few, tiny_config("vip_tiny", encoder="vip"))
-    with pytest.raises(CheckpointError, match="is no released CLIP-ViP model, it has no tensor"):
+    lacking = "text_model.embeddings.token_embedding.weight, text_model.embeddings.position_embedding.weight"
+    with pytest.raises(CheckpointError, match=f"is no released CLIP-ViP model, it has no tensor {lacking}"):
         ClipVip.from_released(few)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4, 5, 6)])
+def test_whichever_tensor_is_missing_or_misshapen_is_named(
+    released: dict[str, torch.Tensor], shape: tuple[int, ...]
+) -> None:
+    for name in released:
+        if name.endswith(("position_ids", "logit_scale")):
+            continue
+        part = re.escape(name.removeprefix("clipmodel."))
+        with pytest.raises(CheckpointError, match=part):
+            ClipVip.from_released({key: tensor for key, tensor in released.items() if key != name})
+        with pytest.raises(CheckpointError, match=rf"{part} {re.escape(str(shape))}"):
+            ClipVip.from_released(released | {name: torch.zeros(shape)})
 
 
 @pytest.mark.parametrize(
