@@ -31,7 +31,8 @@ class Source:
     (KEY.jpg, .png or .webp beside KEY.txt); an image is a clip of one frame, and is contrasted with its
     own text only."""
     shards: str | list[str] = ""
-    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`, `pipe:`)."""
+    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
+    `pipe:ssh host cat {000000..000099}.tar`)."""
     captions: str | None = None
     """The folder that `clipvip-data caption` wrote for these shards."""
     weight: float = Field(default=1.0, gt=0)

@@ -87,7 +87,7 @@ def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
     paths: list[Path] = []
     known: dict[Path, int] = {}
     for location in given:
-        for expanded in wds.shardlists.expand_urls(location):
+        for expanded in _expand(location):
             folder = Path(expanded)
             if expanded.endswith(".tar"):
                 paths.append(folder)
@@ -105,6 +105,15 @@ def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
     return [str(path) for path in paths], [known[path] for path in paths]
 
 
+def _expand(location: str) -> list[str]:
+    """Ranges and lists in braces written out, as webdataset does, also in a command behind `pipe:`."""
+    try:
+        expanded: list[str] = wds.shardlists.expand_urls(location)
+    except ValueError as error:
+        raise UserError(f"{location}: cannot be written out ({error}); check its braces") from error
+    return expanded
+
+
 def _count_samples(path: Path, kind: str) -> int:
     with path.open("rb", buffering=0) as file:
         return len(usable_entries(index_tar(file), kind))
@@ -114,8 +123,7 @@ def _remote_shards(name: str, given: list[str], samples_per_shard: int | None) -
     locations: list[str] = []
     counts: list[int] = []
     for location in given:
-        expanded = [location] if location.startswith("pipe:") else wds.shardlists.expand_urls(location)
-        for url in expanded:
+        for url in _expand(location):
             if url.startswith("pipe:") or url.endswith(".tar"):
                 locations.append(url)
                 counts.append(samples_per_shard or _count_of_neighbour(url))

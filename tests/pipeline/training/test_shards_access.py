@@ -98,6 +98,7 @@ def test_a_folder_and_urls_give_the_same_samples(tmp_path: Path) -> None:
         Source(shards=f"file:{folder}"),
         Source(shards=urls),
         Source(shards=pipes, samples_per_shard=4),
+        Source(shards=f"pipe:cat {folder}/{{000000..000002}}.tar", samples_per_shard=4),
     ]
     for number, source in enumerate(sources):
         assert keys_by_reading(source, tmp_path / f"cache{number}") == expected
@@ -191,6 +192,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         opened(Source(shards=str(tmp_path / "missing")))
     with pytest.raises(UserError, match="samples_per_shard"):
         opened(Source(shards="pipe:cat x.tar"))
+    with pytest.raises(UserError, match=r"\{0\.\.2\.tar: cannot be written out .* check its braces"):
+        opened(Source(shards="pipe:cat {0..2.tar", samples_per_shard=1))
     folder = make_shard_folder(tmp_path / "clips")
     with pytest.raises(UserError, match="clips: holds clips, and the source is of kind images"):
         opened(Source(shards=str(folder), kind="images"))
