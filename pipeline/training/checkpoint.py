@@ -27,6 +27,10 @@ _NAME = re.compile(r"step-(\d{8})")
 _STATE_NAME = "state.json"
 
 
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read in whole."""
+
+
 @dataclass
 class TrainState:
     """How far a run is, over all processes; `validations` are the scores so far, see validation.py."""
@@ -97,24 +101,35 @@ def load_checkpoint(
     """Put a checkpoint into a model and an optimizer of the same recipe; any number of processes may.
 
     Raises:
-        UserError: the checkpoint is damaged or of another model.
+        DamagedCheckpoint: in every process; model and optimizer may be half filled.
+        UserError: the checkpoint is of another model.
     """
     try:
         state = TrainState.from_json(json.loads((folder / _STATE_NAME).read_text(encoding="utf-8")))
         names = stored_names(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder}: not a whole checkpoint ({error}); remove it to go on from an older one"
-        ) from error
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
     _make_optimizer_state(model, optimizer, names)
     tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
     missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
     if missing:
         raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {len(missing) - 1} others")
     wanted = {name: tensor for name, tensor in tensors.items() if name in names}
-    load_state(folder, wanted, place=place)
+    try:
+        load_state(folder, wanted, place=place)
+    except OSError as error:
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
     _restore_rng(wanted, place)
     return state
+
+
+def set_aside(folder: Path, *, place: Place) -> None:
+    """Rename a damaged checkpoint, so that it is neither gone on from nor counted among those that are kept."""
+    if place.is_first:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    barrier(place)
 
 
 def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

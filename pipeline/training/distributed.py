@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
 from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
@@ -176,9 +177,17 @@ def save_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) ->
 
 
 def load_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
-    """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it."""
-    with _no_warning_when_alone():
-        load_checkpoint(state, storage_reader=FileSystemReader(folder), no_dist=place.world_size == 1)
+    """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it.
+
+    Raises:
+        OSError: in every process, where one of them cannot read its part.
+    """
+    try:
+        with _no_warning_when_alone():
+            load_checkpoint(state, storage_reader=FileSystemReader(folder), no_dist=place.world_size == 1)
+    except CheckpointException as error:  # torch derives it from BaseException
+        first, _ = next(iter(error.failures.values()))
+        raise OSError(f"{type(first).__name__}: {' '.join(str(first).split())[:200]}") from error
 
 
 @contextmanager
@@ -190,8 +199,15 @@ def _no_warning_when_alone() -> Iterator[None]:
 
 
 def stored_names(folder: Path) -> set[str]:
-    """The names of the tensors that `save_state` wrote."""
-    return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
+    """The names of the tensors that `save_state` wrote.
+
+    Raises:
+        OSError: the table of contents is missing or damaged.
+    """
+    try:
+        return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
 class LaunchError(RuntimeError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from clipvip.model import ClipVip
@@ -27,10 +28,12 @@ from clipvip.pipeline.training.batches import (
     plan_batches,
 )
 from clipvip.pipeline.training.checkpoint import (
+    DamagedCheckpoint,
     TrainState,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
 )
 from clipvip.pipeline.training.distributed import (
     Place,
@@ -202,11 +205,31 @@ def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
 
 
 def resume(job: Job) -> TrainState:
-    """The state of the last checkpoint, put into model and optimizer; or that of a run not begun."""
+    """The state of the last checkpoint, put into model and optimizer; or that of a run not begun.
+
+    Damaged checkpoints newer than a whole one are set aside: the steps since are done again.
+
+    Raises:
+        UserError: all checkpoints are damaged, or the last is of another model.
+    """
     checkpoints = list_checkpoints(job.out)
     if not checkpoints:
         return TrainState()
-    state = load_checkpoint(checkpoints[-1], job.model, job.optimizer, place=job.place)
+    damaged: list[Path] = []
+    for folder in reversed(checkpoints):
+        try:
+            state = load_checkpoint(folder, job.model, job.optimizer, place=job.place)
+            break
+        except DamagedCheckpoint as error:
+            damaged.append(folder)
+            if folder == checkpoints[0]:
+                raise UserError(
+                    f"{error}, and there is no older one; remove {job.out} to begin anew"
+                ) from error
+            if job.place.is_first:
+                click.echo(f"{error}; going on from an older one", err=True)
+    for folder in damaged:
+        set_aside(folder, place=job.place)
     if job.place.is_first:
         write_rows(job.out, state.validations)
     return state

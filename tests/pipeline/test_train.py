@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from clipvip.model import ClipVip
 from clipvip.pipeline.train import main
+from clipvip.pipeline.training.checkpoint import list_checkpoints
 from clipvip.pipeline.training.recipe import load_recipe
 from clipvip.shards.captions import write_captions
 from clipvip.shards.shard_state import lock_folder
@@ -187,15 +189,47 @@ def test_checkpoints_of_another_recipe_are_not_mixed_in(world: Path, undisturbed
     assert "--resume is never" in result.stderr
 
 
-def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path: Path) -> None:
-    import shutil
-
+@pytest.mark.parametrize("part", ["state.json", ".metadata", "__0_0.distcp"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_run_goes_on_from_the_last_whole_checkpoint(
+    world: Path, undisturbed: Path, tmp_path: Path, part: str, damage: str
+) -> None:
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
-    (out / "checkpoints" / f"step-{NUM_STEPS:08d}" / "state.json").write_text("{")
+    newest = list_checkpoints(out)[-1]
+    shutil.rmtree(out / "model")
+    spoil(newest / part, damage)
+    # With one checkpoint kept, the damaged one must not count.
+    result = run(world, out, "--set", "run.keep_checkpoints=1")
+    assert result.exit_code == 0, result.output
+    assert f"{newest}: not a whole checkpoint" in result.stderr
+    assert "going on from an older one" in result.stderr
+    for name in ("log.jsonl", "model/model.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    found = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert found == [f"damaged-{newest.name}", newest.name]
+    spoil(newest / part, damage)
     result = run(world, out)
     assert result.exit_code == 1
-    assert "not a whole checkpoint" in result.stderr
+    assert f"{newest}: not a whole checkpoint" in result.stderr
+    assert f"there is no older one; remove {out} to begin anew" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def spoil(path: Path, damage: str) -> None:
+    if damage == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.unlink()
+
+
+def test_checkpoints_remember_their_recipe_themselves(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "recipe.yaml").unlink()
+    result = run(world, out, "--set", "loss.pairs=a")
+    assert result.exit_code == 1
+    assert "another recipe (loss.pairs: 'd', now 'a')" in result.stderr
 
 
 def test_two_runs_at_once_are_refused(world: Path, tmp_path: Path) -> None:
