@@ -167,8 +167,9 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
     # torch and the model are imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.training.batches import check_captions, plan_batches
+    from clipvip.pipeline.training.batches import check_captions, check_shares, plan_batches
     from clipvip.pipeline.training.checkpoint import RECIPE_NAME, list_checkpoints
+    from clipvip.pipeline.training.distributed import launched_world_size
     from clipvip.pipeline.training.logs import require_wandb
     from clipvip.pipeline.training.start import check_device, check_init
     from clipvip.pipeline.training.validation import check_splits
@@ -193,6 +194,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     check_splits(recipe)
     with tempfile.TemporaryDirectory() as cache:
         plan = plan_batches(recipe, cache=Path(cache))
+        check_shares(plan, processes=launched_world_size() or recipe.run.processes)
         check_captions(plan)
     return plan
 

@@ -173,6 +173,16 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
     )
 
 
+def check_shares(plan: BatchPlan, *, processes: int) -> None:
+    """UserError where a batch has too few samples of a source for each process to get one."""
+    for part in plan.parts:
+        if part.rows < processes:
+            raise UserError(
+                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} processes; "
+                "raise optim.batch_size or its weight"
+            )
+
+
 def check_captions(plan: BatchPlan) -> None:
     """Look into a few shards whether the captions belong to them.
 

@@ -161,12 +161,6 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache)
-    for part in plan.parts:
-        if part.rows < place.world_size:
-            raise UserError(
-                f"source {part.name} has {part.rows} samples in a batch, fewer than the "
-                f"{place.world_size} processes; raise optim.batch_size or its weight"
-            )
     precision = recipe.optim.precision
     if precision == "auto":
         precision = "bf16" if place.device.type == "cuda" else "fp32"

@@ -7,6 +7,7 @@ what comes out of a run, except `run`, which says how it is computed and may cha
 import dataclasses
 import difflib
 import json
+import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -173,13 +174,20 @@ class Run:
 class Recipe:
     """All settings of a training run."""
 
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**63)
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     loss: Loss = Field(default_factory=Loss)
     optim: Optim = Field(default_factory=lambda: Optim(epochs=1))
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: Run = Field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        start, most = self.model.logit_scale, math.log(self.optim.max_scale)
+        if start is not None and start > most:
+            raise ValueError(
+                f"model.logit_scale is {start:g}, above {most:.4g}, the logarithm of optim.max_scale, which bounds it"
+            )
 
 
 class _Loader(yaml.SafeLoader):
@@ -226,7 +234,10 @@ def packaged_recipes() -> list[str]:
 def _read(name: str) -> str:
     path = Path(name)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
     known = packaged_recipes()
     if name not in known:
         raise UserError(
@@ -269,9 +280,15 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
     """Check a tree of plain values against the dataclasses above; UserError in one line."""
     try:
-        return TypeAdapter(Recipe).validate_python(tree)
+        recipe = TypeAdapter(Recipe).validate_python(tree)
     except ValidationError as error:
         raise UserError(f"{name}: {_explain(error)}") from error
+    # Python's true is the number 1, which pydantic takes for a number.
+    values = flatten(recipe_tree(recipe))
+    for key, given in flatten(tree).items():
+        if isinstance(given, bool) and not isinstance(values.get(key), bool):
+            raise UserError(f"{name}: {key}: input should be a number (given: {given})")
+    return recipe
 
 
 def _explain(error: ValidationError) -> str:

@@ -67,6 +67,11 @@ def start_model(recipe: Recipe) -> ClipVip:
         raise UserError(
             f"data.max_text_tokens is {recipe.data.max_text_tokens}, {recipe.model.init} takes {limit} at most"
         )
+    if model.config.encoder == "seq_transformer" and recipe.data.num_frames > limit:
+        raise UserError(
+            f"data.num_frames is {recipe.data.num_frames}, the seq_transformer of {recipe.model.init} takes "
+            f"{limit} at most"
+        )
     return model
 
 

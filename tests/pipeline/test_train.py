@@ -313,6 +313,8 @@ def test_ways_of_computing_give_the_same_loss(
         (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),
         (["--set", "optim.batch=25"], "unknown key optim.batch; did you mean optim.batch_size?"),
         (["--set", "data.max_text_tokens=70"], "takes 24 at most"),
+        (["--set", "model.encoder=seq_transformer", "--set", "data.num_frames=25"], "takes 24 at most"),
+        (["--set", "run.processes=7"], "6 samples in a batch, fewer than the 7 processes"),
         (["--gpus", "64"], "asked for 64 GPUs"),
         (["--set", "run.wandb_project=x"], "needs the package wandb"),
     ],

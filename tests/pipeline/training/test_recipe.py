@@ -73,12 +73,22 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
         ("a: [", (), "not YAML"),
         ("", ("optim.learning_rate",), "write it as key=value"),
         ("seed: 3", ("seed.x=4",), "seed is a value, not a section"),
+        (f"seed: {2**63}", (), "seed: input should be less than"),
+        ("data: {num_frames: true}", (), "data.num_frames: input should be a number (given: True)"),
+        ("model: {logit_scale: 5.4}", (), "model.logit_scale is 5.4, above 5.298"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, text: str, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read(tmp_path, text, *overrides)
     assert "\n" not in caught.value.message
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"recipe\.yaml: cannot be read as a recipe"):
+        load_recipe(str(path))
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
