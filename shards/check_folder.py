@@ -84,7 +84,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         found.options = read_options(state)
         paths = sorted(path for path in folder.glob(f"*{extension}") if path.is_file())
         found.records = [ShardRecord(path.name, 0, 0, "") for path in paths]
-    if not found.records and not found.findings.counts:
+    if manifest is None and not found.records and not found.findings.counts:
         raise DatasetError(f"{folder}: holds no *{extension} files; point at a folder that a stage wrote")
     report = _read_report(found)
     _check_skips(found)

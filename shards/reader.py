@@ -125,6 +125,8 @@ def list_shards(folder: Path | str) -> list[Path]:
         shards = sorted(folder.glob("*.tar"))
     else:
         shards = [folder / Path(str(row["name"])).name for row in manifest["shards"]]
+        if not shards:
+            raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
     if not shards:
         raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
     for shard in shards:

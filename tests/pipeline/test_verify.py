@@ -193,6 +193,23 @@ def test_a_file_that_the_manifest_does_not_name_is_told_and_kept(
     assert verify(shards, "--captions", captions)["counts"]["problems"] == 0
 
 
+def test_a_run_that_could_store_no_clip_is_whole_and_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    metadata = write_metadata(tmp_path / "clips.jsonl", {"gone": [(0, 1)]})
+    clips = tmp_path / "clips"
+    assert (
+        run("shard", "--metadata", metadata, "--videos", tmp_path / "videos", "--out", clips).exit_code == 1
+    )
+    assert verify(clips)["counts"] == dict.fromkeys(
+        ("shards", "clips", "frames", "clips_decoded", "problems"), 0
+    )
+    result = run("stats", clips)
+    assert result.exit_code == 1
+    assert (
+        result.stderr.strip() == f"Error: {clips}: no clip could be stored there; its skipped.jsonl says why"
+    )
+
+
 def rewrite_record(path: Path, sample: str, /, **changes: Any) -> None:
     """Change KEY.json within a tar, whatever that does to the checksum of the whole."""
     with tarfile.open(path) as tar:
