@@ -90,6 +90,18 @@ def test_what_cannot_run_is_one_line(ray: Any) -> None:
     assert time.monotonic() - started < 60
 
 
+def test_a_cluster_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is too busy. Ray raises neither an error of its own nor one of the system then."""
+    words = "The current node timed out during startup. This could happen because"
+
+    def too_late(**_: Any) -> None:
+        raise Exception(words)  # noqa: TRY002 - what Ray does
+
+    monkeypatch.setattr(pytest.importorskip("ray"), "init", too_late)
+    with pytest.raises(UserError, match=f"^--ray local: no cluster answers there .{words}"):
+        connect("local")
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'clipvip\[ray\]'"):
