@@ -23,7 +23,16 @@ from clipvip.shards.atomic import write_jsonl
 LOG_NAME = "log.jsonl"
 _BYTES_PER_GIB = 2**30
 # Dense bf16 FLOP/s by the makers' data sheets.
-_PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12}
+_PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "V100": 125e12,
+    # Each is a part of the name before it.
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+}
 
 
 def peak_flops(device: torch.device) -> float | None:
