@@ -16,7 +16,8 @@ _LEAST_PRODUCTS = 2**26
 def prefers_convolution(x: Tensor, weight: Tensor) -> bool:
     """Whether `linear` computes these as a convolution."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # which looks after that itself, and cannot follow the questions below
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
