@@ -36,7 +36,7 @@ def lost_seconds(outcome: Outcome) -> float:
     num_videos=st.integers(1, 400),
     count=st.integers(1, 6),
     cores=st.integers(1, 4),
-    mtbf_hours=st.sampled_from([0.0, 0.05, 0.5]),
+    mtbf_hours=st.sampled_from([0.0, 0.2, 0.5]),
     crash_rate=st.sampled_from([0.0, 0.05]),
     stall_rate=st.sampled_from([0.0, 0.05]),
     slow_fraction=st.sampled_from([0.0, 0.5]),

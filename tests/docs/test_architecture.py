@@ -98,6 +98,7 @@ print(tuple(found.shape))
 """
 
 
+@pytest.mark.slow
 def test_the_encoder_embeds_a_video(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip")
     assert run_in(changed_tree("encoder", tmp_path), ENCODER, clip) == "(2, 16)\n"

@@ -179,6 +179,7 @@ def test_the_page_shows_samples_and_needs_no_other_file(undisturbed: Path) -> No
         assert caption_text in page.text
 
 
+@pytest.mark.slow
 def test_workers_and_batch_size_do_not_change_the_bytes(
     undisturbed: Path, shards: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_shard_that_was_made_again_is_captioned_again(
     assert report(out)["skipped_by_reason"]["duplicate_key"]["count"] == 1
 
 
+@pytest.mark.slow
 def test_a_kill_and_a_second_run_give_the_same_bytes(
     undisturbed: Path, shards: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -219,6 +219,7 @@ def test_no_more_bytes_a_second_than_allowed(site: VideoServer, tmp_path: Path) 
     assert time.monotonic() - started >= 1.5
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(site: VideoServer, tmp_path: Path) -> None:
     names = ["page.html", *(f"v{number}.mp4" for number in range(10))]
     site.plan = {"/v2.mp4": [404]}

@@ -164,6 +164,7 @@ def test_training_from_scratch_takes_only_sizes_and_words_of_its_start(world: Pa
             assert not torch.allclose(parameter, start.get_parameter(name))
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_choice(world: Path, best: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "clipvip.pipeline.train"]

@@ -205,6 +205,7 @@ def test_what_does_not_go_together_is_refused_unless_told(shards: Path, tmp_path
     must("verify", out)
 
 
+@pytest.mark.slow
 def test_captions_come_along_as_if_made_for_the_new_shards(
     shards: Path, captions: Path, captioner: tuple[object, ...], tmp_path: Path
 ) -> None:

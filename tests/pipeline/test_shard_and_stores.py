@@ -199,6 +199,7 @@ def test_a_table_of_subtitles_in_a_store_is_told(
     assert result.output.startswith("Error: s3://bucket/texts.jsonl: "), result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["while shards are made", "between shard and mark"])
 def test_a_run_into_a_store_that_was_killed_goes_on(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str

@@ -122,6 +122,7 @@ def test_rates_go_to_tensorboard(world: Path, tmp_path: Path) -> None:
     assert logged == pytest.approx([row["grad_norm"] for row in rows])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(world: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(world, out)

@@ -313,6 +313,7 @@ def test_captions_that_do_not_fit_their_shards_are_named(intact: Path, tmp_path:
     assert ("unlisted", "captions/000007.parquet", "") in rows
 
 
+@pytest.mark.slow
 def test_repairing_and_making_again_restores_every_byte(
     made_by_stage: tuple[Path, tuple[object, ...]],
 ) -> None:
@@ -353,6 +354,7 @@ def test_repairing_leaves_whole_shards_alone(made_by_stage: tuple[Path, tuple[ob
     assert {name for name in times if times[name] != after[name]} == {last}
 
 
+@pytest.mark.slow
 def test_repairing_captions_restores_every_byte(intact: Path, tmp_path: Path) -> None:
     model = make_ofa(tmp_path / "tiny-ofa")
     out = tmp_path / "captions"

@@ -102,6 +102,7 @@ def write_full_size(folder: Path) -> None:
         (folder / f"LSMDC16_{name}.csv").write_text("".join(rows))
 
 
+@pytest.mark.slow
 def test_counts_of_files_of_published_size(tmp_path: Path) -> None:
     write_full_size(tmp_path)
     expected = {

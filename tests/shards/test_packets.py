@@ -92,6 +92,7 @@ def test_needed_frames_are_those_of_a_full_decoding(folder: Path, name: str) -> 
         check_random_needs(path, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_shared
 def test_needed_frames_of_real_files(shared_dir: Path) -> None:
     rows = json.loads((shared_dir / "data/videos/manifest.json").read_text())

@@ -25,6 +25,7 @@ def _run(*arguments: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_train_ofa_is_seeded_and_goes_on_from_a_model(tmp_path: Path) -> None:
     for name in ("one", "two"):
         _run("train-ofa", "--out", str(tmp_path / name), *FEW)

@@ -64,6 +64,7 @@ def world(name: str, folder: Path) -> Task:
     return Task(name, command, cost=2)
 
 
+@pytest.mark.slow
 def test_a_task_begins_as_soon_as_its_needs_are_met(tmp_path: Path) -> None:
     """Not when all that began beside them have ended."""
     out = tmp_path / "out"
@@ -73,6 +74,7 @@ def test_a_task_begins_as_soon_as_its_needs_are_met(tmp_path: Path) -> None:
     assert ended == sorted(ended)
 
 
+@pytest.mark.slow
 def test_what_runs_beside_a_failure_comes_to_its_end(tmp_path: Path) -> None:
     bad = Task("bad", ("clipvip-eval", "retrieval", "--model", "nowhere", "--shards", "none"), cost=3)
     beside, needs_bad = world("beside", tmp_path), made("later", tmp_path, "bad")
@@ -87,6 +89,7 @@ def test_tasks_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
         run_tasks(tasks, tmp_path / "out", jobs=1)
 
 
+@pytest.mark.slow
 def test_each_of_two_gpus_is_given_to_one_task_at_a_time(tmp_path: Path) -> None:
     tasks = [made(f"task{n}", tmp_path) for n in range(4)]
     assert run_tasks(tasks, tmp_path / "out", jobs=2, num_gpus=2) == 4

@@ -302,6 +302,7 @@ def test_metadata_of_another_shape_is_a_bad_sample(tokenizer: CLIPTokenizer, tmp
     assert {s.what for s in chunk.skips} == {"video0_00001", "video0_00002"}
 
 
+@pytest.mark.slow
 def test_signals_to_the_whole_group_leave_loading_processes_alone() -> None:
     """From their first moment: launchers send them at any."""
     code = """
