@@ -60,8 +60,8 @@ def run_units(
     `initializer(*initargs)` once. `units` is read lazily; an iterator that has none at the moment is asked again after
     each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
     `timeout_seconds` is per unit. An exception that `function` raises is the stage's own mistake, or the end of the
-    stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but the workers are that cluster's, whatever `workers` says, and
-    what a lost machine had at hand another does.
+    stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
+    the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
     """
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import run_units_on_ray
