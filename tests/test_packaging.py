@@ -1,5 +1,7 @@
 """What is installed: every package and data file, one top-level name, and a start without torch."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -55,30 +57,39 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_image_is_built_of_all_that_a_wheel_needs() -> None:
-    listed = (ROOT / ".dockerignore").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
     needed = {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
     needed |= {path.split("/")[0] for path in SETTINGS["tool"]["setuptools"]["package-dir"].values()}
-    assert {line[1:] for line in listed if line.startswith("!")} == needed
+    assert {line[1:] for line in ignored if line.startswith("!")} == needed
+
+
+def listed(*folders: str) -> list[str]:
+    """What git knows in the checkout, or in these folders of it."""
+    found = subprocess.run(
+        ["git", "ls-files", "--", *folders], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        pytest.skip("needs a git checkout")
+    return [path for path in found.stdout.splitlines() if os.path.lexists(ROOT / path)]
+
+
+def checked_in(*folders: str) -> set[str]:
+    """The files of the checkout as they are, but for links."""
+    return {path for path in listed(*folders) if not (ROOT / path).is_symlink()}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source archive, and the wheel that is built from it outside the checkout."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    # A build writes into the checkout, and test processes side by side would write over each other.
+    checkout, folder = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("dist")
+    for path in listed():
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, checkout / path, follow_symlinks=False)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(checkout)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder
-
-
-def checked_in(*folders: str) -> set[str]:
-    """The files of the checkout as they are, but for links."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--", *folders], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip("needs a git checkout")
-    return {path for path in listed.stdout.splitlines() if not (ROOT / path).is_symlink()}
 
 
 @pytest.mark.slow

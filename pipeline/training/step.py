@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,6 +23,9 @@ from clipvip.pipeline.training.recipe import Loss, Optim
 # (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
 Embeddings = dict[tuple[str, str], torch.Tensor]
 Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
+
+# Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
+MAX_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class NotFinite(ArithmeticError):
 
 def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
-    network = torch.compile(model) if compiled else model
+    network = compile_network(model) if compiled else model
     forward = partial(network, embeds_only=True)
     image_size = model.config.vision_config.image_size
 
@@ -60,6 +64,16 @@ def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compil
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
+
+
+def compile_network(model: ClipVip) -> Callable[..., Any]:
+    """`model` with a graph for each shape that it is given.
+
+    A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
+    torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
+    return torch.compile(model, dynamic=False)
 
 
 def train_step(

@@ -87,3 +87,13 @@ def test_two_processes_give_the_same_gradient_and_weights(
         launch(gradients_and_steps, with_chunks(tree, chunk_size), str(tmp_path), NUM_STEPS, processes=2) == 0
     )
     assert_close(alone, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_encoders_give_the_same_gradient_for_sources_of_different_sizes(
+    tree: dict[str, Any], alone: Path, tmp_path: Path
+) -> None:
+    compiled = {**tree, "run": {**tree["run"], "compile": True}}
+    save_gradients_and_steps(compiled, tmp_path, NUM_STEPS, ALONE)
+    assert_close(alone, tmp_path)
