@@ -8,10 +8,8 @@ texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)  
 import json
 import random
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from clipvip.pipeline.demo.world import (
     draw_distinct_scenes,
     draw_scene,
 )
+from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.shards.atomic import atomic_path, atomic_write_bytes, write_json
 from clipvip.shards.sample import make_key
 
@@ -141,7 +140,7 @@ def write_corpus(
     """Write the whole corpus to `out`; videos that are there already are kept.
 
     Raises:
-        ValueError: `out` holds the corpus of another world.
+        ValueError: `out` holds the corpus of another world, or a video's process died.
     """
     settings = as_json(world)
     mark = out / "world.json"
@@ -156,9 +155,10 @@ def write_corpus(
         truth += [_truth(video, clip, n) for video in videos for n, clip in enumerate(video.clips)]
         (out / split / "videos").mkdir(parents=True, exist_ok=True)
         work = partial(write_video, folder=out / split / "videos")
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(work, videos, chunksize=4):
-                on_done()
+        for outcome in run_plain_units(work, videos, workers=workers):
+            if outcome.failure:
+                raise ValueError(f"{out}: video {outcome.unit.video_id}: {outcome.failure.detail}")
+            on_done()
     if world.num_images:
         write_images(world, out / "images" / "000000.tar")
     _write_lines(out / "texts" / "descriptions.txt", task_descriptions(world))

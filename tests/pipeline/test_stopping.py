@@ -36,6 +36,9 @@ def retrieval_command(folder: Path) -> tuple[object, ...]:
     return ("retrieval", "--model", folder / "model", "--shards", shards, "--batch-size", 2)
 
 
+WORLD = ("world", "--seed", "1", "--workers", "2")
+
+
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     """What it says to standard error until that has `text` in it."""
     assert process.stderr is not None
@@ -163,3 +166,23 @@ def test_who_has_read_enough_hears_no_complaint(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     process.wait(timeout=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_making_a_world_stops(number: int, tmp_path: Path) -> None:
+    process = start(*WORLD, "--out", tmp_path / "out", program="clipvip.pipeline.study.cli")
+    check_that_it_stops(process, number, at="videos:", line=GOES_ON)
+
+
+def test_workers_die_with_the_making_of_a_world(tmp_path: Path) -> None:
+    process = start(*WORLD, "--out", tmp_path / "out", program="clipvip.pipeline.study.cli")
+    wait_for(process, "videos:")
+    deadline = time.monotonic() + 60
+    while len(workers := workers_of(process)) < 2:
+        assert time.monotonic() < deadline, "no workers"
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=30)
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline, "workers live on"
+        time.sleep(0.05)
