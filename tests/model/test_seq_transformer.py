@@ -98,7 +98,13 @@ def test_more_frames_than_positions() -> None:
 def test_starts_from_the_text_tower() -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 3}
     config = ClipVipConfig(
-        text_config={**sizes, "vocab_size": 50, "max_position_embeddings": 16},
+        # The norms' epsilon is that of the frame transformer, so that layers differ by rounding alone.
+        text_config={
+            **sizes,
+            "vocab_size": 50,
+            "max_position_embeddings": 16,
+            "layer_norm_eps": FrameTransformer.LAYER_NORM_EPS,
+        },
         vision_config={**sizes, "image_size": 16, "patch_size": 8},
         projection_dim=32,
         encoder="seq_transformer",
@@ -109,8 +115,8 @@ def test_starts_from_the_text_tower() -> None:
     model.frame_transformer.start_from_text_tower(model.text_model)
     layer = model.text_model.encoder.layers[1]
     block = model.frame_transformer.blocks[1]
-    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 5, 32)
     with torch.no_grad():
-        # One position sees itself alone, as in the text tower's first token; the epsilons of the norms differ.
-        assert_close(block(x[:, :1], None), layer(x[:, :1], None), atol=1e-4)
+        # One position sees itself alone, as in the text tower's first token.
+        assert_close(block(x[:, :1], None), layer(x[:, :1], None), atol=1e-5)
         assert model(torch.randn(2, 7, 3, 16, 16)).video_embeds.shape == (2, 32)

@@ -57,6 +57,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def wait_until_gone(workers: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline, "workers live on"
+        time.sleep(0.05)
+
+
 def check_that_it_stops(process: "subprocess.Popen[str]", number: int, *, at: str, line: str) -> None:
     """Send the signal as a terminal, or as `kill` does, when its progress is first shown, and look how it ends."""
     said = wait_for(process, at)
@@ -70,10 +77,7 @@ def check_that_it_stops(process: "subprocess.Popen[str]", number: int, *, at: st
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], said
     assert said.splitlines()[-1] == line and said.count("Stopped") == 1, said
     assert "Traceback" not in said and not output
-    deadline = time.monotonic() + 10
-    while any(map(is_alive, workers)):
-        assert time.monotonic() < deadline, "workers live on"
-        time.sleep(0.05)
+    wait_until_gone(workers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -183,6 +187,4 @@ def test_workers_die_with_the_making_of_a_world(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.kill()
     process.communicate(timeout=30)
-    while any(map(is_alive, workers)):
-        assert time.monotonic() < deadline, "workers live on"
-        time.sleep(0.05)
+    wait_until_gone(workers)
