@@ -30,6 +30,8 @@ import click
 _HERE = Path(__file__).resolve().parent
 # A section that does not end at its budget by itself is killed so much later.
 _GRACE_SECONDS = 20.0
+# With less there is no point in beginning a section.
+_LEAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ SECTIONS = {
     required=True,
     help="Folder for what was found.",
 )
-@click.option("--sections", help=f"Some of {','.join(SECTIONS)}, in this order; default: all.")
+@click.option("--sections", help=f"Some of {','.join(SECTIONS)}; step:80 gives one 80 seconds. Default: all.")
 @click.option("--budget", default=480.0, show_default=True, help="Seconds for all sections together.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--tiny", is_flag=True, help="Small sizes, for a processor: shows that all runs, not how fast.")
@@ -78,13 +80,12 @@ def main(out: Path, sections: str | None, budget: float, device: str, tiny: bool
     out.mkdir(parents=True, exist_ok=True)
     if child is not None:
         run_sections(
-            json.loads(child), device=device, tiny=tiny, folder=Path(str(folder)), out=out, fail=fail
+            **json.loads(child), device=device, tiny=tiny, folder=Path(str(folder)), out=out, fail=fail
         )
         return
-    names = list(SECTIONS) if sections is None else [name.strip() for name in sections.split(",")]
-    unknown = [name for name in (*names, *([fail] if fail else [])) if name not in SECTIONS]
-    if unknown:
-        raise click.UsageError(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    plan = plan_of(sections)
+    if fail is not None and fail not in SECTIONS:
+        raise click.UsageError(f"--fail {fail}: no such section; there are {', '.join(SECTIONS)}")
     options = [
         "--out",
         str(out),
@@ -97,7 +98,7 @@ def main(out: Path, sections: str | None, budget: float, device: str, tiny: bool
         began = time.monotonic()
         log = Log(out, device=device, tiny=tiny)
         options += ["--folder", str(folder or temporary)]
-        watch([name for name in SECTIONS if name in names], options, log, ends=began + budget)
+        watch(plan, options, log, ends=began + budget)
         log.finish(time.monotonic() - began)
     if any(
         "failed" in row["values"] or str(row["values"].get("verdict", "")).startswith("WRONG")
@@ -107,10 +108,26 @@ def main(out: Path, sections: str | None, budget: float, device: str, tiny: bool
         sys.exit(1)
 
 
+def plan_of(sections: str | None) -> dict[str, float]:
+    """The sections to run, in their order, and the seconds that each may take."""
+    if sections is None:
+        return {name: section.seconds for name, section in SECTIONS.items()}
+    asked: dict[str, float] = {}
+    for text in sections.split(","):
+        name, _, seconds = text.strip().partition(":")
+        if name not in SECTIONS or (seconds and not seconds.isdigit()):
+            raise click.UsageError(f"--sections {text}: no such section; there are {', '.join(SECTIONS)}")
+        asked[name] = float(seconds) if seconds else SECTIONS[name].seconds
+    return {name: asked[name] for name in SECTIONS if name in asked}
+
+
 def run_sections(
-    plan: dict[str, float], *, device: str, tiny: bool, folder: Path, out: Path, fail: str | None
+    plan: dict[str, float], *, ends: float, device: str, tiny: bool, folder: Path, out: Path, fail: str | None
 ) -> None:
-    """In the process that measures: run the sections of `plan`, each with its seconds, and tell their rows."""
+    """In the process that measures: run the sections of `plan`, and tell their rows.
+
+    `ends` is the time, by a clock that the processes share, at which all of them have to be done.
+    """
     sys.path.insert(0, str(_HERE))
     import torch
     from gpu_sections.rows import Check, time_budget
@@ -124,9 +141,14 @@ def run_sections(
         torch.set_num_threads(1)
     check = Check(torch.device(device), tiny, folder, out)
     print(json.dumps({"device": describe_device(torch.device(device))}), flush=True)
-    for name, seconds in plan.items():
+    for name, wanted in plan.items():
+        seconds = min(wanted, ends - time.monotonic())
         check.section, check.deadline = name, time.monotonic() + seconds
-        print(json.dumps({"begin": name}), flush=True)
+        print(json.dumps({"begin": name, "seconds": seconds}), flush=True)
+        if seconds < _LEAST_SECONDS:
+            check.row("(the section)", left_out="the budget is used up")
+            print(json.dumps({"end": name}), flush=True)
+            continue
         try:
             with time_budget(seconds):
                 section = SECTIONS[name]
@@ -225,24 +247,21 @@ def _figure(name: str, value: Any) -> str:
     )
 
 
-def watch(names: list[str], options: list[str], log: Log, *, ends: float) -> None:
+def watch(plan: dict[str, float], options: list[str], log: Log, *, ends: float) -> None:
     """Run sections in processes until all are told; one that hangs or dies costs itself alone."""
-    todo = list(names)
-    while todo:
-        left = ends - time.monotonic()
-        if left < 10:
-            for name in todo:
-                log.add(name, "(the section)", {"left_out": "the budget is used up"})
-            return
-        todo = _one_process(todo, options, log, left)
+    while plan:
+        plan = _one_process(plan, options, log, ends=ends)
 
 
-def _one_process(todo: list[str], options: list[str], log: Log, left: float) -> list[str]:
+def _one_process(plan: dict[str, float], options: list[str], log: Log, *, ends: float) -> dict[str, float]:
     """Run the sections in one process as far as it comes; those that are still to be run."""
-    plan = {}
-    for name in todo:
-        plan[name] = min(SECTIONS[name].seconds, left)
-    command = [sys.executable, str(Path(__file__).resolve()), *options, "--child", json.dumps(plan)]
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        *options,
+        "--child",
+        json.dumps({"plan": plan, "ends": ends}),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
@@ -254,9 +273,7 @@ def _one_process(todo: list[str], options: list[str], log: Log, left: float) -> 
     try:
         while True:
             try:
-                line = lines.get(
-                    timeout=max(min(deadline, began + left + _GRACE_SECONDS) - time.monotonic(), 0.01)
-                )
+                line = lines.get(timeout=max(deadline - time.monotonic(), 0.01))
             except queue.Empty:
                 reason = f"was ended after {time.monotonic() - began:.0f} s"
                 break
@@ -269,8 +286,8 @@ def _one_process(todo: list[str], options: list[str], log: Log, left: float) -> 
             elif "device" in message:
                 log.device = message["device"]
             elif "begin" in message:
-                current, began_section = message["begin"], time.monotonic()
-                deadline = began_section + plan[current] + _GRACE_SECONDS
+                current = message["begin"]
+                deadline = time.monotonic() + message["seconds"] + _GRACE_SECONDS
             elif "end" in message:
                 done.add(message["end"])
                 current, deadline = None, time.monotonic() + 120.0
@@ -278,13 +295,13 @@ def _one_process(todo: list[str], options: list[str], log: Log, left: float) -> 
                 log.add(message["section"], message["name"], message["values"])
     finally:
         _kill(process)
-    remaining = [name for name in todo if name not in done and name != current]
+    remaining = {name: seconds for name, seconds in plan.items() if name not in done and name != current}
     if current is not None:
         log.add(current, "(the section)", {"failed": reason})
     elif remaining and not done:
         for name in remaining:  # it cannot even start
             log.add(name, "(the section)", {"failed": reason})
-        return []
+        return {}
     return remaining
 
 
