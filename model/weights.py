@@ -3,7 +3,9 @@
 Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
 """
 
+import os
 import pickle
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.model.checkpoint_file import SUFFIXES, file_problem, read_checkpoint, weights_problem
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
@@ -40,13 +42,14 @@ _HEAD_WIDTH = 64
 _MAX_LISTED = 8
 # Heads that a model may be started without: they are no part of CLIP.
 _ADDED_PROXIES = "vision_model.embeddings.added_cls"
-_NEW_PARAMETERS = (_ADDED_PROXIES, "vision_model.embeddings.temporal_embedding")
+_TEMPORAL = "vision_model.embeddings.temporal_embedding"
+_NEW_PARAMETERS = (_ADDED_PROXIES, _TEMPORAL)
 # The tensors that tell a released model's sizes, and their numbers of dimensions.
 _SIZES_FROM = {
     "vision_model.embeddings.patch_embedding.weight": 4,
     "vision_model.embeddings.position_embedding.weight": 2,
     _ADDED_PROXIES: 2,
-    "vision_model.embeddings.temporal_embedding": 3,
+    _TEMPORAL: 3,
     "text_model.embeddings.token_embedding.weight": 2,
     "text_model.embeddings.position_embedding.weight": 2,
     "visual_projection.weight": 2,
@@ -61,8 +64,17 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
     Raises:
         CheckpointError: there is no config.json, or it is of another kind of model.
     """
-    if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
-        raise CheckpointError(f"{folder_or_name}: no such model folder")
+    path = Path(folder_or_name)
+    if path.is_file():
+        problem = (file_problem(path) if path.suffix in SUFFIXES else "") or (
+            "is a file, a model folder is needed; 'clipvip-data convert-released' makes one of the authors' files"
+        )
+        raise CheckpointError(f"{folder_or_name}: {problem}")
+    if not path.is_dir():
+        if path.suffix in SUFFIXES:
+            raise CheckpointError(f"{folder_or_name}: no such checkpoint file")
+        if folder_or_name.startswith(("/", ".", "~")):
+            raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (OSError, ValueError, HFValidationError) as error:
@@ -88,9 +100,15 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     try:
         model, info = load(source, *args, **kwargs)
     except LOADING_ERRORS as error:
-        raise CheckpointError(f"{source}: does not load ({' '.join(str(error).split())[:400]})") from error
+        raise not_loaded(source, error) from error
     require_fit(source, info)
     return model
+
+
+def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:
+    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is seen to be."""
+    reason = weights_problem(Path(source)) or " ".join(str(error).split())[:400] or type(error).__name__
+    return CheckpointError(f"{source}: {what} ({reason})")
 
 
 def require_fit(source: Any, info: Mapping[str, Any]) -> None:
@@ -184,8 +202,12 @@ def load_released(
     state = {key.removeprefix(RELEASED_PREFIX): tensor for key, tensor in state.items()}
     state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
     model = cls(config or infer_config(name, state))
+    # Trained with `if_use_temporal_embed: 0`: the same as positions of zero.
+    own = model.state_dict()
+    if _TEMPORAL in own and _TEMPORAL not in state:
+        state[_TEMPORAL] = torch.zeros_like(own[_TEMPORAL])
     # The mean-pool baseline's checkpoints carry an empty table of further proxies.
-    state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in model.state_dict()}
+    state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in own}
     _load_state(model, name, state, may_be_missing=set())
     return model.eval()
 
@@ -230,24 +252,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that holds more than tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run it all the same
-            reason = "it is damaged, or holds objects that would run code when loaded"
-        raise CheckpointError(f"{path}: not a checkpoint of tensors alone ({reason})") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(f"{path}: holds more than named tensors; save the model's state_dict alone")
     return content
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
-    """Read the sizes of a released ViP model off its tensors, names without prefix."""
+    """Read the sizes of a released ViP model off its tensors, names without prefix.
+
+    One with further proxies may lack the temporal table, which the reference can be told to leave out.
+
+    Raises:
+        CheckpointError: a tensor that tells sizes is missing, or of a shape that tells none.
+    """
+    if _TEMPORAL not in state and (proxies := state.get(_ADDED_PROXIES)) is not None and proxies.numel():
+        width = proxies.shape[-1]
+        state = {**state, _TEMPORAL: torch.zeros(1, ClipVipConfig().temporal_size, width)}
     missing = [key for key in _SIZES_FROM if key not in state]
     if missing:
         raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {', '.join(missing)}")
@@ -297,11 +320,27 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 
 
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
-    """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named."""
+    """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
+
+    `folder` must not exist yet or be empty; it appears when it is complete.
+
+    Raises:
+        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer is
+            missing or does not fit.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder}: is there already; give a new folder to write to")
     model = load_released(_clip_vip_class(), path, None)
     if tokenizer is not None:
         model.tokenizer = load_tokenizer(str(tokenizer), required=True)
-    model.save_pretrained(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _clip_vip_class() -> "type[ClipVip]":

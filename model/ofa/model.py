@@ -10,13 +10,12 @@ from transformers import AutoConfig, EncoderDecoderCache, GenerationConfig, Gene
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from clipvip.model.errors import CheckpointError
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-from clipvip.model.weights import LOADING_ERRORS, require_fit
+from clipvip.model.weights import LOADING_ERRORS, not_loaded, require_fit
 
 
 @dataclass
@@ -77,8 +76,7 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             loaded: Any = super().from_pretrained(source, *args, **kwargs)
         except LOADING_ERRORS as error:
-            reason = " ".join(str(error).split())[:400]
-            raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
+            raise not_loaded(source, error, what="no OFA model that loads") from error
         model, info = loaded
         require_fit(source, info)
         # Published files name a wrong start token, no cache and forced ends: how to search is the caller's.
