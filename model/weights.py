@@ -141,20 +141,9 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     source = str(folder_or_name)
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
         return cls.from_pretrained(source)
-    from transformers import CLIPConfig
-
-    content, _ = PreTrainedConfig.get_config_dict(source)
-    if content["model_type"] == "clip":
-        clip = CLIPConfig.from_pretrained(source)
-        settings = {
-            "text_config": clip.text_config,
-            "vision_config": clip.vision_config,
-            "projection_dim": clip.projection_dim,
-        }
-    else:
-        known = ClipVipConfig.from_pretrained(source)
-        settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
-        settings.pop("model_type", None)
+    known = read_config(source)
+    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
+    settings.pop("model_type", None)
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
     state = {
@@ -168,6 +157,26 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
         model.frame_transformer.start_from_text_tower(model.text_model)
     model.tokenizer = load_tokenizer(source)
     return model.eval()
+
+
+def read_config(source: str) -> ClipVipConfig:
+    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with.
+
+    Raises:
+        CheckpointError: no configuration of either is there.
+    """
+    from transformers import CLIPConfig
+
+    kind = require_kind(source, {"clip", "clip_vip"})
+    try:
+        if kind == "clip_vip":
+            return ClipVipConfig.from_pretrained(source)
+        clip = CLIPConfig.from_pretrained(source)
+        return ClipVipConfig(
+            clip.text_config, clip.vision_config, projection_dim=cast(int, clip.projection_dim)
+        )
+    except LOADING_ERRORS as error:
+        raise not_loaded(source, error) from error
 
 
 def _read_folder(source: str) -> dict[str, Tensor]:

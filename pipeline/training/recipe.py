@@ -110,7 +110,7 @@ class Optim:
     epsilon: float = Field(default=1e-6, gt=0)
     warmup_fraction: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=5.0, gt=0)
-    max_scale: float = Field(default=200.0, gt=1)
+    max_scale: float = Field(default=200.0, gt=1, le=20_000)
     """The inverse temperature is kept between 1 and this."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`bf16`: autocast, with weights and optimizer state in fp32. `auto`: bf16 on a GPU, else fp32."""

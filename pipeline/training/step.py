@@ -93,9 +93,11 @@ def train_step(
     Raises:
         NotFinite: the loss or the gradient is not; nothing is updated.
     """
+    logit_scale = model.logit_scale.item()
+    if not math.isfinite(logit_scale):  # which the loss refuses
+        raise NotFinite(f"logit_scale {logit_scale}")
     value, terms = compute_gradients(model, encode, chunks, plan=plan, loss=loss, place=place)
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
-    logit_scale = model.logit_scale.item()
     if not math.isfinite(value) or not math.isfinite(grad_norm):
         raise NotFinite(f"loss {value}, gradient norm {grad_norm}")
     for group in optimizer.param_groups:
