@@ -4,15 +4,19 @@ import os
 import shutil
 from pathlib import Path
 
+import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
 from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import freeze_key_biases, parameter_groups
+from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.variants import Precision
 from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.distributed import Place
 from clipvip.pipeline.training.recipe import Recipe
 
 
@@ -46,6 +50,23 @@ def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
     if recipe.data.resize == "auto":
         return device.type == "cuda"
     return recipe.data.resize == "device"
+
+
+def chosen_precision(recipe: Recipe, place: Place) -> Precision:
+    """The number format to train in; the first process says so where it is not the usual one.
+
+    Raises:
+        UserError: the GPU does not have it.
+    """
+    try:
+        precision, remark = choose_precision(
+            recipe.optim.precision, on_gpu=place.device.type == "cuda", has_bf16=has_native_bf16()
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if remark and place.is_first:
+        click.echo(remark, err=True)
+    return precision
 
 
 def check_device(recipe: Recipe) -> None:
@@ -93,6 +114,13 @@ def _check_lengths(recipe: Recipe, config: ClipVipConfig) -> None:
         raise UserError(
             f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
         )
+
+
+def checkpoint_activations(model: ClipVip) -> None:
+    """Let each layer compute its activations again in the backward pass."""
+    # transformers renamed this; the older versions have only the older name.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable()
 
 
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
