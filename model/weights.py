@@ -99,15 +99,22 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = load(source, *args, **kwargs)
-    except LOADING_ERRORS as error:
+    except Exception as error:
         raise not_loaded(source, error) from error
     require_fit(source, info)
     return model
 
 
 def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:
-    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is seen to be."""
-    reason = weights_problem(Path(source)) or " ".join(str(error).split())[:400] or type(error).__name__
+    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is seen to be.
+
+    Raises:
+        Exception: `error` itself, where no file is to blame. Of a damaged pickle anything may come.
+    """
+    problem = weights_problem(Path(source))
+    if not problem and not isinstance(error, LOADING_ERRORS):
+        raise error
+    reason = problem or " ".join(str(error).split())[:400] or type(error).__name__
     return CheckpointError(f"{source}: {what} ({reason})")
 
 

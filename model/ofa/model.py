@@ -15,7 +15,7 @@ from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-from clipvip.model.weights import LOADING_ERRORS, not_loaded, require_fit
+from clipvip.model.weights import not_loaded, require_fit
 
 
 @dataclass
@@ -75,7 +75,7 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         try:
             kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             loaded: Any = super().from_pretrained(source, *args, **kwargs)
-        except LOADING_ERRORS as error:
+        except Exception as error:
             raise not_loaded(source, error, what="no OFA model that loads") from error
         model, info = loaded
         require_fit(source, info)
