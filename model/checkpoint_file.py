@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from clipvip.model.errors import CheckpointError
 
 # What a name ends with that means a file, not a folder or a repository of the hub.
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _HEAD_BYTES = 512
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_BEGINNING = b"\x80"  # what torch.save wrote before 1.6
@@ -88,6 +88,28 @@ def file_problem(path: Path) -> str:
         return "" if head.startswith(_PICKLE_BEGINNING) else "is no checkpoint of torch"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
+
+
+def require_no_file(folder_or_name: str) -> None:
+    """Refuse the name of a file, there or not, where a model folder or a name on the hub is asked for.
+
+    Raises:
+        CheckpointError: what the file is, or that it is absent; it is not looked for on the hub.
+    """
+    path = Path(folder_or_name)
+    is_checkpoint = path.suffix in _SUFFIXES
+    if path.is_file():
+        problem = file_problem(path) if is_checkpoint else ""
+        raise CheckpointError(
+            f"{folder_or_name}: {problem or 'is a file, a model folder is needed'}"
+            + (
+                ""
+                if problem
+                else "; 'clipvip-data convert-released' and 'convert-ofa' make them of checkpoints"
+            )
+        )
+    if is_checkpoint and not path.is_dir():
+        raise CheckpointError(f"{folder_or_name}: no such checkpoint file")
 
 
 def weights_problem(folder: Path) -> str:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from clipvip.model.checkpoint_file import SUFFIXES, file_problem, read_checkpoint, weights_problem
+from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
@@ -64,17 +64,9 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
     Raises:
         CheckpointError: there is no config.json, or it is of another kind of model.
     """
-    path = Path(folder_or_name)
-    if path.is_file():
-        problem = (file_problem(path) if path.suffix in SUFFIXES else "") or (
-            "is a file, a model folder is needed; 'clipvip-data convert-released' makes one of the authors' files"
-        )
-        raise CheckpointError(f"{folder_or_name}: {problem}")
-    if not path.is_dir():
-        if path.suffix in SUFFIXES:
-            raise CheckpointError(f"{folder_or_name}: no such checkpoint file")
-        if folder_or_name.startswith(("/", ".", "~")):
-            raise CheckpointError(f"{folder_or_name}: no such model folder")
+    require_no_file(folder_or_name)
+    if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
+        raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (OSError, ValueError, HFValidationError) as error:

@@ -170,6 +170,9 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
+        from clipvip.model.checkpoint_file import require_no_file
+
+        require_no_file(name)
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:

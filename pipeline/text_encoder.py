@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModelWithProjection, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.pipeline.runtime.errors import UserError
@@ -88,6 +89,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
 
 
 def _model_type(name: str) -> str:
+    require_no_file(name)
     try:
         config, _ = PretrainedConfig.get_config_dict(name)
     except (OSError, ValueError):

@@ -10,6 +10,7 @@ from transformers import AutoConfig, EncoderDecoderCache, GenerationConfig, Gene
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
+from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
@@ -71,6 +72,7 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             CheckpointError: files are missing, or tensors are missing, unexpected or of another shape.
         """
         source = str(pretrained_model_name_or_path)
+        require_no_file(source)
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
