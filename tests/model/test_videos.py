@@ -112,7 +112,9 @@ def floats(low: float, high: float) -> torch.Tensor:
 def test_floating_point_from_0_to_255_is_refused(model: ClipVip, kind: Any) -> None:
     wrong = floats(0, 255)
     video = wrong.to(kind) if isinstance(kind, torch.dtype) else wrong.numpy().astype(kind)
-    with pytest.raises(ValueError, match=r"values from 0 to 255 are not normalised .* give 0 to 255 as uint8"):
+    with pytest.raises(
+        ValueError, match=r"values from 0 to 255 are not normalised .* give 0 to 255 as uint8"
+    ):
         model.encode_video([video])
     for wrong in (floats(-30, 1), floats(0, 1) / 0, floats(0, torch.inf)):
         with pytest.raises(ValueError, match="are not normalised"):
