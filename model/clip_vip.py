@@ -128,7 +128,8 @@ class ClipVip(CLIPPreTrainedModel):
                 needs, and `vision_last_hidden_state` is None.
 
         Raises:
-            ValueError: pixels of another shape or size than the model's.
+            ValueError: pixels of another shape or size than the model's, or more frames or tokens than it takes.
+            IndexError: a token that the model's table does not have.
         """
         output = ClipVipOutput(logit_scale=self.logit_scale)
         if pixel_values is not None:
@@ -140,11 +141,20 @@ class ClipVip(CLIPPreTrainedModel):
         return output
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised."""
+        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised.
+
+        Raises:
+            ValueError: pixels of another shape or size than the model's, or more frames than it takes.
+        """
         return self._embed_video(pixel_values, embeds_only=True)[0]
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(batch, tokens) -> (batch, dim), L2-normalised."""
+        """(batch, tokens) -> (batch, dim), L2-normalised.
+
+        Raises:
+            IndexError: a token that the model's table does not have.
+            ValueError: more tokens than it has positions.
+        """
         return self._embed_text(input_ids, attention_mask)[0]
 
     def check_length(self, num_frames: int) -> None:
@@ -216,7 +226,8 @@ class ClipVip(CLIPPreTrainedModel):
         frames look alike, as in the reference. `overrides` are settings of `ClipVipConfig`.
 
         Raises:
-            CheckpointError: not a CLIP, or files are missing or do not fit.
+            CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.
+            ValueError: overrides that no configuration can have.
         """
         return weights.load_clip(cls, folder_or_name, overrides)
 
@@ -232,7 +243,8 @@ class ClipVip(CLIPPreTrainedModel):
             config: None to read the sizes off the tensors (64 per attention head, as in every CLIP).
 
         Raises:
-            CheckpointError: naming the keys that are missing, unexpected or of another shape.
+            CheckpointError: naming the file and what is wrong with it, or the keys that are missing, unexpected or of
+                another shape. The temporal table alone may be missing: it is zeros then.
         """
         return weights.load_released(cls, path_or_state_dict, config)
 

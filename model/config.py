@@ -91,12 +91,12 @@ class ClipVipConfig(PreTrainedConfig):
 
 
 def b32(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`."""
+    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 32}} | overrides))
 
 
 def b16(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`."""
+    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 16}} | overrides))
 
 

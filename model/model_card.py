@@ -49,6 +49,9 @@ def write_card(
         recipe: settings of the training, as YAML.
         scores: a table of results, as text.
         tags: more words for the hub to find it by.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = folder / CARD_NAME
     if path.exists() and not is_ours(path):

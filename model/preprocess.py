@@ -34,6 +34,9 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
 
     Returns:
         (..., 3, image_size, image_size) float32.
+
+    Raises:
+        RuntimeError, ValueError: frames without pixels, or of another number of colours; of torch.
     """
     frames = torch.as_tensor(frames)
     planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().div(255)

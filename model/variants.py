@@ -53,6 +53,10 @@ VARIANTS: dict[str, list[Term]] = {
 
 
 def inputs_of(variant: Variant) -> frozenset[str]:
-    """Which of V, S, F and C a variant needs."""
+    """Which of V, S, F and C a variant needs.
+
+    Raises:
+        KeyError: there is no such variant.
+    """
     terms = VARIANTS[variant]
     return frozenset(name for term in terms for name in (term.anchor, term.positives, term.negatives) if name)

@@ -86,7 +86,11 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
 
 
 def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`; raise CheckpointError where files are missing or do not fit."""
+    """Call a `from_pretrained`.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or tensors do not fit the configuration.
+    """
     # Asked to ignore them, the library names the tensors of another shape instead of printing a table.
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
@@ -136,7 +140,12 @@ def _require_fit(source: Any, *, missing: Any, unexpected: Any, shapes: list[str
 
 
 def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
-    """What `ClipVip.from_clip` does."""
+    """What `ClipVip.from_clip` does.
+
+    Raises:
+        CheckpointError: as there.
+        ValueError: overrides that no configuration can have.
+    """
     source = str(folder_or_name)
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
         return cls.from_pretrained(source)
@@ -195,7 +204,11 @@ def load_released(
     path_or_state_dict: str | Path | Mapping[str, Tensor],
     config: ClipVipConfig | None,
 ) -> "ClipVip":
-    """What `ClipVip.from_released` does."""
+    """What `ClipVip.from_released` does.
+
+    Raises:
+        CheckpointError: as there.
+    """
     if isinstance(path_or_state_dict, Mapping):
         name, state = "state dict", dict(path_or_state_dict)
     else:

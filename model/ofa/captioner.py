@@ -84,7 +84,11 @@ class Captioner:
         self.model.generation_config = settings
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
-        """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""
+        """Captions of uint8 (height, width, 3) RGB images of any size, in their order.
+
+        Raises:
+            RuntimeError, TypeError: an image of another shape or type; of torch or Pillow.
+        """
         captions = []
         for first in range(0, len(images), self.batch_size):
             captions += self.caption_pixels(self.preprocess(images[first : first + self.batch_size]))

@@ -119,7 +119,11 @@ def read_fairseq(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
-    """The sizes of an OFA, read off its tensors (our names); `name` is for messages."""
+    """The sizes of an OFA, read off its tensors (our names); `name` is for messages.
+
+    Raises:
+        CheckpointError: they do not tell them.
+    """
     try:
         vocab_size, width = state["encoder.embed_tokens.weight"].shape
         token_distances, encoder_heads = state["encoder.token_rel_pos_table_list.0.weight"].shape

@@ -134,6 +134,9 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             encoder_outputs: instead of the inputs above, what the encoder made of them.
             labels: (batch, length), the text without a start token and with </s>; padding or -100 where there
                 is none. Gives the mean cross-entropy as `loss`.
+
+        Raises:
+            ValueError: neither decoder_input_ids nor labels.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
