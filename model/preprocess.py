@@ -1,12 +1,14 @@
 """Pixels and tokens as the reference's transform makes them. Opens no files but the tokenizer's."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig
 
@@ -79,9 +81,7 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
         tokenizer = AutoTokenizer.from_pretrained(folder_or_name, **where)
     # The tokenizers library raises nothing more specific than Exception.
     except Exception as error:
-        folder = Path(folder_or_name)
-        damaged = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-        if required or damaged:
+        if required or _has_tokenizer_files(folder_or_name, where):
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder_or_name}: has no tokenizer that loads ({reason})") from error
         if not isinstance(error, (OSError, ValueError, KeyError)):
@@ -92,6 +92,19 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
+    """Whether there is something of a tokenizer, in a folder or in the cache of the hub."""
+    inside = where.get("subfolder") or ""
+    if Path(folder_or_name).is_dir():
+        return any((Path(folder_or_name) / inside / name).is_file() for name in _TOKENIZER_FILES)
+    cache = {name: where[name] for name in ("cache_dir", "revision") if where.get(name)}
+    names = [str(PurePosixPath(inside, name)) for name in _TOKENIZER_FILES]
+    try:
+        return any(isinstance(try_to_load_from_cache(folder_or_name, name, **cache), str) for name in names)
+    except HFValidationError:  # no name that the hub can have
+        return False
 
 
 def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:

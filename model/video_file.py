@@ -35,7 +35,7 @@ def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
         raise ValueError(f"{path}: no such video file")
     try:
         return _read(file, num_frames)
-    except (av.FFmpegError, OSError, ValueError, KeyError, IndexError) as error:
+    except (av.FFmpegError, OSError, ValueError, KeyError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: does not decode as video ({reason})") from error
 

@@ -343,24 +343,27 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
-    `folder` must not exist yet or be empty; it appears when it is complete.
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under another name,
+    and config.json, without which it is no model, gets its own last.
 
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer is
             missing or does not fit.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: is there already; give a new folder to write to")
+    partial, existed = folder / ".partial", folder.is_dir()
+    if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
+        raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
     model = load_released(_clip_vip_class(), path, None)
     if tokenizer is not None:
         model.tokenizer = load_tokenizer(str(tokenizer), required=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
-        os.replace(partial, folder)
-    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+            os.replace(file, folder / file.name)
+        partial.rmdir()
+    except BaseException:
+        shutil.rmtree(partial if existed else folder, ignore_errors=True)
         raise
 
 

@@ -21,7 +21,7 @@ from clipvip.model.ofa.convert import read_fairseq
 from clipvip.pipeline.convert_ofa import command as convert_ofa
 from clipvip.pipeline.convert_released import command as convert_released
 from goldens import tensors, tiny_config
-from tiny_clip import make_clip
+from tiny_clip import make_clip, wide_model
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 605247071\n"
 STATE = {"clipmodel.logit_scale": torch.tensor(4.6), "clipmodel.other": torch.arange(5000.0)}
@@ -182,3 +182,29 @@ def test_the_temporal_table_may_be_missing(tmp_path: Path) -> None:
     guessed = ClipVip.from_released(state)
     assert guessed.config.temporal_size == 12
     assert not guessed.vision_model.embeddings.temporal_embedding.any()
+
+
+def test_a_folder_to_convert_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New, empty, the working directory, or with what a run that was killed left; but nothing of anybody else's."""
+    state = {f"clipmodel.{name}": tensor for name, tensor in wide_model().state_dict().items()}
+    torch.save(state, tmp_path / "released.pt")
+
+    def convert(out: Path) -> Result:
+        arguments = [str(tmp_path / "released.pt"), "--out", str(out), "--tokenizer", "none"]
+        return CliRunner().invoke(convert_released, arguments)
+
+    for name in ("new/inner", "empty", "left", "here"):
+        if name != "new/inner":
+            (tmp_path / name).mkdir()
+    (tmp_path / "left" / ".partial").mkdir()
+    (tmp_path / "left" / ".partial" / "config.json").write_text("{")
+    for name in ("new/inner", "empty", "left"):
+        assert convert(tmp_path / name).exit_code == 0
+    monkeypatch.chdir(tmp_path / "here")
+    assert convert(Path()).exit_code == 0
+    for name in ("new/inner", "empty", "left", "here"):
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        assert files == {"README.md", "config.json", "model.safetensors"}
+        assert ClipVip.from_pretrained(tmp_path / name).config.num_proxies == 3
+    refused = convert(tmp_path / "empty")
+    assert refused.exit_code == 1 and "is there already; give a new or empty folder" in refused.stderr

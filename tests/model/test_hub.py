@@ -1,6 +1,7 @@
 """Uploads to the hub: everything that a user of the model needs is among them, and nothing that others wrote is lost."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from huggingface_hub.errors import EntryNotFoundError
 
 from clipvip.model import ClipVip
+from clipvip.model.errors import CheckpointError
 from goldens import assert_close
 from tiny_clip import make_clip
 
@@ -122,3 +124,22 @@ def test_nothing_is_uploaded_unasked(model: ClipVip, hub: Hub, tmp_path: Path) -
     assert hub.options == {} and not list(hub.folder.iterdir())
     model.save_pretrained(tmp_path / "other", False)  # another process than the main one
     assert not list((tmp_path / "other").glob("*.md"))
+
+
+def test_a_model_of_the_hub_encodes_texts(model: ClipVip, hub: Hub, tmp_path: Path) -> None:
+    """By its name, out of the hub's cache; what is damaged there is not taken for absent."""
+    model.push_to_hub("me/x")
+    repository = tmp_path / "cache" / "models--me--x"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    shutil.copytree(hub.folder, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    again = ClipVip.from_pretrained("me/x", cache_dir=tmp_path / "cache")
+    assert_close(again.encode_text(["a dog"]), model.encode_text(["a dog"]), atol=1e-6)
+    (snapshot / "tokenizer.json").write_text("<html>")
+    with pytest.raises(CheckpointError, match="me/x: has no tokenizer that loads") as caught:
+        ClipVip.from_pretrained("me/x", cache_dir=tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (snapshot / name).unlink()
+    assert ClipVip.from_pretrained("me/x", cache_dir=tmp_path / "cache").tokenizer is None

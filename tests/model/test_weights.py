@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
 from clipvip.model.weights import convert_released, read_state_dict
 from goldens import assert_close, manifest, tensors, tiny_config
-from tiny_clip import make_clip, make_text_tower, tiny_text_config, tiny_tokenizer
+from tiny_clip import make_clip, make_text_tower, tiny_text_config, tiny_tokenizer, wide_model
 
 PROXIES = "vision_model.embeddings.added_cls"
 TEMPORAL = "vision_model.embeddings.temporal_embedding"
@@ -153,22 +153,6 @@ def test_options_for_a_released_file(released: dict[str, torch.Tensor], tmp_path
     assert ClipVip.from_pretrained(path, config=config, dtype="float64").logit_scale.dtype == torch.float64
     with pytest.raises(ValueError, match=r"released\.pt is a file: .* not device_map, revision"):
         ClipVip.from_pretrained(path, revision="main", device_map="cpu")
-
-
-def wide_model() -> ClipVip:
-    """Heads of 64, as all of the published models have them."""
-    torch.manual_seed(0)
-    tower = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 96, "num_hidden_layers": 2}
-    config = ClipVipConfig(
-        text_config=tiny_text_config() | tower | {"bos_token_id": 0, "eos_token_id": 2},
-        vision_config=tower | {"image_size": 48, "patch_size": 16},
-        projection_dim=20,
-        num_proxies=3,
-        temporal_size=6,
-    )
-    model = ClipVip(config).eval()
-    torch.nn.init.normal_(model.vision_model.embeddings.temporal_embedding)
-    return model
 
 
 def test_sizes_are_read_off_a_released_file(clip_folder: Path, tmp_path: Path) -> None:
