@@ -32,6 +32,9 @@ def proxy_guided_attention(
 
     Returns:
         (batch, heads, proxies + frames * patches, head width).
+
+    Raises:
+        RuntimeError: tokens that are no whole number of frames; of torch.
     """
     batch, heads, length, width = query.shape
     num_patches = (length - num_proxies) // num_frames

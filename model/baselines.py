@@ -42,15 +42,17 @@ class FrameTransformer(nn.Module):
             ValueError: more frames than positions.
         """
         num_frames = frames.shape[1]
-        positions = self.frame_position_embeddings.weight
-        if num_frames > positions.shape[0]:
-            raise ValueError(
-                f"{num_frames} frames, but the frame transformer has {positions.shape[0]} positions"
-            )
-        hidden = frames + positions[:num_frames]
+        self.check_length(num_frames)
+        hidden = frames + self.frame_position_embeddings.weight[:num_frames]
         for block in self.blocks:
             hidden = block(hidden, mask)
         return hidden + frames
+
+    def check_length(self, num_frames: int) -> None:
+        """ValueError where there are more frames than positions."""
+        most = self.frame_position_embeddings.num_embeddings
+        if num_frames > most:
+            raise ValueError(f"{num_frames} frames, but the frame transformer has {most} positions")
 
     @torch.no_grad()
     def start_from_text_tower(self, text_model: Any) -> None:

@@ -3,10 +3,11 @@
 Where weights come from is `weights.py`; pixels and tokens are made in `preprocess.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,13 @@ from transformers.utils.generic import ModelOutput
 from clipvip.model import weights
 from clipvip.model.baselines import FrameTransformer, mean_pool
 from clipvip.model.config import ClipVipConfig
+from clipvip.model.embedding import VideoFailure, embed_texts, embed_videos
 from clipvip.model.encoder import VideoEmbeddings, VideoTransformer
+from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
-from clipvip.model.preprocess import MAX_TEXT_TOKENS, load_tokenizer, tokenize
-from clipvip.model.videos import Video, list_videos, to_pixels
+from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.videos import Video
 
 
 @dataclass
@@ -55,7 +58,7 @@ class ClipVip(CLIPPreTrainedModel):
 
     def __init__(self, config: ClipVipConfig) -> None:
         super().__init__(config)
-        self.tokenizer: Any = None
+        self._tokenizer: Any = None
         self.text_model = CLIPTextModel._from_config(config.text_config)
         if config.encoder in {"vip", "full_attention"}:
             self.vision_model: nn.Module = VideoTransformer(config)
@@ -75,6 +78,21 @@ class ClipVip(CLIPPreTrainedModel):
             )
         use_fast_linear(self)
         self.post_init()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that `encode_text` uses; None where the weights came without one.
+
+        Raises, when it is set:
+            CheckpointError: it does not fit the model, see `check_tokenizer`.
+        """
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, self.config.text_config)
+        self._tokenizer = tokenizer
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -110,7 +128,8 @@ class ClipVip(CLIPPreTrainedModel):
                 needs, and `vision_last_hidden_state` is None.
 
         Raises:
-            ValueError: pixels of another shape or size than the model's.
+            ValueError: pixels of another shape or size than the model's, or more frames or tokens than it takes.
+            IndexError: a token that the model's table does not have.
         """
         output = ClipVipOutput(logit_scale=self.logit_scale)
         if pixel_values is not None:
@@ -122,12 +141,26 @@ class ClipVip(CLIPPreTrainedModel):
         return output
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised."""
+        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised.
+
+        Raises:
+            ValueError: pixels of another shape or size than the model's, or more frames than it takes.
+        """
         return self._embed_video(pixel_values, embeds_only=True)[0]
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(batch, tokens) -> (batch, dim), L2-normalised."""
+        """(batch, tokens) -> (batch, dim), L2-normalised.
+
+        Raises:
+            IndexError: a token that the model's table does not have.
+            ValueError: more tokens than it has positions.
+        """
         return self._embed_text(input_ids, attention_mask)[0]
+
+    def check_length(self, num_frames: int) -> None:
+        """ValueError where the encoder takes fewer frames; all but `seq_transformer` take any number."""
+        if self.config.encoder == "seq_transformer":
+            self.frame_transformer.check_length(num_frames)
 
     def _embed_text(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
@@ -165,7 +198,9 @@ class ClipVip(CLIPPreTrainedModel):
             args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
 
         Raises:
-            CheckpointError: it is not there, is another kind of model, or does not fit its configuration.
+            CheckpointError: it is not there, is damaged, is another kind of model, or weights or tokenizer do not
+                fit its configuration.
+            ValueError: options that a file does not take.
         """
         source = str(pretrained_model_name_or_path)
         if Path(source).is_file():
@@ -191,7 +226,8 @@ class ClipVip(CLIPPreTrainedModel):
         frames look alike, as in the reference. `overrides` are settings of `ClipVipConfig`.
 
         Raises:
-            CheckpointError: not a CLIP, or files are missing or do not fit.
+            CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.
+            ValueError: overrides that no configuration can have.
         """
         return weights.load_clip(cls, folder_or_name, overrides)
 
@@ -207,77 +243,141 @@ class ClipVip(CLIPPreTrainedModel):
             config: None to read the sizes off the tensors (64 per attention head, as in every CLIP).
 
         Raises:
-            CheckpointError: naming the keys that are missing, unexpected or of another shape.
+            CheckpointError: naming the file and what is wrong with it, or the keys that are missing, unexpected or of
+                another shape. The temporal table alone may be missing: it is zeros then.
         """
         return weights.load_released(cls, path_or_state_dict, config)
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write config.json, model.safetensors, the tokenizer's files and a model card (see `model_card`)."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        write_card(Path(save_directory), self.config)
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Any = None,
+        push_to_hub: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Write config.json, model.safetensors, the tokenizer's files and a model card (see `model_card`).
+
+        Args:
+            push_to_hub: then upload them, to `repo_id` or by the folder's name (see `hub.upload`).
+            is_main_process, state_dict, args, kwargs: of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            OSError: the folder cannot be written, or the hub cannot be reached or refuses.
+        """
+        folder = Path(save_directory)
+        before = file_times(folder)
+        repo_id = kwargs.pop("repo_id", folder.name)
+        options = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
+        super().save_pretrained(folder, is_main_process, state_dict, False, *args, **kwargs)
+        if not is_main_process:
+            return
+        write_card(folder, self.config)
         if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
+            self.tokenizer.save_pretrained(folder)
+        if push_to_hub:
+            upload(self, folder, repo_id, before, token=kwargs.get("token"), **options)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        max_shard_size: int | str | None = "50GB",
+        tags: list[str] | None = None,
+        token: str | bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Upload weights, configuration, tokenizer and model card to the repository `repo_id` of the hub.
+
+        Args:
+            tags: more words for the card's header.
+            options: commit_message, commit_description, private, revision, create_pr.
+
+        Returns:
+            What `huggingface_hub` says of the commit.
+
+        Raises:
+            OSError: the hub cannot be reached or refuses.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            self.save_pretrained(name, max_shard_size=max_shard_size)
+            write_card(Path(name), self.config, tags=tags or ())
+            return upload(self, Path(name), repo_id, {}, token=token, **options)
+
+    @overload
+    def encode_video(
+        self,
+        videos: Video | Iterable[Video],
+        *,
+        num_frames: int | None = None,
+        batch_size: int = 16,
+        on_error: Literal["raise"] = "raise",
+    ) -> Tensor: ...
+
+    @overload
+    def encode_video(
+        self,
+        videos: Video | Iterable[Video],
+        *,
+        num_frames: int | None = None,
+        batch_size: int = 16,
+        on_error: Literal["nan"],
+    ) -> tuple[Tensor, list[VideoFailure]]: ...
 
     # Not inference_mode, whose tensors cannot be trained on.
     @torch.no_grad()
     def encode_video(
-        self, videos: Video | Sequence[Video], *, num_frames: int | None = None, batch_size: int = 16
-    ) -> Tensor:
+        self,
+        videos: Video | Iterable[Video],
+        *,
+        num_frames: int | None = None,
+        batch_size: int = 16,
+        on_error: Literal["raise", "nan"] = "raise",
+    ) -> Tensor | tuple[Tensor, list[VideoFailure]]:
         """Embed videos.
 
+        A video is the path of a file, of which `num_frames` evenly spaced frames are read; or all the frames of an
+        array or tensor, uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and
+        normalised by CLIP's mean and deviation, (frames, 3, size, size); or a list of frames, each a PIL image or such
+        an array without its first dimension; or one PIL image, a video of one frame.
+
         Args:
-            videos: one video or a list of them: paths of video files, of which `num_frames` evenly spaced frames
-                are read, or arrays or tensors of frames, of which all are used: uint8 RGB
-                (frames, height, width, 3) or (frames, 3, height, width), or floating point and normalised,
-                (frames, 3, size, size); or one array of such videos. Numbers of frames may differ.
-            num_frames: None for the model's temporal size.
+            videos: one video but a list, or any iterable of videos, or one array of videos. A generator is asked for
+                `batch_size` videos at a time. The frames of one video in a list are given as `[[frame, frame]]`.
+                Numbers of frames and sizes may differ.
+            num_frames: None for as many as the model was trained on, `config.scored_frames`.
             batch_size: videos encoded at a time; only those of equal length share a batch.
+            on_error: `raise` stops at the first video that cannot be embedded; `nan` gives it a row of NaN and goes on.
 
         Returns:
-            (number of videos, dim), L2-normalised, on the CPU.
+            (number of videos, dim), L2-normalised, on the CPU; with `on_error="nan"` that and the list of failures.
 
         Raises:
-            ValueError: a file that does not decode, an array of another shape or type, or something else.
+            ValueError: a file that does not decode, an array of another shape or type, floating-point frames beyond
+                what normalised ones can be (0 to 255, say), more frames than the encoder takes, or something else.
         """
-        size = self.config.vision_config.image_size
-        wanted = self.config.temporal_size if num_frames is None else num_frames
-        if wanted < 1 or batch_size < 1:
-            raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
-        listed = list_videos(videos)
-        embeds = torch.empty(len(listed), self.config.projection_dim)
-        for start in range(0, len(listed), batch_size):
-            by_length: dict[int, list[tuple[int, Tensor]]] = {}
-            for row, video in enumerate(listed[start : start + batch_size], start=start):
-                pixels = to_pixels(video, image_size=size, num_frames=wanted)
-                by_length.setdefault(len(pixels), []).append((row, pixels))
-            for alike in by_length.values():
-                batch = torch.stack([pixels for _, pixels in alike]).to(self.device)
-                embeds[[row for row, _ in alike]] = self.get_video_features(batch).float().cpu()
-        return embeds
+        if on_error not in ("raise", "nan"):
+            raise ValueError(f"{on_error = }: is neither 'raise' nor 'nan'")
+        embeds, failures = embed_videos(
+            self, videos, num_frames=num_frames, batch_size=batch_size, raises=on_error == "raise"
+        )
+        return embeds if on_error == "raise" else (embeds, failures)
 
     @torch.no_grad()
-    def encode_text(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Embed one string or a list: (number of strings, dim), L2-normalised, on the CPU. Long ones are cut to 70 tokens.
+    def encode_text(
+        self, texts: str | Iterable[str], *, max_tokens: int | None = None, batch_size: int = 256
+    ) -> Tensor:
+        """Embed one string or some: (number of strings, dim), L2-normalised, on the CPU.
+
+        Args:
+            max_tokens: longer texts are cut to so many; None for as many as in training, `config.scored_text_tokens`.
 
         Raises:
-            ValueError: the model was loaded from a place that has no tokenizer, or a text is no string.
+            ValueError: the model was loaded from a place that has no tokenizer, a text is no string, or `max_tokens` is
+                more than the model takes.
         """
-        if self.tokenizer is None:
-            raise ValueError(
-                "this model came without a tokenizer: name one, as in "
-                "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
-            )
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        others = {type(text).__name__ for text in texts if not isinstance(text, str)}
-        if others:
-            raise ValueError(f"among the texts are {', '.join(sorted(others))}: give strings alone")
-        limit = min(MAX_TEXT_TOKENS, self.config.text_config.max_position_embeddings)
-        rows = []
-        for start in range(0, len(texts), batch_size):
-            tokens = tokenize(self.tokenizer, texts[start : start + batch_size], max_tokens=limit)
-            tokens = {name: ids.to(self.device) for name, ids in tokens.items()}
-            rows.append(self(**tokens).text_embeds.float().cpu())
-        return torch.cat(rows) if rows else torch.empty(0, self.config.projection_dim)
+        return embed_texts(self, texts, max_tokens=max_tokens, batch_size=batch_size)
 
 
 AutoConfig.register("clip_vip", ClipVipConfig)

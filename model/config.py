@@ -6,9 +6,14 @@ from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 
 from clipvip.model.variants import ENCODERS, Encoder
 
+# Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
+MAX_TEXT_TOKENS = 70
+
 # Read by transformers' CLIP as "a text's feature is at its highest token id"; the end token is the highest of every
 # CLIP's vocabulary, and the reference does the same.
-_END_IS_HIGHEST = 2
+END_IS_HIGHEST = 2
+# The start, a token, and the end.
+_FEWEST_TEXT_TOKENS = 3
 
 
 class ClipVipConfig(PreTrainedConfig):
@@ -24,9 +29,13 @@ class ClipVipConfig(PreTrainedConfig):
         temporal_size: frames that the temporal position table is made for (paper: 12); another number of
             frames interpolates it.
         num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
+        num_frames: frames of a clip that the model was trained on, and so is scored on; None, as in folders that
+            do not say it, for `temporal_size`.
+        max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for all
+            of a shorter table. `scored_frames` and `scored_text_tokens` are these two with the defaults filled in.
 
     Raises:
-        ValueError: an unknown encoder, or fewer than one proxy or frame.
+        ValueError: an unknown encoder, fewer than one proxy or frame, or texts longer than their table.
     """
 
     model_type = "clip_vip"
@@ -44,6 +53,8 @@ class ClipVipConfig(PreTrainedConfig):
         temporal_size: int = 12,
         num_frame_layers: int = 4,
         num_frame_heads: int = 8,
+        num_frames: int | None = None,
+        max_text_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         if encoder not in ENCODERS:
@@ -59,17 +70,33 @@ class ClipVipConfig(PreTrainedConfig):
         self.temporal_size = temporal_size
         self.num_frame_layers = num_frame_layers
         self.num_frame_heads = num_frame_heads
+        self.num_frames = _at_least("num_frames", num_frames, 1)
+        self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, _FEWEST_TEXT_TOKENS)
+        most = self.text_config.max_position_embeddings
+        if max_text_tokens is not None and max_text_tokens > most:
+            raise ValueError(f"{max_text_tokens = } is more than the {most} of the model's table")
         self.initializer_factor = kwargs.pop("initializer_factor", 1.0)
         super().__init__(**kwargs)
 
+    @property
+    def scored_frames(self) -> int:
+        """Frames that are taken of a clip unless told otherwise."""
+        return self.temporal_size if self.num_frames is None else self.num_frames
+
+    @property
+    def scored_text_tokens(self) -> int:
+        """Tokens that texts are cut to unless told otherwise, the start and the end token included."""
+        most: int = self.text_config.max_position_embeddings
+        return min(MAX_TEXT_TOKENS, most) if self.max_text_tokens is None else self.max_text_tokens
+
 
 def b32(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`."""
+    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 32}} | overrides))
 
 
 def b16(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`."""
+    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 16}} | overrides))
 
 
@@ -81,13 +108,19 @@ def _with_end_token(value: CLIPTextConfig | dict[str, Any] | None) -> CLIPTextCo
     settings = value if isinstance(value, dict) else value.to_dict()
     vocabulary = settings.get("vocab_size", default.vocab_size)
     replaced = {}
-    for name, instead in (("eos_token_id", _END_IS_HIGHEST), ("bos_token_id", 0)):
+    for name, instead in (("eos_token_id", END_IS_HIGHEST), ("bos_token_id", 0)):
         token = settings.get(name, getattr(default, name))
         if token is None or (isinstance(token, int) and token >= vocabulary):
             replaced[name] = instead
     if not replaced:
         return value
     return settings | replaced if isinstance(value, dict) else CLIPTextConfig(**(settings | replaced))
+
+
+def _at_least(name: str, value: int | None, least: int) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise ValueError(f"{name} is {value!r}, must be a whole number of at least {least}")
+    return value
 
 
 def _as_config(kind: type, value: Any) -> Any:

@@ -4,6 +4,8 @@ Letters: V video, S subtitle, F middle frame, C its caption. Every variant is a 
 with an anchor, the text or video that is its positive, and further negatives.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from clipvip.model.variants import VARIANTS, Term, Variant, Weighting
 
+# e^10 = 22,026. CLIP's training stops at ln 100 = 4.6, ours at optim.max_scale; 1/0.07 = 14.3, where CLIP's begins, is not
+# the logarithm of anything in use.
+MAX_LOGIT_SCALE = 10.0
 # Above this many rows, logits are made in chunks of rows and made again for the gradient.
 _ROWS_PER_CHUNK = 4096
 
@@ -21,12 +26,16 @@ def omnisource_loss(
     subtitle: Tensor | None = None,
     frame: Tensor | None = None,
     caption: Tensor | None = None,
-    logit_scale: Tensor,
+    logit_scale: Tensor | float,
     variant: Variant = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
 ) -> Tensor:
-    """The loss of a batch, a scalar: the sum of `omnisource_terms`."""
+    """The loss of a batch, a scalar: the sum of `omnisource_terms`, which says what the arguments are.
+
+    Raises:
+        ValueError: as `omnisource_terms`.
+    """
     terms = omnisource_terms(
         video=video,
         subtitle=subtitle,
@@ -46,7 +55,7 @@ def omnisource_terms(
     subtitle: Tensor | None = None,
     frame: Tensor | None = None,
     caption: Tensor | None = None,
-    logit_scale: Tensor,
+    logit_scale: Tensor | float,
     variant: Variant = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
@@ -56,7 +65,8 @@ def omnisource_terms(
     Args:
         video, subtitle, frame, caption: (batch, dim), L2-normalised; row i of all is of sample i. Those that
             the variant does not use may be None.
-        logit_scale: the LOGARITHM of the inverse temperature, a scalar.
+        logit_scale: the LOGARITHM of the inverse temperature, a scalar: 4.6 for CLIP's 100. Above MAX_LOGIT_SCALE it
+            is taken for the inverse temperature itself, and refused.
         variant: Table 3: `baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C with the
             larger set of negatives (Eq. 4), F-C. Besides, `V-C`: captions only (Table 4).
         weighting: `released` adds all cross-entropies, as the code that made the released weights does,
@@ -67,8 +77,10 @@ def omnisource_terms(
     Computed in float32 at least, also under autocast: at a scale of 100 bfloat16 rounds logits to 0.5.
 
     Raises:
-        ValueError: an unknown variant or weighting, or an input that the variant needs is None.
+        ValueError: an unknown variant or weighting, an input that the variant needs is None, or a logit_scale that
+            is no scalar, not finite, or no logarithm of an inverse temperature.
     """
+    logit_scale = _checked_scale(logit_scale, like=video)
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is none of {', '.join(VARIANTS)}")
     if weighting not in ("released", "paper"):
@@ -91,6 +103,21 @@ def omnisource_terms(
             * _cross_entropy(term, full, has, scale)
             for term in VARIANTS[variant]
         }
+
+
+def _checked_scale(logit_scale: Tensor | float, *, like: Tensor) -> Tensor:
+    """The logarithm of the inverse temperature as a scalar tensor; ValueError where it cannot be one."""
+    if not isinstance(logit_scale, Tensor):
+        logit_scale = torch.tensor(
+            float(logit_scale), dtype=_at_least_float32(like).dtype, device=like.device
+        )
+    shown = f"{logit_scale.item():g}" if logit_scale.numel() == 1 else f"of shape {tuple(logit_scale.shape)}"
+    if logit_scale.numel() != 1 or not -math.inf < logit_scale.item() <= MAX_LOGIT_SCALE:
+        raise ValueError(
+            f"logit_scale is {shown}: give the logarithm of the inverse temperature, one number of at most "
+            f"{MAX_LOGIT_SCALE:g}; of 100 it is 4.605"
+        )
+    return logit_scale.reshape(())
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The README.md of a model folder, as the Hugging Face hub shows it. What a user wrote there is never touched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,6 +21,7 @@ training data hold besides; that of the code, Apache-2.0, is not theirs.*"""
 _NO_DATA = "*To be filled in: which videos, subtitles and captions, where they are from, and on what terms.*"
 _NO_TRAINING = "*To be filled in: from which model, with which recipe.*"
 _NO_SCORES = "*To be filled in: what `clipvip-eval retrieval` prints, and on which test split.*"
+_TAGS = ("clip", "clip-vip", "video", "text-to-video-retrieval")
 _USE = """```python
 from clipvip.model import ClipVip
 model = ClipVip.from_pretrained("path/to/this/folder")
@@ -37,6 +38,7 @@ def write_card(
     training: Mapping[str, str] | None = None,
     recipe: str = "",
     scores: str = "",
+    tags: Sequence[str] = (),
 ) -> None:
     """Write `folder`/README.md, unless there is one that is not ours.
 
@@ -46,26 +48,44 @@ def write_card(
         training: what is to be said of how it was trained, by name; `base_model` also goes into the header.
         recipe: settings of the training, as YAML.
         scores: a table of results, as text.
+        tags: more words for the hub to find it by.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = folder / CARD_NAME
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.exists() and not is_ours(path):
         return
-    path.write_text(card(config, training=training or {}, recipe=recipe, scores=scores), encoding="utf-8")
+    text = card(config, training=training or {}, recipe=recipe, scores=scores, tags=tags)
+    path.write_text(text, encoding="utf-8")
 
 
-def card(config: ClipVipConfig, *, training: Mapping[str, str], recipe: str, scores: str) -> str:
+def is_ours(path: Path) -> bool:
+    """Whether the card at `path` is one that `write_card` wrote and may write again."""
+    return _MARK in path.read_text(encoding="utf-8", errors="replace")
+
+
+def card(
+    config: ClipVipConfig,
+    *,
+    training: Mapping[str, str],
+    recipe: str,
+    scores: str,
+    tags: Sequence[str] = (),
+) -> str:
     """The text of a model card."""
     header = {
         "library_name": "clipvip",
         "pipeline_tag": "feature-extraction",
-        "tags": ["clip", "clip-vip", "video", "text-to-video-retrieval"],
+        "tags": list(dict.fromkeys([*_TAGS, *tags])),
         **({"base_model": training["base_model"]} if training.get("base_model") else {}),
     }
     vision = config.vision_config
     what = {
         "encoder": config.encoder,
         "images": f"{vision.image_size} pixels, patches of {vision.patch_size}",
-        "frames": f"{config.temporal_size}; others are interpolated",
+        "frames": f"{config.scored_frames} of a clip; temporal positions for {config.temporal_size}",
+        "texts": f"{config.scored_text_tokens} tokens at most",
         "video proxy tokens": str(config.num_proxies),
         "embeddings": f"{config.projection_dim} dimensions, L2-normalised",
     }

@@ -1,21 +1,27 @@
 """Pixels and tokens as the reference's transform makes them. Opens no files but the tokenizer's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPTextConfig
 
+from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS
 from clipvip.model.errors import CheckpointError
 
 # Of CLIP's training images: openai/CLIP and every checkpoint derived from it.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
-MAX_TEXT_TOKENS = 70
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+# No text, some text, and more than fits.
+_PROBES = ("", "a dog runs", "a " * 40)
+_PROBE_TOKENS = 16
 
 
 def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias: bool = True) -> Tensor:
@@ -30,6 +36,9 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
 
     Returns:
         (..., 3, image_size, image_size) float32.
+
+    Raises:
+        RuntimeError, ValueError: frames without pixels, or of another number of colours; of torch.
     """
     frames = torch.as_tensor(frames)
     planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().div(255)
@@ -47,9 +56,15 @@ def _normalize(planes: Tensor) -> Tensor:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded to one length."""
+    """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded to one length, at the end."""
     encoded = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=max_tokens, return_tensors="pt"
+        list(texts),
+        padding="max_length",
+        # CLIP's positions count from the text's first token, whatever the tokenizer's own files say.
+        padding_side="right",
+        truncation=True,
+        max_length=max_tokens,
+        return_tensors="pt",
     )
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
@@ -60,12 +75,65 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     `where` may say the revision and the like, as in `from_pretrained`.
 
     Raises:
-        CheckpointError: there is none, and it is `required`.
+        CheckpointError: it is damaged, or there is none and it is `required`.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder_or_name, **where)
-    except (OSError, ValueError, KeyError) as error:
-        if required:
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_name, **where)
+    # The tokenizers library raises nothing more specific than Exception.
+    except Exception as error:
+        if required or _has_tokenizer_files(folder_or_name, where):
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder_or_name}: has no tokenizer that loads ({reason})") from error
+        if not isinstance(error, (OSError, ValueError, KeyError)):
+            raise
         return None
+    # Texts are cut at their end, as in training; where nothing pads, CLIP's own choice does: the end token.
+    tokenizer.truncation_side = tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
+    """Whether there is something of a tokenizer, in a folder or in the cache of the hub."""
+    inside = where.get("subfolder") or ""
+    if Path(folder_or_name).is_dir():
+        return any((Path(folder_or_name) / inside / name).is_file() for name in _TOKENIZER_FILES)
+    cache = {name: where[name] for name in ("cache_dir", "revision") if where.get(name)}
+    names = [str(PurePosixPath(inside, name)) for name in _TOKENIZER_FILES]
+    try:
+        return any(isinstance(try_to_load_from_cache(folder_or_name, name, **cache), str) for name in names)
+    except HFValidationError:  # no name that the hub can have
+        return False
+
+
+def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
+    """Check that the model finds every token in its table, and a text's end where the tokenizer puts it.
+
+    Raises:
+        CheckpointError: it does not; in one line with the numbers of both.
+    """
+    name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest < 0:
+        raise CheckpointError(f"{name}: its tokenizer has no tokens; its files are incomplete")
+    if highest >= text_config.vocab_size:
+        raise CheckpointError(
+            f"{name}: its tokenizer has {highest + 1} tokens, the model's table {text_config.vocab_size}; put the "
+            "tokenizer there that the model was trained with"
+        )
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{name}: its tokenizer has neither a padding nor an end token; CLIP needs one")
+    end = highest if text_config.eos_token_id == END_IS_HIGHEST else text_config.eos_token_id
+    for text in _PROBES:
+        tokens = tokenize(
+            tokenizer, [text], max_tokens=min(_PROBE_TOKENS, text_config.max_position_embeddings)
+        )
+        ids = tokens["input_ids"][0][tokens["attention_mask"][0] == 1].tolist()
+        # transformers' CLIP takes the feature at the first such token.
+        if end not in ids or ids.index(end) != len(ids) - 1:
+            raise CheckpointError(
+                f"{name}: its tokenizer ends a text with token {ids[-1] if ids else 'none'}, the model takes a text's "
+                f"feature at token {end} (eos_token_id in config.json); put the tokenizer there that the model was "
+                "trained with"
+            )

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables as data: the encoders of Table 2, the losses of Table 3 and 4. Knows no torch."""
+"""The rows of the paper's tables as data: the encoders of Table 2, the losses of Table 3 and 4; other closed choices. Knows no torch."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,6 +8,7 @@ ENCODERS: tuple[Encoder, ...] = get_args(Encoder)
 
 Variant = Literal["baseline", "a", "b", "c", "d", "V-C"]
 Weighting = Literal["released", "paper"]
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ VARIANTS: dict[str, list[Term]] = {
 
 
 def inputs_of(variant: Variant) -> frozenset[str]:
-    """Which of V, S, F and C a variant needs."""
+    """Which of V, S, F and C a variant needs.
+
+    Raises:
+        KeyError: there is no such variant.
+    """
     terms = VARIANTS[variant]
     return frozenset(name for term in terms for name in (term.anchor, term.positives, term.negatives) if name)

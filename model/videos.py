@@ -1,49 +1,90 @@
 """What `encode_video` is given, in all its forms, as pixels for the model. Decoding files is `video_file`'s work."""
 
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from clipvip.model.preprocess import preprocess_frames
 from clipvip.model.video_file import read_frames
 
-Video = str | Path | np.ndarray | Tensor
-_FORMS = "give the path of a file, or frames as an array or tensor"
+Frame = Image | np.ndarray | Tensor
+Video = str | Path | np.ndarray | Tensor | Image | Sequence[Frame]
+_FORMS = "give the path of a file, frames as an array or tensor, a PIL image, or a list of frames"
+# Normalised pixels lie in -1.8 to 2.2, and where resizing overshoots edges not far outside.
+_MOST_NORMALISED = 10.0
 
 
-def list_videos(videos: Video | Sequence[Video]) -> list[Video]:
-    """A list of videos: of one file, one array of frames, a batch of them, or of a list of these."""
-    if isinstance(videos, str | Path):
-        return [videos]
+def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
+    """The videos one by one: of one file, picture or array of frames, a batch of arrays, or any iterable of videos.
+
+    Nothing is taken of an iterable before it is asked for.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(videos, str | os.PathLike | Image):
+        return iter([videos])
     if isinstance(videos, np.ndarray | Tensor):
         if videos.ndim == 4:
-            return [videos]
+            return iter([videos])
         if videos.ndim == 5:
-            return list(videos)
+            return iter(videos)
         raise ValueError(_explain(videos))
-    try:
-        return list(videos)
-    except TypeError as error:
-        raise ValueError(f"a {type(videos).__name__} is no video: {_FORMS}") from error
+    if isinstance(videos, Iterable) and not isinstance(videos, dict | set | bytes):
+        return iter(videos)
+    raise ValueError(f"a {type(videos).__name__} is no video: {_FORMS}")
 
 
 def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     """One video as the model takes it: float32 (frames, 3, image_size, image_size).
 
-    Of a file `num_frames` evenly spaced frames are read; of an array all frames are taken: uint8 RGB
-    (frames, height, width, 3) or (frames, 3, height, width), or floating point and normalised already,
-    (frames, 3, image_size, image_size).
+    Of a file `num_frames` evenly spaced frames are read; of all else all frames are taken: of an array or tensor
+    uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and normalised already,
+    (frames, 3, image_size, image_size); of a list its PIL images and arrays of one frame each; of a PIL image that.
 
     Raises:
-        ValueError: a file that does not decode, or an array of another shape or type.
+        ValueError: a file that does not decode, an array of another shape or type, numbers that are not normalised
+            ones, or something else.
     """
-    if isinstance(video, str | Path):
-        return preprocess_frames(read_frames(video, num_frames), image_size)
+    if isinstance(video, str | os.PathLike):
+        return preprocess_frames(read_frames(Path(video), num_frames), image_size)
+    if isinstance(video, Image):
+        return _frame_pixels(video, image_size)
+    if isinstance(video, list | tuple | Iterator):
+        rows = [_frame_pixels(frame, image_size) for frame in video]
+        if not rows:
+            raise ValueError("a list without frames is no video")
+        return torch.cat(rows)
     frames = _as_tensor(video)
+    if frames.ndim == 3:
+        raise ValueError(f"{_explain(frames)}; a list of the frames of one video is itself put in a list")
     if frames.ndim != 4 or not len(frames):
+        raise ValueError(_explain(frames))
+    return _array_pixels(frames, image_size)
+
+
+def _frame_pixels(frame: Frame, image_size: int) -> Tensor:
+    """(1, 3, image_size, image_size)."""
+    if isinstance(frame, Image):
+        if frame.mode.startswith(("I", "F")):
+            raise ValueError(f"a PIL image of mode {frame.mode}: give one of 8 bits a colour, such as RGB")
+        return _array_pixels(torch.from_numpy(np.array(frame.convert("RGB")))[None], image_size)
+    tensor = _as_tensor(frame)
+    if tensor.ndim != 3:
+        raise ValueError(
+            f"a frame of shape {tuple(tensor.shape)}: expected (height, width, 3) or (3, height, width)"
+        )
+    return _array_pixels(tensor[None], image_size)
+
+
+def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
+    if 0 in frames.shape:
         raise ValueError(_explain(frames))
     if frames.is_floating_point():
         if tuple(frames.shape[1:]) != (3, image_size, image_size):
@@ -51,7 +92,7 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
                 f"{_explain(frames)}; of floating point they must be normalised and of the model's size, "
                 f"(frames, 3, {image_size}, {image_size})"
             )
-        return frames.float()
+        return _require_normalised(frames.float())
     if frames.dtype != torch.uint8 or 3 not in (frames.shape[-1], frames.shape[1]):
         raise ValueError(_explain(frames))
     if frames.shape[-1] != 3:
@@ -59,7 +100,24 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     return preprocess_frames(frames, image_size)
 
 
-def _as_tensor(video: np.ndarray | Tensor) -> Tensor:
+def _require_normalised(frames: Tensor) -> Tensor:
+    least, most = frames.min().item(), frames.max().item()
+    # NaN compares false.
+    if not (least >= -_MOST_NORMALISED and most <= _MOST_NORMALISED):
+        raise ValueError(
+            f"floating-point frames with values from {least:g} to {most:g} are not normalised by CLIP's mean and "
+            "deviation; give 0 to 255 as uint8"
+        )
+    if least >= 0 and most <= 1 and least < most:
+        warnings.warn(
+            "floating-point frames are taken for normalised ones, and these lie all in 0 to 1; if they are not "
+            "normalised, give uint8 of 0 to 255",
+            stacklevel=4,
+        )
+    return frames
+
+
+def _as_tensor(video: object) -> Tensor:
     if isinstance(video, Tensor):
         return video
     array = np.asarray(video)

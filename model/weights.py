@@ -3,7 +3,9 @@
 Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
 """
 
+import os
 import pickle
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
@@ -40,13 +42,14 @@ _HEAD_WIDTH = 64
 _MAX_LISTED = 8
 # Heads that a model may be started without: they are no part of CLIP.
 _ADDED_PROXIES = "vision_model.embeddings.added_cls"
-_NEW_PARAMETERS = (_ADDED_PROXIES, "vision_model.embeddings.temporal_embedding")
+_TEMPORAL = "vision_model.embeddings.temporal_embedding"
+_NEW_PARAMETERS = (_ADDED_PROXIES, _TEMPORAL)
 # The tensors that tell a released model's sizes, and their numbers of dimensions.
 _SIZES_FROM = {
     "vision_model.embeddings.patch_embedding.weight": 4,
     "vision_model.embeddings.position_embedding.weight": 2,
     _ADDED_PROXIES: 2,
-    "vision_model.embeddings.temporal_embedding": 3,
+    _TEMPORAL: 3,
     "text_model.embeddings.token_embedding.weight": 2,
     "text_model.embeddings.position_embedding.weight": 2,
     "visual_projection.weight": 2,
@@ -61,6 +64,7 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
     Raises:
         CheckpointError: there is no config.json, or it is of another kind of model.
     """
+    require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
@@ -82,15 +86,32 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
 
 
 def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`; raise CheckpointError where files are missing or do not fit."""
+    """Call a `from_pretrained`.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or tensors do not fit the configuration.
+    """
     # Asked to ignore them, the library names the tensors of another shape instead of printing a table.
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, info = load(source, *args, **kwargs)
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"{source}: does not load ({' '.join(str(error).split())[:400]})") from error
+    except Exception as error:
+        raise not_loaded(source, error) from error
     require_fit(source, info)
     return model
+
+
+def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:
+    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is seen to be.
+
+    Raises:
+        Exception: `error` itself, where no file is to blame. Of a damaged pickle anything may come.
+    """
+    problem = weights_problem(Path(source))
+    if not problem and not isinstance(error, LOADING_ERRORS):
+        raise error
+    reason = problem or " ".join(str(error).split())[:400] or type(error).__name__
+    return CheckpointError(f"{source}: {what} ({reason})")
 
 
 def require_fit(source: Any, info: Mapping[str, Any]) -> None:
@@ -119,24 +140,18 @@ def _require_fit(source: Any, *, missing: Any, unexpected: Any, shapes: list[str
 
 
 def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
-    """What `ClipVip.from_clip` does."""
+    """What `ClipVip.from_clip` does.
+
+    Raises:
+        CheckpointError: as there.
+        ValueError: overrides that no configuration can have.
+    """
     source = str(folder_or_name)
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
         return cls.from_pretrained(source)
-    from transformers import CLIPConfig
-
-    content, _ = PreTrainedConfig.get_config_dict(source)
-    if content["model_type"] == "clip":
-        clip = CLIPConfig.from_pretrained(source)
-        settings = {
-            "text_config": clip.text_config,
-            "vision_config": clip.vision_config,
-            "projection_dim": clip.projection_dim,
-        }
-    else:
-        known = ClipVipConfig.from_pretrained(source)
-        settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
-        settings.pop("model_type", None)
+    known = read_config(source)
+    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
+    settings.pop("model_type", None)
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
     state = {
@@ -150,6 +165,26 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
         model.frame_transformer.start_from_text_tower(model.text_model)
     model.tokenizer = load_tokenizer(source)
     return model.eval()
+
+
+def read_config(source: str) -> ClipVipConfig:
+    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with.
+
+    Raises:
+        CheckpointError: no configuration of either is there.
+    """
+    from transformers import CLIPConfig
+
+    kind = require_kind(source, {"clip", "clip_vip"})
+    try:
+        if kind == "clip_vip":
+            return ClipVipConfig.from_pretrained(source)
+        clip = CLIPConfig.from_pretrained(source)
+        return ClipVipConfig(
+            clip.text_config, clip.vision_config, projection_dim=cast(int, clip.projection_dim)
+        )
+    except LOADING_ERRORS as error:
+        raise not_loaded(source, error) from error
 
 
 def _read_folder(source: str) -> dict[str, Tensor]:
@@ -169,7 +204,11 @@ def load_released(
     path_or_state_dict: str | Path | Mapping[str, Tensor],
     config: ClipVipConfig | None,
 ) -> "ClipVip":
-    """What `ClipVip.from_released` does."""
+    """What `ClipVip.from_released` does.
+
+    Raises:
+        CheckpointError: as there.
+    """
     if isinstance(path_or_state_dict, Mapping):
         name, state = "state dict", dict(path_or_state_dict)
     else:
@@ -184,8 +223,12 @@ def load_released(
     state = {key.removeprefix(RELEASED_PREFIX): tensor for key, tensor in state.items()}
     state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
     model = cls(config or infer_config(name, state))
+    # Trained with `if_use_temporal_embed: 0`: the same as positions of zero.
+    own = model.state_dict()
+    if _TEMPORAL in own and _TEMPORAL not in state:
+        state[_TEMPORAL] = torch.zeros_like(own[_TEMPORAL])
     # The mean-pool baseline's checkpoints carry an empty table of further proxies.
-    state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in model.state_dict()}
+    state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in own}
     _load_state(model, name, state, may_be_missing=set())
     return model.eval()
 
@@ -230,24 +273,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that holds more than tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run it all the same
-            reason = "it is damaged, or holds objects that would run code when loaded"
-        raise CheckpointError(f"{path}: not a checkpoint of tensors alone ({reason})") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(f"{path}: holds more than named tensors; save the model's state_dict alone")
     return content
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
-    """Read the sizes of a released ViP model off its tensors, names without prefix."""
+    """Read the sizes of a released ViP model off its tensors, names without prefix.
+
+    One with further proxies may lack the temporal table, which the reference can be told to leave out.
+
+    Raises:
+        CheckpointError: a tensor that tells sizes is missing, or of a shape that tells none.
+    """
+    if _TEMPORAL not in state and (proxies := state.get(_ADDED_PROXIES)) is not None and proxies.numel():
+        width = proxies.shape[-1]
+        state = {**state, _TEMPORAL: torch.zeros(1, ClipVipConfig().temporal_size, width)}
     missing = [key for key in _SIZES_FROM if key not in state]
     if missing:
         raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {', '.join(missing)}")
@@ -297,11 +341,30 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 
 
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
-    """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named."""
+    """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
+
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under another name,
+    and config.json, without which it is no model, gets its own last.
+
+    Raises:
+        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer is
+            missing or does not fit.
+    """
+    partial, existed = folder / ".partial", folder.is_dir()
+    if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
+        raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
     model = load_released(_clip_vip_class(), path, None)
     if tokenizer is not None:
         model.tokenizer = load_tokenizer(str(tokenizer), required=True)
-    model.save_pretrained(folder)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+            os.replace(file, folder / file.name)
+        partial.rmdir()
+    except BaseException:
+        shutil.rmtree(partial if existed else folder, ignore_errors=True)
+        raise
 
 
 def _clip_vip_class() -> "type[ClipVip]":

@@ -90,6 +90,7 @@ def command(
     # torch is imported from here on, so that mistakes above are told at once.
     import torch
 
+    from clipvip.model.ofa.captioner import default_dtype
     from clipvip.pipeline.caption_report import finish_captions
     from clipvip.pipeline.caption_work import CaptionSetup
 
@@ -107,8 +108,9 @@ def command(
         **decoding,
     )
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
-    checked = setup.load(torch.device("cpu"), dtype=torch.bfloat16 if num_gpus else torch.float32)
-    setup = replace(setup, image_size=checked.image_size)
+    dtype = default_dtype(torch.device("cuda" if num_gpus else "cpu"))
+    checked = setup.load(torch.device("cpu"), dtype=dtype)
+    setup = replace(setup, image_size=checked.image_size, dtype=dtype)
     options = {
         "model": name,
         "revision": revision,
@@ -190,6 +192,9 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
+        from clipvip.model.checkpoint_file import require_no_file
+
+        require_no_file(name)
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:

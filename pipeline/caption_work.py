@@ -39,7 +39,8 @@ class CaptionSetup:
     """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it.
 
     `threads` compute on the CPU, or with `num_gpus` prepare images for the GPU of a worker. `has_own_gpu`:
-    a worker is shown one GPU, its own, and need not claim it.
+    a worker is shown one GPU, its own, and need not claim it. `dtype` is one for all workers, whatever their GPUs;
+    None for what the device has.
     """
 
     folder: str
@@ -53,6 +54,7 @@ class CaptionSetup:
     prompt: str
     image_size: int | None
     has_own_gpu: bool = False
+    dtype: torch.dtype | None = None
 
     def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
         transformers_logging.set_verbosity_error()
@@ -145,9 +147,9 @@ def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
     if setup.num_gpus:
         number = 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus)
-        return setup.load(torch.device("cuda", number))
+        return setup.load(torch.device("cuda", number), dtype=setup.dtype)
     torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
-    return setup.load(torch.device("cpu"))
+    return setup.load(torch.device("cpu"), dtype=setup.dtype)
 
 
 def claim_gpu(out: Path, num_gpus: int) -> int:

@@ -65,11 +65,22 @@ class _Decoded(Generic[T]):
     about: T
 
 
-def load_clip_vip(name: str, *, device: torch.device) -> ClipVip:
-    """A CLIP-ViP model, ready to encode on `device`.
+def load_clip_vip(
+    name: str,
+    *,
+    device: torch.device,
+    num_frames: int | None = None,
+    max_text_tokens: int | None = None,
+    needs_tokenizer: bool = True,
+) -> ClipVip:
+    """A CLIP-ViP model, ready to encode on `device` as its configuration says.
+
+    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None leaves
+    what the model was trained with.
 
     Raises:
-        UserError: there is none at `name`.
+        UserError: there is none at `name`, it has no tokenizer and needs one, or it takes fewer frames or tokens.
+        CheckpointError: its files are damaged or do not fit each other.
     """
     transformers_logging.disable_progress_bar()
     try:
@@ -79,7 +90,28 @@ def load_clip_vip(name: str, *, device: torch.device) -> ClipVip:
             raise
         first_line = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
+    if needs_tokenizer and model.tokenizer is None:
+        raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
+    config = model.config
+    most = config.text_config.max_position_embeddings
+    if max_text_tokens is not None:
+        if max_text_tokens > most:
+            raise UserError(f"--max-text-tokens {max_text_tokens}: {name} takes {most} at most")
+        config.max_text_tokens = max_text_tokens
+    config.num_frames = config.num_frames if num_frames is None else num_frames
+    try:
+        model.check_length(config.scored_frames)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; give fewer by --num-frames") from error
     return model.float().eval().to(device)
+
+
+def settings_of(model: ClipVip) -> dict[str, int]:
+    """How a model scores clips and texts, for reports and results."""
+    return {
+        "num_frames": model.config.scored_frames,
+        "max_text_tokens": model.config.scored_text_tokens,
+    }
 
 
 def embed_pairs(
@@ -87,7 +119,6 @@ def embed_pairs(
     shards: Iterable[Path],
     *,
     captions: Path | None,
-    num_frames: int,
     batch_size: int,
     all_captions: bool = False,
     total: int | None = None,
@@ -107,7 +138,7 @@ def embed_pairs(
     num_clips = 0
     with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
         samples = _samples(shards, captions, all_captions, skips)
-        for batch in _batches(_decoded(samples, num_frames, skips), batch_size):
+        for batch in _batches(_decoded(samples, model.config.scored_frames, skips), batch_size):
             queries = [text for pair in batch for text in pair.about]
             with torch.inference_mode():
                 video_rows.append(_unit_rows(model.encode_video([pair.frames for pair in batch])))
@@ -131,7 +162,6 @@ def embed_clips(
     shards: Iterable[Path],
     choose: Callable[[Sample], T | None],
     *,
-    num_frames: int,
     batch_size: int,
     total: int | None = None,
     show_progress: bool = True,
@@ -156,7 +186,7 @@ def embed_clips(
                     if found is not None:
                         yield sample, found
 
-        for batch in _batches(_decoded(chosen(), num_frames, skips), batch_size):
+        for batch in _batches(_decoded(chosen(), model.config.scored_frames, skips), batch_size):
             with torch.inference_mode():
                 rows.append(_unit_rows(model.encode_video([clip.frames for clip in batch])))
             about.extend(clip.about for clip in batch)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.errors import StageCommand
 
 _EPILOG = """\b
 Examples:
@@ -32,8 +32,6 @@ def command(checkpoint: Path, out: Path, tokenizer: str) -> None:
 
     The checkpoint is read with weights_only=True: it may hold tensors and nothing else.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: is there already; name a new or empty folder")
     from clipvip.model.weights import convert_released  # torch, only now
 
     convert_released(checkpoint, out, tokenizer=None if tokenizer == "none" else tokenizer)

@@ -80,6 +80,7 @@ def actions(
     out: Path | None,
     resamples: int,
     num_frames: int | None,
+    max_text_tokens: int | None,
     batch_size: int,
     device: str,
     as_json: bool,
@@ -99,21 +100,23 @@ def actions(
     names = read_classes(classes_file)
     labels, skips = (None, []) if labels_file is None else read_labels(labels_file)
     # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.clip_embeddings import embed_clips, load_clip_vip
+    from clipvip.pipeline.clip_embeddings import embed_clips, load_clip_vip, settings_of
     from clipvip.pipeline.runtime.device import torch_device
 
-    model = load_clip_vip(model_name, device=torch_device(device))
-    num_frames = num_frames or int(model.config.temporal_size)
-    choose = labelling(class_numbers(names), labels, skips)
-    clips = embed_clips(
-        model, paths, choose, num_frames=num_frames, batch_size=batch_size, total=num_samples(shards)
+    model = load_clip_vip(
+        model_name,
+        device=torch_device(device),
+        num_frames=num_frames,
+        max_text_tokens=max_text_tokens,
     )
+    choose = labelling(class_numbers(names), labels, skips)
+    clips = embed_clips(model, paths, choose, batch_size=batch_size, total=num_samples(shards))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
     found = _scores(clips, embed_classes(model, names, prompts), resamples)
-    result = {**as_result(found, names), "num_frames": num_frames}
+    result = {**as_result(found, names), **settings_of(model)}
     if labels is not None:
         seen = {name for clip in clips.about for name in clip.name.all()}
         result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
@@ -123,7 +126,7 @@ def actions(
         "classes": str(classes_file),
         "labels": None if labels_file is None else str(labels_file),
         "prompts": list(prompts),
-        "num_frames": num_frames,
+        **settings_of(model),
     }
     report = Report("actions", options, {"clips": len(clips.about), "classes": len(names)}, skips=skips)
     finish(

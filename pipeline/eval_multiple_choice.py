@@ -54,6 +54,7 @@ def multiple_choice(
     out: Path | None,
     resamples: int,
     num_frames: int | None,
+    max_text_tokens: int | None,
     batch_size: int,
     device: str,
     as_json: bool,
@@ -68,20 +69,22 @@ def multiple_choice(
     paths = list_shards(shards)
     questions, skips = read_questions(questions_file)
     # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.clip_embeddings import embed_clips, load_clip_vip
+    from clipvip.pipeline.clip_embeddings import embed_clips, load_clip_vip, settings_of
     from clipvip.pipeline.runtime.device import torch_device
 
-    model = load_clip_vip(model_name, device=torch_device(device))
-    num_frames = num_frames or int(model.config.temporal_size)
+    model = load_clip_vip(
+        model_name,
+        device=torch_device(device),
+        num_frames=num_frames,
+        max_text_tokens=max_text_tokens,
+    )
     wanted = {name for question in questions for name in names_for(question.video)}
 
     def choose(sample: Sample) -> ClipName | None:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = embed_clips(
-        model, paths, choose, num_frames=num_frames, batch_size=batch_size, total=num_samples(shards)
-    )
+    clips = embed_clips(model, paths, choose, batch_size=batch_size, total=num_samples(shards))
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:
@@ -90,12 +93,12 @@ def multiple_choice(
             f"about {questions[0].video[:80]!r}"
         )
     result = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=resamples)
-    result = {**result, "num_clips": len(set(rows)), "num_frames": num_frames}
+    result = {**result, "num_clips": len(set(rows)), **settings_of(model)}
     options = {
         "model": model_name,
         "shards": str(shards),
         "questions": str(questions_file),
-        "num_frames": num_frames,
+        **settings_of(model),
     }
     counts = {"questions": len(asked), "clips": result["num_clips"]}
     report = Report("multiple-choice", options, counts=counts, skips=skips)

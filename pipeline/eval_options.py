@@ -23,14 +23,20 @@ def clips_options(function: Function) -> Function:
 
 
 def encoding_options(function: Function) -> Function:
-    """Add --num-frames, --batch-size and --device to a command."""
+    """Add --num-frames, --max-text-tokens, --batch-size and --device to a command."""
     return _add(
         function,
         click.option(
             "--num-frames",
             type=click.IntRange(min=1),
-            show_default="as many as the model's",
+            show_default="as the model was trained",
             help="Frames per clip that are encoded.",
+        ),
+        click.option(
+            "--max-text-tokens",
+            type=click.IntRange(min=3),
+            show_default="as the model was trained",
+            help="Tokens that texts are cut to.",
         ),
         batch_size_option("Clips", default=16),
         device_option,
@@ -38,7 +44,7 @@ def encoding_options(function: Function) -> Function:
 
 
 def measuring_options(result_name: str) -> Callable[[Function], Function]:
-    """Add --out, --bootstrap, --num-frames, --batch-size, --device and --json to a command.
+    """Add --out, --bootstrap, the options of `encoding_options` and --json to a command.
 
     `result_name` is the file that it writes.
     """

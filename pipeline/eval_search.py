@@ -80,6 +80,7 @@ def search(
     frames: int,
     as_json: bool,
     num_frames: int | None,
+    max_text_tokens: int | None,
     batch_size: int,
     device: str,
 ) -> None:
@@ -99,9 +100,14 @@ def search(
     from clipvip.pipeline.clip_embeddings import load_clip_vip
     from clipvip.pipeline.runtime.device import torch_device
 
-    model = load_clip_vip(model_name, device=torch_device(device))
-    num_frames = num_frames or int(model.config.temporal_size)
-    maker = Maker(fingerprint(model), num_frames, int(model.config.projection_dim))
+    model = load_clip_vip(
+        model_name,
+        device=torch_device(device),
+        num_frames=num_frames,
+        max_text_tokens=max_text_tokens,
+        needs_tokenizer=bool(queries),
+    )
+    maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
     folder = index_folder or shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=rebuild)
     vectors = _encode_sentences(model, model_name, queries)
@@ -142,10 +148,6 @@ def _encode_sentences(model: "ClipVip", name: str, sentences: Sequence[str]) -> 
 
     from clipvip.pipeline.clip_embeddings import embed_texts
 
-    if sentences and model.tokenizer is None:
-        raise UserError(
-            f"{name}: has no tokenizer to read a sentence by; put that of its CLIP beside the weights"
-        )
     vectors = embed_texts(model, sentences, show_progress=False)
     if not np.isfinite(vectors).all():
         raise UserError(f"{name}: the sentences' embeddings hold NaN or infinity; its weights may be damaged")
@@ -174,9 +176,7 @@ def _bring_up_to_date(
             return sample.key
 
         def encode(path: Path) -> Encoded:
-            clips = embed_clips(
-                model, [path], choose, num_frames=maker.num_frames, batch_size=batch_size, show_progress=False
-            )
+            clips = embed_clips(model, [path], choose, batch_size=batch_size, show_progress=False)
             return Encoded(clips.about, clips.videos, clips.skips)
 
         pieces = update_index(folder, shards, maker, encode, on_done=made.append)

@@ -72,6 +72,7 @@ def retrieval(
     all_captions: bool,
     resamples: int,
     num_frames: int | None,
+    max_text_tokens: int | None,
     batch_size: int,
     device: str,
     as_json: bool,
@@ -90,16 +91,19 @@ def retrieval(
     if query_bank is not None and not qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip
+    from clipvip.pipeline.clip_embeddings import embed_pairs, load_clip_vip, settings_of
     from clipvip.pipeline.runtime.device import torch_device
 
-    model = load_clip_vip(model_name, device=torch_device(device))
-    num_frames = num_frames or int(model.config.temporal_size)
+    model = load_clip_vip(
+        model_name,
+        device=torch_device(device),
+        num_frames=num_frames,
+        max_text_tokens=max_text_tokens,
+    )
     pairs = embed_pairs(
         model,
         paths,
         captions=captions,
-        num_frames=num_frames,
         batch_size=batch_size,
         all_captions=all_captions,
         total=num_samples(shards),
@@ -110,14 +114,14 @@ def retrieval(
     result = score_pairs(
         pairs,
         queries=queries,
-        num_frames=num_frames,
+        settings=settings_of(model),
         dsl=dsl,
         qb_norm=qb_norm,
         bank=None if query_bank is None else _bank(model, query_bank),
         resamples=resamples,
         device=model.device,
     )
-    options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
+    options = {"model": model_name, "shards": str(shards), "queries": queries, **settings_of(model)}
     num_clips = len(pairs.texts)
     finish(
         Report("retrieval", options, counts={"clips": num_clips}, skips=pairs.skips),

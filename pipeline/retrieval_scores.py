@@ -1,6 +1,6 @@
 """From embeddings of texts and clips to the numbers of a retrieval test, and their table. Nothing is encoded here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,21 +36,24 @@ def score_pairs(
     pairs: "PairEmbeddings",
     *,
     queries: str,
-    num_frames: int,
+    settings: Mapping[str, int],
     dsl: bool = False,
     qb_norm: bool = False,
     bank: np.ndarray | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     device: "torch.device | None" = None,
 ) -> dict[str, Any]:
-    """All that a retrieval test tells; `queries` says what the texts are. See `all_metrics`."""
+    """All that a retrieval test tells; `queries` says what the texts are, `settings` is of `settings_of`.
+
+    See `all_metrics`.
+    """
     return {
         "queries": queries,
         "num_queries": len(pairs.texts),
         "num_clips": len(pairs.videos),
         "num_skipped": len(pairs.skips),
         "num_distinct_texts": len(set(pairs.sentences)),
-        "num_frames": num_frames,
+        **settings,
         "metrics": all_metrics(
             pairs.texts,
             pairs.videos,

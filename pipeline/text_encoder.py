@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPTextModelWithProjection, PretrainedConfig
+from transformers import CLIPTextModelWithProjection, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from clipvip.model.checkpoint_file import require_no_file
+from clipvip.model.errors import CheckpointError
+from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.pipeline.runtime.errors import UserError
 
 _CLIP_TYPES = {"clip", "clip_text_model"}
@@ -72,7 +75,13 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
 
         if model_type == ClipVip.config_class.model_type:
             model = ClipVip.from_pretrained(name).float().eval().to(device)
-            return TextEncoder(model.encode_text, model_fingerprint(model, model.tokenizer))
+            fingerprint = model_fingerprint(model, model.tokenizer)
+            # Features depend on it; a model that says nothing of it keeps the fingerprint that it had.
+            if (limit := model.config.max_text_tokens) is not None:
+                fingerprint = hashlib.sha256(f"{fingerprint} {limit}".encode()).hexdigest()
+            return TextEncoder(model.encode_text, fingerprint)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: the text tower does not load ({first_line})") from error
@@ -80,6 +89,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
 
 
 def _model_type(name: str) -> str:
+    require_no_file(name)
     try:
         config, _ = PretrainedConfig.get_config_dict(name)
     except (OSError, ValueError):
@@ -98,7 +108,8 @@ def _clip(name: str, device: torch.device) -> TextEncoder:
     model, loading = loaded
     if loading["missing_keys"]:
         raise UserError(f"{name}: lacks weights of the text tower, such as {min(loading['missing_keys'])}")
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = load_tokenizer(name, required=True)
+    check_tokenizer(tokenizer, model.config)
     model = model.eval().to(device)
     max_tokens = model.config.max_position_embeddings
 

@@ -17,6 +17,7 @@ from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.images import resize_images, scale_pixels
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.ofa.tokenizer import OfaTokenizer
+from clipvip.model.precision import half_dtype
 
 DEFAULT_PROMPT = " what does the image describe?"
 DEFAULT_NUM_BEAMS = 5
@@ -38,7 +39,7 @@ class Captioner:
         num_beams: width of the beam search; 1 is greedy.
         max_length: most tokens of a caption, not counting </s>.
         image_size: side in pixels that images are resized to; None for what the model's configuration says.
-        dtype: None for bfloat16 on a GPU, else float32.
+        dtype: None for bfloat16 on a GPU (float16 on one without), else float32.
 
     Raises:
         CheckpointError: no OFA is there, its weights do not fit, it has no vocabulary, or `image_size` or
@@ -83,7 +84,11 @@ class Captioner:
         self.model.generation_config = settings
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
-        """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""
+        """Captions of uint8 (height, width, 3) RGB images of any size, in their order.
+
+        Raises:
+            RuntimeError, TypeError: an image of another shape or type; of torch or Pillow.
+        """
         captions = []
         for first in range(0, len(images), self.batch_size):
             captions += self.caption_pixels(self.preprocess(images[first : first + self.batch_size]))
@@ -147,7 +152,8 @@ class EndAtLimit(LogitsProcessor):
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    """Half precision on a GPU, in the format that it has, else float32."""
+    return half_dtype() if device.type == "cuda" else torch.float32
 
 
 def clean_caption(text: str) -> str:

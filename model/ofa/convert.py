@@ -7,7 +7,6 @@ Nothing of fairseq is needed: names are changed, sizes are read off the tensors,
 import argparse
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clipvip.model.checkpoint_file import read_checkpoint
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
 from clipvip.model.ofa.model import OfaForConditionalGeneration
@@ -108,23 +108,22 @@ def read_fairseq(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: there is no such file, it is damaged, of another format, or would run code.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
+    content = read_checkpoint(path, allowed=[argparse.Namespace])
     tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
         raise CheckpointError(f"{path}: is no fairseq checkpoint, whose entry 'model' holds named tensors")
     renamed = ((rename_fairseq_key(name), tensor) for name, tensor in tensors.items())
     return {name: tensor for name, tensor in renamed if name is not None}
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
-    """The sizes of an OFA, read off its tensors (our names); `name` is for messages."""
+    """The sizes of an OFA, read off its tensors (our names); `name` is for messages.
+
+    Raises:
+        CheckpointError: they do not tell them.
+    """
     try:
         vocab_size, width = state["encoder.embed_tokens.weight"].shape
         token_distances, encoder_heads = state["encoder.token_rel_pos_table_list.0.weight"].shape

@@ -16,6 +16,9 @@ def preprocess_images(images: Sequence[np.ndarray], image_size: int) -> Tensor:
 
     Returns:
         (len(images), 3, image_size, image_size) float32.
+
+    Raises:
+        RuntimeError, TypeError: an image of another shape or type; of torch or Pillow.
     """
     return scale_pixels(resize_images(images, image_size))
 

@@ -10,13 +10,13 @@ from transformers import AutoConfig, EncoderDecoderCache, GenerationConfig, Gene
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from clipvip.model.errors import CheckpointError
+from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-from clipvip.model.weights import LOADING_ERRORS, require_fit
+from clipvip.model.weights import not_loaded, require_fit
 
 
 @dataclass
@@ -72,13 +72,13 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             CheckpointError: files are missing, or tensors are missing, unexpected or of another shape.
         """
         source = str(pretrained_model_name_or_path)
+        require_no_file(source)
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             loaded: Any = super().from_pretrained(source, *args, **kwargs)
-        except LOADING_ERRORS as error:
-            reason = " ".join(str(error).split())[:400]
-            raise CheckpointError(f"{source}: no OFA model that loads ({reason})") from error
+        except Exception as error:
+            raise not_loaded(source, error, what="no OFA model that loads") from error
         model, info = loaded
         require_fit(source, info)
         # Published files name a wrong start token, no cache and forced ends: how to search is the caller's.
@@ -134,6 +134,9 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             encoder_outputs: instead of the inputs above, what the encoder made of them.
             labels: (batch, length), the text without a start token and with </s>; padding or -100 where there
                 is none. Gives the mean cross-entropy as `loss`.
+
+        Raises:
+            ValueError: neither decoder_input_ids nor labels.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(

@@ -15,6 +15,7 @@ import torch
 from clipvip.model import ClipVip
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.optim import learning_rate
+from clipvip.model.variants import Precision
 from clipvip.pipeline.retrieval_scores import table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
@@ -48,6 +49,8 @@ from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
 from clipvip.pipeline.training.start import (
+    checkpoint_activations,
+    chosen_precision,
     compiles,
     resizes_on_device,
     save_model,
@@ -82,6 +85,7 @@ class Job:
     model: ClipVip
     optimizer: torch.optim.Optimizer
     encode: Encoder
+    precision: Precision
     plan: BatchPlan
     num_steps: int
     step_flops: float
@@ -167,9 +171,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache)
-    precision = recipe.optim.precision
-    if precision == "auto":
-        precision = "bf16" if place.device.type == "cuda" else "fp32"
+    precision = chosen_precision(recipe, place)
     return Job(
         recipe=recipe,
         place=place,
@@ -179,17 +181,11 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         encode=make_encoder(
             model, precision=precision, device=place.device, compiled=compiles(recipe, place.device)
         ),
+        precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
         step_flops=step_flops(recipe, plan, model),
     )
-
-
-def checkpoint_activations(model: ClipVip) -> None:
-    """Let each layer compute its activations again in the backward pass."""
-    # transformers renamed this; the older versions have only the older name.
-    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-    enable()
 
 
 def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
@@ -284,6 +280,7 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
             loss=job.recipe.loss,
             optim=job.recipe.optim,
             learning_rate=rate,
+            precision=job.precision,
             place=job.place,
         )
     except NotFinite as error:

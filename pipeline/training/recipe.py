@@ -17,7 +17,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from clipvip.model.variants import Encoder, Variant, Weighting
+from clipvip.model.variants import Encoder, Precision, Variant, Weighting
 from clipvip.pipeline.runtime.errors import UserError
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -110,10 +110,11 @@ class Optim:
     epsilon: float = Field(default=1e-6, gt=0)
     warmup_fraction: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=5.0, gt=0)
-    max_scale: float = Field(default=200.0, gt=1)
+    max_scale: float = Field(default=200.0, gt=1, le=20_000)
     """The inverse temperature is kept between 1 and this."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`bf16`: autocast, with weights and optimizer state in fp32. `auto`: bf16 on a GPU, else fp32."""
+    precision: Literal["auto"] | Precision = "auto"
+    """`bf16`, `fp16`: autocast, with weights and optimizer state in fp32. `auto`: on a GPU bf16, or fp16 where it does
+    not compute in that; else fp32."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

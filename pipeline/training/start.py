@@ -4,21 +4,38 @@ import os
 import shutil
 from pathlib import Path
 
+import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import freeze_key_biases, parameter_groups
-from clipvip.model.weights import require_kind
+from clipvip.model.precision import choose_precision, has_native_bf16
+from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.variants import Precision
+from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.distributed import Place
 from clipvip.pipeline.training.recipe import Recipe
 
 
 def check_init(recipe: Recipe) -> None:
-    """UserError or CheckpointError unless `model.init` is a CLIP or CLIP-ViP model."""
-    if not recipe.model.init:
+    """Whether `model.init` is a CLIP or CLIP-ViP model with a tokenizer that fits it; its weights are not read.
+
+    Raises:
+        UserError: there is none, or it has no tokenizer.
+        CheckpointError: it is another kind of model, or configuration and tokenizer do not fit.
+    """
+    init = recipe.model.init
+    if not init:
         raise UserError("nothing to start from: give --init with a CLIP model, a folder or a name on the hub")
-    require_kind(recipe.model.init, {"clip", "clip_vip"})
+    config = read_config(init)
+    tokenizer = load_tokenizer(init)
+    if tokenizer is None:
+        raise UserError(f"{init}: has no tokenizer files beside its weights; add them")
+    check_tokenizer(tokenizer, config.text_config)
+    _check_lengths(recipe, config)
 
 
 def chosen_device(recipe: Recipe) -> str:
@@ -38,6 +55,23 @@ def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
 def compiles(recipe: Recipe, device: torch.device) -> bool:
     """Whether the encoders' layers are compiled."""
     return device.type == "cuda" if recipe.run.compile is None else recipe.run.compile
+
+
+def chosen_precision(recipe: Recipe, place: Place) -> Precision:
+    """The number format to train in; the first process says so where it is not the usual one.
+
+    Raises:
+        UserError: the GPU does not have it.
+    """
+    try:
+        precision, remark = choose_precision(
+            recipe.optim.precision, on_gpu=place.device.type == "cuda", has_bf16=has_native_bf16()
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if remark and place.is_first:
+        click.echo(remark, err=True)
+    return precision
 
 
 def check_device(recipe: Recipe) -> None:
@@ -65,19 +99,33 @@ def start_model(recipe: Recipe) -> ClipVip:
     if recipe.model.logit_scale is not None:
         with torch.no_grad():
             model.logit_scale.fill_(recipe.model.logit_scale)
-    if model.tokenizer is None:
-        raise UserError(f"{recipe.model.init}: has no tokenizer files beside its weights; add them")
-    limit = model.config.text_config.max_position_embeddings
-    if recipe.data.max_text_tokens > limit:
+    if not model.logit_scale.item() <= MAX_LOGIT_SCALE:
         raise UserError(
-            f"data.max_text_tokens is {recipe.data.max_text_tokens}, {recipe.model.init} takes {limit} at most"
+            f"{recipe.model.init}: its logit_scale is {model.logit_scale.item():g}, which is not the logarithm of an "
+            "inverse temperature; give model.logit_scale"
         )
-    if model.config.encoder == "seq_transformer" and recipe.data.num_frames > limit:
-        raise UserError(
-            f"data.num_frames is {recipe.data.num_frames}, the seq_transformer of {recipe.model.init} takes "
-            f"{limit} at most"
-        )
+    # What the model is trained on is what it is scored on, unless told otherwise.
+    model.config.num_frames = recipe.data.num_frames
+    model.config.max_text_tokens = recipe.data.max_text_tokens
     return model
+
+
+def _check_lengths(recipe: Recipe, config: ClipVipConfig) -> None:
+    init, data = recipe.model.init, recipe.data
+    limit = config.text_config.max_position_embeddings
+    if data.max_text_tokens > limit:
+        raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
+    if (recipe.model.encoder or config.encoder) == "seq_transformer" and data.num_frames > limit:
+        raise UserError(
+            f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
+        )
+
+
+def checkpoint_activations(model: ClipVip) -> None:
+    """Let each layer compute its activations again in the backward pass."""
+    # transformers renamed this; the older versions have only the older name.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable()
 
 
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ two passes (first only embeddings, then once more with gradient), which is exact
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip
 from clipvip.model.losses import omnisource_terms
+from clipvip.model.variants import Precision
 from clipvip.pipeline.training.batches import BatchPlan, Chunk
 from clipvip.pipeline.training.distributed import Place, gather_rows, sum_gradients
 from clipvip.pipeline.training.recipe import Loss, Optim
@@ -24,6 +25,8 @@ from clipvip.pipeline.training.recipe import Loss, Optim
 Embeddings = dict[tuple[str, str], torch.Tensor]
 Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 
+# In fp16: the largest number that is sent back through the encoder; the next is tried where one has overflowed (65,504).
+_LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
 # Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
 MAX_SHAPES = 64
 
@@ -42,16 +45,17 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the weights are as before the step."""
 
 
-def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
+def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
     if compiled:
         compile_layers(model)
     forward = partial(model, embeds_only=True)
     image_size = model.config.vision_config.image_size
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
             embeddings["video"] = forward(pixel_values=chunk.video.normalized(image_size)).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
@@ -92,6 +96,7 @@ def train_step(
     loss: Loss,
     optim: Optim,
     learning_rate: float,
+    precision: Precision,
     place: Place,
 ) -> StepResult:
     """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
@@ -99,9 +104,17 @@ def train_step(
     Raises:
         NotFinite: the loss or the gradient is not; nothing is updated.
     """
-    value, terms = compute_gradients(model, encode, chunks, plan=plan, loss=loss, place=place)
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
     logit_scale = model.logit_scale.item()
+    if not math.isfinite(logit_scale):  # which the loss refuses
+        raise NotFinite(f"logit_scale {logit_scale}")
+    for largest in _LARGEST_FP16 if precision == "fp16" else (None,):
+        optimizer.zero_grad(set_to_none=True)
+        value, terms = compute_gradients(
+            model, encode, chunks, plan=plan, loss=loss, largest=largest, place=place
+        )
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
+        if math.isfinite(grad_norm) or not math.isfinite(value):
+            break
     if not math.isfinite(value) or not math.isfinite(grad_norm):
         raise NotFinite(f"loss {value}, gradient norm {grad_norm}")
     for group in optimizer.param_groups:
@@ -120,9 +133,15 @@ def compute_gradients(
     *,
     plan: BatchPlan,
     loss: Loss,
+    largest: float | None = None,
     place: Place,
 ) -> tuple[float, dict[str, float]]:
-    """Set the gradient of the whole batch's loss in every process; return the loss and its terms."""
+    """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
+
+    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and the
+    gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone, so that nothing
+    has to be remembered between steps.
+    """
     sources = [chunk.source for chunk in chunks]
     two_passes = len(set(sources)) < len(sources)
     generators = []
@@ -138,6 +157,7 @@ def compute_gradients(
     total = torch.stack(list(terms.values())).sum()
     total.backward()
 
+    scale_up = _power_of_two(largest, joined.values())
     after = _generator_state(place.device)
     offsets = {key: place.share(len(rows))[0] for key, rows in joined.items()}
     for chunk, output, generator in zip(chunks, outputs, generators, strict=True):
@@ -149,10 +169,14 @@ def compute_gradients(
             key = (chunk.source, role)
             first = offsets[key]
             offsets[key] += len(rows)
-            gradients.append(_gradient(joined[key])[first : first + len(rows)])
+            gradients.append(_gradient(joined[key])[first : first + len(rows)] * scale_up)
         torch.autograd.backward(list(output.values()), gradients)
     if two_passes:
         _set_generator(after, place.device)
+    if scale_up != 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= scale_up
     # Every process has the whole gradient of the temperature already: it is not summed.
     sum_gradients((p for p in model.parameters() if p is not model.logit_scale), place=place)
     model.logit_scale.grad = scale.grad
@@ -215,6 +239,14 @@ def _join_has_caption(chunks: list[Chunk], *, plan: BatchPlan, place: Place) -> 
 
 def _gradient(tensor: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
+    """The factor, exact in any format, that brings the largest gradient of `rows` to between half of `largest` and it."""
+    most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
+    if largest is None or not 0 < most < math.inf:
+        return 1.0
+    return float(2.0 ** math.floor(math.log2(largest / most)))
 
 
 def _generator_state(device: torch.device) -> list[torch.Tensor]:

@@ -15,7 +15,13 @@ import yaml
 
 from clipvip.model import ClipVip
 from clipvip.model.model_card import write_card
-from clipvip.pipeline.clip_embeddings import PairEmbeddings, embed_pairs, load_clip_vip, query_texts
+from clipvip.pipeline.clip_embeddings import (
+    PairEmbeddings,
+    embed_pairs,
+    load_clip_vip,
+    query_texts,
+    settings_of,
+)
 from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.distributed import Place, barrier, gather_objects
@@ -149,7 +155,14 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if {name: found.get(name) for name in what} != what:
         # As it is on disk and as `clipvip-eval` loads it.
-        model = load_clip_vip(str(folder), device=place.device)
+        # OUT/best of a run that an older version began does not say how it was trained.
+        wanted = recipe.data
+        model = load_clip_vip(
+            str(folder),
+            device=place.device,
+            num_frames=wanted.num_frames,
+            max_text_tokens=wanted.max_text_tokens,
+        )
         found = {**what, **_score(recipe, model, Path(split), place=place)}
         if place.is_first:
             write_json(path, found)
@@ -186,7 +199,6 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
         model,
         mine,
         captions=None,
-        num_frames=recipe.data.num_frames,
         batch_size=recipe.evaluation.clips_at_once,
         show_progress=False,
     )
@@ -194,7 +206,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
     joined = _join(gather_objects(pairs, place=place))
     if not len(joined.texts):
         raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
-    return score_pairs(joined, queries="subtitles", num_frames=recipe.data.num_frames)
+    return score_pairs(joined, queries="subtitles", settings=settings_of(model))
 
 
 def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:

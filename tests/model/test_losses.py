@@ -254,3 +254,23 @@ def test_what_is_missing_is_named() -> None:
         omnisource_loss(video=rows["v"], logit_scale=rows["temp"], variant="e")
     with pytest.raises(ValueError, match="weighting 'x'"):
         omnisource_loss(video=rows["v"], logit_scale=rows["temp"], weighting="x")
+
+
+@pytest.mark.parametrize("wrong", [100.0, 14.2857, 10.5, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("variant", NEEDED)
+def test_what_is_no_logarithm_of_a_temperature_is_refused(wrong: float, variant: str) -> None:
+    rows = random_rows(3)
+    for scale in (wrong, torch.tensor(wrong), torch.tensor([wrong], dtype=torch.float64)):
+        with pytest.raises(ValueError, match="give the logarithm of the inverse temperature") as caught:
+            loss_of(rows | {"temp": scale}, variant)
+        assert f"logit_scale is {wrong:g}:" in str(caught.value) and "of 100 it is 4.605" in str(caught.value)
+    with pytest.raises(ValueError, match=r"logit_scale is of shape \(3,\)"):
+        loss_of(rows | {"temp": torch.full((3,), 4.6)}, variant)
+
+
+@given(scale=st.floats(-5, 10))
+def test_a_number_does_as_well_as_a_tensor(scale: float) -> None:
+    rows = random_rows(3)
+    expected = loss_of(rows | {"temp": torch.tensor(scale, dtype=rows["v"].dtype)}, "d")
+    assert torch.equal(loss_of(rows | {"temp": scale}, "d"), expected) and expected.isfinite()
+    assert torch.equal(loss_of(rows | {"temp": torch.tensor([scale], dtype=rows["v"].dtype)}, "d"), expected)

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
 from clipvip.model.weights import convert_released, read_state_dict
 from goldens import assert_close, manifest, tensors, tiny_config
-from tiny_clip import make_clip, make_text_tower, tiny_text_config, tiny_tokenizer
+from tiny_clip import make_clip, make_text_tower, tiny_text_config, tiny_tokenizer, wide_model
 
 PROXIES = "vision_model.embeddings.added_cls"
 TEMPORAL = "vision_model.embeddings.temporal_embedding"
@@ -155,22 +155,6 @@ def test_options_for_a_released_file(released: dict[str, torch.Tensor], tmp_path
         ClipVip.from_pretrained(path, revision="main", device_map="cpu")
 
 
-def wide_model() -> ClipVip:
-    """Heads of 64, as all of the published models have them."""
-    torch.manual_seed(0)
-    tower = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 96, "num_hidden_layers": 2}
-    config = ClipVipConfig(
-        text_config=tiny_text_config() | tower | {"bos_token_id": 0, "eos_token_id": 2},
-        vision_config=tower | {"image_size": 48, "patch_size": 16},
-        projection_dim=20,
-        num_proxies=3,
-        temporal_size=6,
-    )
-    model = ClipVip(config).eval()
-    torch.nn.init.normal_(model.vision_model.embeddings.temporal_embedding)
-    return model
-
-
 def test_sizes_are_read_off_a_released_file(clip_folder: Path, tmp_path: Path) -> None:
     model = wide_model()
     path = _pt(tmp_path / "released.pt", {f"clipmodel.{n}": t for n, t in model.state_dict().items()})
@@ -245,8 +229,9 @@ def test_whichever_tensor_is_missing_or_misshapen_is_named(
         if name.endswith(("position_ids", "logit_scale")):
             continue
         part = re.escape(name.removeprefix("clipmodel."))
-        with pytest.raises(CheckpointError, match=part):
-            ClipVip.from_released({key: tensor for key, tensor in released.items() if key != name})
+        if part != re.escape(TEMPORAL):  # which a checkpoint may lack
+            with pytest.raises(CheckpointError, match=part):
+                ClipVip.from_released({key: tensor for key, tensor in released.items() if key != name})
         with pytest.raises(CheckpointError, match=rf"{part} {re.escape(str(shape))}"):
             ClipVip.from_released(released | {name: torch.zeros(shape)})
 
@@ -264,20 +249,6 @@ def test_other_files(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=f"other.pt: {message}"):
         ClipVip.from_released(tmp_path / "other.pt")
-
-
-@pytest.mark.parametrize("name", ["broken.pt", "broken.safetensors", "cut.pt"])
-def test_broken_files(name: str, released: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    path = tmp_path / name
-    if name == "cut.pt":
-        torch.save(released, path)
-        path.write_bytes(path.read_bytes()[:50_000])
-    else:
-        path.write_bytes(b"no weights at all" * 10)
-    with pytest.raises(CheckpointError, match=rf"{re.escape(name)}: not a checkpoint of tensors alone"):
-        ClipVip.from_released(path)
-    with pytest.raises(CheckpointError, match="no such checkpoint file"):
-        ClipVip.from_released(tmp_path / "missing.pt")
 
 
 def test_the_baselines_file_is_no_vip(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: P
     )
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out/retrieval.json").read_text())
-    vip = load_clip_vip(str(model), device=torch.device("cpu"))
-    pairs = embed_pairs(vip, list_shards(shards), captions=None, num_frames=4, batch_size=3)
+    vip = load_clip_vip(str(model), device=torch.device("cpu"), num_frames=4)
+    pairs = embed_pairs(vip, list_shards(shards), captions=None, batch_size=3)
     texts, videos = pairs.texts, pairs.videos
     for found, expected in zip((texts, videos), embeddings(model, shards, num_frames=4), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)

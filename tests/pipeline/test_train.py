@@ -293,6 +293,7 @@ def plain(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
         ("run.checkpoint_activations=true", 1e-4),
         ("run.chunk_size=2", 1e-4),
         ("optim.precision=bf16", 0.2),
+        ("optim.precision=fp16", 0.02),
         ("data.resize=device", 1e-2),
         pytest.param("run.compile=true", 1e-3, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from clipvip.model import ClipVip, ClipVipConfig
+
 MAX_TOKENS = 24
 IMAGE_SIZE = 32
 
@@ -59,6 +61,22 @@ def make_clip(folder: Path, *, seed: int = 0) -> Path:
     }
     model = CLIPModel(CLIPConfig(text_config=tiny_text_config(), vision_config=vision, projection_dim=16))
     return _save(model, folder)
+
+
+def wide_model() -> ClipVip:
+    """Heads of 64, as all of the published models have them."""
+    torch.manual_seed(0)
+    tower = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = ClipVipConfig(
+        text_config=tiny_text_config() | tower | {"bos_token_id": 0, "eos_token_id": 2},
+        vision_config=tower | {"image_size": 48, "patch_size": 16},
+        projection_dim=20,
+        num_proxies=3,
+        temporal_size=6,
+    )
+    model = ClipVip(config).eval()
+    torch.nn.init.normal_(model.vision_model.embeddings.temporal_embedding)
+    return model
 
 
 def _save(model: torch.nn.Module, folder: Path) -> Path:

@@ -41,6 +41,7 @@ def save_gradients_and_steps(tree: dict[str, Any], folder: Path, num_steps: int,
             chunks,
             optim=job.recipe.optim,
             learning_rate=job.recipe.optim.learning_rate,
+            precision=job.precision,
             **common,
         )
     if place.is_first:

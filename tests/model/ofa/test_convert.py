@@ -111,6 +111,11 @@ def test_what_is_no_fairseq_ofa_is_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><title>404</title>")
+    (tmp_path / "pointer.pt").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
     (tmp_path / "harmful.pt").write_bytes(pickle.dumps({"model": Harmful()}))
     torch.save({"model": {}, "more": Harmful()}, tmp_path / "harmful2.pt")
     torch.save({"state": 1}, tmp_path / "other.pt")
@@ -123,10 +128,13 @@ def test_what_is_no_fairseq_ofa_is_told_in_one_line(
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     cases = {
         "missing.pt": "no such checkpoint file",
-        "text.pt": "read safely",
-        "harmful.pt": "read safely",
-        "harmful2.pt": "read safely",
-        "cut.pt": "read safely",
+        "text.pt": "is no checkpoint of torch",
+        "harmful.pt": "would run code when loaded",
+        "harmful2.pt": "would run code when loaded",
+        "cut.pt": "is cut off",
+        "empty.pt": "is empty",
+        "page.pt": "is an HTML page",
+        "pointer.pt": "is a Git LFS pointer",
         "other.pt": "no fairseq checkpoint",
         "tensors.pt": "do not tell the sizes",
         "extra.pt": "1 unexpected: decoder.adapter.weight",

@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clipvip.pipeline.training import step
+from clipvip.pipeline.training.checkpoint import TrainState
 from clipvip.pipeline.training.distributed import Place, launch
+from clipvip.pipeline.training.loop import batches_of, prepare
+from clipvip.pipeline.training.recipe import recipe_from_tree
+from clipvip.pipeline.training.step import NotFinite, compute_gradients
 from clipvip.shards.captions import write_captions
 from make_shards import make_shard_folder
 from tiny_clip import MAX_TOKENS, make_clip
@@ -77,6 +82,43 @@ def test_the_gradient_is_that_of_a_plain_backward_pass(tree: dict[str, Any], alo
 def test_chunks_give_the_same_gradient_and_weights(tree: dict[str, Any], alone: Path, tmp_path: Path) -> None:
     save_gradients_and_steps(with_chunks(tree, 3), tmp_path, NUM_STEPS, ALONE)
     assert_close(alone, tmp_path)
+
+
+def fp16_gradients(tree: dict[str, Any], largest: float | None) -> dict[str, torch.Tensor]:
+    """The gradient of the first batch with the encoder in fp16."""
+    half = {**tree, "optim": {**tree["optim"], "precision": "fp16"}}
+    job = prepare(recipe_from_tree(half, name="test"), ALONE, cache=Path("unused"))
+    chunks = next(batches_of(job, TrainState()))
+    compute_gradients(
+        job.model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=ALONE
+    )
+    return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_fp16_gives_the_gradient_up_to_its_rounding(tree: dict[str, Any], chunk_size: int | None) -> None:
+    exact = plain_gradients(tree)
+    half = fp16_gradients(with_chunks(tree, chunk_size), largest=16.0)
+    for name, gradient in exact.items():
+        scale = gradient.abs().max().clamp(min=1e-2)
+        assert (gradient - half[name]).abs().max() / scale < 0.02, name
+
+
+def test_fp16_tries_again_where_a_gradient_overflows(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflown = fp16_gradients(tree, largest=2.0**40)
+    assert not all(gradient.isfinite().all() for gradient in overflown.values())
+    half = {**tree, "optim": {**tree["optim"], "precision": "fp16"}}
+    for name, tried in (("once", (16.0,)), ("twice", (2.0**40, 16.0))):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(step, "_LARGEST_FP16", tried)
+        save_gradients_and_steps(half, tmp_path / name, NUM_STEPS, ALONE)
+    once, twice = (load_file(tmp_path / name / "weights.safetensors") for name in ("once", "twice"))
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+    monkeypatch.setattr(step, "_LARGEST_FP16", (2.0**40,))
+    with pytest.raises(NotFinite, match="gradient norm"):
+        save_gradients_and_steps(half, tmp_path, NUM_STEPS, ALONE)
 
 
 @pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=pytest.mark.slow), 2])

@@ -1,0 +1,97 @@
+"""What `ClipVip.encode_video` and `encode_text` do: batches of whatever is given, through the model, onto the CPU."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clipvip.model.preprocess import tokenize
+from clipvip.model.videos import Video, iterate_videos, to_pixels
+
+if TYPE_CHECKING:
+    from clipvip.model.clip_vip import ClipVip
+
+# The start, a token, and the end.
+_FEWEST_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class VideoFailure:
+    """A video that could not be embedded: its place among those given, from 0, and why in one line."""
+
+    index: int
+    reason: str
+
+
+def embed_videos(
+    model: "ClipVip",
+    videos: Video | Iterable[Video],
+    *,
+    num_frames: int | None,
+    batch_size: int,
+    raises: bool,
+) -> tuple[Tensor, list[VideoFailure]]:
+    """What `encode_video` does: embeddings (videos, dim), NaN for those that failed; with `raises` none may.
+
+    Raises:
+        ValueError: as `encode_video`.
+    """
+    wanted = model.config.scored_frames if num_frames is None else num_frames
+    if wanted < 1 or batch_size < 1:
+        raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
+    size = model.config.vision_config.image_size
+    failures: list[VideoFailure] = []
+    batches = []
+    remaining = enumerate(iterate_videos(videos))
+    while some := list(itertools.islice(remaining, batch_size)):
+        rows = torch.full((len(some), model.config.projection_dim), torch.nan)
+        by_length: dict[int, list[tuple[int, Tensor]]] = {}
+        for row, (index, video) in enumerate(some):
+            try:
+                pixels = to_pixels(video, image_size=size, num_frames=wanted)
+                model.check_length(len(pixels))
+            except ValueError as error:
+                if raises:
+                    raise
+                failures.append(VideoFailure(index, " ".join(str(error).split())))
+            else:
+                by_length.setdefault(len(pixels), []).append((row, pixels.to(model.device)))
+        for alike in by_length.values():
+            features = model.get_video_features(torch.stack([pixels for _, pixels in alike]))
+            rows[[row for row, _ in alike]] = features.float().cpu()
+        batches.append(rows)
+    return torch.cat(batches) if batches else torch.empty(0, model.config.projection_dim), failures
+
+
+def embed_texts(
+    model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None, batch_size: int
+) -> Tensor:
+    """What `encode_text` does: embeddings (texts, dim).
+
+    Raises:
+        ValueError: as `encode_text`.
+    """
+    if model.tokenizer is None:
+        raise ValueError(
+            "this model came without a tokenizer: name one, as in "
+            "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
+        )
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    others = {type(text).__name__ for text in texts if not isinstance(text, str)}
+    if others:
+        raise ValueError(f"among the texts are {', '.join(sorted(others))}: give strings alone")
+    most = model.config.text_config.max_position_embeddings
+    limit = model.config.scored_text_tokens if max_tokens is None else max_tokens
+    if not _FEWEST_TOKENS <= limit <= most or batch_size < 1:
+        raise ValueError(
+            f"{max_tokens = } and {batch_size = }: give {_FEWEST_TOKENS} to {most} tokens, and 1 text or more"
+        )
+    rows = []
+    for start in range(0, len(texts), batch_size):
+        tokens = tokenize(model.tokenizer, texts[start : start + batch_size], max_tokens=limit)
+        tokens = {name: ids.to(model.device) for name, ids in tokens.items()}
+        rows.append(model.get_text_features(**tokens).float().cpu())
+    return torch.cat(rows) if rows else torch.empty(0, model.config.projection_dim)
