@@ -28,7 +28,7 @@ from clipvip.shards.shard_state import (
 )
 from clipvip.shards.skips import Skip
 from clipvip.shards.sources import Source
-from clipvip.shards.subtitles import Cue, find_subtitle_file, parse_subtitles, read_subtitles, text_in_span
+from clipvip.shards.subtitles import Cue, find_subtitle_file, parse_subtitles, read_subtitles, text_in_spans
 from clipvip.shards.writer import write_shard
 
 
@@ -169,7 +169,7 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
         return [""] * len(source.clips)
     if cues is None:
         return [""] * len(source.clips)
-    return [text_in_span(cues, clip.start_seconds, clip.end_seconds) for clip in source.clips]
+    return text_in_spans(cues, [(clip.start_seconds, clip.end_seconds) for clip in source.clips])
 
 
 def _cues(task: ShardTask, index: int) -> list[Cue] | None:

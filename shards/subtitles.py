@@ -7,7 +7,8 @@ clip id and text are `text_tables`'.
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "parse_subtitles",
     "read_subtitles",
     "text_in_span",
+    "text_in_spans",
 ]
 
 # Preferred first: json3 has each line once with exact times of the words.
@@ -68,15 +70,27 @@ def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
     return sorted(cues, key=lambda cue: cue.start_seconds)
 
 
-def text_in_span(cues: Iterable[Cue], start_seconds: float, end_seconds: float) -> str:
+def text_in_span(cues: Sequence[Cue], start_seconds: float, end_seconds: float) -> str:
     """The text of the span [start, end): every cue whose midpoint lies in it, joined by spaces.
 
     A cue is a word where the file has word times. So of spans that follow each other each word goes to
     exactly one: none is lost, none is taken twice.
     """
-    return " ".join(
-        cue.text for cue in cues if start_seconds <= (cue.start_seconds + cue.end_seconds) / 2 < end_seconds
-    )
+    return text_in_spans(cues, [(start_seconds, end_seconds)])[0]
+
+
+def text_in_spans(cues: Sequence[Cue], spans: Iterable[tuple[float, float]]) -> list[str]:
+    """`text_in_span` of each (start, end) in seconds; the cues are gone through once for all of them."""
+    texts = [cue.text for cue in cues]
+    middles = [(cue.start_seconds + cue.end_seconds) / 2 for cue in cues]
+    in_time = sorted(range(len(texts)), key=middles.__getitem__)
+    middles.sort()
+
+    def text(start_seconds: float, end_seconds: float) -> str:
+        first, stop = bisect_left(middles, start_seconds), bisect_left(middles, end_seconds)
+        return " ".join(texts[number] for number in sorted(in_time[first:stop]))
+
+    return [text(start, end) for start, end in spans]
 
 
 def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
