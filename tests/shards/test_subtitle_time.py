@@ -65,17 +65,17 @@ def _seconds(text: str) -> float:
     data = text.encode()
     best = float("inf")
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         with suppress(DatasetError):  # to be refused in time is as good
             parse_subtitles(data)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_eight_times_the_size_takes_about_eight_times_as_long(shape: str) -> None:
     small, large = _seconds(SHAPES[shape](4_000)), _seconds(SHAPES[shape](32_000))
-    assert large < 0.02 or large < 30 * small  # quadratic: 64 times
+    assert large < 0.05 or large < 30 * small  # quadratic: 64 times
 
 
 def test_the_words_of_captions_in_each_other_are_said_once() -> None:
@@ -126,6 +126,6 @@ def test_all_spans_at_once_as_each_alone(cues: list[Cue], spans: list[tuple[floa
 
 def test_a_video_of_many_clips_takes_its_words_in_time() -> None:
     cues = [Cue(number, number + 1.0, "a") for number in range(40_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     texts = text_in_spans(cues, [(number, number + 2.0) for number in range(40_000)])
-    assert texts[0] == "a a" and time.perf_counter() - started < 5  # each span alone: minutes
+    assert texts[0] == "a a" and time.process_time() - started < 5  # each span alone: minutes
