@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipvip.shards.cutting import CutOptions, cut_clips
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import NO_ROOM, Location, is_url, local_copy
+from clipvip.shards.errors import NO_ROOM, DatasetError
+from clipvip.shards.object_store import Location, is_url, local_copy
 from clipvip.shards.plan import Unit
 from clipvip.shards.sample import StoredClip
 from clipvip.shards.shard_state import (

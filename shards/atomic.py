@@ -10,7 +10,8 @@ from typing import Any
 
 from upath import UPath
 
-from clipvip.shards.object_store import NO_ROOM, Location, uploaded
+from clipvip.shards.errors import NO_ROOM
+from clipvip.shards.object_store import Location, uploaded
 
 TEMPORARY_SUFFIX = ".partial"
 _writer = ""
