@@ -57,14 +57,15 @@ WORDS = [
 ]
 
 
-def make_list(work: Path, num_videos: int, *, gone: float) -> None:
-    """The list of clips, the folder of videos of which a part is gone, and the table of texts."""
-    chance = random.Random(0)
+def make_list(work: Path, num_videos: int, *, gone: float) -> int:
+    """The list of clips, the folder of videos of which a part is gone, and the table of texts; how many clips."""
+    chance, num_clips = random.Random(0), 0
     (work / "videos").mkdir(parents=True)
     with (work / "clips.jsonl").open("w") as clips, (work / "texts.jsonl").open("w") as texts:
         for number in range(num_videos):
             video = f"{number * 2654435761 % 2**44:011x}"
             count = max(1, round(CLIPS_PER_VIDEO * chance.lognormvariate(-SIGMA * SIGMA / 2, SIGMA)))
+            num_clips += count
             entries = []
             for clip in range(count):
                 name, start = f"{video}.{clip}.mp4", 13 * clip
@@ -74,6 +75,7 @@ def make_list(work: Path, num_videos: int, *, gone: float) -> None:
             clips.write(json.dumps({"video_id": video, "url": url, "clip": entries}) + "\n")
             if chance.random() >= gone:
                 os.close(os.open(work / "videos" / f"{video}.mp4", os.O_CREAT | os.O_WRONLY))
+    return num_clips
 
 
 def _clock(seconds: int) -> str:
@@ -110,8 +112,8 @@ def _marks(unit: Unit, videos: Path) -> Iterator[ShardMark]:
         yield mark
 
 
-def run(work: Path, out: Path, *options: str) -> tuple[float, float]:
-    """Run the command; seconds, and the peak memory of its largest process in MB."""
+def run(work: Path, out: Path, *options: str) -> tuple[float, float, float]:
+    """Run the command; seconds of the clock, of the processor, and the peak memory of its largest process in MB."""
     arguments = ["--metadata", work / "clips.jsonl", "--videos", work / "videos", "--out", out]
     if (work / "texts.jsonl").exists():
         arguments += ["--subtitles", work / "texts.jsonl"]
@@ -124,25 +126,31 @@ def run(work: Path, out: Path, *options: str) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"the command failed: {(work / 'log.txt').read_text()[-500:]}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure(work: Path, num_videos: int, *, gone: float, texts: bool) -> None:
     """Print a row of the table for each of start, resume and finish."""
-    make_list(work, num_videos, gone=gone)
+    num_clips = make_list(work, num_videos, gone=gone)
     if not texts:
         (work / "texts.jsonl").unlink()
     out = work / "out"
-    rows = {"start": run(work, out, "--dry-run")}
+
+    def row(name: str, *options: str) -> None:
+        seconds, core_seconds, megabytes = run(work, out, *options)
+        cells = (
+            f"{seconds:,.0f} | {core_seconds:,.0f} | {1e6 * core_seconds / num_clips:.1f} | {megabytes:,.0f}"
+        )
+        print(f"| {num_videos:,} | {num_clips:,} | {name} | {cells} |", flush=True)
+
+    row("start", "--dry-run")
     (out / STATE_FOLDER).mkdir(parents=True)
     make_marks(work, out, part=0.99)
-    rows["resume"] = run(work, out)
-    rows["finish"] = run(work, out)
+    row("resume")
+    row("finish")
     report = json.loads((out / "report.json").read_text())
-    num_clips = report["counts"]["clips"] + report["skipped"]
-    for name, (seconds, megabytes) in rows.items():
-        cells = f"{seconds:,.1f} | {1e6 * seconds / num_clips:.1f} | {megabytes:,.0f}"
-        print(f"| {num_videos:,} | {num_clips:,} | {name} | {cells} |", flush=True)
+    if report["counts"]["clips"] + report["skipped"] != num_clips:
+        raise SystemExit(f"clips were lost: {report['counts']}, {report['skipped']} skipped of {num_clips}")
 
 
 def main() -> None:
@@ -154,7 +162,10 @@ def main() -> None:
     parser.add_argument("--gone", type=float, default=0.2, help="part of the videos that have no file")
     parser.add_argument("--no-texts", action="store_true", help="without a table of texts")
     options = parser.parse_args()
-    print("| videos | clips | | s | µs a clip | peak MB |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| videos | clips | | s | core s | core µs a clip | peak MB |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for num_videos in options.videos:
         try:
             measure(options.work, num_videos, gone=options.gone, texts=not options.no_texts)
