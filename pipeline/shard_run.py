@@ -3,9 +3,9 @@
 What a worker does with a unit is `shard_work`'s business.
 """
 
-import itertools
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -125,10 +125,10 @@ def make_shards(
                     forget_blame(task.out, task.unit.first_shard)
                 yield task
 
-        new_tasks, failed = missing(), list[ShardTask]()
+        new_tasks, again = missing(), deque[ShardTask]()
         while True:
-            again, failed = failed, []
-            waiting = _begun(itertools.chain(again, new_tasks), failed, progress)
+            failed: list[ShardTask] = []
+            waiting = _waiting(again, new_tasks, failed, progress)
             for outcome in run_units(make_unit, waiting, workers=workers, ray=ray):
                 if outcome.result is None:
                     bar.note(_blame(outcome))
@@ -140,17 +140,19 @@ def make_shards(
                 progress.finish(outcome.unit, outcome.result)
             if not failed:
                 return marks, num_tried
+            again.extend(failed)
 
 
-def _begun(
-    tasks: Iterable[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
+def _waiting(
+    again: deque[ShardTask], new: Iterator[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
 ) -> Iterator[ShardTask]:
-    """The tasks, until so many have failed that they should be made again before all are held in memory."""
-    for task in tasks:
+    """What there is to do, until so much of it has failed that this should be made again before memory is full of it."""
+    while len(failed) < _MOST_FAILED:
+        task = again.popleft() if again else next(new, None)
+        if task is None:
+            return
         progress.begin(task)
         yield task
-        if len(failed) >= _MOST_FAILED:
-            return
 
 
 class _LiveProgress:
