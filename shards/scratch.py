@@ -1,9 +1,10 @@
 """A file of this process alone, for what is too much to hold in memory. Nothing of it outlives the process."""
 
+import errno
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from clipvip.shards.atomic import naming
@@ -13,18 +14,17 @@ _LINE_BYTES = 1 << 9
 
 
 class ScratchFile:
-    """Bytes that are appended, and read from any place. It has no name on the disk, and is gone with the object.
+    """Bytes that are appended, and read from any place; on the disk only where they are more than a megabyte.
 
-    `folder` says on which disk it is, else it is where temporary files are (TMPDIR).
+    `folder` says on which disk, else it is that of temporary files (TMPDIR). The file has no name there, and is gone
+    with the object.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir())
-        self._buffer = bytearray()
+        self._folder = folder
+        self._fd: int | None = None
         self._written = 0
-        with naming(self._folder), tempfile.TemporaryFile(dir=self._folder) as file:
-            self._fd = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._fd)
+        self._buffer = bytearray()
 
     def __len__(self) -> int:
         return self._written + len(self._buffer)
@@ -33,7 +33,7 @@ class ScratchFile:
         """Write at the end; the place where `data` begins.
 
         Raises:
-            OSError: no room; it names the folder. So of the others.
+            OSError: no room on the disk; it names the folder.
         """
         at = len(self)
         self._buffer += data
@@ -41,26 +41,23 @@ class ScratchFile:
             self._flush()
         return at
 
-    def write_at(self, at: int, data: bytes) -> None:
-        """Write at a place, which may lie behind the end."""
-        self._flush()
-        self._write(at, data)
-        self._written = max(self._written, at + len(data))
-
     def read(self, at: int, num_bytes: int) -> bytes:
-        """What stands there; less where the file ends before."""
-        self._flush()
-        return os.pread(self._fd, num_bytes, at)
+        """What stands there; less where it ends before."""
+        data = b""
+        if self._fd is not None and at < self._written:
+            data = os.pread(self._fd, num_bytes, at)
+            if len(data) == num_bytes:
+                return data
+        first = at + len(data) - self._written
+        return data + self._buffer[first : first + num_bytes - len(data)]
 
     def line_at(self, at: int) -> bytes:
         """From there to the end of the line."""
-        self._flush()
-        return line_at(self._fd, at)
+        return line_at(self.read, at)
 
     def lines(self) -> Iterator[bytes]:
         """All lines in order."""
-        at = 0
-        rest = b""
+        at, rest = 0, b""
         while block := self.read(at, _BUFFER_BYTES):
             at += len(block)
             *whole, rest = (rest + block).split(b"\n")
@@ -69,23 +66,24 @@ class ScratchFile:
             yield rest
 
     def _flush(self) -> None:
-        if self._buffer:
-            self._write(self._written, self._buffer)
-            self._written += len(self._buffer)
-            self._buffer = bytearray()
+        folder = self._folder or _temporary_folder()
+        with naming(folder):
+            if self._fd is None:
+                with tempfile.TemporaryFile(dir=folder) as file:
+                    self._fd = os.dup(file.fileno())
+                weakref.finalize(self, os.close, self._fd)
+            with memoryview(self._buffer) as view:
+                done = 0
+                while done < len(view):
+                    done += os.pwrite(self._fd, view[done:], self._written + done)
+        self._written += len(self._buffer)
+        self._buffer = bytearray()
 
-    def _write(self, at: int, data: bytes | bytearray) -> None:
-        with naming(self._folder):
-            view = memoryview(data)
-            while view:
-                num_bytes = os.pwrite(self._fd, view, at)
-                at, view = at + num_bytes, view[num_bytes:]
 
-
-def line_at(fd: int, at: int) -> bytes:
-    """The line that begins at byte `at` of an open file, without its end."""
+def line_at(read: Callable[[int, int], bytes], at: int) -> bytes:
+    """The line that begins at byte `at`, without its end; `read` gives so many bytes from a place."""
     pieces, num_bytes = [], _LINE_BYTES
-    while piece := os.pread(fd, num_bytes, at):
+    while piece := read(at, num_bytes):
         end = piece.find(b"\n")
         if end >= 0:
             pieces.append(piece[:end])
@@ -94,3 +92,11 @@ def line_at(fd: int, at: int) -> bytes:
         at += len(piece)
         num_bytes *= 2
     return b"".join(pieces)
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # it tries each by writing a few bytes
+        folder = os.environ.get("TMPDIR", "/tmp")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error

@@ -97,7 +97,7 @@ class _TableFile:
         return os.pread(self._fd, num_bytes, at)
 
     def line_at(self, at: int) -> bytes:
-        return line_at(self._fd, at)
+        return line_at(self.read, at)
 
 
 def _row_number(lines: "_TableFile | ScratchFile", at: int) -> int:
