@@ -17,7 +17,7 @@ import click
 from clipvip.shards.captions import write_captions
 from clipvip.shards.plan import plan_units
 from clipvip.shards.sample import Clip, StoredClip
-from clipvip.shards.sources import index_videos, read_sources
+from clipvip.shards.sources import Survey, index_videos, read_sources
 from clipvip.shards.texts import read_texts
 from clipvip.shards.writer import write_shard
 
@@ -81,11 +81,13 @@ def main(num_videos: int, rounds: int) -> None:
         write_shard(shards / "000000.tar", stored_clips(num_texts))
         rows = [(f"v_{n:05d}", "a person rides a horse along the beach") for n in range(16 * num_texts)]
         write_captions(captions / "000000.parquet", rows)
+        survey = Survey(metadata)
         results = {
-            "read a video's line": (num_videos, lambda: sum(1 for _ in read_sources(metadata))),
+            "survey a video's line": (num_videos, lambda: Survey(metadata)),
+            "read it again": (num_videos, lambda: sum(1 for _ in read_sources(metadata, survey))),
             "read it and plan shards": (
                 num_videos,
-                lambda: sum(1 for _ in plan_units(read_sources(metadata), shard_size=256)),
+                lambda: sum(1 for _ in plan_units(read_sources(metadata, survey), shard_size=256)),
             ),
             "list a video": (num_videos, lambda: index_videos(videos)),
             "read a text in shards": (num_texts, lambda: sum(1 for _ in read_texts(shards))),

@@ -73,7 +73,6 @@ def measure(work: Path, out: Path, options: CutOptions) -> dict[str, tuple[float
         texts=None,
         out=out,
         options=options,
-        subtitle_folder=None,
         timeout_seconds=120.0,
     )
     measured = {}

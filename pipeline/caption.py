@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
+from clipvip.pipeline.runtime.options import LocalName, dry_run_option, json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
@@ -46,7 +46,7 @@ Examples:
     "--shards", required=True, type=Path, help="Folder of shards, as 'clipvip-data shard' writes them."
 )
 @click.option("--out", required=True, type=Path, help="Folder for the captions, one file a shard.")
-@click.option("--model", required=True, metavar="FOLDER_OR_NAME",
+@click.option("--model", required=True, type=LocalName(), metavar="FOLDER_OR_NAME",
               help="OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.")  # fmt: skip
 @click.option("--gpus", type=click.IntRange(min=0), show_default="all there are, else 0",
               help="Processes with a GPU each; 0: compute on the CPU.")  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand
+from clipvip.pipeline.runtime.options import LocalName
 
 _EPILOG = """\b
 Examples:
@@ -23,6 +24,7 @@ Examples:
 )
 @click.option(
     "--tokenizer",
+    type=LocalName(),
     default="openai/clip-vit-base-patch32",
     show_default=True,
     help="CLIP folder or hub name whose tokenizer goes with the model; 'none' for no tokenizer.",

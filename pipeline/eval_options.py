@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
-from clipvip.pipeline.runtime.options import batch_size_option, device_option, json_option
+from clipvip.pipeline.runtime.options import LocalName, batch_size_option, device_option, json_option
 
 Function = Callable[..., Any]
 
@@ -17,7 +17,14 @@ def clips_options(function: Function) -> Function:
     """Add --model and --shards to a command."""
     return _add(
         function,
-        click.option("--model", "model_name", required=True, metavar="FOLDER", help="A CLIP-ViP model."),
+        click.option(
+            "--model",
+            "model_name",
+            required=True,
+            type=LocalName(),
+            metavar="FOLDER",
+            help="A CLIP-ViP model.",
+        ),
         click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder of shards."),
     )
 

@@ -1,6 +1,7 @@
 """How the tests of a model that answer questions about clips end: lines on the terminal, and files where asked for."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def finish(
     """
     report.details = {"result": result}
     content = report.content(seconds=time.monotonic() - started, done_now=done, unit=unit)
-    if report.skips:
-        table += f"\npassed over {len(report.skips):,}: {reasons(report.skips)}"
+    if report.tally.total:
+        table += f"\npassed over {report.tally.total:,}: {reasons(report.skips)}"
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         head = {"schema": 1, "stage": report.stage, "options": report.options}
@@ -39,7 +40,7 @@ def finish(
     print_result(content, table, as_json=as_json)
 
 
-def reasons(skips: list[Skip]) -> str:
+def reasons(skips: Iterable[Skip]) -> str:
     """How many of each reason, on one line."""
     counts = Report("", {}, skips=skips).skipped_by_reason()
     return ", ".join(f"{reason} {count:,}" for reason, count in counts.items())

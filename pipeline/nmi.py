@@ -15,7 +15,13 @@ import numpy as np
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import batch_size_option, device_option, json_option, print_result
+from clipvip.pipeline.runtime.options import (
+    LocalName,
+    batch_size_option,
+    device_option,
+    json_option,
+    print_result,
+)
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes, write_json
@@ -36,13 +42,17 @@ Examples:
 
 
 @click.command(cls=StageCommand, epilog=_EPILOG)
-@click.option("--source", "sources", metavar="NAME=PATH", multiple=True, required=True,
+@click.option("--source", "sources", type=LocalName(), metavar="NAME=PATH", multiple=True, required=True,
               help="A corpus to train on; repeatable. PATH: a text file with one text a line, a .jsonl or "
               ".parquet table, a folder of shards (subtitles) or of captions.")  # fmt: skip
-@click.option("--target", "targets", metavar="NAME=PATH", multiple=True, required=True,
+@click.option("--target", "targets", type=LocalName(), metavar="NAME=PATH", multiple=True, required=True,
               help="A corpus of the task at hand, as MSR-VTT's captions; repeatable.")  # fmt: skip
 @click.option(
-    "--model", required=True, metavar="FOLDER_OR_NAME", help="The CLIP model whose text tower is used."
+    "--model",
+    required=True,
+    type=LocalName(),
+    metavar="FOLDER_OR_NAME",
+    help="The CLIP model whose text tower is used.",
 )
 @click.option(
     "--out",

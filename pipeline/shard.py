@@ -5,9 +5,8 @@ Options, checks and the summary; the work is handed out by `shard_run` and done 
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,17 @@ from clipvip.shards.annotations import (
 from clipvip.shards.cutting import CutOptions
 from clipvip.shards.frames import DEFAULT_JPEG_QUALITY
 from clipvip.shards.manifest import write_manifest
+from clipvip.shards.mark_store import AllSkips, MarkStore, SkipStore
 from clipvip.shards.mp4 import DEFAULT_CRF
 from clipvip.shards.object_store import Location, local_copy, parse_location
 from clipvip.shards.plan import plan_units
-from clipvip.shards.shard_state import PlacedSkip, ShardMark, claim_folder, require_free_folder
-from clipvip.shards.sources import Source, index_videos, read_sources
-from clipvip.shards.subtitles import index_subtitle_urls, load_text_table
-from clipvip.shards.writer import sha256_of_file
+from clipvip.shards.shard_state import PlacedSkip, claim_folder, require_free_folder
+from clipvip.shards.sources import Source, Survey, index_videos, read_sources
+from clipvip.shards.subtitles import index_subtitles
+from clipvip.shards.text_tables import load_text_table
+from clipvip.shards.writer import ShardRecord, sha256_of_file
+
+_MAX_EXAMPLES = 5
 
 
 def _finite(_context: click.Context, option: click.Parameter, value: float) -> float:
@@ -164,16 +167,12 @@ def command(
     if ray_address:
         connect(ray_address)  # should none answer, nothing is begun
     paths = index_videos(videos)
-    read = partial(read_sources, metadata)
-    files: tuple[Path, ...] = (metadata,)
+    texts, subtitle_files, identity = _subtitles(subtitles)
     if dataset is not None:
-        files = files_read(dataset, metadata)
-        read = partial(read_annotations, dataset, metadata)
+        files: tuple[Path, ...] = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
-    subtitle_place = parse_location(subtitles) if subtitles else None
-    subtitle_path = subtitle_place if isinstance(subtitle_place, Path) else None
-    subtitle_urls = None if subtitle_place is subtitle_path else _subtitle_urls(str(subtitles))
-    texts = _load_texts(subtitle_path)
+    else:
+        files = (metadata,)
     options = {
         "fps": cut_options.fps,
         "size": cut_options.size,
@@ -182,18 +181,18 @@ def command(
         "max_frames": cut_options.max_frames,
         "shard_size": shard_size,
         "metadata_sha256": " ".join(map(sha256_of_file, files)),
-        "subtitles": "folder" if subtitle_urls is not None else _identity(subtitle_path),
+        "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
     }
-    survey = _survey(metadata_name, read())
+    survey, sources = _survey(metadata_name, metadata, dataset)
+    unusable = SkipStore()
     tasks = make_tasks(
-        plan_units(read(), shard_size=shard_size),
+        plan_units(_noting_skips(sources, unusable), shard_size=shard_size),
         paths=paths,
         texts=texts,
-        subtitle_urls=subtitle_urls,
+        subtitles=subtitle_files,
         out=out,
         options=cut_options,
-        subtitle_folder=subtitle_path if texts is None else None,
         timeout_seconds=video_timeout,
     )
     if dry_run:
@@ -210,7 +209,7 @@ def command(
             ray=RayCluster(ray_address, workers) if ray_address else None,
             retry_skipped=retry_skipped,
         )
-        report = _finish(out, options, survey, marks)
+        report = _finish(out, options, survey.num_videos, marks, AllSkips(unusable, marks))
         content = report.write(out, seconds=time.monotonic() - started, done_now=clips_now, unit="clips")
     print_result(content, report.summary(out), as_json=as_json)
     if not report.counts["clips"]:
@@ -252,50 +251,61 @@ def _annotation_file(dataset: str, name: str, subtitles: str | None, cut: CutOpt
     return find_annotation_file(dataset, given)
 
 
-def _subtitle_urls(folder: str) -> dict[str, str]:
-    """Video id -> URL of its subtitles; no subtitle at all is a mistake, as is a table, which is read from a disk."""
-    urls = index_subtitle_urls(folder)
-    if not urls:
-        raise UserError(
-            f"{folder}: holds no subtitle files; copy a table of clip id and text to this machine's disk"
-        )
-    return urls
+def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None, str]:
+    """Clip id -> text, or video id -> subtitle file; and what to know them by.
 
-
-def _load_texts(subtitles: Path | None) -> dict[str, str] | None:
-    """Clip id -> text where `subtitles` is a table; None where it is a folder or nothing."""
-    if subtitles is None or subtitles.is_dir():
-        return None
-    if not subtitles.is_file():
-        raise UserError(f"{subtitles}: no such file or folder; give subtitles to --subtitles or leave it out")
-    return load_text_table(subtitles)
-
-
-def _identity(subtitles: Path | None) -> str:
-    """What to know subtitles by: a table by its content, a folder, which may be huge, only by being one."""
-    if subtitles is None:
-        return "none"
-    return "folder" if subtitles.is_dir() else sha256_of_file(subtitles)
+    A table is known by its content, a folder, which may be huge, only by being one.
+    """
+    if not name:
+        return None, None, "none"
+    place = parse_location(name)
+    if not isinstance(place, Path):
+        files = index_subtitles(name)
+        if not files:  # a mistake, as is a table, which is read from a disk
+            raise UserError(
+                f"{name}: holds no subtitle files; copy a table of clip id and text to this machine's disk"
+            )
+        return None, files, "folder"
+    if place.is_dir():
+        return None, index_subtitles(place), "folder"
+    if not place.is_file():
+        raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
+    return load_text_table(place), None, sha256_of_file(place)
 
 
 @dataclass
-class _Survey:
-    """What the metadata asks for, and what in it cannot be asked for."""
+class _Counts:
+    """What a list asks for: videos, clips, and what in it cannot be asked for."""
 
-    num_videos: int = 0
-    num_clips: int = 0
-    skips: list[PlacedSkip] = field(default_factory=list)
+    num_videos: int
+    num_clips: int
+    num_skips: int
 
 
-def _survey(metadata_name: str, sources: Iterable[Source]) -> _Survey:
-    survey = _Survey()
+def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[_Counts, Iterator[Source]]:
+    """Count a list of clips, and what reads it."""
+    if dataset is None:
+        survey = Survey(metadata)
+        counts = _Counts(survey.num_videos, survey.num_clips, survey.num_skips)
+        sources = read_sources(metadata, survey)
+    else:
+        counts = _Counts(0, 0, 0)
+        for source in read_annotations(dataset, metadata):
+            counts.num_videos += bool(source.video_id)
+            counts.num_clips += len(source.clips)
+            counts.num_skips += len(source.skips)
+        sources = read_annotations(dataset, metadata)
+    if not counts.num_clips and not counts.num_skips:
+        raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
+    return counts, sources
+
+
+def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:
+    """Pass sources on, and note what in them cannot be asked for."""
     for source in sources:
-        survey.num_videos += bool(source.video_id)
-        survey.num_clips += len(source.clips)
-        survey.skips += [PlacedSkip(source.line, position, skip) for position, skip in source.skips]
-    if not survey.num_clips and not survey.skips:
-        raise UserError(f"{metadata_name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
-    return survey
+        for position, skip in source.skips:
+            skips.add(PlacedSkip(source.line, position, skip))
+        yield source
 
 
 def _dry_summary(counts: dict[str, int], out: Location) -> str:
@@ -306,25 +316,25 @@ def _dry_summary(counts: dict[str, int], out: Location) -> str:
     )
 
 
-def _finish(out: Location, options: dict[str, Any], survey: _Survey, marks: dict[int, ShardMark]) -> Report:
+def _finish(
+    out: Location, options: dict[str, Any], num_videos: int, marks: MarkStore, skips: AllSkips
+) -> Report:
     """Write the manifest, and sum up."""
-    in_order = [marks[shard] for shard in sorted(marks)]
-    records = [mark.record for mark in in_order if mark.record is not None]
-    write_manifest(out, stage="shard", options=options, shards=records)
-    placed = survey.skips + [skip for mark in in_order for skip in mark.skips]
-    placed.sort(key=lambda skip: (skip.line, skip.position))
-    warnings = [warning for mark in in_order for warning in mark.subtitle_warnings]
-    return Report(
-        stage="shard",
-        options=options,
-        counts={
-            "videos": survey.num_videos,
-            "clips": sum(record.num_samples for record in records),
-            "frames": sum(mark.num_frames for mark in in_order),
-            "shards": len(records),
-            "bytes": sum(record.num_bytes for record in records),
-            "clips_without_subtitle": sum(mark.num_without_subtitle for mark in in_order),
-        },
-        details={"subtitle_warnings": {"count": len(warnings), "examples": warnings[:5]}},
-        skips=[skip.skip for skip in placed],
-    )
+    counts = dict.fromkeys(("clips", "frames", "shards", "bytes", "clips_without_subtitle"), 0)
+    warnings: dict[str, Any] = {"count": 0, "examples": []}
+
+    def records() -> Iterator[ShardRecord]:
+        for mark in marks:
+            counts["frames"] += mark.num_frames
+            counts["clips_without_subtitle"] += mark.num_without_subtitle
+            warnings["count"] += len(mark.subtitle_warnings)
+            warnings["examples"] += mark.subtitle_warnings[: _MAX_EXAMPLES - len(warnings["examples"])]
+            if mark.record is not None:
+                counts["clips"] += mark.record.num_samples
+                counts["shards"] += 1
+                counts["bytes"] += mark.record.num_bytes
+                yield mark.record
+
+    write_manifest(out, stage="shard", options=options, shards=records())
+    details = {"subtitle_warnings": warnings}
+    return Report("shard", options, counts={"videos": num_videos, **counts}, details=details, skips=skips)

@@ -5,6 +5,7 @@ What a worker does with a unit is `shard_work`'s business.
 
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -14,9 +15,11 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.pipeline.shard_work import ShardTask, make_unit
+from clipvip.shards.mark_store import MarkStore
 from clipvip.shards.object_store import Location
 from clipvip.shards.plan import Unit
 from clipvip.shards.shard_state import (
+    STATE_FOLDER,
     ShardMark,
     add_blame,
     count_clips_in_progress,
@@ -37,6 +40,8 @@ _MAY_PASS = {
     "timeout",
     "decoder_crashed",
 }
+# So many tasks of units that failed, a megabyte each at most, are kept before they are made again.
+_MOST_FAILED = 1000
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LOOKS_AT_A_STORE = 30.0
 
@@ -45,11 +50,11 @@ def make_tasks(
     units: Iterable[Unit],
     *,
     paths: Mapping[str, str],
-    texts: Mapping[str, str] | None,
-    subtitle_urls: Mapping[str, str] | None = None,
+    texts: Mapping[str, str] | None = None,
+    subtitles: Mapping[str, str] | None = None,
     **common: Any,
 ) -> Iterator[ShardTask]:
-    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or their URLs.
+    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or their files.
 
     `common` are the other fields of `ShardTask`.
     """
@@ -65,9 +70,9 @@ def make_tasks(
             run=run,
             paths=tuple(paths.get(source.video_id) for source in unit.sources),
             texts=None if texts is None else tuple(map(texts_of, unit.sources)),
-            subtitle_urls=None
-            if subtitle_urls is None
-            else tuple(subtitle_urls.get(source.video_id) for source in unit.sources),
+            subtitles=None
+            if subtitles is None
+            else tuple(subtitles.get(source.video_id) for source in unit.sources),
             **common,
         )
 
@@ -93,18 +98,18 @@ def make_shards(
     workers: int,
     ray: RayCluster | None = None,
     retry_skipped: bool = False,
-) -> tuple[dict[int, ShardMark], int]:
+) -> tuple[MarkStore, int]:
     """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be had.
 
     A worker that dies is put down to the video that it had open, and the unit is made again without it.
 
     Returns:
-        The marks of all shards, by shard, and the number of clips that this run had to look at.
+        The marks of all shards, and the number of clips that this run had to look at.
 
     Raises:
         UserError: a worker died without having a video open.
     """
-    marks: dict[int, ShardMark] = {}
+    marks = MarkStore(out / STATE_FOLDER if isinstance(out, Path) else None)
     num_tried = 0
     with Progress("shard", total=num_clips, unit="clip") as bar, _LiveProgress(bar, out) as progress:
 
@@ -112,26 +117,42 @@ def make_shards(
             for task in tasks:
                 found = _marks_of(task)
                 if _is_done(found, retry_skipped=retry_skipped):
-                    marks.update((mark.shard, mark) for mark in found)
+                    for mark in found:
+                        marks.add(mark)
                     progress.finish(task, found)
                     continue
                 if retry_skipped:
                     forget_blame(task.out, task.unit.first_shard)
                 yield task
 
-        waiting: Iterable[ShardTask] = missing()
-        while waiting:
-            again = []
+        new_tasks, again = missing(), deque[ShardTask]()
+        while True:
+            failed: list[ShardTask] = []
+            waiting = _waiting(again, new_tasks, failed, progress)
             for outcome in run_units(make_unit, waiting, workers=workers, ray=ray):
                 if outcome.result is None:
                     bar.note(_blame(outcome))
-                    again.append(outcome.unit)
+                    failed.append(outcome.unit)
                     continue
-                marks.update((mark.shard, mark) for mark in outcome.result)
+                for mark in outcome.result:
+                    marks.add(mark)
                 num_tried += outcome.unit.unit.num_clips
                 progress.finish(outcome.unit, outcome.result)
-            waiting = again
-    return marks, num_tried
+            if not failed:
+                return marks, num_tried
+            again.extend(failed)
+
+
+def _waiting(
+    again: deque[ShardTask], new: Iterator[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
+) -> Iterator[ShardTask]:
+    """What there is to do, until so much of it has failed that this should be made again before memory is full of it."""
+    while len(failed) < _MOST_FAILED:
+        task = again.popleft() if again else next(new, None)
+        if task is None:
+            return
+        progress.begin(task)
+        yield task
 
 
 class _LiveProgress:
@@ -148,10 +169,17 @@ class _LiveProgress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_on, daemon=True)
         self._num_finished = self._num_shown = self._num_skipped = 0
+        self._at_work: dict[int, str] = {}  # first shard of a unit -> its run
+
+    def begin(self, task: ShardTask) -> None:
+        """Look at how far a unit is, until it is finished."""
+        with self._lock:
+            self._at_work[task.unit.first_shard] = task.run
 
     def finish(self, task: ShardTask, marks: list[ShardMark]) -> None:
         """Count a finished unit."""
         with self._lock:
+            self._at_work.pop(task.unit.first_shard, None)
             self._num_finished += task.unit.num_clips
             self._num_skipped += sum(len(mark.skips) for mark in marks)
             self._show(self._num_finished)
@@ -159,7 +187,7 @@ class _LiveProgress:
     def _look_on(self) -> None:
         while not self._stop.wait(self._seconds_between_looks):
             with self._lock:
-                self._show(self._num_finished + count_clips_in_progress(self._out))
+                self._show(self._num_finished + count_clips_in_progress(self._out, self._at_work))
 
     def _show(self, num_done: int) -> None:
         # Never backwards: a unit that is made again starts over.

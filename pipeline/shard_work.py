@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipvip.shards.cutting import CutOptions, cut_clips
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import NO_ROOM, Location, is_url, local_copy
+from clipvip.shards.errors import NO_ROOM, DatasetError
+from clipvip.shards.object_store import Location, is_url, local_copy
 from clipvip.shards.plan import Unit
 from clipvip.shards.sample import StoredClip
 from clipvip.shards.shard_state import (
@@ -28,7 +28,7 @@ from clipvip.shards.shard_state import (
 )
 from clipvip.shards.skips import Skip
 from clipvip.shards.sources import Source
-from clipvip.shards.subtitles import Cue, find_subtitle_file, parse_subtitles, read_subtitles, text_in_span
+from clipvip.shards.subtitles import Cue, parse_subtitles, read_subtitles, text_in_spans
 from clipvip.shards.writer import write_shard
 
 
@@ -36,9 +36,10 @@ from clipvip.shards.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of `unit.sources`, which may be URLs (None: there is none). Subtitles come from `subtitle_folder`,
-    or from `subtitle_urls`, one for each source, or are in `texts`, one for each clip of each source; else all are empty. A video that yields no frame for
-    `timeout_seconds` ends the process by SIGALRM, even inside native code.
+    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of `unit.sources`, which
+    may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of each source, or in the files or
+    URLs `subtitles`, one for each source; else all are empty. A video that yields no frame for `timeout_seconds` ends
+    the process by SIGALRM, even inside native code.
     """
 
     unit: Unit
@@ -46,10 +47,9 @@ class ShardTask:
     run: str
     options: CutOptions
     paths: tuple[str | None, ...]
-    subtitle_folder: Path | None
-    texts: tuple[tuple[str, ...], ...] | None
     timeout_seconds: float
-    subtitle_urls: tuple[str | None, ...] | None = None
+    texts: tuple[tuple[str, ...], ...] | None = None
+    subtitles: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
         return [""] * len(source.clips)
     if cues is None:
         return [""] * len(source.clips)
-    return [text_in_span(cues, clip.start_seconds, clip.end_seconds) for clip in source.clips]
+    return text_in_spans(cues, [(clip.start_seconds, clip.end_seconds) for clip in source.clips])
 
 
 def _cues(task: ShardTask, index: int) -> list[Cue] | None:
@@ -178,21 +178,17 @@ def _cues(task: ShardTask, index: int) -> list[Cue] | None:
     Raises:
         DatasetError: they cannot be read, or understood; it names the file without its folder.
     """
-    if task.subtitle_urls is not None:
-        url = task.subtitle_urls[index]
-        if url is None:
-            return None
-        name = posixpath.basename(url)
+    place = None if task.subtitles is None else task.subtitles[index]
+    if place is None:
+        return None
+    name = posixpath.basename(place)
+    if is_url(place):
         try:
-            with local_copy(url) as file:
+            with local_copy(place) as file:
                 return parse_subtitles(Path(file).read_bytes(), name=name)
         except OSError as error:
             raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
-    video_id = task.unit.sources[index].video_id
-    path = find_subtitle_file(task.subtitle_folder, video_id) if task.subtitle_folder else None
-    if path is None:
-        return None
     try:
-        return read_subtitles(path)
+        return read_subtitles(place)
     except DatasetError as error:
-        raise DatasetError(str(error).replace(str(path), path.name)) from error
+        raise DatasetError(str(error).replace(place, name)) from error

@@ -47,12 +47,12 @@ class Distribution:
         self.bins.update(other.bins)
 
     def quantile(self, part: float) -> int:
-        """The lower end of the bin that `part` of the values lie up to."""
+        """The lower end of the bin that `part` of the values lie up to; never below all values."""
         seen = 0
         for number in sorted(self.bins):
             seen += self.bins[number]
             if seen >= part * self.count:
-                return number * self.bin_width
+                return max(number * self.bin_width, self.least or 0)
         return 0
 
     def summary(self, *, unit: float = 1) -> dict[str, float | int] | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipvip import __version__
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
+from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
+from clipvip.pipeline.runtime.options import LocalName, dry_run_option, json_option, print_result
 from clipvip.pipeline.training.recipe import (
     Recipe,
     differences,
@@ -45,9 +45,21 @@ Examples:
 @click.command(cls=StageCommand, epilog=_EPILOG)
 @click.argument("recipe")
 @click.option("--shards", metavar="DIR_OR_URLS", help="Folder of shards, or their URLs with {000..099}.")
-@click.option("--captions", metavar="DIR", help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option("--init", metavar="FOLDER_OR_NAME", help="The CLIP or CLIP-ViP model to start from.")
-@click.option("--out", metavar="DIR", help="Folder for this run; the same command again goes on from there.")
+@click.option(
+    "--captions",
+    type=LocalName(),
+    metavar="DIR",
+    help="Folder that 'clipvip-data caption' wrote for these shards.",
+)
+@click.option(
+    "--init", type=LocalName(), metavar="FOLDER_OR_NAME", help="The CLIP or CLIP-ViP model to start from."
+)
+@click.option(
+    "--out",
+    type=LocalName(),
+    metavar="DIR",
+    help="Folder for this run; the same command again goes on from there.",
+)
 @click.option(
     "--gpus",
     type=click.IntRange(min=0),
@@ -166,6 +178,12 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
+    for name, value in (
+        ("run.out", recipe.run.out),
+        ("run.cache", recipe.run.cache),
+        ("model.init", recipe.model.init),
+    ):
+        require_local(name, value)
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.training.batches import check_captions, check_shares, plan_batches
     from clipvip.pipeline.training.checkpoint import RECIPE_NAME, list_checkpoints

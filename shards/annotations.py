@@ -5,6 +5,7 @@ video, in order of time, are one text; of the others each sentence is a text of 
 """
 
 import difflib
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from clipvip.shards import annotation_formats as formats
 from clipvip.shards.annotation_formats import Row, Rows
 from clipvip.shards.annotation_records import has_records, read_records
+from clipvip.shards.disk_index import DiskIndex
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.sample import Clip, SentencesAre, make_key
 from clipvip.shards.skips import Skip
@@ -185,18 +187,20 @@ def files_read(name: str, path: Path) -> tuple[Path, ...]:
     return files
 
 
-def with_published_names(name: str, paths: Mapping[str, str]) -> dict[str, str]:
+def with_published_names(name: str, paths: Mapping[str, str]) -> Mapping[str, str]:
     """Video name -> path, with the names that the annotations of a set use where people's files have others.
 
-    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`.
+    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`. The files' own names come first.
     """
-    found = dict(paths)
-    for stem, path in paths.items():
-        shorter = formats.video_name(stem)
-        found.setdefault(shorter, path)
-        if name.startswith("activitynet/"):
-            found.setdefault(f"v_{shorter}", path)
-    return found
+
+    def others() -> Iterator[tuple[str, str]]:
+        for stem, path in paths.items():
+            shorter = formats.video_name(stem)
+            yield shorter, path
+            if name.startswith("activitynet/"):
+                yield f"v_{shorter}", path
+
+    return ChainMap(paths, DiskIndex.of_pairs(others()))  # type: ignore[arg-type]
 
 
 def read_annotations(name: str, path: Path) -> Iterator[Source]:

@@ -3,14 +3,15 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
-from clipvip.shards.object_store import NO_ROOM, Location, uploaded
+from clipvip.shards.errors import NO_ROOM
+from clipvip.shards.object_store import Location, uploaded
 
 TEMPORARY_SUFFIX = ".partial"
 _writer = ""
@@ -92,7 +93,8 @@ def write_json(path: Location | str, value: Any) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-def write_jsonl(path: Location | str, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Location | str, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, all or nothing."""
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    atomic_write_bytes(path, text.encode())
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")

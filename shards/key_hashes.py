@@ -1,7 +1,8 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
 Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever
-the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed.
+the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed. (`Repeats`:
+16 bytes on the disk, and 1 in memory.)
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from clipvip.shards.atomic import naming
+from clipvip.shards.scratch import ScratchFile
 
 _AT_ONCE = 1 << 22
 _HASH_BYTES = 8
@@ -28,6 +30,56 @@ def key_hash(text: str, *, seed: int = 0) -> int:
 def key_hashes(texts: Iterable[str], *, seed: int = 0) -> np.ndarray:
     """`key_hash` of each text, uint64."""
     return np.fromiter((key_hash(text, seed=seed) for text in texts), np.uint64)
+
+
+class Repeats:
+    """Which texts of a sequence came before: a bit for each."""
+
+    def __init__(self, texts: Iterable[str], *, at_once: int = _AT_ONCE) -> None:
+        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by chance.
+
+        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of them.
+
+        Raises:
+            OSError: there is no room for them.
+        """
+        file, size = ScratchFile(), 0
+        for text in texts:
+            file.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+            size += 1
+        repeated = np.zeros(size, bool)
+        num_ranges = max(1, -(-size // at_once))
+        for number in range(num_ranges):
+            # The top bits of the first half deal the hashes out.
+            found = [
+                _in_range(file, first, min(at_once, size - first), number, num_ranges)
+                for first in range(0, size, at_once)
+            ]
+            if not found:
+                break
+            halves = np.concatenate([hashes for hashes, _ in found])
+            places = np.concatenate([at for _, at in found])
+            order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal ones stay in order
+            equal = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
+            repeated[places[order[1:][equal]]] = True
+        self.count = int(repeated.sum())
+        self._bits = np.packbits(repeated, bitorder="little").tobytes() if self.count else b""
+
+    def __contains__(self, place: int) -> bool:
+        """Whether the text at that place, counted from 0, came before."""
+        byte = place >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (place & 7) & 1)
+
+
+def _in_range(
+    file: ScratchFile, first: int, count: int, number: int, of: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their places."""
+    halves = np.frombuffer(file.read(first * 16, count * 16), np.uint64).reshape(-1, 2)
+    inside = np.flatnonzero(
+        (halves[:, 0] >> np.uint64(32)) * np.uint64(of) >> np.uint64(32) == np.uint64(number)
+    )
+    return halves[inside], inside + first
 
 
 class HashStore:

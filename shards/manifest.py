@@ -1,10 +1,11 @@
 """The list of a stage's finished outputs, and the options that made them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.atomic import write_json
+from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.object_store import Location
 from clipvip.shards.sample import SCHEMA_VERSION
@@ -14,14 +15,19 @@ MANIFEST_NAME = "manifest.json"
 
 
 def write_manifest(
-    folder: Location, *, stage: str, options: dict[str, Any], shards: list[ShardRecord]
+    folder: Location, *, stage: str, options: dict[str, Any], shards: Iterable[ShardRecord]
 ) -> None:
-    """Write `folder`/manifest.json, all or nothing."""
-    rows = [
-        {"name": s.name, "samples": s.num_samples, "bytes": s.num_bytes, "sha256": s.sha256} for s in shards
-    ]
-    content = {"schema": SCHEMA_VERSION, "stage": stage, "options": options, "shards": rows}
-    write_json(folder / MANIFEST_NAME, content)
+    """Write `folder`/manifest.json, all or nothing, row by row."""
+    content = {"schema": SCHEMA_VERSION, "stage": stage, "options": options, "shards": []}
+    head, tail = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).rsplit("[]", 1)
+    with atomic_path(folder / MANIFEST_NAME) as temporary, temporary.open("wb") as file:
+        between = f"{head}["
+        for s in shards:
+            row = {"name": s.name, "samples": s.num_samples, "bytes": s.num_bytes, "sha256": s.sha256}
+            lines = json.dumps(row, indent=2, ensure_ascii=False).replace("\n", "\n    ")
+            file.write(f"{between}\n    {lines}".encode())
+            between = ","
+        file.write((f"{between}]{tail}\n" if between != "," else f"\n  ]{tail}\n").encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

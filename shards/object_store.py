@@ -1,6 +1,5 @@
 """Files behind URLs: shards are read by webdataset's openers; videos and subtitles are read, and outputs written, by fsspec."""
 
-import errno
 import io
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import NO_ROOM, DatasetError
 
 Location = Path | UPath
 """A file or folder on a disk, or one in a store."""
@@ -25,8 +24,6 @@ Location = Path | UPath
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _BLOCK_BYTES = 1 << 20
 _TRIES = 4
-# Of a write that found no room the system does not say where.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_url(location: object) -> bool:

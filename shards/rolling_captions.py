@@ -10,7 +10,7 @@ cue, and between two states stands one of 10 ms, so a line comes in two or three
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from clipvip.shards.subtitle_formats import Line, ShownCue
 
@@ -50,12 +50,37 @@ def _rolled_lines(before: ShownCue, cue: ShownCue) -> int:
     """How many lines at the top of `cue` are still those from the bottom of `before`."""
     if not _follows(before, cue):
         return 0
-    old, new = _text_lines(before), _text_lines(cue)
-    for size in range(min(len(old), len(new)), 0, -1):
-        pairs = zip(old[-size:], new[:size], strict=True)
-        if all(a.text == b.text and not b.has_word_times for a, b in pairs):
-            return 0 if size == len(new) and not _is_settled_state(before, cue) else size
-    return 0
+    old = [line.text for line in _text_lines(before)]
+    # From its first line with word times on all of a cue is new.
+    new = [line.text for line in takewhile(lambda line: not line.has_word_times, _text_lines(cue))]
+    size = _overlap(old, new)
+    return 0 if size == len(_text_lines(cue)) and not _is_settled_state(before, cue) else size
+
+
+def _overlap(old_lines: Sequence[str], new_lines: Sequence[str]) -> int:
+    """The most lines that the old ones end with and the new ones begin with, in linear time.
+
+    `borders[k]` is the length of the longest proper prefix of new[: k + 1] that it also ends with (Knuth, Morris and
+    Pratt): what to go on with where the line after a match is another one.
+    """
+    numbers: dict[str, int] = {}  # each line is compared as text once
+    new, old = (
+        [numbers.setdefault(line, len(numbers)) for line in lines] for lines in (new_lines, old_lines)
+    )
+    borders = [0] * len(new)
+    for place in range(1, len(new)):
+        borders[place] = _grown(new, borders, borders[place - 1], new[place])
+    size = 0
+    for line in old:
+        size = _grown(new, borders, size, line)
+    return size
+
+
+def _grown(new: Sequence[int], borders: Sequence[int], size: int, line: int) -> int:
+    """The longest match after one more line, where new[:size] was the longest before it."""
+    while size and (size == len(new) or new[size] != line):
+        size = borders[size - 1]
+    return size + 1 if new and new[size] == line else 0
 
 
 def _is_settled_state(before: ShownCue, cue: ShownCue) -> bool:

@@ -6,7 +6,7 @@ store, which has no locks: two runs there write the same bytes, since neither is
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,12 @@ class ShardMark:
     num_without_subtitle: int = 0
 
 
+def shard_name(shard: int) -> str:
+    return f"{shard:06d}.tar"
+
+
 def shard_path(out: Folder, shard: int) -> Folder:
-    return out / f"{shard:06d}.tar"
+    return out / shard_name(shard)
 
 
 def _mark_path(out: Location, shard: int) -> Location:
@@ -61,8 +65,13 @@ def _read(path: Location) -> str:
 
 def write_mark(out: Location, mark: ShardMark) -> None:
     """Note, all or nothing, that a shard is done; its file must be in place."""
+    write_json(_mark_path(out, mark.shard), mark_content(mark))
+
+
+def mark_content(mark: ShardMark) -> dict[str, Any]:
+    """A mark as it is written."""
     record = mark.record
-    content = {
+    return {
         "samples": record.num_samples if record else 0,
         "bytes": record.num_bytes if record else 0,
         "sha256": record.sha256 if record else "",
@@ -71,24 +80,28 @@ def write_mark(out: Location, mark: ShardMark) -> None:
         "subtitle_warnings": mark.subtitle_warnings,
         "skips": [[s.line, s.position, s.skip.reason, s.skip.what, s.skip.detail] for s in mark.skips],
     }
-    write_json(_mark_path(out, mark.shard), content)
+
+
+def mark_from(shard: int, content: Any) -> ShardMark:
+    """The mark of `mark_content`. Raises KeyError, TypeError or ValueError where it is none."""
+    record = None
+    if content["samples"]:
+        record = ShardRecord(shard_name(shard), content["samples"], content["bytes"], content["sha256"])
+    skips = [PlacedSkip(line, place, Skip(*texts)) for line, place, *texts in content["skips"]]
+    warnings, frames = list(content["subtitle_warnings"]), int(content["frames"])
+    return ShardMark(shard, record, skips, warnings, frames, int(content["without_subtitle"]))
 
 
 def read_mark(out: Location, shard: int) -> ShardMark | None:
     """The mark of a finished shard; None where it is not done, or its file is gone or of another length."""
     try:
-        content = json.loads(_read(_mark_path(out, shard)))
-        path = shard_path(out, shard)
-        record = None
-        if content["samples"]:
+        mark = mark_from(shard, json.loads(_read(_mark_path(out, shard))))
+        if mark.record is not None:
+            path = shard_path(out, shard)
             with store_errors(path):
-                num_bytes = path.stat().st_size
-            if num_bytes != content["bytes"]:
-                return None
-            record = ShardRecord(path.name, content["samples"], content["bytes"], content["sha256"])
-        skips = [PlacedSkip(line, place, Skip(*texts)) for line, place, *texts in content["skips"]]
-        warnings, frames = list(content["subtitle_warnings"]), int(content["frames"])
-        return ShardMark(shard, record, skips, warnings, frames, int(content["without_subtitle"]))
+                if path.stat().st_size != mark.record.num_bytes:
+                    return None
+        return mark
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -226,11 +239,9 @@ def take_note(out: Location, run: str, first_shard: int) -> int | None:
     return numbers[0] if numbers else None
 
 
-def count_clips_in_progress(out: Location) -> int:
-    """How many clips of unfinished units have been dealt with, up to the sources that are open now."""
-    with store_errors(out):
-        paths: list[Location] = [*(out / STATE_FOLDER).glob("*.open")]
-    notes = [_read_note(path) for path in paths]
+def count_clips_in_progress(out: Location, runs: Mapping[int, str]) -> int:
+    """How many clips of unfinished units, given as first shard -> run, have been dealt with, up to the open sources."""
+    notes = (_read_note(_note_path(out, run, first_shard)) for first_shard, run in runs.items())
     return sum(numbers[1] for numbers in notes if numbers)
 
 

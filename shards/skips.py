@@ -1,6 +1,6 @@
 """A bad sample as a value: why it was left out, and which one it was."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,4 +16,4 @@ class Skip:
     detail: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+        return {"reason": self.reason, "what": self.what, "detail": self.detail}

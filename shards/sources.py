@@ -8,13 +8,14 @@ import math
 import os
 import posixpath
 import re
-from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clipvip.shards.disk_index import DiskIndex
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.key_hashes import Repeats
 from clipvip.shards.object_store import list_urls, parse_location
 from clipvip.shards.sample import Clip, make_key
 from clipvip.shards.skips import Skip
@@ -66,23 +67,73 @@ class Source:
     skips: tuple[tuple[int, Skip], ...] = ()
 
 
-def read_sources(metadata: Path | str) -> Iterator[Source]:
+class Survey:
+    """What a list of clips asks for, counted: videos, and clips that can be asked for.
+
+    `repeats` are those of all well-formed clips whose key came before.
+    """
+
+    def __init__(self, metadata: Path | str) -> None:
+        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for temporary files."""
+        self.num_videos = self.num_clips = self.num_skips = 0
+        self.repeats = Repeats(self._keys(metadata))
+        self.num_clips -= self.repeats.count
+        self.num_skips += self.repeats.count
+
+    def _keys(self, metadata: Path | str) -> Iterator[str]:
+        for source in _sources_with_repeats(metadata):
+            self.num_videos += bool(source.video_id)
+            self.num_clips += len(source.clips)
+            self.num_skips += len(source.skips)
+            yield from (clip.key for clip in source.clips)
+
+
+def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator[Source]:
     """Yield one `Source` per line of the JSONL file `metadata` (blank lines give none), in order.
 
     Whatever is wrong with a line or clip becomes a `Skip`: `bad_metadata`, `unsafe_id`, `bad_span`,
-    `duplicate_clip` (the first clip with a key stays).
+    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat; once
+    where its `survey` is given.
 
     Raises:
         OSError: the file cannot be read.
     """
-    seen: dict[str, array[int]] = {}
+    repeats = (survey or Survey(metadata)).repeats
+    num_before = 0
+    for source in _sources_with_repeats(metadata):
+        num_clips = len(source.clips)
+        yield _without_repeats(source, repeats, num_before) if repeats.count else source
+        num_before += num_clips
+
+
+def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Source:
+    """The source, of whose clips `num_before` others stand before, without those that came before."""
+    taken = [number for number in range(len(source.clips)) if num_before + number in repeats]
+    if not taken:
+        return source
+    skips = list(source.skips)
+    for number in taken:
+        clip = source.clips[number]
+        skips.append(
+            (source.positions[number], Skip("duplicate_clip", clip.clip_id[:200], f"key {clip.key} is taken"))
+        )
+    kept = [number for number in range(len(source.clips)) if num_before + number not in repeats]
+    return replace(
+        source,
+        clips=tuple(source.clips[number] for number in kept),
+        positions=tuple(source.positions[number] for number in kept),
+        skips=tuple(sorted(skips, key=lambda skip: skip[0])),
+    )
+
+
+def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
     with Path(metadata).open("rb") as file:
         for line, raw in enumerate(file, start=1):
             if raw.strip():
-                yield _parse_line(line, raw, seen)
+                yield _parse_line(line, raw)
 
 
-def _parse_line(line: int, raw: bytes, seen: dict[str, "array[int]"]) -> Source:
+def _parse_line(line: int, raw: bytes) -> Source:
     where = f"line {line}"
     try:
         entry = json.loads(raw.decode("utf-8-sig"))
@@ -100,10 +151,9 @@ def _parse_line(line: int, raw: bytes, seen: dict[str, "array[int]"]) -> Source:
     except (DatasetError, UnicodeEncodeError):
         skip = Skip("unsafe_id", where, f"video_id {ascii(video_id)[:80]}")
         return Source(line, "", skips=tuple((position, skip) for position in range(max(1, len(listed)))))
-    draft = _Draft(video_id, prefix, where, set(seen.get(prefix, ())))
+    draft = _Draft(video_id, prefix, where)
     for position, clip in enumerate(listed):
         draft.add(position, clip)
-    seen[prefix] = array("I", sorted(draft.numbers))
     return Source(line, video_id, tuple(draft.clips), tuple(draft.positions), tuple(draft.skips))
 
 
@@ -114,7 +164,6 @@ class _Draft:
     video_id: str
     prefix: str  # of keys
     where: str
-    numbers: set[int]
     clips: list[Clip] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     skips: list[tuple[int, Skip]] = field(default_factory=list)
@@ -141,9 +190,6 @@ class _Draft:
             return Skip("bad_span", clip_id[:200], f"span {ascii(entry['span'])[:80]}")
         number = clip_number(self.video_id, clip_id, position)
         key = f"{self.prefix}_{number:05d}"
-        if number in self.numbers:
-            return Skip("duplicate_clip", clip_id[:200], f"key {key} is taken")
-        self.numbers.add(number)
         return Clip(key, self.video_id, clip_id, *span)
 
 
@@ -185,29 +231,52 @@ def _parse_time(time: Any) -> float | None:
     return seconds_given if math.isfinite(seconds_given) and seconds_given >= 0 else None
 
 
-def index_videos(folder: Path | str) -> dict[str, str]:
+def index_videos(folder: Path | str) -> Mapping[str, str]:
     """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its extension.
 
     The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
-    one id the first by path wins.
+    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a time.
 
     Raises:
         DatasetError: `folder` is no folder; as `parse_location`.
-        OSError: a store does not answer.
+        OSError: a store does not answer, or there is no room for temporary files.
     """
     place = parse_location(str(folder))
-    if not isinstance(place, Path):
-        names = [(url, *posixpath.splitext(posixpath.basename(url))) for url in list_urls(str(folder))]
-        videos = [(stem, url) for url, stem, extension in names if extension.lower() in VIDEO_EXTENSIONS]
-        return dict(reversed(videos))
-    if not place.is_dir():
-        raise DatasetError(f"{place}: no such folder of videos")
-    found: dict[str, str] = {}
-    for root, folders, files in os.walk(place):
-        folders.sort()
-        for name in sorted(files):
-            stem, extension = os.path.splitext(name)
-            path = os.path.join(root, name)
-            if extension.lower() in VIDEO_EXTENSIONS and os.path.isfile(path):
-                found.setdefault(stem, path)
-    return found
+    if isinstance(place, Path):
+        if not place.is_dir():
+            raise DatasetError(f"{place}: no such folder of videos")
+        paths = _video_files(str(place))
+    else:
+        paths = (url for url in list_urls(str(folder)) if _is_video_name(url))
+    return DiskIndex.of_pairs((posixpath.splitext(posixpath.basename(path))[0], path) for path in paths)
+
+
+def _is_video_name(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+
+
+def _video_files(folder: str) -> Iterator[str]:
+    """The video files of a folder, by name, and then those of its folders; links to folders are not followed."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        names, folders = [], []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif _is_video_name(entry.name) and _is_file(entry):
+                        names.append(entry.name)
+        except (PermissionError, FileNotFoundError):  # a folder of others, or gone since
+            if here == folder:
+                raise
+        yield from (os.path.join(here, name) for name in sorted(names))
+        waiting += [os.path.join(here, name) for name in sorted(folders, reverse=True)]
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

@@ -178,7 +178,7 @@ def _split_at_word_times(raw: str, start: float) -> Iterator[tuple[float | None,
 
 def _line(pieces: Iterable[tuple[float | None, str]], start: float, end: float) -> Line:
     """Join pieces of raw text, each with its time or None, to parts that begin and end at white space."""
-    parts: list[TimedText] = []
+    parts: list[tuple[float, list[str]]] = []
     has_word_times = False
     touches_next = False
     now = start
@@ -188,14 +188,14 @@ def _line(pieces: Iterable[tuple[float | None, str]], start: float, end: float) 
         text = clean_text(raw)
         if time is not None:
             now = min(max(now, time), max(end, now))
-        if text and parts and (time is None or (touches_next and not bare[:1].isspace())):
-            joint = "" if touches_next and not bare[:1].isspace() else " "
-            parts[-1] = TimedText(parts[-1].start_seconds, parts[-1].text + joint + text)
+        touches = touches_next and not bare[:1].isspace()
+        if text and parts and (time is None or touches):
+            parts[-1][1].extend([text] if touches else [" ", text])
         elif text:
-            parts.append(TimedText(now, text))
+            parts.append((now, [text]))
         if bare:
             touches_next = not bare[-1].isspace()
-    return Line(parts, has_word_times)
+    return Line([TimedText(at, "".join(texts)) for at, texts in parts], has_word_times)
 
 
 # --- YouTube's json3 --------------------------------------------------------------------------------------
@@ -277,15 +277,21 @@ def _parse_timedtext(text: str) -> list[ShownCue]:
         raise _Malformed(1, f"XML of another kind (<{_tag(root)[:40]}>)")
     events = []
     for element in root.iter():
-        if _tag(element) not in {"text", "p"}:
-            continue
-        if "start" in element.attrib:  # srv1 counts in seconds, the later ones in milliseconds
-            start, duration = _seconds_attribute(element, "start"), _seconds_attribute(element, "dur")
-        else:
-            start, duration = _milliseconds(element.get("t")), _milliseconds(element.get("d"))
-        if start is not None:
-            events.append((start, duration, list(_pieces_of_element(element, start))))
+        times = _times_of_element(element)
+        if times is not None:
+            events.append((*times, list(_pieces_of_element(element, times[0]))))
     return _cues_of_events(events)
+
+
+def _times_of_element(element: ElementTree.Element) -> tuple[float, float | None] | None:
+    """Start and duration of a caption; None for an element that is none."""
+    if _tag(element) not in {"text", "p"}:
+        return None
+    if "start" in element.attrib:  # srv1 counts in seconds, the later ones in milliseconds
+        start, duration = _seconds_attribute(element, "start"), _seconds_attribute(element, "dur")
+    else:
+        start, duration = _milliseconds(element.get("t")), _milliseconds(element.get("d"))
+    return None if start is None else (start, duration)
 
 
 def _tag(element: ElementTree.Element) -> str:
@@ -304,5 +310,20 @@ def _pieces_of_element(element: ElementTree.Element, start: float) -> Iterator[t
     yield None, element.text or ""
     for child in element:
         offset = _milliseconds(child.get("t")) if _tag(child) == "s" else None
-        yield _after(start, offset), "".join(child.itertext())
+        yield _after(start, offset), _text_within(child)
         yield None, child.tail or ""
+
+
+def _text_within(element: ElementTree.Element) -> str:
+    """Its text without that of captions inside of it, so that each text is of one caption, and read once."""
+    texts: list[str] = []
+    waiting: list[ElementTree.Element | str] = [element]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            texts.append(one)
+        elif _times_of_element(one) is None:
+            texts.append(one.text or "")
+            for child in reversed(one):
+                waiting += [child.tail or "", child]
+    return "".join(texts)

@@ -7,13 +7,15 @@ clip id and text are `text_tables`'.
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+from clipvip.shards.disk_index import DiskIndex
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import list_urls
+from clipvip.shards.object_store import is_url, list_urls
 from clipvip.shards.rolling_captions import without_rolled_lines
 from clipvip.shards.subtitle_formats import ShownCue, parse_shown_cues
 from clipvip.shards.text_tables import load_text_table
@@ -21,11 +23,12 @@ from clipvip.shards.text_tables import load_text_table
 __all__ = [
     "Cue",
     "find_subtitle_file",
-    "index_subtitle_urls",
+    "index_subtitles",
     "load_text_table",
     "parse_subtitles",
     "read_subtitles",
     "text_in_span",
+    "text_in_spans",
 ]
 
 # Preferred first: json3 has each line once with exact times of the words.
@@ -68,62 +71,112 @@ def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
     return sorted(cues, key=lambda cue: cue.start_seconds)
 
 
-def text_in_span(cues: Iterable[Cue], start_seconds: float, end_seconds: float) -> str:
+def text_in_span(cues: Sequence[Cue], start_seconds: float, end_seconds: float) -> str:
     """The text of the span [start, end): every cue whose midpoint lies in it, joined by spaces.
 
     A cue is a word where the file has word times. So of spans that follow each other each word goes to
     exactly one: none is lost, none is taken twice.
     """
-    return " ".join(
-        cue.text for cue in cues if start_seconds <= (cue.start_seconds + cue.end_seconds) / 2 < end_seconds
-    )
+    return text_in_spans(cues, [(start_seconds, end_seconds)])[0]
+
+
+def text_in_spans(cues: Sequence[Cue], spans: Iterable[tuple[float, float]]) -> list[str]:
+    """`text_in_span` of each (start, end) in seconds; the cues are gone through once for all of them."""
+    texts = [cue.text for cue in cues]
+    middles = [(cue.start_seconds + cue.end_seconds) / 2 for cue in cues]
+    in_time = sorted(range(len(texts)), key=middles.__getitem__)
+    middles.sort()
+
+    def text(start_seconds: float, end_seconds: float) -> str:
+        first, stop = bisect_left(middles, start_seconds), bisect_left(middles, end_seconds)
+        return " ".join(texts[number] for number in sorted(in_time[first:stop]))
+
+    return [text(start, end) for start, end in spans]
 
 
 def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
     """The subtitles of a video in `folder`: VIDEO_ID.vtt, VIDEO_ID.en.json3 and the like; None if there are none.
 
-    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The folder is
-    listed once and the id looked up in the list, so an id can never name a path.
+    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The id is looked up in a
+    list of the folder, so it can never name a path. While files are added, the list of a large folder is made anew now
+    and then, not for each look-up: `_MOST_LISTING` of the time is the most that goes into it.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    folder = os.fspath(folder)
-    name = _names_by_video_id(folder, os.stat(folder).st_mtime_ns).get(video_id)
+    name = _listing(os.fspath(folder)).names.get(video_id)
     return None if name is None else Path(folder) / name
 
 
-def index_subtitle_urls(folder: str) -> dict[str, str]:
-    """Video id -> URL of its subtitles in a folder of a store, chosen as `find_subtitle_file` does.
+def index_subtitles(folder: Path | str) -> Mapping[str, str]:
+    """Video id -> path or URL of its subtitles in a folder, chosen as `find_subtitle_file` does. Kept on the disk.
 
     Raises:
-        DatasetError: there is no such folder, or it is empty. OSError: the store does not answer.
+        DatasetError: there is no such folder in a store, or it is empty.
+        OSError: the folder cannot be listed, the store does not answer, or there is no room for temporary files.
     """
-    urls = {posixpath.basename(url): url for url in list_urls(folder, below=False)}
-    return {video_id: urls[name] for video_id, name in _best_names(urls).items()}
+    if is_url(folder):
+        urls = list_urls(str(folder), below=False)
+        base = urls[0].rpartition("/")[0]
+        names = _subtitle_names(posixpath.basename(url) for url in urls)
+    else:
+        base = os.fspath(folder)
+        names = _files_of(base)
+    return DiskIndex.of_pairs((video_id, f"{base}/{name}") for video_id, name in _best_first(names))
 
 
-@lru_cache(maxsize=4)
-def _names_by_video_id(folder: str, _modified_ns: int) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What a folder held when it was last listed, and how long that took."""
+
+    names: Mapping[str, str]
+    modified_ns: int
+    made_at: float
+    seconds: float
+
+
+_listings: dict[str, _Listing] = {}
+# The most of the time that goes into listing one folder again, which others are filling.
+_MOST_LISTING = 0.05
+_QUICK_SECONDS = 0.005
+_MOST_LISTINGS = 4
+
+
+def _listing(folder: str) -> _Listing:
+    modified_ns, now = os.stat(folder).st_mtime_ns, time.monotonic()
+    known = _listings.get(folder)
+    if known is not None:
+        pause = known.seconds / _MOST_LISTING if known.seconds > _QUICK_SECONDS else 0.0
+        if known.modified_ns == modified_ns or now - known.made_at < pause:
+            return known
+    names = DiskIndex.of_pairs(_best_first(_files_of(folder)))
+    done = time.monotonic()
+    _listings.pop(folder, None)
+    while len(_listings) >= _MOST_LISTINGS:
+        del _listings[next(iter(_listings))]
+    _listings[folder] = _Listing(names, modified_ns, done, done - now)
+    return _listings[folder]
+
+
+def _files_of(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
-        return _best_names(entry.name for entry in entries if os.path.isfile(entry.path))
+        return _subtitle_names(entry.name for entry in entries if os.path.isfile(entry.path))
 
 
-def _best_names(names: Iterable[str]) -> dict[str, str]:
-    best: dict[str, tuple[tuple[int, int, str], str]] = {}
-    for name in names:
-        stem, extension = os.path.splitext(name)
-        if extension.lower() not in SUBTITLE_EXTENSIONS:
-            continue
-        format_rank = SUBTITLE_EXTENSIONS.index(extension.lower())
-        candidates = [(stem, 0)]
-        if match := _WITH_LANGUAGE.fullmatch(stem):
-            candidates.append((match[1], 1 if match[2].lower() == "en" else 2))
-        for video_id, language_rank in candidates:
-            rank = (language_rank, format_rank, name)
-            if video_id not in best or rank < best[video_id][0]:
-                best[video_id] = (rank, name)
-    return {video_id: name for video_id, (_, name) in best.items()}
+def _subtitle_names(names: Iterable[str]) -> list[str]:
+    return [name for name in names if os.path.splitext(name)[1].lower() in SUBTITLE_EXTENSIONS]
+
+
+def _best_first(names: list[str]) -> Iterator[tuple[str, str]]:
+    """(video id, file name) for each id that a name may be meant for; of one id the best comes first. Sorts `names`."""
+    names.sort()
+    names.sort(key=lambda name: SUBTITLE_EXTENSIONS.index(os.path.splitext(name)[1].lower()))
+    yield from ((os.path.splitext(name)[0], name) for name in names)
+    for is_english in (True, False):
+        for name in names:
+            match = _WITH_LANGUAGE.fullmatch(os.path.splitext(name)[0])
+            if match is not None and (match[2].lower() == "en") == is_english:
+                yield match[1], name
 
 
 def _timed_words(shown: ShownCue) -> list[Cue]:

@@ -5,16 +5,18 @@ SIGTERM.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from clipvip.model.errors import CheckpointError
+from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
 from clipvip.pipeline.runtime.stopping import Stopping, exit_code
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.object_store import NO_ROOM
+from clipvip.shards.errors import NO_ROOM, DatasetError
 
 
 class UserError(click.ClickException):
@@ -23,6 +25,7 @@ class UserError(click.ClickException):
     exit_code = 1
 
 
+_URL = re.compile(r"(?:[^=/]*=)?[A-Za-z][A-Za-z0-9+.-]*://")  # also NAME=URL
 _GOES_ON = "Stopped. What is finished is kept: the same command goes on from here."
 _STARTS_OVER = "Stopped. Nothing of this run is kept: the same command starts over."
 
@@ -37,6 +40,23 @@ class StageCommand(click.Command):
         super().__init__(*arguments, **attributes)
         self._resumable = resumable
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            self._refuse_urls(ctx, args)
+        rest = super().parse_args(ctx, args)
+        require_working_folder(ctx)
+        return rest
+
+    def _refuse_urls(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse a URL for a path, before it is looked for on the disk, or made there."""
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.params:
+            kind = parameter.type
+            if isinstance(kind, click.Path) or getattr(kind, "func", None) is Path:
+                value = given.get(parameter.name)
+                for text in value if isinstance(value, list | tuple) else (value,):
+                    require_local(parameter.opts[0], text)
+
     def invoke(self, ctx: click.Context) -> Any:
         goes_on = self._resumable and not ctx.params.get("dry_run")
         with _ending_in_one_line(ctx, _GOES_ON if goes_on else _STARTS_OVER):
@@ -46,11 +66,40 @@ class StageCommand(click.Command):
 class StageGroup(click.Group):
     """A program of several commands, which may be stopped while the one that is asked for is imported."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        require_working_folder(ctx)
+        return rest
+
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("NO_COLOR"):  # no-color.org; off a terminal Click leaves colours out by itself
             ctx.color = False
         with _ending_in_one_line(ctx, _STARTS_OVER):
             return super().invoke(ctx)
+
+
+def require_local(name: str, value: object) -> None:
+    """Refuse a URL where only a path is of use.
+
+    Raises:
+        UserError: `value` is a URL; `name` is the option or setting that has it.
+    """
+    if isinstance(value, str) and _URL.match(value):
+        shown = f"{name} " if name.startswith("-") or "." in name else ""
+        raise UserError(f"{shown}{value}: a URL cannot be used here; give a path on this machine's disk")
+
+
+def require_working_folder(ctx: click.Context) -> None:
+    """Refuse to work in a folder that is gone, where no relative path means anything.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        if not ctx.resilient_parsing:
+            raise UserError("the working directory has been removed; change to another one") from error
 
 
 @contextmanager
@@ -62,8 +111,12 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
             raise UserError(" ".join(str(error).split())) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
-        except OSError as error:
-            raise UserError(_describe(error)) from error
+        except (MemoryError, OSError, ImportError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise UserError(out_of_memory_line(error)) from error
+            if isinstance(error, OSError):
+                raise UserError(_describe(error)) from error
+            raise
         except KeyboardInterrupt as error:
             if (
                 os.environ.get("RANK", "0") == "0"

@@ -6,8 +6,21 @@ from typing import Any, TypeVar
 
 import click
 
+from clipvip.pipeline.runtime.errors import require_local
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
+
+
+class LocalName(click.ParamType):
+    """The value of an option that names a file or folder on this machine, or something else that is no URL."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        require_local(param.opts[0] if param else "", value)
+        return value
+
 
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."

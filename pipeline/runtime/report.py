@@ -1,6 +1,7 @@
 """The summary that every stage ends with: on the terminal, and as report.json beside its output."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,47 +15,78 @@ _MAX_EXAMPLES = 5
 
 
 @dataclass
+class SkipTally:
+    """Skips counted by reason, with the first few of each."""
+
+    total: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    def counting(self, skips: Iterable[Skip]) -> Iterator[Skip]:
+        """Pass skips on, and count them."""
+        for skip in skips:
+            self.total += 1
+            self.reasons[skip.reason] += 1
+            examples = self.examples.setdefault(skip.reason, [])
+            if len(examples) < _MAX_EXAMPLES:
+                examples.append(skip.as_dict())
+            yield skip
+
+    def by_reason(self) -> dict[str, int]:
+        """Reason -> count, the most frequent first."""
+        return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass
 class Report:
     """What a stage did: counts, and what it skipped by reason.
 
-    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific.
+    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips` may be
+    more than memory holds: they are gone through once, when they are written or asked about.
     """
 
     stage: str
     options: dict[str, Any]
     counts: dict[str, int | float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    skips: list[Skip] = field(default_factory=list)
+    skips: Iterable[Skip] = field(default_factory=list)
+    _tally: SkipTally | None = field(default=None, init=False, repr=False)
+
+    @property
+    def tally(self) -> SkipTally:
+        """The skips, counted."""
+        if self._tally is None:
+            self._tally = SkipTally()
+            for _ in self._tally.counting(self.skips):
+                pass
+        return self._tally
 
     def skipped_by_reason(self) -> dict[str, int]:
         """Reason -> count, the most frequent first."""
-        counter = Counter(skip.reason for skip in self.skips)
-        return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+        return self.tally.by_reason()
 
     def write(self, folder: Location, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
         """Write report.json and skipped.jsonl into `folder`; what report.json holds.
 
         report.json is the one file of an output that differs from run to run.
         """
+        tally = SkipTally()
+        write_jsonl(folder / SKIPPED_NAME, (skip.as_dict() for skip in tally.counting(self.skips)))
+        self._tally = tally
         content = self.content(seconds=seconds, done_now=done_now, unit=unit)
-        write_jsonl(folder / SKIPPED_NAME, [skip.as_dict() for skip in self.skips])
         write_json(folder / REPORT_NAME, content)
         return content
 
     def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
         """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
-        by_reason = self.skipped_by_reason()
         return {
             "stage": self.stage,
             "options": self.options,
             "counts": self.counts,
-            "skipped": len(self.skips),
+            "skipped": self.tally.total,
             "skipped_by_reason": {
-                reason: {
-                    "count": count,
-                    "examples": [s.as_dict() for s in self.skips if s.reason == reason][:_MAX_EXAMPLES],
-                }
-                for reason, count in by_reason.items()
+                reason: {"count": count, "examples": self.tally.examples[reason]}
+                for reason, count in self.tally.by_reason().items()
             },
             **self.details,
             "this_run": {
@@ -68,7 +100,7 @@ class Report:
         """A few lines for the terminal."""
         counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
         lines = [f"{self.stage}: {counts} -> {folder}"]
-        if self.skips:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.skipped_by_reason().items())
-            lines.append(f"  skipped {len(self.skips):,}: {reasons} (all in {folder / SKIPPED_NAME})")
+        if self.tally.total:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.tally.by_reason().items())
+            lines.append(f"  skipped {self.tally.total:,}: {reasons} (all in {folder / SKIPPED_NAME})")
         return "\n".join(lines)

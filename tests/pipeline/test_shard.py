@@ -285,6 +285,18 @@ def test_a_video_that_blocks_is_given_up(long_video: Path, tmp_path: Path) -> No
     assert len(skipped(tmp_path)) == 108
 
 
+def test_however_few_units_may_wait_to_be_made_again_none_is_lost(
+    long_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three units whose videos all block, with two workers: of those that fail one at a time may wait, then none."""
+    few = ("--shard-size", "4", "--workers", "2", "--video-timeout", "0.00005")
+    assert shard(long_video / "clips.jsonl", long_video, tmp_path / "usual", *few).exit_code == 1
+    monkeypatch.setattr("clipvip.pipeline.shard_run._MOST_FAILED", 1)
+    assert shard(long_video / "clips.jsonl", long_video, tmp_path / "few", *few).exit_code == 1
+    assert len(skipped(tmp_path / "few")) == 108
+    assert content(tmp_path / "few") == content(tmp_path / "usual")
+
+
 def test_what_was_skipped_is_tried_again_when_asked_for(long_video: Path, tmp_path: Path) -> None:
     """A video that was not there yet, and one that killed its worker, end as if nothing had been wrong."""
     videos, out = tmp_path / "videos", tmp_path / "out"

@@ -1,6 +1,7 @@
 """Samples, shards and manifests: what is written is what is read, by us and by plain webdataset."""
 
 import io
+import json
 import re
 import subprocess
 import tarfile
@@ -18,7 +19,7 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest, require_same_options, write_manifest
 from clipvip.shards.reader import list_shards, read_shard, read_shard_stream
 from clipvip.shards.sample import is_safe_key, make_key
-from clipvip.shards.writer import sha256_of_file, write_shard
+from clipvip.shards.writer import ShardRecord, sha256_of_file, write_shard
 from make_shards import make_shard_folder, stored_clip
 
 
@@ -193,3 +194,17 @@ def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
     require_same_options(tmp_path, {"fps": 3, "size": 256}, {"size": 256, "fps": 3})
     with pytest.raises(DatasetError, match="fps: 3 there, 6 asked"):
         require_same_options(tmp_path, {"fps": 3, "size": 256}, {"size": 256, "fps": 6})
+
+
+def test_a_manifest_is_written_row_by_row_as_it_would_be_in_one(tmp_path: Path) -> None:
+    options = {"empty": [], "text": 'é"[]', "shards": []}
+    for count in (0, 1, 3):
+        records = [ShardRecord(f"{n:06d}.tar", n + 1, 10 * n, "ab" * 32) for n in range(count)]
+        write_manifest(tmp_path, stage="shard", options=options, shards=iter(records))
+        rows = [
+            {"name": r.name, "samples": r.num_samples, "bytes": r.num_bytes, "sha256": r.sha256}
+            for r in records
+        ]
+        whole = {"schema": 1, "stage": "shard", "options": options, "shards": rows}
+        text = (tmp_path / "manifest.json").read_text()
+        assert text == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

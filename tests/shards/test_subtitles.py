@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.subtitles import (
     Cue,
     find_subtitle_file,
+    index_subtitles,
     load_text_table,
     parse_subtitles,
     read_subtitles,
@@ -396,3 +398,40 @@ def test_manual_captions_lose_no_word(shared_dir: Path) -> None:
         words = " ".join(cue.text for cue in cues).split()
         assert len(cues) == num_cues
         assert words == [word for word in bodies if word != "WEBVTT"]
+
+
+def _subtitle_file(folder: Path, name: str) -> None:
+    (folder / name).write_text(f"WEBVTT\n\n00:00.000 --> 00:09.000\n{name}\n")
+
+
+NAMES = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["v", "w", "v.a"]),
+    st.sampled_from(["", ".en", ".de", ".en-US", ".a.en", ".EN"]),
+    st.sampled_from([".vtt", ".srt", ".json3", ".VTT", ".txt"]),
+)
+
+
+@given(st.lists(NAMES, max_size=9, unique=True))
+@settings(deadline=None, max_examples=30)
+def test_an_index_of_subtitles_has_what_is_found_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("subtitles")
+    for name in names:
+        _subtitle_file(folder, name)
+    index = index_subtitles(folder)
+    for video_id in ("v", "w", "v.a", "v.en", "nothing"):
+        found = find_subtitle_file(folder, video_id)
+        assert index.get(video_id) == (None if found is None else str(found))
+
+
+def test_a_large_folder_that_is_being_filled_is_not_listed_for_each_look_up(tmp_path: Path) -> None:
+    for number in range(4000):
+        (tmp_path / f"v{number}.en.vtt").touch()
+    find_subtitle_file(tmp_path, "v0")
+    started = time.process_time()
+    for number in range(100):
+        (tmp_path / f"new{number}.en.vtt").touch()
+        assert find_subtitle_file(tmp_path, f"v{number}") == tmp_path / f"v{number}.en.vtt"
+    assert time.process_time() - started < 1  # a listing takes a twentieth of a second

@@ -28,6 +28,29 @@ def test_expected_failures_are_one_line(error: Exception, line: str) -> None:
     assert (result.exit_code, result.output) == (1, line)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 8.00 GiB for an array"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    @click.command(cls=StageCommand)
+    def command() -> None:
+        raise error
+
+    result = CliRunner().invoke(command)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith("Error: not enough memory") and "ulimit -v" in result.output
+
+
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     @click.command(cls=StageCommand)
     def command() -> None:
