@@ -81,6 +81,7 @@ def actions(
     resamples: int,
     num_frames: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -106,7 +107,13 @@ def actions(
     num_frames = num_frames or int(model.config.temporal_size)
     choose = labelling(class_numbers(names), labels, skips)
     clips = embed_clips(
-        model, paths, choose, num_frames=num_frames, batch_size=batch_size, total=num_samples(shards)
+        model,
+        paths,
+        choose,
+        num_frames=num_frames,
+        batch_size=batch_size,
+        total=num_samples(shards),
+        max_pixels=max_pixels,
     )
     skips += clips.skips
     if not clips.about:

@@ -55,6 +55,7 @@ def multiple_choice(
     resamples: int,
     num_frames: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -80,7 +81,13 @@ def multiple_choice(
         return None if wanted.isdisjoint(name.all()) else name
 
     clips = embed_clips(
-        model, paths, choose, num_frames=num_frames, batch_size=batch_size, total=num_samples(shards)
+        model,
+        paths,
+        choose,
+        num_frames=num_frames,
+        batch_size=batch_size,
+        total=num_samples(shards),
+        max_pixels=max_pixels,
     )
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]

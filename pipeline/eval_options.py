@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
-from clipvip.pipeline.runtime.options import batch_size_option, device_option, json_option
+from clipvip.pipeline.runtime.options import (
+    batch_size_option,
+    device_option,
+    json_option,
+    max_pixels_option,
+)
 
 Function = Callable[..., Any]
 
@@ -23,7 +28,7 @@ def clips_options(function: Function) -> Function:
 
 
 def encoding_options(function: Function) -> Function:
-    """Add --num-frames, --batch-size and --device to a command."""
+    """Add --num-frames, --batch-size, --max-pixels and --device to a command."""
     return _add(
         function,
         click.option(
@@ -33,12 +38,13 @@ def encoding_options(function: Function) -> Function:
             help="Frames per clip that are encoded.",
         ),
         batch_size_option("Clips", default=16),
+        max_pixels_option,
         device_option,
     )
 
 
 def measuring_options(result_name: str) -> Callable[[Function], Function]:
-    """Add --out, --bootstrap, --num-frames, --batch-size, --device and --json to a command.
+    """Add --out, --bootstrap, --num-frames, --batch-size, --max-pixels, --device and --json to a command.
 
     `result_name` is the file that it writes.
     """

@@ -39,6 +39,12 @@ def finish(
     print_result(content, table, as_json=as_json)
 
 
+def why_none(skips: list[Skip]) -> str:
+    """How many clips there are of which none can be used, and why, on one line."""
+    first = "".join(f"; {skip.what}: {skip.detail}" for skip in skips[:1] if skip.detail)
+    return f"no clip can be used of {len(skips):,}: {reasons(skips)}{first}"
+
+
 def reasons(skips: list[Skip]) -> str:
     """How many of each reason, on one line."""
     counts = Report("", {}, skips=skips).skipped_by_reason()
