@@ -147,7 +147,7 @@ def render_each(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list
     """As `render_cards`, but card by card, to be laid out in several grids."""
     tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
     cards = {}
-    for outcome in run_units(_render, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+    for outcome in run_units(render_card, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
         number, pick, _ = outcome.unit
         if outcome.failure is not None:
             cards[number] = _card(pick, [], outcome.failure.detail)
@@ -160,7 +160,7 @@ def grid(cards: Sequence[str]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _render(task: tuple[int, Pick, int]) -> str:
+def render_card(task: tuple[int, Pick, int]) -> str:
     """One card, in a process that may die of its pixels."""
     _, pick, num_frames = task
     if pick.problem:

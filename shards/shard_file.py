@@ -85,8 +85,7 @@ class ShardFile:
             DatasetError: the tar is damaged or ends early; the message says where. The samples that are whole
                 before that place have been yielded.
         """
-        group: list[Member] = []
-        key, seen = "", set[str]()
+        key, group = "", dict[str, Member]()
         damage: TarDamage | None = None
         members = iter_members(self._bytes_at, os.fstat(self._file.fileno()).st_size)
         while True:
@@ -98,14 +97,13 @@ class ShardFile:
             if member is None:
                 break
             stem, extension = split_name(member.name)
-            if group and (stem != key or extension in seen):
+            if group and (stem != key or extension in group):
                 yield _span(key, group)
-                group, seen = [], set()
+                group = {}
             key = stem
-            group.append(member)
-            seen.add(extension)
+            group[extension] = member
         # Where the tar breaks off, what has no pixels yet is half a sample.
-        if group and (damage is None or seen.intersection(PIXEL_EXTENSIONS + IMAGE_EXTENSIONS)):
+        if group and (damage is None or not group.keys().isdisjoint(PIXEL_EXTENSIONS + IMAGE_EXTENSIONS)):
             yield _span(key, group)
         if damage is not None:
             raise DatasetError(
@@ -162,12 +160,12 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _span(key: str, group: list[Member]) -> SampleSpan:
-    places: dict[str, tuple[int, int]] = {}
-    problem = ""
-    for member in group:
-        extension = split_name(member.name)[1]
-        places[extension] = (member.offset, member.length)
-        if member.problem and not problem:
-            problem = f"KEY.{extension[:_MAX_SHOWN_CHARACTERS]} {member.problem}"
-    return SampleSpan(key, group[0].start, group[-1].end, places, problem)
+def _span(key: str, group: dict[str, Member]) -> SampleSpan:
+    members = list(group.values())
+    problems = (
+        f"KEY.{extension[:_MAX_SHOWN_CHARACTERS]} {member.problem}"
+        for extension, member in group.items()
+        if member.problem
+    )
+    places = {extension: (member.offset, member.length) for extension, member in group.items()}
+    return SampleSpan(key, members[0].start, members[-1].end, places, next(problems, ""))
