@@ -89,7 +89,7 @@ def read_mark(out: Location, shard: int) -> ShardMark | None:
         skips = [PlacedSkip(line, place, Skip(*texts)) for line, place, *texts in content["skips"]]
         warnings, frames = list(content["subtitle_warnings"]), int(content["frames"])
         return ShardMark(shard, record, skips, warnings, frames, int(content["without_subtitle"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -3,7 +3,6 @@
 import os
 import random
 import resource
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from clipvip.shards.skips import Skip
 from clipvip.shards.texts import read_texts
 from mutate_shards import Mutant, Tar, mutants, originals
 
-SECONDS_AT_MOST = 1.0
+SECONDS_AT_MOST = 1.0  # of the processor: others may be at work
 BYTES_AT_MOST = 300 << 20
 
 
@@ -53,14 +52,14 @@ class Readers:
             self.tally,
         ]
         for way in (*ways, self.copy, self.show):
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 way(tar, mutant)
             except (DatasetError, UserError) as error:
                 assert len(str(error).splitlines()) == 1
                 assert "000000.tar" in str(error) or "shards" in str(error), error
                 self.seen[f"{way.__name__}: refused"] += 1
-            assert time.perf_counter() - started < SECONDS_AT_MOST, way
+            assert time.process_time() - started < SECONDS_AT_MOST, way
 
     def read(self, tar: Tar, mutant: Mutant) -> None:
         """As captions, search and evaluation do."""
@@ -161,7 +160,6 @@ def run_mutants(folder: Path, *, seed: int, count: int, first: int = 0) -> Count
         try:
             readers.run(tar, mutant)
         except Exception as error:
-            shutil.copy(readers.path, "/tmp/mutant.tar")
             raise AssertionError(
                 f"seed {seed}, mutant {number} of {tar.name}: {mutant.how}: {error!r}"
             ) from error
