@@ -24,7 +24,7 @@ from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.captions import captions_path, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_shard
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 from clipvip.shards.shard_state import STATE_FOLDER
 from clipvip.shards.skips import Skip
 
@@ -206,7 +206,7 @@ def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Ge
 
 
 def _batched(shard: Path, batch_size: int, max_pixels: int) -> Iterator[list[tuple[int, Sample | Skip]]]:
-    samples = enumerate(read_shard(shard, max_pixels=max_pixels))
+    samples = enumerate(read_samples(shard, max_pixels=max_pixels))
     while batch := list(itertools.islice(samples, batch_size)):
         yield batch
 

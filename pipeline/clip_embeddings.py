@@ -16,7 +16,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_shard
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.skips import Skip
 
@@ -152,7 +152,7 @@ def embed_clips(
 
         def chosen() -> Iterator[tuple[Sample, T]]:
             for path in shards:
-                for sample in read_shard(path, max_pixels=max_pixels):
+                for sample in read_samples(path, max_pixels=max_pixels):
                     progress.add(1, skipped=len(skips))
                     if isinstance(sample, Skip):
                         skips.append(sample)
@@ -212,7 +212,7 @@ def _samples(
     """Samples with their texts; those without one are noted in `skips`."""
     for path in shards:
         by_key = None if captions is None else _captions_of(captions, path.stem)
-        for sample in read_shard(path, max_pixels=max_pixels):
+        for sample in read_samples(path, max_pixels=max_pixels):
             if isinstance(sample, Skip):
                 skips.append(sample)
                 continue

@@ -32,7 +32,8 @@ MAX_TEXT_BYTES = 16 << 20
 class Sample:
     """One clip read from a shard: its metadata and its still encoded pixels.
 
-    A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it.
+    A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it. `problem` says
+    why a damaged sample can be asked for nothing but its key; it is empty for others.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Sample:
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    problem: str = ""
 
     @property
     def subtitle(self) -> str:
@@ -60,6 +62,7 @@ class Sample:
     @property
     def num_frames(self) -> int:
         """How many frames are stored; DatasetError where the metadata is damaged."""
+        self._require_readable()
         seconds = self.meta.get("frame_seconds")
         if not isinstance(seconds, list) or not seconds:
             raise DatasetError(f"sample {self.key}: damaged metadata (frame_seconds)")
@@ -77,6 +80,7 @@ class Sample:
 
     def jpeg(self, index: int) -> bytes:
         """The JPEG file of frame `index` (only of shards made with `--store frames`)."""
+        self._require_readable()
         if self.extension != FRAMES_EXTENSION:
             raise DatasetError(f"sample {self.key} holds a video, not JPEG frames; use decode()")
         return self.pixels[self._offsets[index] : self._offsets[index + 1]]
@@ -90,6 +94,7 @@ class Sample:
         Raises:
             DatasetError: the pixels are damaged, or not of the size that the metadata has.
         """
+        self._require_readable()
         wanted = [int(index) for index in indices]
         if self.extension == FRAMES_EXTENSION:
             # A short clip asks for the same frame several times: decode each once.
@@ -127,6 +132,10 @@ class Sample:
                 f"sample {self.key}: frame {index} claims {width}x{height} in {len(data):,} bytes"
             )
         return data
+
+    def _require_readable(self) -> None:
+        if self.problem:
+            raise DatasetError(f"sample {self.key}: {self.problem}")
 
     def _require_size(self, index: int, height: int, width: int) -> None:
         expected_height, expected_width = self.meta.get("height"), self.meta.get("width")
@@ -187,13 +196,28 @@ def list_shards(folder: Path | str) -> list[Path]:
     return shards
 
 
-def read_shard(
-    path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Iterator[Sample | Skip]:
+def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
 
-    A sample that is damaged is yielded as the Skip that says why; its pixels may still prove damaged when they
-    are decoded. Members that have nothing to do with clips are passed over.
+    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so that
+    it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
+
+    Raises:
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+    """
+    for sample in read_samples(path, with_pixels=with_pixels):
+        if isinstance(sample, Sample):
+            yield sample
+        elif is_safe_key(sample.what):
+            yield Sample(sample.what, {}, "", b"", problem=sample.detail)
+
+
+def read_samples(
+    path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[Sample | Skip]:
+    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
+
+    So are clips under names that no clip has.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.

@@ -14,7 +14,7 @@ from typing import Any
 from clipvip.pipeline.demo.results import mean_loss, retrieval_rows
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.captions import read_captions
-from clipvip.shards.reader import Sample, list_shards, read_shard
+from clipvip.shards.reader import list_shards, read_shard
 
 _NUM_CARDS = 12
 _STYLE = """
@@ -78,8 +78,7 @@ def _cards(out: Path) -> str:
     shard = list_shards(out / "shards-train")[0]
     captions = read_captions(out / "captions", shard.stem)
     cards = []
-    samples = (sample for sample in read_shard(shard) if isinstance(sample, Sample))
-    for sample in islice(samples, _NUM_CARDS):
+    for sample in islice(read_shard(shard), _NUM_CARDS):
         picture = base64.b64encode(sample.jpeg(sample.num_frames // 2)).decode()
         said = html.escape(sample.subtitle) or "(nobody speaks)"
         cards.append(

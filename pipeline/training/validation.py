@@ -24,7 +24,7 @@ from clipvip.pipeline.training.shard_set import is_url
 from clipvip.pipeline.training.start import save_model
 from clipvip.shards.atomic import write_json, write_jsonl
 from clipvip.shards.manifest import read_manifest
-from clipvip.shards.reader import Sample, list_shards, read_shard
+from clipvip.shards.reader import list_shards, read_shard
 
 BEST_FOLDER = "best"
 VALIDATION_NAME = "validation.jsonl"
@@ -60,8 +60,7 @@ def check_splits(recipe: Recipe) -> None:
     for option, folder in splits:
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
-                if isinstance(sample, Sample):
-                    query_texts(sample, all_captions=False)
+                query_texts(sample, all_captions=False)
         for identity in _shards_of(folder):
             if identity in taken:
                 raise UserError(

@@ -16,7 +16,7 @@ from clipvip.pipeline.demo.run import WEIGHTS
 from clipvip.pipeline.evaluate import main as evaluate
 from clipvip.pipeline.train import main as train
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import Sample, read_shard
+from clipvip.shards.reader import Sample, read_samples
 from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.skips import Skip
 from clipvip.shards.writer import write_shard
@@ -68,7 +68,7 @@ def reasons(report: dict[str, Any]) -> dict[str, int]:
 def test_a_bad_sample_says_why_and_the_next_is_read(name: str, tmp_path: Path) -> None:
     number = list(CASES).index(name)
     samples = [members_of(n) for n in range(number)] + [CASES[name], members_of(number + 1)]
-    found = list(read_shard(write_members(tmp_path / "000000.tar", samples)))
+    found = list(read_samples(write_members(tmp_path / "000000.tar", samples)))
     assert [isinstance(sample, Sample) for sample in found[:number]] == [True] * number
     *_, bad, good = found
     assert isinstance(good, Sample) and good.decode([0, 2]).shape == (2, 32, 48, 3)
@@ -171,13 +171,13 @@ def test_damage_to_a_tar_is_told_with_its_place(name: str, tmp_path: Path) -> No
     whole = write_members(tmp_path / "000000.tar", [members_of(number) for number in range(3)])
     with ShardFile(whole) as shard:
         spans = list(shard.spans())
-    samples = list(read_shard(whole))
+    samples = list(read_samples(whole))
     path = tmp_path / "damaged.tar"
     path.write_bytes(damaged_tars(whole.read_bytes(), spans[1].start)[name])
     found: list[Sample | Skip] = []
     message = ""
     try:
-        found.extend(read_shard(path))
+        found.extend(read_samples(path))
     except DatasetError as error:
         message = str(error)
     assert found[0] == samples[0]
@@ -207,9 +207,9 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     write_members(tmp_path / "000000.tar", bombs)
     code = (
         "import sys\n"
-        "from clipvip.shards.reader import read_shard\n"
+        "from clipvip.shards.reader import read_samples\n"
         "from clipvip.shards.errors import DatasetError\n"
-        "for sample in read_shard(sys.argv[1]):\n"
+        "for sample in read_samples(sys.argv[1]):\n"
         "    try: sample.decode([0]); print('decoded')\n"
         "    except DatasetError as error: print(error)\n"
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"

@@ -22,7 +22,7 @@ from clipvip.pipeline.training.shard_set import open_shards
 from clipvip.shards.check import check_shard, decode_all
 from clipvip.shards.copying import Piece, copy_samples
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import read_shard
+from clipvip.shards.reader import read_samples
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.skips import Skip
 from clipvip.shards.texts import read_texts
@@ -63,7 +63,7 @@ class Readers:
 
     def read(self, tar: Tar, mutant: Mutant) -> None:
         """As captions, search and evaluation do."""
-        for sample in read_shard(self.path):
+        for sample in read_samples(self.path):
             if isinstance(sample, Skip):
                 self._skipped("read", sample)
                 continue

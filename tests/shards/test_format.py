@@ -16,7 +16,7 @@ from PIL import Image
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest, require_same_options, write_manifest
-from clipvip.shards.reader import list_shards, read_shard
+from clipvip.shards.reader import list_shards, read_samples, read_shard
 from clipvip.shards.sample import is_safe_key, make_key
 from clipvip.shards.skips import Skip
 from clipvip.shards.writer import sha256_of_file, write_shard
@@ -144,9 +144,22 @@ def test_a_member_that_leaves_the_folder_is_no_sample(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         for name in ("../../evil_00000.json", "../../evil_00000.mjpg"):
             tar.addfile(tarfile.TarInfo(name))
-    (skip,) = read_shard(path)
+    assert list(read_shard(path)) == []
+    (skip,) = read_samples(path)
     assert isinstance(skip, Skip)
     assert (skip.reason, skip.detail) == ("wrong_members", "its name is not that of a clip")
+
+
+def test_a_damaged_sample_is_there_to_be_counted(tmp_path: Path) -> None:
+    path = tmp_path / "000000.tar"
+    write_shard(path, [stored_clip("abc", number) for number in range(2)])
+    path.write_bytes(path.read_bytes().replace(b'"schema"', b'"schemA"', 1))
+    bad, good = read_shard(path)
+    assert (bad.key, bad.problem) == ("abc_00000", "its KEY.json lacks schema")
+    assert good.decode([0]).shape == (1, 32, 48, 3)
+    for ask in (lambda: bad.decode([0]), lambda: bad.jpeg(0), lambda: bad.num_frames, bad.middle_frame):
+        with pytest.raises(DatasetError, match=r"sample abc_00000: its KEY\.json lacks schema"):
+            ask()
 
 
 def test_list_shards_says_what_is_wrong(tmp_path: Path) -> None:
