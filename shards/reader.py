@@ -263,7 +263,8 @@ def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> byte
     """A member that is a record or a text.
 
     Raises:
-        DatasetError: it is absent, or too large to be one, or cannot be read.
+        DatasetError: it is absent, or too large to be one, or the file has become shorter.
+        OSError: the disk fails.
     """
     if extension not in span.members:
         raise DatasetError(f"has no KEY.{extension}")

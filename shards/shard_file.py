@@ -123,7 +123,8 @@ class ShardFile:
         """The content of a sample's member.
 
         Raises:
-            DatasetError: the file cannot be read, or has become shorter.
+            DatasetError: the file has become shorter.
+            OSError: the disk fails.
         """
         offset, length = span.members[extension]
         return self._bytes_at(offset, length)
@@ -150,7 +151,8 @@ class ShardFile:
         try:
             return os.pread(self._file.fileno(), length, offset)
         except OSError as error:
-            raise DatasetError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+            # The disk's fault, which may pass, and not the sample's.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -25,6 +25,8 @@ from clipvip.shards.shard_file import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.skips import Skip
 
 _CAPTION_FILES_KEPT = 64
+# The most that a JPEG can have; resizing longer lines takes gigabytes.
+_LONGEST_SIDE = 65_535
 # Of Pillow's formats those that stay in the process and have no scripts.
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -103,7 +105,10 @@ class SampleLoader:
         caption = self._captions(stem).get(span.key) if wanted.needs_caption else None
         if wanted.needs_caption and not wanted.needs_subtitle and not caption:
             return Skip("missing_caption", span.shown_key)
-        sample = read_sample(file, span, max_pixels=wanted.max_pixels)
+        try:
+            sample = read_sample(file, span, max_pixels=wanted.max_pixels)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
         if isinstance(sample, Skip):
             return sample
         try:
@@ -130,12 +135,14 @@ class SampleLoader:
             return Skip("wrong_members", span.shown_key, span.problem)
         try:
             text = read_text_member(file, span, "txt").decode("utf-8").strip()
+            data = file.read(span, extension)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
         except (DatasetError, UnicodeDecodeError) as error:
             return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
         if not text:
             return Skip("empty_text", span.shown_key)
         try:
-            data = file.read(span, extension)
             pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
@@ -237,6 +244,6 @@ def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int
         if colours in {"YCbCr", "Gray", "RGB"}:
             return simplejpeg.decode_jpeg(data, **options)
     with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > max_pixels or max(image.size) > _LONGEST_SIDE:
             raise ValueError(f"claims {image.width} x {image.height} pixels")
         return np.array(image.convert("RGB"))
