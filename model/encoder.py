@@ -38,11 +38,21 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
         batch, num_frames = pixel_values.shape[:2]
         images = pixel_values.flatten(0, 1).to(self.patch_embedding.weight.dtype)
-        patches = self.patch_embedding(images).flatten(2).transpose(1, 2).unflatten(0, (batch, num_frames))
+        patches = self.embed_patches(images).unflatten(0, (batch, num_frames))
         positions = self.position_embedding.weight
         patches = patches + positions[1:] + self.temporal_positions(num_frames)[:, :, None]
         proxies = torch.cat([self.class_embedding[None], self.added_cls]) + positions[0]
         return torch.cat([proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """(n, 3, height, width) -> (n, patches, width).
+
+        CLIP's convolution has windows that do not overlap, so it is a matrix product of each patch. On a GPU it is
+        computed as one: for three channels cuDNN takes kernels without tensor cores, 28 of a step's 289 ms on an H100.
+        """
+        if images.device.type == "cpu":
+            return self.patch_embedding(images).flatten(2).transpose(1, 2)
+        return patches_as_product(images, self.patch_embedding.weight)
 
     def temporal_positions(self, num_frames: int) -> Tensor:
         """(1, num_frames, width): the table, linearly interpolated where it is of another length.
@@ -53,6 +63,14 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
         if num_frames == table.shape[1]:
             return table
         return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
+
+
+def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:
+    """What a convolution by `weight` (width, 3, size, size) with stride `size` gives, as (n, patches, width)."""
+    size = weight.shape[-1]
+    # (n, 3, rows, size, columns, size) -> (n, rows, columns, 3, size, size)
+    grid = images.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
+    return F.linear(grid.flatten(3).flatten(1, 2), weight.flatten(1))
 
 
 class QuickGeluMLP(CLIPMLP):

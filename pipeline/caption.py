@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.caption_work import CaptionSetup, CaptionTask
 
 _MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
-_GPU_BATCH_SIZE, _CPU_BATCH_SIZE = 32, 4
+_CPU_BATCH_SIZE = 4
 _GPU_THREADS = 4
 # A process on the CPU is worth it for every so many cores: each holds the model.
 _CORES_PER_WORKER = 4
@@ -52,7 +52,7 @@ Examples:
               help="Processes with a GPU each; 0: compute on the CPU.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), show_default="one per 4 cores, or 4 threads",
               help="Processes on the CPU, or threads that prepare images for each GPU.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), show_default=f"{_GPU_BATCH_SIZE} on a GPU, {_CPU_BATCH_SIZE} on the CPU",
+@click.option("--batch-size", type=click.IntRange(min=1), show_default=f"32 to 256 by a GPU's memory, {_CPU_BATCH_SIZE} on the CPU",
               help="Frames at once.")  # fmt: skip
 @click.option("--num-beams", type=click.IntRange(min=1), default=5, show_default=True,
               help="Width of the beam search; 1 is greedy.")  # fmt: skip
@@ -105,7 +105,7 @@ def command(
         num_gpus=num_gpus,
         threads=where.threads,
         has_own_gpu=where.ray is not None,
-        batch_size=batch_size or (_GPU_BATCH_SIZE if num_gpus else _CPU_BATCH_SIZE),
+        batch_size=batch_size or where.batch_size,
         max_pixels=max_pixels,
         **decoding,
     )
@@ -144,6 +144,28 @@ class _Where:
     num_workers: int
     threads: int
     ray: RayCluster | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Frames at once where --batch-size does not say."""
+        if not self.num_gpus:
+            return _CPU_BATCH_SIZE
+        import torch
+
+        # Of a cluster's GPUs nothing is known here.
+        found = range(0 if self.ray else torch.cuda.device_count())
+        memory = [torch.cuda.get_device_properties(number).total_memory for number in found]
+        return gpu_batch_size(min(memory, default=0))
+
+
+def gpu_batch_size(memory_bytes: int) -> int:
+    """Frames at once on a GPU of so much memory.
+
+    Up to 256 a batch takes hardly longer than one of 8, since the host starts kernels one by one (docs/benchmarks.md);
+    OFA large takes 0.1 GiB a frame, so 256 take 24 GiB and leave room on a GPU of 40.
+    """
+    gib = memory_bytes / 2**30
+    return 256 if gib >= 36 else 64 if gib >= 14 else 32
 
 
 def _share_machine(gpus: int | None, workers: int | None) -> _Where:

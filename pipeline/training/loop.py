@@ -47,7 +47,13 @@ from clipvip.pipeline.training.distributed import (
 from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
-from clipvip.pipeline.training.start import resizes_on_device, save_model, start_model, start_optimizer
+from clipvip.pipeline.training.start import (
+    compiles,
+    resizes_on_device,
+    save_model,
+    start_model,
+    start_optimizer,
+)
 from clipvip.pipeline.training.step import Encoder, NotFinite, StepResult, make_encoder, train_step
 from clipvip.pipeline.training.validation import (
     best_row,
@@ -170,7 +176,9 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         out=Path(recipe.run.out),
         model=model,
         optimizer=start_optimizer(recipe, model),
-        encode=make_encoder(model, precision=precision, device=place.device, compiled=recipe.run.compile),
+        encode=make_encoder(
+            model, precision=precision, device=place.device, compiled=compiles(recipe, place.device)
+        ),
         plan=plan,
         num_steps=plan.num_steps(recipe),
         step_flops=step_flops(recipe, plan, model),
@@ -290,7 +298,9 @@ def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
     recipe, place = job.recipe, job.place
     if not is_due(recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch):
         return False
-    row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+    # Its batches have other shapes than training's, each of which would have to be compiled.
+    with torch.compiler.set_stance("force_eager"):
+        row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
     if logs is not None:
         logs.write_validation(row)
     return True

@@ -159,8 +159,9 @@ class Run:
     """Chunks that each loading process prepares ahead."""
     cache: str | None = None
     """A folder for copies of remote shards; null makes one in the system's temporary folder."""
-    compile: bool = False
-    """Compile the encoders with torch.compile."""
+    compile: bool | None = None
+    """Compile the layers of the encoders with torch.compile; null: on a GPU. The first step of each shape then takes
+    some seconds more."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     log_every_steps: int = Field(default=10, ge=1)

@@ -35,6 +35,11 @@ def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
     return recipe.data.resize == "device"
 
 
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the encoders' layers are compiled."""
+    return device.type == "cuda" if recipe.run.compile is None else recipe.run.compile
+
+
 def check_device(recipe: Recipe) -> None:
     """UserError where the recipe asks for more GPUs than there are."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

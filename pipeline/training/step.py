@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip
 from clipvip.model.losses import omnisource_terms
@@ -44,8 +44,9 @@ class NotFinite(ArithmeticError):
 
 def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compiled: bool) -> Encoder:
     """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
-    network = compile_network(model) if compiled else model
-    forward = partial(network, embeds_only=True)
+    if compiled:
+        compile_layers(model)
+    forward = partial(model, embeds_only=True)
     image_size = model.config.vision_config.image_size
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
@@ -66,14 +67,19 @@ def make_encoder(model: ClipVip, *, precision: str, device: torch.device, compil
     return encode
 
 
-def compile_network(model: ClipVip) -> Callable[..., Any]:
-    """`model` with a graph for each shape that it is given.
+def compile_layers(model: ClipVip) -> None:
+    """Let each transformer layer of both towers compute by a graph for the shape that it is given.
+
+    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the whole
+    network of B/32 took over 90 seconds and its layers a fraction of it (docs/benchmarks.md).
 
     A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
     torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
-    return torch.compile(model, dynamic=False)
+    for module in model.modules():
+        if isinstance(module, CLIPEncoderLayer):
+            module.compile(dynamic=False)
 
 
 def train_step(

@@ -8,9 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, CLIPModel
 
 from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.encoder import patches_as_product
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import preprocess_frames, tokenize
 from clipvip.model.variants import ENCODERS
@@ -153,6 +156,24 @@ def test_bfloat16_is_close() -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(
+    num_images=st.integers(1, 4),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    size=st.integers(1, 5),
+    width=st.integers(1, 6),
+)
+def test_patches_as_a_product_are_those_of_the_convolution(
+    num_images: int, rows: int, columns: int, size: int, width: int
+) -> None:
+    torch.manual_seed(rows)
+    images = torch.randn(num_images, 3, rows * size, columns * size, dtype=torch.float64)
+    weight = torch.randn(width, 3, size, size, dtype=torch.float64)
+    expected = F.conv2d(images, weight, stride=size).flatten(2).transpose(1, 2)
+    assert_close(patches_as_product(images, weight), expected, atol=1e-12)
+
+
 def test_compiled_for_any_number_of_frames() -> None:
     model = tiny_model("vip_tiny", encoder="vip")
     compiled = torch.compile(model, dynamic=True, fullgraph=False)

@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline import caption_work
+from clipvip.pipeline.caption import gpu_batch_size
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.captions import read_captions
@@ -387,3 +388,8 @@ def test_a_worker_that_dies_loses_nothing(shards: Path, model: Path, tmp_path: P
         assert not list(out.glob(".*"))
         assert caption(shards, out, model, "--workers", "1", "--num-beams", "50").exit_code == 0
     assert len(list(out.glob("*.parquet"))) == NUM_SHARDS
+
+
+@pytest.mark.parametrize(("gib", "frames"), [(0, 32), (11, 32), (15.8, 64), (39.5, 256), (79.2, 256)])
+def test_a_larger_gpu_gets_larger_batches(gib: float, frames: int) -> None:
+    assert gpu_batch_size(int(gib * 2**30)) == frames
