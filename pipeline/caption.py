@@ -7,13 +7,20 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import LocalName, dry_run_option, json_option, print_result
+from clipvip.pipeline.runtime.options import (
+    LocalName,
+    dry_run_option,
+    json_option,
+    max_pixels_option,
+    print_result,
+)
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
@@ -62,6 +69,7 @@ Examples:
               help="What the model is asked, with the leading space it was trained on.")  # fmt: skip
 @click.option("--image-size", type=click.IntRange(min=16), show_default="the model's",
               help="Side in pixels that frames are resized to.")  # fmt: skip
+@max_pixels_option
 @ray_option
 @json_option
 @dry_run_option("what there is to do, and what is done already")
@@ -72,6 +80,7 @@ def command(
     gpus: int | None,
     workers: int | None,
     batch_size: int | None,
+    max_pixels: int,
     ray_address: str | None,
     as_json: bool,
     dry_run: bool,
@@ -105,6 +114,7 @@ def command(
         threads=where.threads,
         has_own_gpu=where.ray is not None,
         batch_size=batch_size or where.batch_size,
+        max_pixels=max_pixels,
         **decoding,
     )
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
@@ -131,7 +141,10 @@ def command(
         content = report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
     print_result(content, report.summary(out), as_json=as_json)
     if not report.counts["captions"]:
-        raise UserError(f"no frame could be captioned; {out / SKIPPED_NAME} says why")
+        why = "".join(
+            f" ({skip.reason}, as of {skip.what}: {skip.detail})" for skip in islice(report.skips, 1)
+        )
+        raise UserError(f"no frame could be captioned{why}; {out / SKIPPED_NAME} says why")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from clipvip.pipeline.contact_sheet import escape, thumbnail_url
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.atomic import atomic_write_bytes
 from clipvip.shards.captions import captions_path, read_caption_file, read_captions
+from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, write_manifest
 from clipvip.shards.reader import read_shard
 from clipvip.shards.skips import Skip
@@ -174,8 +175,11 @@ def _samples(out: Path, shards: Sequence[Path]) -> Iterator[_Shown]:
         wanted = {keys[place] for place in places}
         for sample in read_shard(shard) if wanted else ():
             if sample.key in wanted:
+                try:
+                    url = thumbnail_url(sample.middle_frame(), side=_THUMBNAIL_SIDE)
+                except DatasetError:
+                    continue  # a damaged clip before the one of the same key that was captioned
                 wanted.discard(sample.key)
-                url = thumbnail_url(sample.middle_frame(), side=_THUMBNAIL_SIDE)
                 yield _Shown(shard.name, sample.key, captions[sample.key], sample.subtitle, url)
                 num_shown += 1
             if not wanted:

@@ -24,7 +24,7 @@ from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.captions import captions_path, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import Sample, read_shard
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 from clipvip.shards.shard_state import STATE_FOLDER
 from clipvip.shards.skips import Skip
 
@@ -55,6 +55,7 @@ class CaptionSetup:
     image_size: int | None
     has_own_gpu: bool = False
     dtype: torch.dtype | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
         transformers_logging.set_verbosity_error()
@@ -112,7 +113,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
     skips: list[tuple[int, Skip]] = []
     keys: set[str] = set()
     try:
-        with closing(_batches_ahead(task.shard, captioner, threads=task.setup.threads)) as batches:
+        with closing(_batches_ahead(task.shard, captioner, task.setup)) as batches:
             for batch in batches:
                 skips += batch.skips
                 captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
@@ -175,7 +176,7 @@ def claim_gpu(out: Path, num_gpus: int) -> int:
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 
 
-def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Generator[_Batch, None, None]:
+def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
     waiting: queue.Queue[Future[_Batch] | Future[None]] = queue.Queue(maxsize=_BATCHES_AHEAD)
     stopped = threading.Event()
@@ -183,7 +184,7 @@ def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Genera
     def read() -> None:
         last: Future[None] = Future()
         try:
-            for samples in _batched(shard, captioner.batch_size):
+            for samples in _batched(shard, captioner.batch_size, setup.max_pixels):
                 if stopped.is_set():
                     return
                 waiting.put(pool.submit(_prepare, samples, captioner))
@@ -192,7 +193,7 @@ def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Genera
             last.set_exception(error)
         waiting.put(last)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(setup.threads) as pool:
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
@@ -206,15 +207,18 @@ def _batches_ahead(shard: Path, captioner: Captioner, *, threads: int) -> Genera
                 reader.join(0.01)
 
 
-def _batched(shard: Path, batch_size: int) -> Iterator[list[tuple[int, Sample]]]:
-    samples = enumerate(read_shard(shard))
+def _batched(shard: Path, batch_size: int, max_pixels: int) -> Iterator[list[tuple[int, Sample | Skip]]]:
+    samples = enumerate(read_samples(shard, max_pixels=max_pixels))
     while batch := list(itertools.islice(samples, batch_size)):
         yield batch
 
 
-def _prepare(samples: Sequence[tuple[int, Sample]], captioner: Captioner) -> _Batch:
+def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
     found, frames, skips = [], [], []
     for number, sample in samples:
+        if isinstance(sample, Skip):
+            skips.append((number, sample))
+            continue
         try:
             frames.append(sample.middle_frame())
         except DatasetError as error:

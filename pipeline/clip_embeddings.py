@@ -16,7 +16,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import Sample, read_shard
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.skips import Skip
 
@@ -122,6 +122,7 @@ def embed_pairs(
     batch_size: int,
     all_captions: bool = False,
     total: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     show_progress: bool = True,
 ) -> PairEmbeddings:
     """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where it is known.
@@ -137,7 +138,7 @@ def embed_pairs(
     labels: list[int] = []
     num_clips = 0
     with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
-        samples = _samples(shards, captions, all_captions, skips)
+        samples = _samples(shards, captions, all_captions, skips, max_pixels)
         for batch in _batches(_decoded(samples, model.config.scored_frames, skips), batch_size):
             queries = [text for pair in batch for text in pair.about]
             with torch.inference_mode():
@@ -164,6 +165,7 @@ def embed_clips(
     *,
     batch_size: int,
     total: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     show_progress: bool = True,
 ) -> ClipEmbeddings[T]:
     """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
@@ -180,9 +182,12 @@ def embed_clips(
 
         def chosen() -> Iterator[tuple[Sample, T]]:
             for path in shards:
-                for sample in read_shard(path):
-                    found = choose(sample)
+                for sample in read_samples(path, max_pixels=max_pixels):
                     progress.add(1, skipped=len(skips))
+                    if isinstance(sample, Skip):
+                        skips.append(sample)
+                        continue
+                    found = choose(sample)
                     if found is not None:
                         yield sample, found
 
@@ -232,12 +237,15 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _samples(
-    shards: Iterable[Path], captions: Path | None, all_captions: bool, skips: list[Skip]
+    shards: Iterable[Path], captions: Path | None, all_captions: bool, skips: list[Skip], max_pixels: int
 ) -> Iterator[tuple[Sample, list[str]]]:
     """Samples with their texts; those without one are noted in `skips`."""
     for path in shards:
         by_key = None if captions is None else _captions_of(captions, path.stem)
-        for sample in read_shard(path):
+        for sample in read_samples(path, max_pixels=max_pixels):
+            if isinstance(sample, Skip):
+                skips.append(sample)
+                continue
             if by_key is None:
                 found = query_texts(sample, all_captions=all_captions)
             else:

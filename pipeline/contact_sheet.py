@@ -5,7 +5,6 @@ Which clips is for the commands to say; text is other people's and is escaped.
 
 import base64
 import html
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.captions import captions_path, read_caption_file
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.frames import encode_jpeg
-from clipvip.shards.reader import Sample
-from clipvip.shards.record import parse_record
+from clipvip.shards.reader import Sample, read_text_member
+from clipvip.shards.record import load_record
 from clipvip.shards.shard_file import SampleSpan, ShardFile
 
 _THUMBNAIL_SIDE = 200
@@ -119,12 +118,11 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
     pick = Pick(shard.path, place, span.key)
     extension = span.extension
     if extension is None:
-        return replace(pick, problem=f"not a whole sample: its members are {', '.join(span.members)}"[:200])
+        problem = span.problem or f"its members are {', '.join(span.members)}"
+        return replace(pick, problem=f"not a whole sample: {problem}"[:200])
     pick = replace(pick, num_bytes=span.members[extension][1])
     try:
-        data = shard.read(span, "json")
-        parse_record(data)
-        return replace(pick, record=json.loads(data))
+        return replace(pick, record=load_record(read_text_member(shard, span, "json")))
     except DatasetError as error:
         return replace(pick, problem=" ".join(str(error).split()))
 
@@ -147,7 +145,7 @@ def render_each(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list
     """As `render_cards`, but card by card, to be laid out in several grids."""
     tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
     cards = {}
-    for outcome in run_units(_render, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+    for outcome in run_units(render_card, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
         number, pick, _ = outcome.unit
         if outcome.failure is not None:
             cards[number] = _card(pick, [], outcome.failure.detail)
@@ -160,7 +158,7 @@ def grid(cards: Sequence[str]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _render(task: tuple[int, Pick, int]) -> str:
+def render_card(task: tuple[int, Pick, int]) -> str:
     """One card, in a process that may die of its pixels."""
     _, pick, num_frames = task
     if pick.problem:

@@ -82,6 +82,7 @@ def actions(
     num_frames: int | None,
     max_text_tokens: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -110,7 +111,9 @@ def actions(
         max_text_tokens=max_text_tokens,
     )
     choose = labelling(class_numbers(names), labels, skips)
-    clips = embed_clips(model, paths, choose, batch_size=batch_size, total=num_samples(shards))
+    clips = embed_clips(
+        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+    )
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"

@@ -56,6 +56,7 @@ def multiple_choice(
     num_frames: int | None,
     max_text_tokens: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -84,7 +85,9 @@ def multiple_choice(
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = embed_clips(model, paths, choose, batch_size=batch_size, total=num_samples(shards))
+    clips = embed_clips(
+        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+    )
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:

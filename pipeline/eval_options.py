@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from clipvip.pipeline.retrieval_scores import DEFAULT_RESAMPLES
-from clipvip.pipeline.runtime.options import LocalName, batch_size_option, device_option, json_option
+from clipvip.pipeline.runtime.options import (
+    LocalName,
+    batch_size_option,
+    device_option,
+    json_option,
+    max_pixels_option,
+)
 
 Function = Callable[..., Any]
 
@@ -30,7 +36,7 @@ def clips_options(function: Function) -> Function:
 
 
 def encoding_options(function: Function) -> Function:
-    """Add --num-frames, --max-text-tokens, --batch-size and --device to a command."""
+    """Add --num-frames, --max-text-tokens, --batch-size, --max-pixels and --device to a command."""
     return _add(
         function,
         click.option(
@@ -46,6 +52,7 @@ def encoding_options(function: Function) -> Function:
             help="Tokens that texts are cut to.",
         ),
         batch_size_option("Clips", default=16),
+        max_pixels_option,
         device_option,
     )
 

@@ -1,7 +1,7 @@
 """How the tests of a model that answer questions about clips end: lines on the terminal, and files where asked for."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,12 @@ def finish(
         content = report.write(out, seconds=time.monotonic() - started, done_now=done, unit=unit)
         table += f"\n{report.summary(out)}"
     print_result(content, table, as_json=as_json)
+
+
+def why_none(skips: Sequence[Skip]) -> str:
+    """How many clips there are of which none can be used, and why, on one line."""
+    first = "".join(f"; {skip.what}: {skip.detail}" for skip in skips[:1] if skip.detail)
+    return f"no clip can be used of {len(skips):,}: {reasons(skips)}{first}"
 
 
 def reasons(skips: Iterable[Skip]) -> str:

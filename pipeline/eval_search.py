@@ -14,7 +14,7 @@ import click
 
 from clipvip.pipeline.contact_sheet import texts_of
 from clipvip.pipeline.eval_options import clips_options, encoding_options
-from clipvip.pipeline.eval_output import reasons
+from clipvip.pipeline.eval_output import why_none
 from clipvip.pipeline.inspect_shards import printable
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
@@ -82,6 +82,7 @@ def search(
     num_frames: int | None,
     max_text_tokens: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
 ) -> None:
     """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
@@ -111,11 +112,13 @@ def search(
     folder = index_folder or shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=rebuild)
     vectors = _encode_sentences(model, model_name, queries)
-    pieces = _bring_up_to_date(folder, wanted, maker, model, model_name, batch_size=batch_size)
+    pieces = _bring_up_to_date(
+        folder, wanted, maker, model, model_name, batch_size=batch_size, max_pixels=max_pixels
+    )
     num_clips = sum(len(piece.keys) for piece in pieces)
     if not num_clips and queries:
         skips = [skip for piece in pieces for skip in piece.skips]
-        raise UserError(f"{shards}: no clip can be used of {len(skips)}: {reasons(skips)}")
+        raise UserError(f"{shards}: {why_none(skips)}")
     answers = look_up(nearest(pieces, vectors, top=top)) if queries else []
     found = list(zip(queries, answers, strict=True))
     if queries or as_json:
@@ -155,7 +158,14 @@ def _encode_sentences(model: "ClipVip", name: str, sentences: Sequence[str]) -> 
 
 
 def _bring_up_to_date(
-    folder: Path, shards: Sequence[Shard], maker: Maker, model: "ClipVip", model_name: str, *, batch_size: int
+    folder: Path,
+    shards: Sequence[Shard],
+    maker: Maker,
+    model: "ClipVip",
+    model_name: str,
+    *,
+    batch_size: int,
+    max_pixels: int,
 ) -> list[Piece]:
     """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
     from clipvip.pipeline.clip_embeddings import embed_clips
@@ -176,7 +186,9 @@ def _bring_up_to_date(
             return sample.key
 
         def encode(path: Path) -> Encoded:
-            clips = embed_clips(model, [path], choose, batch_size=batch_size, show_progress=False)
+            clips = embed_clips(
+                model, [path], choose, batch_size=batch_size, max_pixels=max_pixels, show_progress=False
+            )
             return Encoded(clips.about, clips.videos, clips.skips)
 
         pieces = update_index(folder, shards, maker, encode, on_done=made.append)

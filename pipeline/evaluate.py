@@ -13,7 +13,7 @@ from clipvip import __version__
 from clipvip.pipeline.eval_actions import actions
 from clipvip.pipeline.eval_multiple_choice import multiple_choice
 from clipvip.pipeline.eval_options import clips_options, measuring_options
-from clipvip.pipeline.eval_output import finish, reasons
+from clipvip.pipeline.eval_output import finish, why_none
 from clipvip.pipeline.eval_search import search
 from clipvip.pipeline.retrieval_scores import score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
@@ -74,6 +74,7 @@ def retrieval(
     num_frames: int | None,
     max_text_tokens: int | None,
     batch_size: int,
+    max_pixels: int,
     device: str,
     as_json: bool,
 ) -> None:
@@ -107,10 +108,11 @@ def retrieval(
         batch_size=batch_size,
         all_captions=all_captions,
         total=num_samples(shards),
+        max_pixels=max_pixels,
     )
     queries = "captions" if captions is not None or all_captions else "subtitles"
     if len(pairs.texts) == 0:
-        raise UserError(f"{shards}: no clip can be used of {len(pairs.skips)}: {reasons(pairs.skips)}")
+        raise UserError(f"{shards}: {why_none(pairs.skips)}")
     result = score_pairs(
         pairs,
         queries=queries,
@@ -140,7 +142,7 @@ def _bank(model: "ClipVip", source: Path) -> "np.ndarray":
     """Embeddings (texts, dim) of a bank of queries."""
     from clipvip.shards.texts import read_texts
 
-    texts = [text for text in read_texts(source) if text]
+    texts = [text for text in read_texts(source) if isinstance(text, str) and text]
     if not texts:
         raise UserError(f"--query-bank {source}: holds no texts")
     return model.encode_text(texts).numpy()

@@ -140,6 +140,7 @@ def command(
             "pairs": len(sources) * len(targets),
         },
         details={"result": result},
+        skips=[skip for corpus in counted for skip in corpus.skips],
     )
     num_encoded = sum(one.num_encoded_now for one in drawn)
     content = report.write(

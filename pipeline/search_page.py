@@ -29,7 +29,7 @@ def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
     A clip that its shard does not give comes with a `problem`.
 
     Raises:
-        OSError: a shard cannot be opened.
+        DatasetError: a shard cannot be opened.
     """
     keys: dict[Path, set[str]] = {}
     for hit in itertools.chain.from_iterable(answers):

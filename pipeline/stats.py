@@ -93,7 +93,7 @@ def _skipped(folder: Path) -> dict[str, int]:
         with path.open(encoding="utf-8") as lines:
             try:
                 reasons.update(str(json.loads(line)["reason"]) for line in lines)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DatasetError(f"{path}: damaged ({error}); run the stage again") from error
     return _by_count(reasons)
 

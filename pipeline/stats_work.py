@@ -14,8 +14,9 @@ from clipvip.pipeline.rearrange_work import video_part
 from clipvip.shards.captions import captions_path, read_caption_file
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.key_hashes import key_hashes
+from clipvip.shards.reader import read_text_member
 from clipvip.shards.record import parse_record
-from clipvip.shards.shard_file import ShardFile
+from clipvip.shards.shard_file import SampleSpan, ShardFile
 
 _MAX_BINS = 10_000
 _MAX_SIZES = 1_000
@@ -121,7 +122,7 @@ def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]
                     tally.unreadable_clips += 1
                     continue
                 videos[video_part(span.key)] = None
-                _add_clip(tally, shard.read(span, "json"), span.members[span.extension][1])
+                _add_clip(tally, shard, span, span.members[span.extension][1])
     except DatasetError:
         tally.unreadable_shards = 1
     if captions is not None:
@@ -129,9 +130,9 @@ def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]
     return tally, key_hashes(videos)
 
 
-def _add_clip(tally: Tally, data: bytes, num_bytes: int) -> None:
+def _add_clip(tally: Tally, shard: ShardFile, span: SampleSpan, num_bytes: int) -> None:
     try:
-        record = parse_record(data)
+        record = parse_record(read_text_member(shard, span, "json"))
     except DatasetError:
         tally.unreadable_clips += 1
         return

@@ -21,6 +21,7 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.text_encoder import TextEncoder, order_by_length
 from clipvip.pipeline.text_work import TextTask, encode_texts, load_features, write_features
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
 from clipvip.shards.texts import read_texts
 
 FEATURES_FOLDER = "features"
@@ -36,6 +37,7 @@ class Corpus:
     side: Side
     num_texts: int
     num_empty: int
+    skips: tuple[Skip, ...] = ()
 
     def as_dict(self) -> dict[str, str | int]:
         return {"name": self.name, "texts": self.num_texts, "empty": self.num_empty}
@@ -104,8 +106,11 @@ def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
         DatasetError: it cannot be read.
     """
     num_empty = num_texts = 0
+    skips: list[Skip] = []
     for text in read_texts(path):
-        if text:
+        if isinstance(text, Skip):
+            skips.append(text)
+        elif text:
             num_texts += 1
         else:
             num_empty += 1
@@ -114,7 +119,7 @@ def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
             f"--{side} {name}: {path} has {num_texts} texts that are not empty, --samples asks for {samples}; "
             "give more texts or a smaller --samples"
         )
-    return Corpus(name, path, side, num_texts, num_empty)
+    return Corpus(name, path, side, num_texts, num_empty, tuple(skips))
 
 
 def encode_drawn(
@@ -165,7 +170,7 @@ def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:
     picked: list[str] = []
     remaining = iter(wanted.tolist())
     following = next(remaining, None)
-    texts = (text for text in read_texts(corpus.path) if text)
+    texts = (text for text in read_texts(corpus.path) if isinstance(text, str) and text)
     for position, text in enumerate(texts):
         if position == following:
             picked.append(text)

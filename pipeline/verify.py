@@ -12,7 +12,7 @@ import click
 from clipvip.pipeline.repair import repair
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.options import json_option, max_pixels_option, print_result, workers_option
 from clipvip.pipeline.verify_run import Verification, verify_folder
 from clipvip.shards.atomic import write_json
 
@@ -50,6 +50,7 @@ class _Decode(click.ParamType):
 @workers_option
 @click.option("--sample-timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True,
               help="Give a sample up after so many seconds.")  # fmt: skip
+@max_pixels_option
 @click.option("--repair", "with_repair", is_flag=True,
               help="Remove broken shards and captions, so that the commands that made them make these again.")  # fmt: skip
 @click.option("--out", type=Path, show_default="none is written", help=f"Folder for {VERIFY_NAME}.")
@@ -60,6 +61,7 @@ def command(
     decode: int,
     workers: int | None,
     sample_timeout: float,
+    max_pixels: int,
     with_repair: bool,
     out: Path | None,
     as_json: bool,
@@ -75,6 +77,7 @@ def command(
         num_decoded=None if decode < 0 else decode,
         workers=workers or num_cores(),
         timeout_seconds=sample_timeout,
+        max_pixels=max_pixels,
     )
     removed = repair(found) if with_repair else []
     content = _content(found, removed)

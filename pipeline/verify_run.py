@@ -14,7 +14,7 @@ from clipvip.shards.check import decode_all
 from clipvip.shards.check_folder import check_folder
 from clipvip.shards.findings import Findings, FolderCheck, Problem
 from clipvip.shards.key_hashes import HashStore
-from clipvip.shards.reader import Sample
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample
 from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.shard_state import STATE_FOLDER
 
@@ -54,6 +54,7 @@ def verify_folder(
     workers: int,
     timeout_seconds: float,
     decode: Callable[[Sample], None] = decode_all,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Verification:
     """Check everything about a folder of shards, and of the captions beside it.
 
@@ -69,7 +70,10 @@ def verify_folder(
     found.broken |= shards.bad_marks
     if sidecars:
         found.findings.add_all(sidecars.findings)
-    tasks = _tasks(shards, sidecars, num_decoded, timeout_seconds, decode)
+    tasks = (
+        replace(task, max_pixels=max_pixels)
+        for task in _tasks(shards, sidecars, num_decoded, timeout_seconds, decode)
+    )
     with HashStore() as hashes:
         with Progress("verify", total=len(shards.records), unit="shard") as bar:
             for task, result in _check_all(tasks, workers, found):

@@ -15,7 +15,7 @@ from clipvip.shards.captions import captions_path
 from clipvip.shards.check import check_captions, check_shard, decode_all
 from clipvip.shards.findings import Findings
 from clipvip.shards.key_hashes import key_hashes
-from clipvip.shards.reader import Sample
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample
 from clipvip.shards.writer import ShardRecord
 
 # After these nobody knows which keys the shard should have.
@@ -47,6 +47,7 @@ class CheckTask:
     caption_options: dict[str, Any] | None = None
     only: int | None = None
     decode: Callable[[Sample], None] = decode_all
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def check_unit(task: CheckTask) -> CheckResult:
             record=task.record,
             places=lambda num_samples: places_to_decode(task, num_samples),
             decode=task.decode,
+            max_pixels=task.max_pixels,
             heartbeat=allow_more_time,
         )
         captions = Findings()

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from clipvip.shards.captions import CaptionFile, read_caption_file, read_origins, shard_source
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.findings import Findings, Problem
-from clipvip.shards.reader import Sample
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_text_member
 from clipvip.shards.record import SampleRecord, parse_record
 from clipvip.shards.sample import FRAMES_EXTENSION, is_safe_key, make_key
 from clipvip.shards.shard_file import SampleSpan, ShardFile
@@ -52,6 +51,7 @@ def check_shard(
     record: ShardRecord | None,
     places: Callable[[int], Sequence[int]],
     decode: Callable[[Sample], None],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> ShardCheck:
     """Compare a shard with its `record`, check the record of every sample, and decode some.
@@ -79,7 +79,7 @@ def check_shard(
         wanted = set(places(len(spans)))
         for place, span in enumerate(spans):
             heartbeat()
-            _check_sample(found, shard, span, decode if place in wanted else None)
+            _check_sample(found, shard, span, decode if place in wanted else None, max_pixels)
     return found
 
 
@@ -111,15 +111,20 @@ def _spans(found: ShardCheck, shard: ShardFile) -> Iterator[SampleSpan]:
 
 
 def _check_sample(
-    found: ShardCheck, shard: ShardFile, span: SampleSpan, decode: Callable[[Sample], None] | None
+    found: ShardCheck,
+    shard: ShardFile,
+    span: SampleSpan,
+    decode: Callable[[Sample], None] | None,
+    max_pixels: int,
 ) -> None:
     extension = span.extension
     if extension is None or not is_safe_key(span.key):
-        found.note("wrong_members", span.key[:100], f"its members are {', '.join(span.members)[:200]!r}")
+        detail = span.problem or f"its members are {', '.join(span.members)[:200]!r}"
+        found.note("wrong_members", span.shown_key, detail)
         return
     try:
-        record = parse_record(shard.read(span, "json"))
-        for detail in _disagreements(record, span, shard.read(span, "txt")):
+        record = parse_record(read_text_member(shard, span, "json"))
+        for detail in _disagreements(record, span, read_text_member(shard, span, "txt")):
             raise DatasetError(detail)
     except DatasetError as error:
         found.note("wrong_record", span.key, _without_path(error, shard.path))
@@ -131,7 +136,7 @@ def _check_sample(
     found.num_decoded += 1
     try:
         meta = record.model_dump(by_alias=True)
-        decode(Sample(span.key, meta, extension, shard.read(span, extension)))
+        decode(Sample(span.key, meta, extension, shard.read(span, extension), max_pixels))
     except DatasetError as error:
         found.note("undecodable", span.key, _without_path(error, shard.path))
 
@@ -170,35 +175,9 @@ def decode_all(sample: Sample) -> None:
     Raises:
         DatasetError: a frame does not decode, or is of another size than the record says.
     """
-    meta = sample.meta
-    shape = (int(meta["height"]), int(meta["width"]), 3)
-    if sample.extension == FRAMES_EXTENSION:
-        for index in range(sample.num_frames):
-            # The header first: a damaged one may ask for gigabytes.
-            _require_shape(sample, index, _jpeg_shape(sample, index), shape)
-            sample.decode([index])
-        return
-    for first in range(0, sample.num_frames, _PICTURES_AT_ONCE):
-        indices = range(first, min(first + _PICTURES_AT_ONCE, sample.num_frames))
-        _require_shape(sample, first, sample.decode(indices).shape[1:], shape)
-
-
-def _jpeg_shape(sample: Sample, index: int) -> tuple[int, ...]:
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(sample.jpeg(index))
-    except ValueError as error:
-        raise DatasetError(f"frame {index} is not a readable JPEG ({error})") from error
-    return (height, width, 3)
-
-
-def _require_shape(
-    sample: Sample, index: int, found: tuple[int, ...], expected: tuple[int, int, int]
-) -> None:
-    if tuple(found) != expected:
-        raise DatasetError(
-            f"sample {sample.key}: frame {index} is {found[1]}x{found[0]}, "
-            f"its record says {expected[1]}x{expected[0]}"
-        )
+    at_once = 1 if sample.extension == FRAMES_EXTENSION else _PICTURES_AT_ONCE
+    for first in range(0, sample.num_frames, at_once):
+        sample.decode(range(first, min(first + at_once, sample.num_frames)))
 
 
 def check_captions(

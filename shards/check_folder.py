@@ -148,7 +148,7 @@ def _read_report(found: FolderCheck) -> dict[str, Any]:
         content = json.loads((found.folder / _REPORT_NAME).read_bytes())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         found.problem("damaged_report", _REPORT_NAME, " ".join(str(error).split()))
         return {}
     return content if isinstance(content, dict) else {}

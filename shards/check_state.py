@@ -23,7 +23,7 @@ def read_options(state: Path) -> dict[str, Any] | None:
     """The options that a folder's state gives; None where they are missing or damaged."""
     try:
         options = json.loads((state / OPTIONS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return options if isinstance(options, dict) else None
 
@@ -41,7 +41,7 @@ def read_skips(folder: Path) -> Iterator[Skip]:
         try:
             for line in lines:
                 yield Skip(**json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DatasetError(" ".join(str(error).split())) from error
 
 

@@ -13,7 +13,10 @@ from typing import IO
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.captions import read_caption_file, read_origins, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.shard_file import TAR_BLOCK_BYTES, SampleSpan, ShardFile
+from clipvip.shards.reader import read_text_member
+from clipvip.shards.record import parse_record
+from clipvip.shards.shard_file import SampleSpan, ShardFile
+from clipvip.shards.tar_headers import TAR_BLOCK_BYTES
 from clipvip.shards.writer import ShardRecord
 
 # As `tar` and Python write it: two blocks of zeros, and then zeros up to a multiple of this.
@@ -84,7 +87,7 @@ def _copy_piece(out: _Target, piece: Piece) -> None:
         for span in _chosen(shard, piece.places):
             out.write(shard.read_span(span))
             out.num_samples += 1
-            num_frames, has_subtitle = _glance(shard.read(span, "json"))
+            num_frames, has_subtitle = _glance(shard, span)
             out.num_frames += num_frames
             out.num_without_subtitle += not has_subtitle
 
@@ -100,13 +103,13 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
         raise DatasetError(f"{shard.path}: has no sample {place} any more; it was changed meanwhile")
 
 
-def _glance(data: bytes) -> tuple[int, bool]:
+def _glance(shard: ShardFile, span: SampleSpan) -> tuple[int, bool]:
     """How many frames, and whether there is any text, by a KEY.json that may be damaged."""
     try:
-        record = json.loads(data)
-        return len(record["frame_seconds"]), bool(record["subtitle"] or record.get("sentences"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        record = parse_record(read_text_member(shard, span, "json"))
+    except DatasetError:
         return 0, False
+    return len(record.frame_seconds), bool(record.subtitle or record.sentences)
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None:

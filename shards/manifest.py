@@ -41,7 +41,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not JSON ({error}); restore it or make the folder again") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
         raise DatasetError(f"{path}: not a clipvip manifest; point at a folder that a clipvip stage wrote")

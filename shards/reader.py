@@ -3,32 +3,45 @@
 Shuffling, splitting over workers and turning frames into tensors happen elsewhere.
 """
 
-import io
 import itertools
-import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import simplejpeg
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest
-from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
+from clipvip.shards.record import load_record
+from clipvip.shards.sample import FRAMES_EXTENSION, is_safe_key
+from clipvip.shards.shard_file import PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.skips import Skip
+
+# A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
+DEFAULT_MAX_PIXELS = 1 << 26
+# A JPEG spends a bit at the least on each block of 8 x 8 pixels; this is what a byte can hold then.
+_MOST_PIXELS_PER_JPEG_BYTE = 512
+# Records and texts are kilobytes; what is larger is not read.
+MAX_TEXT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip read from a shard: its metadata and its still encoded pixels."""
+    """One clip read from a shard: its metadata and its still encoded pixels.
+
+    A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it. `problem` says
+    why a damaged sample can be asked for nothing but its key; it is empty for others.
+    """
 
     key: str
     meta: dict[str, Any]
     extension: str
     pixels: bytes = field(repr=False)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    problem: str = ""
 
     @property
     def subtitle(self) -> str:
@@ -49,6 +62,7 @@ class Sample:
     @property
     def num_frames(self) -> int:
         """How many frames are stored; DatasetError where the metadata is damaged."""
+        self._require_readable()
         seconds = self.meta.get("frame_seconds")
         if not isinstance(seconds, list) or not seconds:
             raise DatasetError(f"sample {self.key}: damaged metadata (frame_seconds)")
@@ -66,6 +80,7 @@ class Sample:
 
     def jpeg(self, index: int) -> bytes:
         """The JPEG file of frame `index` (only of shards made with `--store frames`)."""
+        self._require_readable()
         if self.extension != FRAMES_EXTENSION:
             raise DatasetError(f"sample {self.key} holds a video, not JPEG frames; use decode()")
         return self.pixels[self._offsets[index] : self._offsets[index + 1]]
@@ -77,35 +92,81 @@ class Sample:
             uint8 array (len(indices), height, width, 3), RGB.
 
         Raises:
-            DatasetError: the pixels are damaged.
+            DatasetError: the pixels are damaged, or not of the size that the metadata has.
         """
+        self._require_readable()
         wanted = [int(index) for index in indices]
         if self.extension == FRAMES_EXTENSION:
             # A short clip asks for the same frame several times: decode each once.
             decoded = {index: self._decode_jpeg(index) for index in dict.fromkeys(wanted)}
             return np.stack([decoded[index] for index in wanted])
-        return _decode_video(self.key, self.pixels, wanted)
+        frames = _decode_video(self, wanted)
+        self._require_size(wanted[0], *frames.shape[1:3])
+        return frames
 
     def _decode_jpeg(self, index: int) -> np.ndarray:
+        data = self.checked_jpeg(index)
         try:
-            return simplejpeg.decode_jpeg(self.jpeg(index), colorspace="RGB")
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
         except ValueError as error:
             raise DatasetError(
                 f"sample {self.key}: frame {index} is not a readable JPEG ({error})"
             ) from error
+
+    def checked_jpeg(self, index: int) -> bytes:
+        """As `jpeg`, of a frame whose header is right: decoding it takes no more memory than its record says.
+
+        Raises:
+            DatasetError: it is no JPEG, has another size than the record says, or a size that cannot be.
+        """
+        data = self.jpeg(index)
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is not a readable JPEG ({error})"
+            ) from error
+        self._require_size(index, height, width)
+        if not holds_pixels(data, height * width):
+            raise DatasetError(
+                f"sample {self.key}: frame {index} claims {width}x{height} in {len(data):,} bytes"
+            )
+        return data
+
+    def _require_readable(self) -> None:
+        if self.problem:
+            raise DatasetError(f"sample {self.key}: {self.problem}")
+
+    def _require_size(self, index: int, height: int, width: int) -> None:
+        expected_height, expected_width = self.meta.get("height"), self.meta.get("width")
+        if (height, width) != (expected_height, expected_width):
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is {width}x{height}, "
+                f"its record says {expected_width}x{expected_height}"
+            )
+        if height * width > self.max_pixels:
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is {width}x{height}, more than {self.max_pixels:,} pixels"
+            )
 
     def middle_frame(self) -> np.ndarray:
         """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
         return self.decode([self.num_frames // 2])[0]
 
 
-def _decode_video(key: str, data: bytes, indices: list[int]) -> np.ndarray:
-    import decord  # takes a while to import, and only `--store video` needs it
+def holds_pixels(jpeg: bytes, num_pixels: int) -> bool:
+    """Whether a JPEG of so few bytes can have so many pixels; where it cannot, it is damaged or a trap."""
+    return num_pixels <= _MOST_PIXELS_PER_JPEG_BYTE * len(jpeg)
+
+
+def _decode_video(sample: Sample, indices: list[int]) -> np.ndarray:
+    # FFmpeg takes a while to import, and only `--store video` needs it.
+    from clipvip.shards.mp4 import decode_mp4
 
     try:
-        return decord.VideoReader(io.BytesIO(data), num_threads=1).get_batch(indices).asnumpy()
-    except (decord.DECORDError, RuntimeError, IndexError) as error:  # decord raises any of these
-        raise DatasetError(f"sample {key}: its video does not decode ({error})") from error
+        return decode_mp4(sample.pixels, indices, max_pixels=sample.max_pixels)
+    except DatasetError as error:
+        raise DatasetError(f"sample {sample.key}: its video does not decode ({error})") from error
 
 
 def list_shards(folder: Path | str) -> list[Path]:
@@ -138,43 +199,75 @@ def list_shards(folder: Path | str) -> list[Path]:
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
 
-    Members that are not part of a sample of ours are passed over. A sample whose metadata is damaged is
-    yielded, so that it can be counted: asking it for frames raises DatasetError.
+    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so that
+    it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
     """
-    with Path(path).open("rb") as file:
-        yield from read_shard_stream(file, name=str(path), with_pixels=with_pixels)
+    for sample in read_samples(path, with_pixels=with_pixels):
+        if isinstance(sample, Sample):
+            yield sample
+        elif is_safe_key(sample.what):
+            yield Sample(sample.what, {}, "", b"", problem=sample.detail)
 
 
-def read_shard_stream(file: IO[bytes], *, name: str, with_pixels: bool = True) -> Iterator[Sample]:
-    """As `read_shard`, from an open stream; `name` is for messages. It must seek only to pass over pixels."""
+def read_samples(
+    path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[Sample | Skip]:
+    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
+
+    So are clips under names that no clip has.
+
+    Raises:
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+    """
+    with ShardFile(path) as shard:
+        for span in shard.spans():
+            if is_clip(span):
+                yield read_sample(shard, span, with_pixels=with_pixels, max_pixels=max_pixels)
+
+
+def is_clip(span: SampleSpan) -> bool:
+    """Whether these members are a clip, or what is left of one."""
+    return "json" in span.members or span.first_of(PIXEL_EXTENSIONS) is not None
+
+
+def read_sample(
+    shard: ShardFile,
+    span: SampleSpan,
+    *,
+    with_pixels: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Sample | Skip:
+    """One clip of a shard; as a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
+    extension = span.first_of(PIXEL_EXTENSIONS)
+    problem = span.problem
+    if not is_safe_key(span.key):
+        problem = "its name is not that of a clip"
+    elif extension is None or "json" not in span.members:
+        problem = problem or f"its members are {', '.join(span.members)[:200]}"
+    if problem or extension is None:
+        return Skip("wrong_members", span.shown_key, problem)
     try:
-        with tarfile.open(fileobj=file, mode="r|" if with_pixels else "r:") as tar:
-            meta: dict[str, Any] = {}
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                if not is_safe_key(key):
-                    continue
-                if extension == "json":
-                    meta = _parse_metadata(_member_bytes(tar, member), key)
-                elif extension in {FRAMES_EXTENSION, VIDEO_EXTENSION}:
-                    pixels = _member_bytes(tar, member) if with_pixels else b""
-                    yield Sample(key, meta if meta.get("key") == key else {}, extension, pixels)
-    except (tarfile.TarError, EOFError) as error:
-        raise DatasetError(f"{name}: not a readable tar file ({error}); make this shard again") from error
+        meta = load_record(read_text_member(shard, span, "json"))
+        if meta["key"] != span.key:
+            raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
+        pixels = shard.read(span, extension) if with_pixels else b""
+    except DatasetError as error:
+        return Skip("damaged_sample", span.key, " ".join(str(error).split()))
+    return Sample(span.key, meta, extension, pixels, max_pixels)
 
 
-def _parse_metadata(data: bytes, key: str) -> dict[str, Any]:
-    """The content of KEY.json, or an empty record where it is damaged."""
-    try:
-        meta = json.loads(data)
-    except ValueError:
-        return {}
-    return meta if isinstance(meta, dict) and meta.get("key") == key else {}
+def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
+    """A member that is a record or a text.
 
-
-def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return b"" if file is None else file.read()
+    Raises:
+        DatasetError: it is absent, or too large to be one, or the file has become shorter.
+        OSError: the disk fails.
+    """
+    if extension not in span.members:
+        raise DatasetError(f"has no KEY.{extension}")
+    if (length := span.members[extension][1]) > MAX_TEXT_BYTES:
+        raise DatasetError(f"its KEY.{extension} has {length:,} bytes")
+    return shard.read(span, extension)

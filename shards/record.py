@@ -1,17 +1,16 @@
-"""What KEY.json must look like: types and ranges of every field, checked strictly.
+"""What KEY.json must look like: types and ranges of every field, checked strictly wherever shards are read."""
 
-Reading for training trusts its shards (`reader`); this is for what inspects them.
-"""
-
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.sample import SCHEMA_VERSION
 
-_Count = Annotated[int, Field(gt=0)]
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Larger than any file, and any video, and small enough to be computed with.
+_Count = Annotated[int, Field(gt=0, lt=1 << 40)]
+_Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 
 
 class SampleRecord(BaseModel):
@@ -40,11 +39,32 @@ def parse_record(data: bytes) -> SampleRecord:
     """The record that `data`, the bytes of a KEY.json, holds.
 
     Raises:
-        DatasetError: it is none; the message names the first field that is wrong.
+        DatasetError: it is none; the message names the fields that it lacks, or the first that is wrong.
     """
     try:
-        return SampleRecord.model_validate_json(data)
+        record = SampleRecord.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "record"
-        raise DatasetError(f"{where}: {' '.join(first['msg'].split())}") from error
+        errors = error.errors(include_url=False, include_input=False)
+    else:
+        _require_json(record.model_extra)
+        return record
+    lacking = [str(found["loc"][0]) for found in errors if found["type"] == "missing"]
+    if lacking:
+        raise DatasetError(f"its KEY.json lacks {', '.join(lacking)}")
+    where = ".".join(map(str, errors[0]["loc"]))[:100] or "record"
+    raise DatasetError(f"{where}: {' '.join(errors[0]['msg'].split())[:200]}")
+
+
+def load_record(data: bytes) -> dict[str, Any]:
+    """The record that `data` holds as plain values, with all of its fields. Raises as `parse_record`."""
+    parse_record(data)
+    fields: dict[str, Any] = json.loads(data)
+    return fields
+
+
+def _require_json(others: dict[str, Any] | None) -> None:
+    """Fields of later versions can be written again: none holds an infinite number, which JSON does not know."""
+    try:
+        json.dumps(others, allow_nan=False) if others else ""
+    except ValueError as error:
+        raise DatasetError(f"record: holds what is no JSON ({error})") from error

@@ -17,6 +17,7 @@ _NOT_SAFE = re.compile(r"[^A-Za-z0-9_-]")
 _DANGEROUS = re.compile(r"[/\\\x00-\x1f\x7f]|^\.+$")
 # With number, hash and extension a member name then fits the 100 bytes of a plain tar header.
 _MAX_ID_CHARACTERS = 76
+_MAX_KEY_CHARACTERS = 100
 
 
 def make_key(video_id: str, clip_number: int) -> str:
@@ -40,8 +41,8 @@ def make_key(video_id: str, clip_number: int) -> str:
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` has only the characters that `make_key` produces."""
-    return _SAFE.fullmatch(key) is not None
+    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header holds."""
+    return len(key) <= _MAX_KEY_CHARACTERS and _SAFE.fullmatch(key) is not None
 
 
 SentencesAre = Literal["alternatives", "paragraph"]

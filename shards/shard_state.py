@@ -102,7 +102,7 @@ def read_mark(out: Location, shard: int) -> ShardMark | None:
                 if path.stat().st_size != mark.record.num_bytes:
                     return None
         return mark
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -1,17 +1,20 @@
 """All the texts of one corpus, in order, whatever it is stored as: lines, a table, shards, captions."""
 
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import list_shards
+from clipvip.shards.reader import is_clip, list_shards, read_text_member
 from clipvip.shards.sample import is_safe_key
+from clipvip.shards.shard_file import ShardFile
+from clipvip.shards.skips import Skip
 from clipvip.shards.text_tables import TABLE_EXTENSIONS, iter_texts
 
 
-def read_texts(path: Path | str) -> Iterator[str]:
+def read_texts(path: Path | str) -> Iterator[str | Skip]:
     """The texts of a corpus in order, white space normalised; an empty text is yielded as "".
+
+    A clip whose text cannot be read is yielded as the Skip that says why.
 
     `path` is a text file with one text a line, a table (.jsonl, .parquet) with a field text, subtitle or
     caption, a folder of shards (their subtitles; pixels are passed over unread), or a folder of captions
@@ -30,7 +33,7 @@ def read_texts(path: Path | str) -> Iterator[str]:
     return _lines(path)
 
 
-def _texts_of_folder(folder: Path) -> Iterator[str]:
+def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
     captions = sorted(folder.glob("*.parquet"))
     has_shards = any(folder.glob("*.tar"))
     if captions and has_shards:
@@ -38,7 +41,7 @@ def _texts_of_folder(folder: Path) -> Iterator[str]:
     if captions:
         return _normalised(text for path in captions for text in iter_texts(path))
     if has_shards:
-        return _normalised(text for path in list_shards(folder) for text in _subtitles(path))
+        return (text for path in list_shards(folder) for text in _subtitles(path))
     raise DatasetError(
         f"{folder}: holds neither shards (*.tar) nor captions (*.parquet); give a folder of one"
     )
@@ -50,17 +53,20 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _normalised(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield " ".join(text.split())
+    return (" ".join(text.split()) for text in texts)
 
 
-def _subtitles(shard: Path) -> Iterator[str]:
-    """The KEY.txt members of a shard; an open file that can seek skips over the pixels."""
-    try:
-        with tarfile.open(shard, mode="r:") as tar:
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                if extension == "txt" and is_safe_key(key) and (file := tar.extractfile(member)):
-                    yield file.read().decode("utf-8", "replace")
-    except (tarfile.TarError, EOFError) as error:
-        raise DatasetError(f"{shard}: not a readable tar file ({error}); make this shard again") from error
+def _subtitles(shard: Path) -> Iterator[str | Skip]:
+    """The KEY.txt members of a shard, which are all that is read."""
+    with ShardFile(shard) as file:
+        for span in file.spans():
+            if not is_safe_key(span.key) or not (is_clip(span) or "txt" in span.members):
+                continue
+            try:
+                if span.problem:
+                    raise DatasetError(span.problem)
+                text = read_text_member(file, span, "txt").decode("utf-8")
+            except (DatasetError, UnicodeDecodeError) as error:
+                yield Skip("unreadable_text", span.key, " ".join(str(error).split()))
+            else:
+                yield " ".join(text.split())

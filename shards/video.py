@@ -2,9 +2,9 @@
 
 Which frames are wanted is `cutting`'s business, which packets these take `packets`'; this file never seeks.
 
-PyAV decodes here rather than decord, which reads what we wrote (`reader`): of 28 real files that can be read,
-decord 0.6 refused two (AV1, no duration in the header), gave a third eight frames too many (VP9), and gave two
-times that start at the first frame instead of at the file's zero, 0.8 s off the subtitles; at equal CPU time.
+PyAV decodes here rather than decord: of 28 real files that can be read, decord 0.6 refused two (AV1, no duration
+in the header), gave a third eight frames too many (VP9), and gave two times that start at the first frame instead of
+at the file's zero, 0.8 s off the subtitles; at equal CPU time.
 """
 
 import itertools

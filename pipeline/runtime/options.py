@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from clipvip.pipeline.runtime.errors import require_local
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -31,6 +32,13 @@ device_option = click.option(
     default="auto",
     show_default=True,
     help="Where to compute; auto: on a GPU where there is one.",
+)
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_PIXELS,
+    show_default=True,
+    help="A frame that claims more pixels is taken for damage and passed over.",
 )
 json_option = click.option(
     "--json",

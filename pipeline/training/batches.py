@@ -170,6 +170,7 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
         needs_caption=is_clips and "C" in inputs,
         needs_frame=is_clips and "F" in inputs,
         captions=source.captions,
+        max_pixels=recipe.data.max_pixels,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from clipvip.model.variants import Encoder, Precision, Variant, Weighting
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -56,6 +57,8 @@ class Data:
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
     fast_decode: bool = False
     """Let libjpeg shrink large frames while it decodes them; changes pixels slightly."""
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
+    """A frame or image that claims more pixels is taken for damage and passed over. The default is 8192 x 8192."""
     resize: Literal["auto", "loader", "device"] = "auto"
     """Who resizes frames to the model's size. `loader`: the loading processes, within 2 of 255 of exact.
     `device`: the training process, on its GPU, in floating point, exactly as the reference's transform;

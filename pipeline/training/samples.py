@@ -5,11 +5,9 @@ decided in batches.py.
 """
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import IO
 
 import numpy as np
 import simplejpeg
@@ -17,19 +15,20 @@ import torch
 from PIL import Image
 
 from clipvip.pipeline.training.pixels import PixelsWriter
-from clipvip.pipeline.training.shard_index import Entry, read_member
-from clipvip.pipeline.training.shard_set import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, ShardReader, ShardSet
+from clipvip.pipeline.training.shard_set import ShardReader, ShardSet
 from clipvip.shards.captions import captions_path, read_captions
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import Sample
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
 from clipvip.shards.sample import FRAMES_EXTENSION
 from clipvip.shards.sampling import jittered_indices, middle_index, uniform_indices
+from clipvip.shards.shard_file import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.skips import Skip
 
 _CAPTION_FILES_KEPT = 64
-# Pillow's own bound against images that are small files and huge in memory.
-_MAX_IMAGE_PIXELS = 178_956_970
-_IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# The most that a JPEG can have; resizing longer lines takes gigabytes.
+_LONGEST_SIDE = 65_535
+# Of Pillow's formats those that stay in the process and have no scripts.
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class SampleSettings:
     needs_caption: bool
     needs_frame: bool
     captions: str | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class SampleLoader:
             return found
         entry, file = found
         if self._shards.kind == "images":
-            example = self._load_image(entry, file, video)
+            example = self._load_image(file, entry, video)
         else:
-            example = self._load_clip(entry, file, self._reader.stem(shard), rng, video, frame)
+            example = self._load_clip(file, entry, self._reader.stem(shard), rng, video, frame)
         if isinstance(example, Example):
             video.keep()
             if self._settings.needs_frame:
@@ -94,53 +94,62 @@ class SampleLoader:
 
     def _load_clip(
         self,
-        entry: Entry,
-        file: IO[bytes],
+        file: ShardFile,
+        span: SampleSpan,
         stem: str,
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
     ) -> Example | Skip:
         wanted = self._settings
-        extension = entry.first_of(PIXEL_EXTENSIONS)
-        assert extension is not None
-        caption = self._captions(stem).get(entry.key) if wanted.needs_caption else None
+        caption = self._captions(stem).get(span.key) if wanted.needs_caption else None
         if wanted.needs_caption and not wanted.needs_subtitle and not caption:
-            return Skip("missing_caption", entry.key)
+            return Skip("missing_caption", span.shown_key)
         try:
-            meta = json.loads(_read(file, entry, "json"))
-            if not isinstance(meta, dict):
-                raise DatasetError(f"metadata is a {type(meta).__name__}")
-            sample = Sample(entry.key, meta, extension, _read(file, entry, extension))
+            sample = read_sample(file, span, max_pixels=wanted.max_pixels)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
+        if isinstance(sample, Skip):
+            return sample
+        try:
             choices = [(self._choose(sample.num_frames, rng), video)]
             text = _text_of(sample, rng)
             if wanted.needs_subtitle and not text.strip():
-                return Skip("empty_subtitle", entry.key)
+                return Skip("empty_subtitle", sample.key)
             if wanted.needs_frame:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
-            return Skip("damaged_sample", entry.key, " ".join(str(error).split()))
-        return Example(entry.key, text, caption or None)
+            return Skip("damaged_sample", sample.key, " ".join(str(error).split()))
+        return Example(sample.key, text, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
         if self._settings.jitter:
             return jittered_indices(num_total, self._settings.num_frames, rng).tolist()
         return uniform_indices(num_total, self._settings.num_frames).tolist()
 
-    def _load_image(self, entry: Entry, file: IO[bytes], video: PixelsWriter) -> Example | Skip:
-        extension = entry.first_of(IMAGE_EXTENSIONS)
+    def _load_image(self, file: ShardFile, span: SampleSpan, video: PixelsWriter) -> Example | Skip:
+        extension = span.first_of(IMAGE_EXTENSIONS)
         assert extension is not None
-        text = _read(file, entry, "txt").decode("utf-8", "replace").strip()
-        if not text:
-            return Skip("empty_text", entry.key)
+        if span.problem:
+            return Skip("wrong_members", span.shown_key, span.problem)
         try:
-            pixels = _decode_image(_read(file, entry, extension), self._decoder_options())
-        except _IMAGE_ERRORS as error:
-            return Skip("damaged_image", entry.key, " ".join(str(error).split()))
+            text = read_text_member(file, span, "txt").decode("utf-8").strip()
+            data = file.read(span, extension)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
+        except (DatasetError, UnicodeDecodeError) as error:
+            return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
+        if not text:
+            return Skip("empty_text", span.shown_key)
+        try:
+            pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
+        # Pillow's decoders raise whatever they stumble over.
+        except Exception as error:  # noqa: BLE001
+            return Skip("damaged_image", span.shown_key, " ".join(str(error).split()) or type(error).__name__)
         picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
         video.space(picture.shape)[:] = picture
-        return Example(entry.key, text, None)
+        return Example(span.key, text, None)
 
     def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
         """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
@@ -173,14 +182,14 @@ class SampleLoader:
         """Decode frames into one array that `allocate` gives, or copy them where they are `done` already."""
         options = self._decoder_options()
         if indices[0] not in done:
-            done[indices[0]] = simplejpeg.decode_jpeg(sample.jpeg(indices[0]), **options)
+            done[indices[0]] = simplejpeg.decode_jpeg(sample.checked_jpeg(indices[0]), **options)
         shape = done[indices[0]].shape
         frames = allocate((len(indices), *shape))
         for row, index in zip(frames, indices, strict=True):
             if index in done:
                 row[:] = done[index]
                 continue
-            decoded = simplejpeg.decode_jpeg(sample.jpeg(index), buffer=row, **options)
+            decoded = simplejpeg.decode_jpeg(sample.checked_jpeg(index), buffer=row, **options)
             if decoded.shape != shape:
                 raise DatasetError(f"frames of different sizes, {shape[:2]} and {decoded.shape[:2]}")
             done[index] = row
@@ -211,10 +220,6 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
     return sample.subtitle
 
 
-def _read(file: IO[bytes], entry: Entry, extension: str) -> bytes:
-    return read_member(file, entry.members[extension])
-
-
 def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
     """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
 
@@ -230,13 +235,15 @@ def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
     return planes.permute(0, 2, 3, 1)
 
 
-def _decode_image(data: bytes, options: dict[str, float | bool]) -> np.ndarray:
-    """An image file of any usual kind as uint8 (height, width, 3), RGB."""
+def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
+    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
     if data[:2] == b"\xff\xd8":
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if height * width > _MAX_IMAGE_PIXELS:
-            raise ValueError(f"{width} x {height} pixels")
+        if height * width > max_pixels or not holds_pixels(data, height * width):
+            raise ValueError(f"claims {width} x {height} pixels in {len(data):,} bytes")
         if colours in {"YCbCr", "Gray", "RGB"}:
             return simplejpeg.decode_jpeg(data, **options)
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
+        if image.width * image.height > max_pixels or max(image.size) > _LONGEST_SIDE:
+            raise ValueError(f"claims {image.width} x {image.height} pixels")
         return np.array(image.convert("RGB"))

@@ -14,23 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import webdataset as wds
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Source
-from clipvip.pipeline.training.shard_index import Entry, index_tar
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import MANIFEST_NAME, read_manifest
 from clipvip.shards.object_store import copy_url, read_url
-from clipvip.shards.reader import list_shards
-from clipvip.shards.sample import FRAMES_EXTENSION, VIDEO_EXTENSION
+from clipvip.shards.reader import is_clip, list_shards
+from clipvip.shards.shard_file import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.skips import Skip
 
-PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 _FETCH_ATTEMPTS = 3
@@ -115,8 +112,10 @@ def _expand(location: str) -> list[str]:
 
 
 def _count_samples(path: Path, kind: str) -> int:
-    with path.open("rb", buffering=0) as file:
-        return len(usable_entries(index_tar(file), kind))
+    """The samples of a shard; where it is damaged, one more stands for those that are lost, to be told."""
+    with ShardFile(path) as shard:
+        spans, damage = shard.index()
+        return len(samples_of(spans, kind)) + bool(damage)
 
 
 def _remote_shards(name: str, given: list[str], samples_per_shard: int | None) -> tuple[list[str], list[int]]:
@@ -168,11 +167,20 @@ def _remote_manifest(folder: str) -> dict[str, Any]:
     return manifest
 
 
-def usable_entries(entries: list[Entry], kind: str) -> list[Entry]:
-    """The entries that are samples of the kind, whatever else the tar holds."""
+def samples_of(spans: list[SampleSpan], kind: str) -> list[SampleSpan]:
+    """The spans that are samples of the kind, whatever else the tar holds."""
     if kind == "clips":
-        return [entry for entry in entries if "json" in entry.members and entry.first_of(PIXEL_EXTENSIONS)]
-    return [entry for entry in entries if "txt" in entry.members and entry.first_of(IMAGE_EXTENSIONS)]
+        return [span for span in spans if is_clip(span)]
+    return [span for span in spans if "txt" in span.members and span.first_of(IMAGE_EXTENSIONS)]
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard that stays open, its samples, and what damage there is behind them."""
+
+    file: ShardFile
+    spans: list[SampleSpan]
+    damage: str
 
 
 class ShardReader:
@@ -184,52 +192,55 @@ class ShardReader:
 
     def __init__(self, shards: ShardSet) -> None:
         self._shards = shards
-        self._open: OrderedDict[int, tuple[IO[bytes], list[Entry]] | Skip] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard | Skip] = OrderedDict()
 
-    def entry(self, shard: int, index: int) -> tuple[Entry, IO[bytes]] | Skip:
-        """Entry `index` of a shard with the shard's open file, or why there is none."""
+    def entry(self, shard: int, index: int) -> tuple[SampleSpan, ShardFile] | Skip:
+        """Sample `index` of a shard with the shard's open file, or why there is none."""
         opened = self._opened(shard)
         if isinstance(opened, Skip):
             return opened
-        file, entries = opened
-        if index >= len(entries):
-            return Skip("shard_too_short", f"{self.stem(shard)}[{index}]", f"holds {len(entries)} samples")
-        return entries[index], file
+        if index >= len(opened.spans):
+            what, detail = f"{self.stem(shard)}[{index}]", f"holds {len(opened.spans)} samples"
+            if opened.damage:
+                return Skip("unreadable_shard", self.stem(shard), f"{opened.damage}; {detail} before that")
+            return Skip("shard_too_short", what, detail)
+        return opened.spans[index], opened.file
 
     def keys(self, shard: int) -> list[str]:
         """The keys of a shard's samples; none where it cannot be read."""
         opened = self._opened(shard)
-        return [] if isinstance(opened, Skip) else [entry.key for entry in opened[1]]
+        return [] if isinstance(opened, Skip) else [span.key for span in opened.spans]
 
     def stem(self, shard: int) -> str:
         """The name of a shard without folder and extension, by which its captions are found."""
         return self._shards.locations[shard].rpartition("/")[2].partition(".")[0]
 
-    def _opened(self, shard: int) -> tuple[IO[bytes], list[Entry]] | Skip:
+    def _opened(self, shard: int) -> _OpenShard | Skip:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
         while len(self._open) >= max(self._shards.in_use, 1):
             _, oldest = self._open.popitem(last=False)
-            if not isinstance(oldest, Skip):
-                oldest[0].close()
+            if isinstance(oldest, _OpenShard):
+                oldest.file.close()
         self._open[shard] = self._open_shard(shard)
         return self._open[shard]
 
-    def _open_shard(self, shard: int) -> tuple[IO[bytes], list[Entry]] | Skip:
+    def _open_shard(self, shard: int) -> _OpenShard | Skip:
         location = self._shards.locations[shard]
         try:
             if is_url(location):
                 path = self._shards.cache / f"{shard:08d}.tar"
                 file = _fetch(location, path, keep=self._shards.in_use)
             else:
-                file = Path(location).open("rb", buffering=0)  # noqa: SIM115 - stays open
-            return file, usable_entries(index_tar(file), self._shards.kind)
+                file = ShardFile(location)
         except (OSError, DatasetError) as error:
             return Skip("unreadable_shard", self.stem(shard), " ".join(str(error).split()))
+        spans, damage = file.index()
+        return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
 
 
-def _fetch(url: str, path: Path, *, keep: int) -> IO[bytes]:
+def _fetch(url: str, path: Path, *, keep: int) -> ShardFile:
     """Open the local copy of a remote shard, making it first where it is missing.
 
     One process copies while the others that want the same shard wait. Of the copies, the `keep` last used
@@ -240,7 +251,7 @@ def _fetch(url: str, path: Path, *, keep: int) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             _copy(url, path)
-        file = path.open("rb", buffering=0)
+        file = ShardFile(path)
         os.utime(path)
     copies = []
     for copy in path.parent.glob("*.tar"):

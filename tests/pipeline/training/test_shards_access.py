@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import tarfile
 from functools import partial
@@ -13,9 +14,9 @@ import pytest
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Source
-from clipvip.pipeline.training.shard_index import Entry, index_tar, read_member
 from clipvip.pipeline.training.shard_set import ShardReader, open_shards
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.skips import Skip
 from make_shards import make_shard_folder
 from s3_server import s3_server, use_s3
@@ -42,11 +43,6 @@ def write_tar(path: Path, tar_format: int, members: dict[str, bytes] = MEMBERS) 
     return path
 
 
-def index(path: Path) -> list[Entry]:
-    with path.open("rb") as file:
-        return index_tar(file)
-
-
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("long_name", [False, True])
 def test_index_finds_the_bytes_of_every_member(tmp_path: Path, tar_format: int, long_name: bool) -> None:
@@ -55,24 +51,27 @@ def test_index_finds_the_bytes_of_every_member(tmp_path: Path, tar_format: int, 
         members["d" * 90 + "/" + "e" * 90 + ".txt"] = b"far"
     path = write_tar(tmp_path / "x.tar", tar_format, members)
     found = {}
-    with path.open("rb") as file:
-        for entry in index_tar(file):
-            for extension, place in entry.members.items():
-                found[f"{entry.key}.{extension}"] = read_member(file, place)
+    with ShardFile(path) as file:
+        for span in file.spans():
+            for extension in span.members:
+                found[f"{span.key}.{extension}"] = file.read(span, extension)
     assert found == {name.replace(".JPG", ".jpg"): data for name, data in members.items()}
 
 
 def test_index_of_a_tar_cut_short_keeps_what_is_before(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", tarfile.USTAR_FORMAT)
     os.truncate(path, 512 * 9)
-    assert [entry.key for entry in index(path)] == ["a", "b"]
+    with ShardFile(path) as file:
+        spans, damage = file.index()
+    assert [span.key for span in spans] == ["a"]  # of b there is only half
+    assert re.search(r"x\.tar: not a readable tar file \(cut off.* at byte \d+", damage)
 
 
 def test_index_refuses_what_is_no_tar(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(b"no tar at all" * 100)
-    with pytest.raises(DatasetError, match=r"x\.tar: not a readable tar"):
-        index(path)
+    with ShardFile(path) as file, pytest.raises(DatasetError, match=r"x\.tar: not a readable tar"):
+        next(file.spans())
 
 
 def keys_by_reading(source: Source, cache: Path) -> list[str]:
@@ -179,7 +178,27 @@ def test_unreadable_and_short_shards_are_skips(tmp_path: Path) -> None:
     os.truncate(folder / "000001.tar", 2048)
     reader = ShardReader(shards)
     assert isinstance(skip := reader.entry(0, 1), Skip) and skip.reason == "unreadable_shard"
-    assert isinstance(skip := reader.entry(1, 2), Skip) and skip.reason == "shard_too_short"
+    assert isinstance(skip := reader.entry(1, 2), Skip) and skip.reason == "unreadable_shard"
+    assert "cut off" in skip.detail
+    write_tar(folder / "000001.tar", tarfile.USTAR_FORMAT)
+    assert isinstance(skip := ShardReader(shards).entry(1, 2), Skip) and skip.reason == "shard_too_short"
+
+
+def test_a_damaged_shard_without_a_manifest_has_a_sample_that_tells_of_it(tmp_path: Path) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
+    (folder / "manifest.json").unlink()
+    with ShardFile(folder / "000000.tar") as file:
+        last = list(file.spans())[-1]
+    data = bytearray((folder / "000000.tar").read_bytes())
+    data[last.start + 130] ^= 1
+    (folder / "000000.tar").write_bytes(data)
+    shards = open_shards("c", Source(shards=str(folder)), cache=tmp_path, in_use=1)
+    assert shards.num_samples == (3, 3)
+    reader = ShardReader(shards)
+    assert reader.keys(0) == ["video0_00000", "video0_00001"]
+    assert not isinstance(reader.entry(0, 1), Skip)
+    assert isinstance(skip := reader.entry(0, 2), Skip) and skip.reason == "unreadable_shard"
+    assert f"byte {last.start}" in skip.detail and "000000.tar" in skip.detail
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
