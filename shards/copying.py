@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from clipvip.shards.atomic import atomic_path
-from clipvip.shards.captions import read_caption_file, read_origins, shard_source, write_captions
+from clipvip.shards.captions import is_made_of, read_caption_file, read_origins, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.shard_file import TAR_BLOCK_BYTES, SampleSpan, ShardFile
 from clipvip.shards.writer import ShardRecord
@@ -109,8 +109,8 @@ def _glance(data: bytes) -> tuple[int, bool]:
         return 0, False
 
 
-def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard.
+def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that checksum.
 
     The file is the one that captioning the new shard by the same model would give.
 
@@ -122,7 +122,7 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None
     for piece in pieces:
         assert piece.captions is not None
         content = read_caption_file(piece.captions)
-        if content.source not in ("", shard_source(piece.path)):
+        if not is_made_of(content.source, num_bytes=piece.path.stat().st_size, sha256=None):
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
         skipped = {skip.what: skip for skip in content.skips}
@@ -146,5 +146,5 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None
         revision=revision,
         options=json.loads(options),
         skips=skips,
-        source=shard_source(shard),
+        source=shard_source(shard, sha256),
     )

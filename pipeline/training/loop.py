@@ -35,6 +35,7 @@ from clipvip.pipeline.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from clipvip.pipeline.training.data_record import order_of_run
 from clipvip.pipeline.training.distributed import (
     Place,
     barrier,
@@ -160,7 +161,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     if recipe.run.checkpoint_activations:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
-    plan = plan_batches(recipe, cache=cache)
+    plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     precision = recipe.optim.precision
     if precision == "auto":
         precision = "bf16" if place.device.type == "cuda" else "fp32"
@@ -288,7 +289,7 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
 def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
     """Score the validation split where the recipe wants it after this step."""
     recipe, place = job.recipe, job.place
-    if not is_due(recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch):
+    if not is_due(recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(state.step)):
         return False
     row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
     if logs is not None:
@@ -312,7 +313,7 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     """What log.jsonl keeps of a step."""
     return {
         "step": step,
-        "epoch": round(step / job.plan.steps_per_epoch, 4),
+        "epoch": round(job.plan.epochs_after(step), 4),
         "loss": result.loss,
         **{f"loss/{name}": value for name, value in result.terms.items()},
         "logit_scale": result.logit_scale,

@@ -18,8 +18,14 @@ from PIL import Image
 
 from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.shard_index import Entry, read_member
-from clipvip.pipeline.training.shard_set import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, ShardReader, ShardSet
-from clipvip.shards.captions import captions_path, read_captions
+from clipvip.pipeline.training.shard_set import (
+    IMAGE_EXTENSIONS,
+    PIXEL_EXTENSIONS,
+    Shard,
+    ShardReader,
+    ShardSet,
+)
+from clipvip.shards.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import Sample
 from clipvip.shards.sample import FRAMES_EXTENSION
@@ -42,7 +48,7 @@ class SampleSettings:
     needs_subtitle: bool
     needs_caption: bool
     needs_frame: bool
-    captions: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class SampleLoader:
         self._settings = settings
         self._reader = ShardReader(shards)
         self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
+        self._notes: list[Skip] = []
 
     def load(
         self, shard: int, index: int, rng: np.random.Generator, *, video: PixelsWriter, frame: PixelsWriter
@@ -85,18 +92,23 @@ class SampleLoader:
         if self._shards.kind == "images":
             example = self._load_image(entry, file, video)
         else:
-            example = self._load_clip(entry, file, self._reader.stem(shard), rng, video, frame)
+            example = self._load_clip(entry, file, shard, rng, video, frame)
         if isinstance(example, Example):
             video.keep()
             if self._settings.needs_frame:
                 frame.keep()
         return example
 
+    def take_notes(self) -> list[Skip]:
+        """What was met since the last call that costs no sample: caption files that are missing or cannot be used."""
+        notes, self._notes = self._notes, []
+        return notes
+
     def _load_clip(
         self,
         entry: Entry,
         file: IO[bytes],
-        stem: str,
+        shard: int,
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
@@ -104,7 +116,7 @@ class SampleLoader:
         wanted = self._settings
         extension = entry.first_of(PIXEL_EXTENSIONS)
         assert extension is not None
-        caption = self._captions(stem).get(entry.key) if wanted.needs_caption else None
+        caption = self._captions(shard).get(entry.key) if wanted.needs_caption else None
         if wanted.needs_caption and not wanted.needs_subtitle and not caption:
             return Skip("missing_caption", entry.key)
         try:
@@ -197,11 +209,40 @@ class SampleLoader:
             "min_factor": 2,
         }
 
-    def _read_captions(self, stem: str) -> dict[str, str]:
-        assert self._settings.captions is not None
-        if not captions_path(self._settings.captions, stem).is_file():
-            return {}  # its samples are then counted as without caption
-        return read_captions(self._settings.captions, stem)
+    def _read_captions(self, shard: int) -> dict[str, str]:
+        """The captions of a shard; samples that are not among them are counted as without caption."""
+        found = captions_of(
+            self._shards.shards[shard], self._settings, num_bytes=self._reader.num_bytes(shard)
+        )
+        self._notes += found.skips
+        return found.by_key
+
+
+def captions_of(shard: Shard, settings: SampleSettings, *, num_bytes: int) -> ShardCaptions:
+    """The captions of a shard of `num_bytes` in the folders that are set."""
+    sha256 = None if shard.record is None else shard.record.sha256
+    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256)
+
+
+def why_unusable(
+    entry: Entry, file: IO[bytes], *, kind: str, settings: SampleSettings, captions: dict[str, str]
+) -> str | None:
+    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there is none."""
+    try:
+        if kind == "images":
+            return None if _read(file, entry, "txt").decode("utf-8", "replace").strip() else "empty_text"
+        if settings.needs_caption and not settings.needs_subtitle:
+            return None if captions.get(entry.key) else "missing_caption"
+        meta = json.loads(_read(file, entry, "json"))
+    except (OSError, ValueError, RecursionError):
+        return "damaged_sample"
+    if not isinstance(meta, dict):
+        return "damaged_sample"
+    if settings.needs_subtitle:
+        sample = Sample(entry.key, meta, "", b"")
+        if not any(text.strip() for text in (sample.subtitle, *sample.sentences)):
+            return "empty_subtitle"
+    return None
 
 
 def _text_of(sample: Sample, rng: np.random.Generator) -> str:

@@ -76,17 +76,17 @@ def _shards_of(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     if manifest is None:
         return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
-    return [str(row["sha256"]) for row in manifest["shards"]]
+    return [record.sha256 for record in manifest.shards]
 
 
-def is_due(recipe: Recipe, step: int, *, num_steps: int, steps_per_epoch: int) -> bool:
+def is_due(recipe: Recipe, step: int, *, num_steps: int, ends_epoch: bool) -> bool:
     """Whether the validation split is to be scored after `step`."""
     if recipe.evaluation.validation is None:
         return False
     if step == 0:
         return recipe.evaluation.at_start
-    every = recipe.evaluation.every_steps or steps_per_epoch
-    return step == num_steps or step % every == 0
+    every = recipe.evaluation.every_steps
+    return step == num_steps or (ends_epoch if every is None else step % every == 0)
 
 
 def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:
