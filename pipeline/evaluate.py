@@ -117,6 +117,8 @@ def retrieval(
         resamples=resamples,
         device=model.device,
     )
+    for warning in result.get("warnings", ()):
+        click.echo(f"Warning: {shards}: {warning}", err=True)
     options = {"model": model_name, "shards": str(shards), "queries": queries, "num_frames": num_frames}
     num_clips = len(pairs.texts)
     finish(

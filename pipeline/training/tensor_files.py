@@ -6,7 +6,8 @@ What belongs into a checkpoint, and who writes what, is `checkpoint`'s business.
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -60,7 +61,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
         offset = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with _naming(path), path.open("wb") as file:
         out = _Summed(file)
         out.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
@@ -69,6 +70,16 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
         file.flush()
         os.fsync(file.fileno())
     return Checksum(out.num_bytes, out.crc32)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Of a write that fails, say where: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def names_in(path: Path) -> list[str]:
@@ -108,7 +119,8 @@ def sum_file(path: Path) -> Checksum:
 def write_checksums(folder: Path, sums: Mapping[str, Checksum]) -> None:
     """Write down what every file of `folder` is to be; to be written last."""
     files = {name: asdict(sums[name]) for name in sorted(sums)}
-    with (folder / CHECKSUMS_NAME).open("w", encoding="utf-8") as file:
+    path = folder / CHECKSUMS_NAME
+    with _naming(path), path.open("w", encoding="utf-8") as file:
         json.dump({"schema": _SCHEMA, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

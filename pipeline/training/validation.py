@@ -5,10 +5,12 @@ each some shards. Training goes on after a validation as if there had been none.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 import yaml
@@ -16,7 +18,7 @@ import yaml
 from clipvip.model import ClipVip
 from clipvip.model.model_card import write_card
 from clipvip.pipeline.clip_embeddings import PairEmbeddings, embed_pairs, load_clip_vip, query_texts
-from clipvip.pipeline.retrieval_scores import score_pairs, table
+from clipvip.pipeline.retrieval_scores import few_clips_warning, score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.distributed import Place, barrier, gather_objects
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
@@ -58,9 +60,14 @@ def check_splits(recipe: Recipe) -> None:
         for identity in _shards_of(Path(location))
     }
     for option, folder in splits:
+        num_clips = 0
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
                 query_texts(sample, all_captions=False)
+                num_clips += 1
+        warning = few_clips_warning(num_clips)
+        if warning and os.environ.get("RANK", "0") == "0":
+            click.echo(f"Warning: {option} {folder}: {warning}", err=True)
         for identity in _shards_of(folder):
             if identity in taken:
                 raise UserError(
