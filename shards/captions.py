@@ -5,7 +5,7 @@ Making captions and deciding what is missing happen elsewhere.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,16 @@ class ShardCaptions:
 
 
 def captions_of_shard(
-    folders: Sequence[str], shard_stem: str, *, num_bytes: int, sha256: str | None
+    folders: Sequence[str], shard_stem: str, *, num_bytes: int, sha256: str | None, keys: Collection[str]
 ) -> ShardCaptions:
-    """What the folders hold for a shard; the first that has a key counts.
+    """What the folders hold for a shard that has the `keys`; the first that has a key counts.
 
-    Names of shards may be equal in several data sets: a file that was made of another shard is not used. Reasons:
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
+    the keys, is not used. Reasons:
     `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
     """
     by_key: dict[str, str] = {}
+    wanted = set(keys)
     skips: list[Skip] = []
     is_used = False
     for folder in folders:
@@ -86,11 +88,14 @@ def captions_of_shard(
         except DatasetError as error:
             skips.append(Skip("unreadable_captions", path.name, str(error)))
             continue
-        if is_made_of(found.source, num_bytes=num_bytes, sha256=sha256):
+        is_of_shard = is_made_of(found.source, num_bytes=num_bytes, sha256=sha256)
+        rows = {key: caption for key, caption in found.rows if key in wanted} if is_of_shard else {}
+        if rows or (is_of_shard and not found.rows):
             is_used = True
-            by_key = dict(found.rows) | by_key
+            by_key = rows | by_key
         else:
-            skips.append(Skip("captions_of_another_shard", path.name, f"{path}: made of {found.source}"))
+            made_of = f"made of {found.source}" if not is_of_shard else "has none of the shard's keys"
+            skips.append(Skip("captions_of_another_shard", path.name, f"{path}: {made_of}"))
     if is_used:
         # A file of another data set beside the right one is as it should be.
         skips = [skip for skip in skips if skip.reason != "captions_of_another_shard"]

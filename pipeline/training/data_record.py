@@ -12,6 +12,7 @@ from typing import Any
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.batches import BatchPlan, SourcePart
 from clipvip.pipeline.training.checkpoint import DATA_NAME, list_checkpoints
+from clipvip.pipeline.training.distributed import Place, gather_objects
 from clipvip.pipeline.training.order import ORDER_VERSION
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.shard_set import open_shards
@@ -65,6 +66,18 @@ def order_of_run(out: Path) -> int:
     if not 1 <= version <= ORDER_VERSION:
         raise UserError(f"{out}: was begun by a newer version of clipvip; update it, or give another --out")
     return version
+
+
+def require_same_data(plan: BatchPlan, *, place: Place) -> None:
+    """UserError in every process where they do not all have the same shards before them, as machines may."""
+    rows = json.dumps([_rows(part) for part in plan.parts])
+    found = gather_objects(hashlib.sha256(rows.encode()).hexdigest(), place=place)
+    if len(set(found)) > 1:
+        other = next(rank for rank, digest in enumerate(found) if digest != found[0])
+        raise UserError(
+            f"processes 0 and {other} find different shards; give the same data to all of them, or wait until they are the "
+            "same on each machine"
+        )
 
 
 def data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

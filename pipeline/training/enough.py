@@ -14,7 +14,7 @@ import numpy as np
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.batches import BatchPlan, SourcePart
 from clipvip.pipeline.training.samples import captions_of, why_unusable
-from clipvip.pipeline.training.shard_set import ShardReader, is_url
+from clipvip.pipeline.training.shard_set import Shard, ShardReader, is_url
 from clipvip.shards.captions import ShardCaptions
 from clipvip.shards.skips import Skip
 
@@ -80,11 +80,11 @@ def look_at(part: SourcePart) -> Look:
     for number in chosen.tolist():
         captions = ShardCaptions({}, [])
         if part.settings.needs_caption:
-            size = reader.num_bytes(number)
-            captions = captions_of(shards[number], part.settings, num_bytes=size) if size else captions
+            captions = captions_of(number, part.shards, reader, part.settings)
             for skip in captions.skips:
                 look.notes[skip.reason] += 1
-                look.example = look.example or f"{skip.what} for {shards[number].location}"
+                if not look.example or skip.reason == "unreadable_captions":
+                    look.example = f"{shards[number].location}: {skip.detail}"
         size = shards[number].num_samples
         for index in _some_of(size, -(-_MOST_SAMPLES // len(chosen))):
             found = reader.entry(number, index)
@@ -121,10 +121,10 @@ def _check_captions_given(part: SourcePart) -> None:
 
 def _check_captions_found(part: SourcePart, look: Look) -> None:
     if part.settings.needs_caption and look.num_without_caption == look.num_seen:
-        why = f" ({look.example}: {_listed(look.notes)})" if look.notes else ""
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
         raise UserError(
             f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at in "
-            f"{part.shards.shards[0].location} and others; they were made for other shards{why}"
+            f"{part.shards.shards[0].location} and others; give those that were made for these shards{why}"
         )
 
 
@@ -149,6 +149,11 @@ def _check_usable(part: SourcePart, look: Look) -> None:
 
 def _warnings(part: SourcePart, look: Look) -> list[str]:
     lines = []
+    twice = sum(count > 1 for count in Counter(_content_of(shard) for shard in part.shards.shards).values())
+    if twice:
+        lines.append(
+            f"source {part.name}: {twice:,} of its shards are given more than once, so a clip may be in a batch twice"
+        )
     lost = sum(look.lost.values())
     if lost > _MANY_LOST * look.num_seen:
         way = (
@@ -161,13 +166,18 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
             f"({_listed(look.lost)}), others take their places{way}"
         )
     without = look.num_without_caption
-    if part.settings.needs_caption and part.settings.needs_subtitle and without > _MANY_LOST * look.num_seen:
-        why = f" ({look.example}: {_listed(look.notes)})" if look.notes else ""
+    is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
+    if part.settings.needs_caption and part.settings.needs_subtitle and is_much:
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
         lines.append(
             f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, and count in "
             f"the terms without one only{why}"
         )
     return lines
+
+
+def _content_of(shard: Shard) -> str:
+    return shard.location if shard.record is None else shard.identity
 
 
 def _listed(counts: Counter[str]) -> str:

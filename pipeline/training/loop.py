@@ -35,7 +35,7 @@ from clipvip.pipeline.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from clipvip.pipeline.training.data_record import order_of_run
+from clipvip.pipeline.training.data_record import order_of_run, require_same_data
 from clipvip.pipeline.training.distributed import (
     Place,
     barrier,
@@ -162,6 +162,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
+    require_same_data(plan, place=place)
     precision = recipe.optim.precision
     if precision == "auto":
         precision = "bf16" if place.device.type == "cuda" else "fp32"

@@ -21,7 +21,6 @@ from clipvip.pipeline.training.shard_index import Entry, read_member
 from clipvip.pipeline.training.shard_set import (
     IMAGE_EXTENSIONS,
     PIXEL_EXTENSIONS,
-    Shard,
     ShardReader,
     ShardSet,
 )
@@ -131,7 +130,7 @@ class SampleLoader:
             if wanted.needs_frame:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
-        except (DatasetError, ValueError) as error:
+        except (DatasetError, ValueError, RecursionError) as error:
             return Skip("damaged_sample", entry.key, " ".join(str(error).split()))
         return Example(entry.key, text, caption or None)
 
@@ -211,17 +210,21 @@ class SampleLoader:
 
     def _read_captions(self, shard: int) -> dict[str, str]:
         """The captions of a shard; samples that are not among them are counted as without caption."""
-        found = captions_of(
-            self._shards.shards[shard], self._settings, num_bytes=self._reader.num_bytes(shard)
-        )
+        found = captions_of(shard, self._shards, self._reader, self._settings)
         self._notes += found.skips
         return found.by_key
 
 
-def captions_of(shard: Shard, settings: SampleSettings, *, num_bytes: int) -> ShardCaptions:
-    """The captions of a shard of `num_bytes` in the folders that are set."""
+def captions_of(
+    number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
+) -> ShardCaptions:
+    """The captions of a shard in the folders that are set; none, and no word of it, where it cannot be read."""
+    shard = shards.shards[number]
+    num_bytes, keys = reader.size_and_keys(number)
+    if not keys:
+        return ShardCaptions({}, [])
     sha256 = None if shard.record is None else shard.record.sha256
-    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256)
+    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys)
 
 
 def why_unusable(

@@ -253,10 +253,13 @@ class ShardReader:
             return Skip("shard_too_short", f"{stem}[{index}]", f"holds {len(entries)} samples")
         return entries[index], file
 
-    def num_bytes(self, shard: int) -> int:
-        """The size of a shard, or of its copy; 0 where it cannot be read."""
+    def size_and_keys(self, shard: int) -> tuple[int, list[str]]:
+        """A shard's size in bytes and the keys of its samples; nothing where it cannot be read."""
         opened = self._opened(shard)
-        return 0 if isinstance(opened, Skip) else os.fstat(opened[0].fileno()).st_size
+        if isinstance(opened, Skip):
+            return 0, []
+        file, entries = opened
+        return os.fstat(file.fileno()).st_size, [entry.key for entry in entries]
 
     def _opened(self, shard: int) -> tuple[IO[bytes], list[Entry]] | Skip:
         if shard in self._open:

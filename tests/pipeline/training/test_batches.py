@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -322,6 +323,33 @@ def test_usable_samples_are_counted_before_the_first_step(
     assert "6 of the 8 samples looked at have no caption" in without
 
 
+def test_captions_that_name_none_of_a_shards_clips_are_told_of(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of earlier versions, or of others, that do not say which shard they were made of."""
+    captions = write_some_captions(tmp_path / "captions", set())
+    write_captions(captions / "000001.parquet", [("other_00000", "words")])
+    source = {"shards": str(clips), "captions": str(captions)}
+    plan = plan_of({"clips": source}, tmp_path, pairs="d", batch_size=21)
+    check_samples(plan)
+    warning = capsys.readouterr().err
+    assert "7 of the 21 samples looked at have no caption" in warning
+    assert "captions_of_another_shard 1" in warning
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    (note,) = chunk.skips
+    assert (note.reason, note.what) == ("captions_of_another_shard", "000001.parquet")
+    assert chunk.num_rows_without_caption == 7
+
+
+def test_shards_that_are_given_twice_are_told_of(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(clips, again)
+    check_samples(plan_of({"clips": {"shards": [str(clips), str(again / "000001.tar")]}}, tmp_path))
+    assert "1 of its shards are given more than once" in capsys.readouterr().err
+
+
 def test_looking_at_a_large_data_set_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_shard_folder(tmp_path / "clips", num_shards=6, clips_per_shard=5)
     write_shard(folder / "000005.tar", [stored_clip("video5", number, subtitle=" ") for number in range(5)])
@@ -412,10 +440,10 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     write_captions(foreign / "000000.parquet", [("other_00000", "words")])
-    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .* other shards"):
+    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .*captions_of_another_shard 1"):
         check_samples(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     (foreign / "000000.parquet").write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=r"000000\.parquet: not readable as captions"):
+    with pytest.raises(UserError, match=r"000000\.parquet: not readable as captions"):
         check_samples(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     check_samples(plan_of({"clips": source}, tmp_path))
 
