@@ -17,6 +17,7 @@ from clipvip.pipeline.training.order import ORDER_VERSION
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.shard_set import open_shards
 from clipvip.shards.captions import captions_path
+from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest
 from clipvip.shards.writer import sha256_of_file
 
@@ -138,8 +139,7 @@ def _sum_captions(part: SourcePart) -> str | None:
     stems = list(dict.fromkeys(shard.stem for shard in part.shards.shards))
     digest = hashlib.sha256()
     for folder in map(Path, part.settings.captions):
-        manifest = read_manifest(folder)
-        known = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
+        known = _listed_in(folder)
         paths = [path for stem in stems if (path := captions_path(folder, stem)).is_file()]
         unknown = [path for path in paths if path.name not in known]
         with ThreadPoolExecutor(8) as threads:
@@ -147,6 +147,15 @@ def _sum_captions(part: SourcePart) -> str | None:
             known |= {path.name: checksum for path, checksum in zip(unknown, sums, strict=True)}
         digest.update("".join(f"{path.name} {known[path.name]}\n" for path in paths).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _listed_in(folder: Path) -> dict[str, str]:
+    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of others."""
+    try:
+        manifest = read_manifest(folder)
+    except DatasetError:
+        return {}
+    return {record.name: record.sha256 for record in manifest.shards} if manifest else {}
 
 
 def _sum_split(folder: str | None) -> str | None:

@@ -259,6 +259,7 @@ def test_captions_of_others_need_no_more_than_key_and_caption(world: Path, tmp_p
         keys = [f"video{shard}_{number:05d}" for number in range(5)]
         table = pyarrow.table({"key": keys, "caption": [f"sight of {key}" for key in keys]})
         pyarrow.parquet.write_table(table, tmp_path / "words" / f"{shard:06d}.parquet")
+    (tmp_path / "words" / "manifest.json").write_text('["of another tool"]')
     more = ["--captions", str(tmp_path / "words"), "--set", "loss.pairs=V-C"]
     result = run(world, tmp_path / "out", *more)
     assert result.exit_code == 0, result.output
