@@ -16,6 +16,7 @@ from clipvip.pipeline.training.distributed import Place, gather_objects
 from clipvip.pipeline.training.order import ORDER_VERSION
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.shard_set import open_shards
+from clipvip.pipeline.training.tensor_files import is_whole
 from clipvip.shards.captions import captions_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.manifest import read_manifest
@@ -42,15 +43,22 @@ def describe_data(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
 
 
 def recorded_data(out: Path) -> dict[str, Any] | None:
-    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier versions."""
-    checkpoints = list_checkpoints(out)
-    for folder in (out, *reversed(checkpoints)) if checkpoints else ():
+    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier versions.
+
+    A note in a checkpoint has a checksum; the one beside them counts where no checkpoint has one yet.
+    """
+    checkpoints = [folder / DATA_NAME for folder in reversed(list_checkpoints(out))]
+    whole = [path for path in checkpoints if is_whole(path)]
+    for path in [*whole, out / DATA_NAME] if checkpoints else []:
         try:
-            content = json.loads((folder / DATA_NAME).read_bytes())
-            if content["schema"] == _SCHEMA and isinstance(content["order"], int) and content["sources"]:
-                return dict(content)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # a checkpoint that is damaged is told of when it is read
+            content = json.loads(path.read_bytes())
+            for source in content["sources"].values():
+                source["shards"] = [_as_row(row) for row in source["shards"]]
+            known = {"order": int(content["order"]), "validation": content["validation"]}
+            if content["schema"] == _SCHEMA and all("captions" in row for row in content["sources"].values()):
+                return content | known
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
     return None
 
 
@@ -63,7 +71,7 @@ def order_of_run(out: Path) -> int:
     if not list_checkpoints(out):
         return ORDER_VERSION
     found = recorded_data(out)
-    version = 1 if found is None else int(found["order"])
+    version = 1 if found is None else found["order"]
     if not 1 <= version <= ORDER_VERSION:
         raise UserError(f"{out}: was begun by a newer version of clipvip; update it, or give another --out")
     return version
@@ -88,12 +96,11 @@ def data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         known = before["sources"].get(name)
         if known is None:
             continue  # the recipe differs, which is told of as such
-        rows = [_as_row(row) for row in known["shards"]]
-        changes = _shard_changes(rows, [_as_row(row) for row in source["shards"]])
+        changes = _shard_changes(known["shards"], source["shards"])
         found += [f"source {name}: {change}" for change in changes]
         if not changes and known["captions"] != source["captions"]:
             found.append(f"source {name}: other captions")
-    if before.get("validation") != now["validation"]:
+    if before["validation"] != now["validation"]:
         found.append("another validation split")
     return found
 

@@ -132,6 +132,25 @@ def check_files(folder: Path) -> list[Path]:
     Raises:
         OSError: one is missing, or not what its checksum says; or nobody can say.
     """
+    sums = _read_checksums(folder)
+    for name in sums:
+        if not (folder / name).is_file():
+            raise OSError(f"{name}: missing")
+    for name, expected in sums.items():
+        if sum_file(folder / name) != expected:
+            raise OSError(f"{name}: is not what its checksum says")
+    return [folder / name for name in sums if name.endswith(TENSORS_SUFFIX)]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of a checkpoint is there and as its checksum says."""
+    try:
+        return _read_checksums(path.parent).get(path.name) == sum_file(path)
+    except OSError:
+        return False
+
+
+def _read_checksums(folder: Path) -> dict[str, Checksum]:
     try:
         content = json.loads((folder / CHECKSUMS_NAME).read_bytes())
         if content["schema"] != _SCHEMA:
@@ -145,12 +164,7 @@ def check_files(folder: Path) -> list[Path]:
     for name in sums:
         if Path(name).name != name:
             raise OSError(f"{CHECKSUMS_NAME}: names {name[:80]!r}")
-        if not (folder / name).is_file():
-            raise OSError(f"{name}: missing")
-    for name, expected in sums.items():
-        if sum_file(folder / name) != expected:
-            raise OSError(f"{name}: is not what its checksum says")
-    return [folder / name for name in sums if name.endswith(TENSORS_SUFFIX)]
+    return sums
 
 
 def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:

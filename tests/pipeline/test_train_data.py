@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clipvip.pipeline.train import main
 from clipvip.pipeline.training.checkpoint import list_checkpoints
+from clipvip.pipeline.training.data_record import recorded_data
 from clipvip.shards.captions import write_captions
 from clipvip.shards.manifest import write_manifest
 from clipvip.shards.writer import write_shard
@@ -87,6 +90,26 @@ def test_the_same_data_elsewhere_go_on_to_the_same_bytes(
     assert result.exit_code == 0, result.output
     for name in ("log.jsonl", "model/model.safetensors"):
         assert (interrupted / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_damaged_note_of_the_data_refuses_nothing(
+    undisturbed: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """One bit of a note in a checkpoint or beside them: the whole one of another checkpoint counts."""
+    out = tmp_path_factory.mktemp("damaged") / "out"
+    shutil.copytree(undisturbed, out)
+    expected = recorded_data(out)
+    path = data.draw(st.sampled_from([out / "data.json", list_checkpoints(out)[-1] / "data.json"]))
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    assert recorded_data(out) == expected is not None
+    for folder in list_checkpoints(out):
+        (folder / "checksums.json").unlink()
+    recorded_data(out)  # nothing, or what it says
 
 
 def add_shard(folder: Path) -> None:
@@ -187,14 +210,14 @@ def test_a_cache_used_for_other_data_before_gives_their_own(world: Path, tmp_pat
     def loss(name: str, cache: str) -> float:
         out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
         more = ["--shards", f"file:{tmp_path / name}/{{000000..000001}}.tar", "--captions", ""]
-        settings = [
+        chosen = [
             "loss.pairs=baseline",
             "optim.epochs=null",
             "optim.steps=1",
             f"run.cache={tmp_path / cache}",
         ]
-        settings.append("data.sources.clips.samples_per_shard=4")
-        result = run(world, out, *more, *(part for text in settings for part in ("--set", text)))
+        chosen.append("data.sources.clips.samples_per_shard=4")
+        result = run(world, out, *more, *(part for text in chosen for part in ("--set", text)))
         assert result.exit_code == 0, result.output
         return losses(out)[0]
 
