@@ -5,7 +5,7 @@ The work is done by processes that run `caption_work`; this file decides what th
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_mac
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import read_manifest
+from clipvip.shards.manifest import Manifest, read_manifest
 from clipvip.shards.reader import list_shards
 from clipvip.shards.shard_state import claim_folder, require_free_folder
 from clipvip.shards.writer import sha256_of_file
@@ -93,7 +93,9 @@ def command(
     """
     started = time.monotonic()
     paths = list_shards(shards)
-    num_clips = _check_against_manifest(shards)
+    manifest = _check_against_manifest(shards)
+    num_clips = manifest.num_samples if manifest else None
+    checksums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
     if out.exists() and out.samefile(shards):
         raise UserError(f"--out {out}: is the folder of the shards; give another one")
     # torch is imported from here on, so that mistakes above are told at once.
@@ -130,13 +132,13 @@ def command(
     del checked
     if dry_run:
         require_free_folder(out, options, outputs="*.parquet")
-        done = sum(_num_done(path, out) is not None for path in paths)
+        done = sum(_num_done(path, out, checksums.get(path.name)) is not None for path in paths)
         counts = {"clips": num_clips, "shards": len(paths), "shards_done": done}
         text = f"caption: would caption {len(paths) - done:,} of {len(paths):,} shards -> {out}; the others are done"
         print_result({"stage": "caption", "counts": counts}, text, as_json=as_json)
         return
     with claim_folder(out, options, outputs="*.parquet"):
-        num_made = _make_captions(paths, num_clips, out, setup, where)
+        num_made = _make_captions(paths, checksums, num_clips, out, setup, where)
         report = finish_captions(out, paths, options)
         content = report.write(out, seconds=time.monotonic() - started, done_now=num_made, unit="captions")
     print_result(content, report.summary(out), as_json=as_json)
@@ -224,22 +226,23 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
     return folder, called, revision or f"sha256:{fingerprint}", fingerprint
 
 
-def _check_against_manifest(shards: Path) -> int | None:
-    """How many clips the manifest says there are; None without one. A tar that was cut off is still a tar."""
+def _check_against_manifest(shards: Path) -> Manifest | None:
+    """The manifest, if there is one, when the shards have the sizes that it says. A tar that was cut off is still a tar."""
     manifest = read_manifest(shards)
     if manifest is None:
         return None
-    for row in manifest["shards"]:
-        path = shards / Path(str(row["name"])).name
-        if path.stat().st_size != row["bytes"]:
+    for record in manifest.shards:
+        path = shards / record.name
+        if path.stat().st_size != record.num_bytes:
             raise UserError(
-                f"{path}: has {path.stat().st_size} bytes, its manifest says {row['bytes']}; make this shard again"
+                f"{path}: has {path.stat().st_size} bytes, its manifest says {record.num_bytes}; make this shard again"
             )
-    return sum(int(row["samples"]) for row in manifest["shards"])
+    return manifest
 
 
 def _make_captions(
     shards: Sequence[Path],
+    checksums: Mapping[str, str],
     num_clips: int | None,
     out: Path,
     setup: "CaptionSetup",
@@ -251,9 +254,10 @@ def _make_captions(
     todo: list[CaptionTask] = []
     num_there = num_made = num_skipped = 0
     for shard in shards:
-        done = _num_done(shard, out)
+        sha256 = checksums.get(shard.name)
+        done = _num_done(shard, out, sha256)
         if done is None:
-            todo.append(CaptionTask(shard, out, setup))
+            todo.append(CaptionTask(shard, sha256, out, setup))
         else:
             num_there += done
     with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
@@ -268,15 +272,16 @@ def _make_captions(
     return num_made
 
 
-def _num_done(shard: Path, out: Path) -> int | None:
+def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None where they are missing, damaged, or of another shard's content."""
-    from clipvip.shards.captions import captions_path, read_caption_file, shard_source
+    from clipvip.shards.captions import captions_path, is_made_of, read_caption_file
 
     try:
         content = read_caption_file(captions_path(out, shard.stem))
     except DatasetError:
         return None
-    return len(content.rows) + len(content.skips) if content.source == shard_source(shard) else None
+    same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    return len(content.rows) + len(content.skips) if content.source and same else None
 
 
 def _describe_death(task: "CaptionTask", detail: str) -> str:

@@ -84,9 +84,10 @@ class CaptionSetup:
 
 @dataclass(frozen=True, slots=True)
 class CaptionTask:
-    """One shard to caption into the folder `out`."""
+    """One shard to caption into the folder `out`. `sha256`: of the shard, where a manifest says it."""
 
     shard: Path
+    sha256: str | None
     out: Path
     setup: CaptionSetup
 
@@ -108,7 +109,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
         UserError: the GPU's memory does not suffice.
     """
     captioner = _captioner(task.setup, task.out)
-    source = shard_source(task.shard)
+    source = shard_source(task.shard, task.sha256)
     rows: list[tuple[str, str]] = []
     skips: list[tuple[int, Skip]] = []
     keys: set[str] = set()

@@ -123,6 +123,8 @@ def retrieval(
         resamples=resamples,
         device=model.device,
     )
+    for warning in result.get("warnings", ()):
+        click.echo(f"Warning: {shards}: {warning}", err=True)
     options = {"model": model_name, "shards": str(shards), "queries": queries, **settings_of(model)}
     num_clips = len(pairs.texts)
     finish(

@@ -20,11 +20,11 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.captions import captions_path, read_caption_file, shard_source
+from clipvip.shards.captions import captions_path, is_made_of, read_caption_file
 from clipvip.shards.copying import Piece
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.key_hashes import HashStore
-from clipvip.shards.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from clipvip.shards.manifest import CAPTION_STAGE, MANIFEST_NAME, read_manifest, write_manifest
 from clipvip.shards.reader import list_shards
 from clipvip.shards.shard_state import ShardMark, claim_folder, read_mark, shard_path
 from clipvip.shards.skips import Skip
@@ -60,21 +60,18 @@ def open_input(folder: Path, captions: Path | None) -> Input:
     """
     paths = list_shards(folder)
     manifest = read_manifest(folder)
-    records = {
-        row["name"]: ShardRecord(row["name"], row["samples"], row["bytes"], row["sha256"])
-        for row in (manifest["shards"] if manifest else ())
-    }
+    records = manifest.by_name() if manifest else {}
     caption_options = {}
     if captions is not None:
         found = read_manifest(captions)
-        if found is None or found.get("stage") != "caption":
+        if found is None or found.stage != CAPTION_STAGE:
             raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
-        caption_options = found["options"]
+        caption_options = found.options
     return Input(
         folder,
         captions,
         [(path, records.get(path.name)) for path in paths],
-        manifest["options"] if manifest else {},
+        manifest.options if manifest else {},
         caption_options,
         _identity(folder, paths),
     )
@@ -289,7 +286,9 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
         content = read_caption_file(captions_path(task.captions_out, path.stem))
     except DatasetError:
         return None
-    return mark if content.source == shard_source(path) else None
+    sha256 = mark.record.sha256 if mark.record is not None else None
+    same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
+    return mark if content.source and same else None
 
 
 def _report(

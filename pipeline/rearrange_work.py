@@ -93,7 +93,9 @@ def copy_unit(task: CopyTask) -> ShardMark:
     path = shard_path(task.out, task.number)
     copied = copy_samples(path, task.pieces, sha256=task.sha256)
     if task.captions_out is not None:
-        copy_captions(captions_path(task.captions_out, path.stem), task.pieces, shard=path)
+        copy_captions(
+            captions_path(task.captions_out, path.stem), task.pieces, shard=path, sha256=copied.record.sha256
+        )
     mark = ShardMark(
         task.number,
         copied.record,

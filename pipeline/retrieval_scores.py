@@ -28,6 +28,7 @@ RESCORED_NOTE = "uses all queries of the set at once: not comparable with a sear
 # DSL and QB-Norm hold the whole matrix, and a few copies of it: 2 GiB of float32 each.
 _MAX_RESCORED_SCORES = 2**29
 DEFAULT_RESAMPLES = 1000
+_FEW_CLIPS = 20
 
 Metrics = dict[str, Any]
 
@@ -45,9 +46,11 @@ def score_pairs(
 ) -> dict[str, Any]:
     """All that a retrieval test tells; `queries` says what the texts are, `settings` is of `settings_of`.
 
-    See `all_metrics`.
+    See `all_metrics`. `warnings` is there where there is something to be wary of.
     """
+    warning = few_clips_warning(len(pairs.videos))
     return {
+        **({"warnings": [warning]} if warning else {}),
         "queries": queries,
         "num_queries": len(pairs.texts),
         "num_clips": len(pairs.videos),
@@ -66,6 +69,18 @@ def score_pairs(
         ),
         "chance": chance(len(pairs.videos)),
     }
+
+
+def few_clips_warning(num_clips: int) -> str | None:
+    """What is to be said of a test of so few clips that its numbers tell next to nothing; else None."""
+    if num_clips >= _FEW_CLIPS:
+        return None
+    by_chance = 100 * min(10 / max(num_clips, 1), 1)
+    clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
+    return (
+        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say little of the model; "
+        f"give {_FEW_CLIPS} or more"
+    )
 
 
 def all_metrics(

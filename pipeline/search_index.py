@@ -95,8 +95,10 @@ def shards_of(folder: Path) -> list[Shard]:
     manifest = read_manifest(folder)
     if manifest is None:
         return [Shard(path, sha256_of_file(path), None) for path in paths]
-    rows = manifest["shards"]
-    return [Shard(path, row["sha256"], row["samples"]) for path, row in zip(paths, rows, strict=True)]
+    return [
+        Shard(path, record.sha256, record.num_samples)
+        for path, record in zip(paths, manifest.shards, strict=True)
+    ]
 
 
 def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:

@@ -1,5 +1,6 @@
 """The command `clipvip-train`: a recipe, a few options, and the processes that train. Training is in training/."""
 
+import json
 import os
 import signal
 import sys
@@ -119,7 +120,7 @@ def main(
 
         print_result(*describe_run(settings, plan), as_json=as_json)
         return
-    claim(settings)
+    claim(settings, plan)
     run = run_here if is_launched() else run_processes
     ctx.exit(run(settings, as_json=as_json))
 
@@ -185,9 +186,16 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     ):
         require_local(name, value)
     # torch and the model are imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.training.batches import check_captions, check_shares, plan_batches
+    from clipvip.pipeline.training.batches import plan_batches
     from clipvip.pipeline.training.checkpoint import RECIPE_NAME, list_checkpoints
+    from clipvip.pipeline.training.data_record import (
+        data_differences,
+        describe_data,
+        order_of_run,
+        recorded_data,
+    )
     from clipvip.pipeline.training.distributed import launched_world_size
+    from clipvip.pipeline.training.enough import check_samples, check_shares
     from clipvip.pipeline.training.logs import require_wandb
     from clipvip.pipeline.training.start import check_device, check_init
     from clipvip.pipeline.training.validation import check_splits
@@ -202,8 +210,9 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
         raise UserError(f"{out}: holds checkpoints, and --resume is never; remove it or give another --out")
     saved = out / RECIPE_NAME
     of_run = [path for path in (saved, *(folder / RECIPE_NAME for folder in checkpoints)) if path.is_file()]
+    known_data = recorded_data(out)
     if checkpoints and of_run:
-        changed = differences(load_recipe(str(of_run[0])), recipe)
+        changed = differences(load_recipe(str(of_run[0])), recipe, paths=known_data is None)
         if changed:
             raise UserError(
                 f"{out}: holds checkpoints of another recipe ({'; '.join(changed[:3])}); give the same "
@@ -211,20 +220,30 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
             )
     check_splits(recipe)
     with tempfile.TemporaryDirectory() as cache:
-        plan = plan_batches(recipe, cache=Path(cache))
+        place = Path(recipe.run.cache or cache)
+        plan = plan_batches(recipe, cache=place, order_version=order_of_run(out))
+        if known_data is not None:
+            changed = data_differences(known_data, describe_data(recipe, plan))
+            if changed:
+                raise UserError(
+                    f"{out}: holds checkpoints of a run on other data ({'; '.join(changed[:3])}); give the same data "
+                    "or another --out"
+                )
         check_shares(plan, processes=launched_world_size() or recipe.run.processes)
-        check_captions(plan)
+        check_samples(plan, warns=os.environ.get("RANK", "0") == "0")
     return plan
 
 
-def claim(recipe: Recipe) -> None:
-    """Note down the recipe in the folder of the run, which is locked against another until the command ends."""
-    from clipvip.pipeline.training.checkpoint import RECIPE_NAME
+def claim(recipe: Recipe, plan: "BatchPlan") -> None:
+    """Note down the recipe and what the data are in the folder of the run, locked against another until the command ends."""
+    from clipvip.pipeline.training.checkpoint import DATA_NAME, RECIPE_NAME
+    from clipvip.pipeline.training.data_record import describe_data
 
     out = Path(recipe.run.out)
     if os.environ.get("RANK", "0") == "0":
         click.get_current_context().with_resource(lock_folder(out))
         atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
+        atomic_write_bytes(out / DATA_NAME, (json.dumps(describe_data(recipe, plan)) + "\n").encode())
 
 
 def is_launched() -> bool:

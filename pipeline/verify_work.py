@@ -88,6 +88,7 @@ def check_unit(task: CheckTask) -> CheckResult:
                 shard=task.path,
                 origin=task.caption_options,
                 record=task.caption_record,
+                shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
             )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -5,7 +5,7 @@ Making captions and deciding what is missing happen elsewhere.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import pyarrow.parquet
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
+from clipvip.shards.writer import sha256_of_file
 
 CAPTIONS_EXTENSION = ".parquet"
-_COLUMNS = ("key", "caption", "model", "revision", "options")
+_ORIGIN_COLUMNS = ("model", "revision", "options")
+_COLUMNS = ("key", "caption", *_ORIGIN_COLUMNS)
+_NO_ORIGIN = ("", "", "{}")
 _SKIPS_FIELD = b"clipvip.skips"
 _SOURCE_FIELD = b"clipvip.source"
 
@@ -27,7 +30,7 @@ _SOURCE_FIELD = b"clipvip.source"
 class CaptionFile:
     """What a caption file holds: (key, caption) in shard order, what was left out, and from which shard.
 
-    `source` identifies the content of the shard; "" where it was not said.
+    `source` identifies the content of the shard, see `shard_source`; "" where it was not said.
     """
 
     rows: list[tuple[str, str]]
@@ -39,9 +42,66 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
     return Path(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
 
 
-def shard_source(shard: Path) -> str:
-    """By which a caption file knows that its shard is still the one that it was made of."""
-    return f"{shard.stat().st_size} bytes"
+def shard_source(shard: Path, sha256: str | None = None) -> str:
+    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is not given."""
+    return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
+
+
+def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
+    """Whether a caption file's `source` may be the shard of that size and, where known, checksum.
+
+    Captions of others say nothing, and those of the first versions only the size.
+    """
+    size, _, digest = source.partition(", sha256 ")
+    if source and size != f"{num_bytes} bytes":
+        return False
+    return not digest or sha256 is None or digest == sha256
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCaptions:
+    """The captions of one shard by key, and why there are none where some were to be expected."""
+
+    by_key: dict[str, str]
+    skips: list[Skip]
+
+
+def captions_of_shard(
+    folders: Sequence[str], shard_stem: str, *, num_bytes: int, sha256: str | None, keys: Collection[str]
+) -> ShardCaptions:
+    """What the folders hold for a shard that has the `keys`; the first that has a key counts.
+
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
+    the keys, is not used. Reasons:
+    `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
+    """
+    by_key: dict[str, str] = {}
+    wanted = set(keys)
+    skips: list[Skip] = []
+    is_used = False
+    for folder in folders:
+        path = captions_path(folder, shard_stem)
+        if not path.is_file():
+            continue
+        try:
+            found = read_caption_file(path)
+        except DatasetError as error:
+            skips.append(Skip("unreadable_captions", path.name, str(error)))
+            continue
+        is_of_shard = is_made_of(found.source, num_bytes=num_bytes, sha256=sha256)
+        rows = {key: caption for key, caption in found.rows if key in wanted} if is_of_shard else {}
+        if rows or (is_of_shard and not found.rows):
+            is_used = True
+            by_key = rows | by_key
+        else:
+            made_of = f"made of {found.source}" if not is_of_shard else "has none of the shard's keys"
+            skips.append(Skip("captions_of_another_shard", path.name, f"{path}: {made_of}"))
+    if is_used:
+        # A file of another data set beside the right one is as it should be.
+        skips = [skip for skip in skips if skip.reason != "captions_of_another_shard"]
+    elif not skips:
+        skips = [Skip("no_captions", f"{shard_stem}{CAPTIONS_EXTENSION}", f"in {', '.join(folders)}")]
+    return ShardCaptions(by_key, skips)
 
 
 def write_captions(
@@ -96,10 +156,10 @@ def read_caption_file(path: Path) -> CaptionFile:
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow
-            lacking = [name for name in _COLUMNS if name not in schema.names]
+            lacking = [name for name in ("key", "caption") if name not in schema.names]
             if lacking:
                 raise DatasetError(
-                    f"{path}: no column {', '.join(lacking)}; these are no captions of clipvip"
+                    f"{path}: no column {', '.join(lacking)}; captions have a key and a caption in each row"
                 )
             table = file.read(columns=["key", "caption"])
             keys, captions = (table.column(name).to_pylist() for name in ("key", "caption"))
@@ -123,13 +183,17 @@ def read_caption_file(path: Path) -> CaptionFile:
 def read_origins(path: Path) -> set[tuple[str, str, str]]:
     """Each (model, revision, options as JSON) that the rows of a caption file name; none where it has no rows.
 
+    Captions that others made may lack these columns.
+
     Raises:
         DatasetError: as `read_captions`.
     """
-    names = ["model", "revision", "options"]
     try:
-        table = pyarrow.parquet.read_table(path, columns=names)
-        columns = [table.column(name).to_pylist() for name in names]
+        schema = pyarrow.parquet.read_schema(path)
+        if not set(_ORIGIN_COLUMNS) <= set(schema.names):
+            return {_NO_ORIGIN}
+        table = pyarrow.parquet.read_table(path, columns=list(_ORIGIN_COLUMNS))
+        columns = [table.column(name).to_pylist() for name in _ORIGIN_COLUMNS]
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error

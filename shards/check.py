@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clipvip.shards.captions import CaptionFile, read_caption_file, read_origins, shard_source
+from clipvip.shards.captions import CaptionFile, is_made_of, read_caption_file, read_origins
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.findings import Findings, Problem
 from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_text_member
@@ -187,6 +187,7 @@ def check_captions(
     shard: Path,
     origin: dict[str, Any] | None,
     record: ShardRecord | None,
+    shard_sha256: str | None = None,
 ) -> Findings:
     """What is wrong with the caption file of the file `shard` that holds `keys`.
 
@@ -211,11 +212,10 @@ def check_captions(
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found
-    if content.source not in ("", shard_source(shard)):
-        note(
-            "captions_of_another_shard",
-            f"made of a shard of {content.source}, this has {shard_source(shard)}",
-        )
+    num_bytes = shard.stat().st_size
+    if not is_made_of(content.source, num_bytes=num_bytes, sha256=shard_sha256):
+        here = f"{num_bytes} bytes" + (f", sha256 {shard_sha256}" if shard_sha256 else "")
+        note("captions_of_another_shard", f"made of a shard of {content.source}, this has {here}")
     for key, detail in _key_differences(content, keys):
         note("captions_of_another_shard", detail, key)
     if origin is not None and origins - {_origin_of(origin)}:

@@ -6,9 +6,7 @@ Reads small files only; what is in shards and captions is `check`'s business.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from clipvip.shards.atomic import TEMPORARY_SUFFIX
 from clipvip.shards.check_state import (
@@ -21,8 +19,7 @@ from clipvip.shards.check_state import (
 )
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.findings import FolderCheck
-from clipvip.shards.manifest import MANIFEST_NAME
-from clipvip.shards.sample import SCHEMA_VERSION
+from clipvip.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from clipvip.shards.shard_state import STATE_FOLDER
 from clipvip.shards.writer import ShardRecord
 
@@ -32,24 +29,6 @@ _KNOWN_FILES = {
     MANIFEST_NAME, SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
     "stats.html", "search",
 }  # fmt: skip
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
-    samples: Annotated[int, Field(ge=0)]
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Manifest(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
-    stage: str
-    options: dict[str, Any]
-    shards: list[_Row]
 
 
 def check_folder(folder: Path, *, extension: str) -> FolderCheck:
@@ -69,7 +48,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     manifest = _read_manifest(found, _STAGES[extension])
     if manifest is not None:
         found.options = manifest.options
-        found.records = [_record(row) for row in manifest.shards]
+        found.records = manifest.shards
         for name in sorted(
             {r.name for r in found.records if sum(o.name == r.name for o in found.records) > 1}
         ):
@@ -99,7 +78,7 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     return found
 
 
-def _read_manifest(found: FolderCheck, stage: str) -> _Manifest | None:
+def _read_manifest(found: FolderCheck, stage: str) -> Manifest | None:
     path = found.folder / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -110,28 +89,18 @@ def _read_manifest(found: FolderCheck, stage: str) -> _Manifest | None:
             found.notes.append(f"{path}: not there, so no checksum can be compared")
         return None
     try:
-        manifest = _Manifest.model_validate_json(data)
+        manifest = parse_manifest(data, name=MANIFEST_NAME)
         # It is written in one way only, so that also a flipped space is seen.
         canonical = json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n"
         if canonical.encode("utf-8", "surrogatepass") != data:
             raise ValueError("not as a clipvip stage writes it")
         if manifest.stage != stage:
             raise ValueError(f"of the stage {manifest.stage[:40]!r}, not {stage!r}")
-    except (ValueError, ValidationError) as error:
-        found.problem("damaged_manifest", MANIFEST_NAME, _first_line(error))
+    except (ValueError, DatasetError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{MANIFEST_NAME}: ")
+        found.problem("damaged_manifest", MANIFEST_NAME, reason)
         return None
     return manifest
-
-
-def _first_line(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'manifest'}: {' '.join(first['msg'].split())}"
-    return " ".join(str(error).split())
-
-
-def _record(row: _Row) -> ShardRecord:
-    return ShardRecord(row.name, row.samples, row.bytes, row.sha256)
 
 
 def _check_skips(found: FolderCheck) -> None:

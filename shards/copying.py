@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from clipvip.shards.atomic import atomic_path
-from clipvip.shards.captions import read_caption_file, read_origins, shard_source, write_captions
+from clipvip.shards.captions import is_made_of, read_caption_file, read_origins, shard_source, write_captions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import read_text_member
 from clipvip.shards.record import parse_record
@@ -112,8 +112,8 @@ def _glance(shard: ShardFile, span: SampleSpan) -> tuple[int, bool]:
     return len(record.frame_seconds), bool(record.subtitle or record.sentences)
 
 
-def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard.
+def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that checksum.
 
     The file is the one that captioning the new shard by the same model would give.
 
@@ -125,7 +125,7 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None
     for piece in pieces:
         assert piece.captions is not None
         content = read_caption_file(piece.captions)
-        if content.source not in ("", shard_source(piece.path)):
+        if not is_made_of(content.source, num_bytes=piece.path.stat().st_size, sha256=None):
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
         skipped = {skip.what: skip for skip in content.skips}
@@ -149,5 +149,5 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path) -> None
         revision=revision,
         options=json.loads(options),
         skips=skips,
-        source=shard_source(shard),
+        source=shard_source(shard, sha256),
     )

@@ -1,9 +1,12 @@
-"""The list of a stage's finished outputs, and the options that made them."""
+"""The list of a stage's finished outputs, and the options that made them: written and parsed here only, wherever it lies."""
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
@@ -12,6 +15,41 @@ from clipvip.shards.sample import SCHEMA_VERSION
 from clipvip.shards.writer import ShardRecord
 
 MANIFEST_NAME = "manifest.json"
+CAPTION_STAGE = "caption"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says: the stage that made the folder, its options, and the finished outputs in order."""
+
+    stage: str
+    options: dict[str, Any]
+    shards: list[ShardRecord]
+
+    @property
+    def num_samples(self) -> int:
+        return sum(record.num_samples for record in self.shards)
+
+    def by_name(self) -> dict[str, ShardRecord]:
+        return {record.name: record for record in self.shards}
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    # Names become parts of paths and of URLs, which webdataset hands to a shell.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    samples: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    stage: str
+    options: dict[str, Any]
+    shards: list[_Row]
 
 
 def write_manifest(
@@ -30,39 +68,55 @@ def write_manifest(
         file.write((f"{between}]{tail}\n" if between != "," else f"\n  ]{tail}\n").encode())
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of `folder`, or None where there is none yet.
 
     Raises:
-        DatasetError: the file is not a manifest, or one of a newer schema.
+        DatasetError: as `parse_manifest`.
     """
     path = Path(folder) / MANIFEST_NAME
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
+    return parse_manifest(data, name=str(path))
+
+
+def parse_manifest(data: bytes, *, name: str) -> Manifest:
+    """The manifest whose file holds `data`; `name` is its path or URL, for messages.
+
+    Raises:
+        DatasetError: it is not a manifest, one of a newer schema, or damaged; the first wrong field is named.
+    """
+    try:
+        tree = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not JSON ({error}); restore it or make the folder again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
-        raise DatasetError(f"{path}: not a clipvip manifest; point at a folder that a clipvip stage wrote")
-    if manifest.get("schema") != SCHEMA_VERSION:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{name}: not JSON ({reason}); restore it or make the folder again") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("shards"), list):
+        raise DatasetError(f"{name}: not a clipvip manifest; point at a folder that a clipvip stage wrote")
+    if tree.get("schema") != SCHEMA_VERSION or isinstance(tree["schema"], bool):
         raise DatasetError(
-            f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA_VERSION}; update clipvip"
+            f"{name}: schema {str(tree.get('schema'))[:40]!r}, this version reads {SCHEMA_VERSION}; "
+            "update clipvip"
         )
-    if not isinstance(manifest.get("options"), dict) or not all(map(_is_row, manifest["shards"])):
-        raise DatasetError(f"{path}: damaged; run the command that made the folder again")
-    return manifest
+    try:
+        content = _Content.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DatasetError(
+            f"{name}: damaged ({place}: {' '.join(first['msg'].split())}); run the command that made the "
+            "folder again"
+        ) from error
+    records = [ShardRecord(row.name, row.samples, row.bytes, row.sha256) for row in content.shards]
+    return Manifest(content.stage, content.options, records)
 
 
 def num_samples(folder: Path) -> int | None:
     """How many clips a folder holds, by its manifest."""
     manifest = read_manifest(folder)
-    return None if manifest is None else sum(int(row["samples"]) for row in manifest["shards"])
-
-
-def _is_row(row: Any) -> bool:
-    kinds = {"name": str, "samples": int, "bytes": int, "sha256": str}
-    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+    return None if manifest is None else manifest.num_samples
 
 
 def require_same_options(path: Location, found: dict[str, Any], asked: dict[str, Any]) -> None:

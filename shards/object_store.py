@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
@@ -24,6 +25,7 @@ Location = Path | UPath
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _BLOCK_BYTES = 1 << 20
 _TRIES = 4
+_HEAD_SECONDS = 20
 
 
 def is_url(location: object) -> bool:
@@ -168,3 +170,24 @@ def copy_url(url: str, out: IO[bytes]) -> None:
         raise DatasetError(f"{url}: reading it needs {package}; pip install 'clipvip[{scheme}]'")
     with store_errors(url), fsspec.open(url, "rb") as stream:
         shutil.copyfileobj(stream, out, _BLOCK_BYTES)
+
+
+def size_of_url(url: str) -> int | None:
+    """How many bytes a file has, where its store says so without reading it."""
+    scheme = url.partition(":")[0]
+    try:
+        if scheme == "file":
+            return Path(unquote(urlsplit(url).path)).stat().st_size
+        if scheme not in ("http", "https", *_PACKAGES) or (
+            scheme in _PACKAGES and not find_spec(_PACKAGES[scheme])
+        ):
+            return None
+        if scheme in _PACKAGES:
+            with store_errors(url):
+                system, path = fsspec.core.url_to_fs(url)
+                return int(system.info(path)["size"])
+        with urlopen(Request(url, method="HEAD"), timeout=_HEAD_SECONDS) as answer:
+            length = answer.headers.get("Content-Length")
+            return int(length) if length else None
+    except (OSError, DatasetError, ValueError, KeyError, TypeError):
+        return None

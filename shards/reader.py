@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import read_manifest
+from clipvip.shards.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.record import load_record
 from clipvip.shards.sample import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.shard_file import PIXEL_EXTENSIONS, SampleSpan, ShardFile
@@ -180,12 +180,12 @@ def list_shards(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of shards")
     manifest = read_manifest(folder)
-    if manifest is not None and manifest.get("stage") == "caption":
+    if manifest is not None and manifest.stage == CAPTION_STAGE:
         raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
     if manifest is None:
         shards = sorted(folder.glob("*.tar"))
     else:
-        shards = [folder / Path(str(row["name"])).name for row in manifest["shards"]]
+        shards = [folder / record.name for record in manifest.shards]
         if not shards:
             raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
     if not shards:

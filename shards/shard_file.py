@@ -78,6 +78,11 @@ class ShardFile:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file."""
+        return os.fstat(self._file.fileno()).st_size
+
     def spans(self) -> Iterator[SampleSpan]:
         """The samples in their order; members next to each other with one name up to the first dot are one.
 
@@ -87,7 +92,7 @@ class ShardFile:
         """
         key, group = "", dict[str, Member]()
         damage: TarDamage | None = None
-        members = iter_members(self._bytes_at, os.fstat(self._file.fileno()).st_size)
+        members = iter_members(self._bytes_at, self.num_bytes)
         while True:
             try:
                 member = next(members, None)

@@ -5,7 +5,8 @@ as a list of chunks, each from one source.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,26 +18,32 @@ from transformers import PreTrainedTokenizerBase
 from clipvip.model.preprocess import tokenize
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.training.order import SampleOrder, share, split_by_weight
+from clipvip.pipeline.training.order import (
+    ORDER_VERSION,
+    BatchOrder,
+    SampleOrder,
+    SamplePlace,
+    share,
+    split_by_weight,
+)
 from clipvip.pipeline.training.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.training.recipe import Recipe, Source
 from clipvip.pipeline.training.samples import Example, SampleLoader, SampleSettings
-from clipvip.pipeline.training.shard_set import ShardReader, ShardSet, open_shards
-from clipvip.shards.captions import captions_path, read_captions
+from clipvip.pipeline.training.shard_set import ShardSet, open_shards
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
 
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
-_MAX_REPLACEMENTS = 100
-_SHARDS_CHECKED_FOR_CAPTIONS = 4
+_MAX_SUBSTITUTES = 300
+_MAX_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """Which samples a chunk holds: positions [start, stop) of an epoch of a source."""
+    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in it."""
 
     source: int
-    epoch: int
+    step: int
     start: int
     stop: int
     ends_batch: bool
@@ -94,49 +101,56 @@ class SourcePart:
     name: str
     kind: str
     shards: ShardSet
-    order: SampleOrder
+    order: BatchOrder
     settings: SampleSettings
-    rows: int
 
     @property
-    def batches_per_epoch(self) -> int:
-        return self.order.num_samples // self.rows
+    def rows(self) -> int:
+        """Samples in a batch."""
+        return self.order.rows
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The make-up of every batch."""
+    """The make-up of every batch. Epochs are those of the first source; the others go through their own."""
 
     parts: tuple[SourcePart, ...]
     seed: int
+    order_version: int = ORDER_VERSION
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch of the first source; the others go through their own epochs."""
-        return self.parts[0].batches_per_epoch
+        """Steps in an epoch, the last of which may belong to the next too."""
+        return self.parts[0].order.steps_per_epoch
 
     def num_steps(self, recipe: Recipe) -> int:
-        """Steps of the whole training."""
-        return recipe.optim.steps or self.steps_per_epoch * (recipe.optim.epochs or 1)
+        """Steps of the whole training: as in the reference, epochs x samples / batch size, rounded up."""
+        return recipe.optim.steps or self.parts[0].order.num_steps(recipe.optim.epochs or 1)
+
+    def epochs_after(self, step: int) -> float:
+        """How many epochs are done after `step` steps."""
+        return self.parts[0].order.epochs_after(step)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends in the step that is number `step`, counted from 1."""
+        return self.parts[0].order.ends_epoch(step)
 
     def chunks(self, step: int, *, rank: int, world_size: int, chunk_size: int | None) -> Iterator[ChunkSpec]:
         """This process's rows of the batch of `step`, source by source, in chunks."""
         specs = []
         for source, part in enumerate(self.parts):
-            epoch, batch = divmod(step, part.batches_per_epoch)
-            first = batch * part.rows
-            start, stop = (first + row for row in share(part.rows, rank, world_size))
+            start, stop = share(part.rows, rank, world_size)
             size = chunk_size or max(stop - start, 1)
             for begin in range(start, stop, size):
-                specs.append(ChunkSpec(source, epoch, begin, min(begin + size, stop), ends_batch=False))
+                specs.append(ChunkSpec(source, step, begin, min(begin + size, stop), ends_batch=False))
         yield from specs[:-1]
         yield replace(specs[-1], ends_batch=True)
 
 
-def plan_batches(recipe: Recipe, *, cache: Path) -> BatchPlan:
+def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept.
+    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on with.
 
     Raises:
         UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
@@ -154,14 +168,15 @@ def plan_batches(recipe: Recipe, *, cache: Path) -> BatchPlan:
                 f"a batch of {recipe.optim.batch_size} takes {rows[number]} samples of source {name}, which "
                 f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
             )
-        settings = _settings(recipe, source)
-        parts.append(SourcePart(name, source.kind, shards, order, settings, rows[number]))
-    return BatchPlan(tuple(parts), recipe.seed)
+        batches = BatchOrder(order, rows=rows[number], version=order_version)
+        parts.append(SourcePart(name, source.kind, shards, batches, _settings(recipe, source)))
+    return BatchPlan(tuple(parts), recipe.seed, order_version)
 
 
 def _settings(recipe: Recipe, source: Source) -> SampleSettings:
     is_clips = source.kind == "clips"
     inputs = inputs_of(recipe.loss.pairs)
+    captions = [source.captions] if isinstance(source.captions, str) else source.captions or []
     return SampleSettings(
         num_frames=recipe.data.num_frames if is_clips else 1,
         jitter=recipe.data.sampling == "jittered",
@@ -169,54 +184,20 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
         needs_subtitle=not is_clips or "S" in inputs,
         needs_caption=is_clips and "C" in inputs,
         needs_frame=is_clips and "F" in inputs,
-        captions=source.captions,
+        captions=tuple(captions),
         max_pixels=recipe.data.max_pixels,
     )
 
 
-def check_shares(plan: BatchPlan, *, processes: int) -> None:
-    """UserError where a batch has too few samples of a source for each process to get one."""
-    for part in plan.parts:
-        if part.rows < processes:
-            raise UserError(
-                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} processes; "
-                "raise optim.batch_size or its weight"
-            )
+@dataclass
+class _Scratch:
+    """What a loading process knows of the samples of a source, besides those that it is asked for."""
 
-
-def check_captions(plan: BatchPlan) -> None:
-    """Look into a few shards whether the captions belong to them.
-
-    Raises:
-        UserError: the loss needs captions and none are given, or none of the samples looked at has one.
-        DatasetError: a caption file is damaged.
-    """
-    for part in plan.parts:
-        if not part.settings.needs_caption:
-            continue
-        if part.settings.captions is None:
-            raise UserError(
-                f"the loss needs captions for source {part.name}; give --captions, or train without them "
-                "(--set loss.pairs=baseline)"
-            )
-        folder = Path(part.settings.captions)
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder of captions; make them with 'clipvip-data caption'")
-        reader = ShardReader(part.shards)
-        num_shards = len(part.shards.locations)
-        checked = np.linspace(0, num_shards - 1, min(_SHARDS_CHECKED_FOR_CAPTIONS, num_shards)).astype(int)
-        matched = total = 0
-        for shard in dict.fromkeys(checked.tolist()):
-            keys = reader.keys(shard)
-            stem = reader.stem(shard)
-            captions = read_captions(folder, stem) if captions_path(folder, stem).is_file() else {}
-            matched += sum(bool(captions.get(key)) for key in keys)
-            total += len(keys)
-        if not matched:
-            raise UserError(
-                f"{folder}: captions for 0 of the {total} samples looked at in {part.shards.locations[0]} "
-                "and others; they were made for other shards"
-            )
+    video: PixelsWriter = field(default_factory=lambda: PixelsWriter(None))
+    frame: PixelsWriter = field(default_factory=lambda: PixelsWriter(None))
+    is_usable: dict[tuple[int, SamplePlace], bool] = field(default_factory=dict)
+    step: int = -1
+    substitutes: dict[int, tuple[int, SamplePlace]] = field(default_factory=dict)
 
 
 class ChunkDataset(Dataset[Chunk | DatasetError]):
@@ -246,9 +227,10 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         # Made in the process that loads, since they hold open files and memory.
         self._loaders: list[SampleLoader] = []
         self._writers: list[tuple[PixelsWriter, PixelsWriter]] = []
+        self._scratch: list[_Scratch] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaders": [], "_writers": []}
+        return self.__dict__ | {"_loaders": [], "_writers": [], "_scratch": []}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._loaders:
@@ -257,14 +239,16 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
                 for part in self._plan.parts
             ]
             self._writers = [(self._make_writer(), self._make_writer()) for _ in self._plan.parts]
+            self._scratch = [_Scratch() for _ in self._plan.parts]
         video, frame = self._writers[spec.source]
         video.begin()
         frame.begin()
         skips: list[Skip] = []
         try:
-            examples = [self._example(spec, position, skips) for position in range(spec.start, spec.stop)]
+            examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]
         except DatasetError as error:
             return error
+        skips += self._loaders[spec.source].take_notes()
         part = self._plan.parts[spec.source]
         pixels = video.finish(), frame.finish() if part.settings.needs_frame else None
         return self._collate(part, examples, pixels, tuple(skips), ends_batch=spec.ends_batch)
@@ -272,29 +256,86 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     def _make_writer(self) -> PixelsWriter:
         return PixelsWriter(SharedMemory() if self._reuses_memory else None)
 
-    def _example(self, spec: ChunkSpec, position: int, skips: list[Skip]) -> Example:
-        """The sample at `position`, or if it is unusable, the one half an epoch further on.
+    def _example(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> Example:
+        """The sample of a row, or if it is unusable, the first of its substitutes that is not.
 
-        So a batch stays full and what is in it does not depend on who loads it, and the replacement is
-        not in the same batch unless the data set is tiny.
+        So a batch stays full, what is in it does not depend on who loads it, and no sample is in it twice.
         """
         order = self._plan.parts[spec.source].order
-        for attempt in range(_MAX_REPLACEMENTS):
-            shift = order.num_samples // 2 + attempt - 1 if attempt else 0
-            shard, index = order.locate(spec.epoch, (position + shift) % order.num_samples)
-            rng = np.random.default_rng(
-                [self._plan.seed, _FRAME_DRAWS, spec.source, spec.epoch, shard, index]
-            )
-            video, frame = self._writers[spec.source]
-            loaded = self._loaders[spec.source].load(shard, index, rng, video=video, frame=frame)
+        wanted = order.at(spec.step, row)
+        for epoch, place in chain([wanted], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES)):
+            loaded = self._load(spec.source, epoch, place, self._writers[spec.source])
             if isinstance(loaded, Example):
                 return loaded
             skips.append(loaded)
-        reasons = ", ".join(sorted({skip.reason for skip in skips}))
-        raise DatasetError(
-            f"source {self._plan.parts[spec.source].name}: {_MAX_REPLACEMENTS} samples in a row are "
-            f"unusable ({reasons}), the last {skips[-1].what} {skips[-1].detail}"
-        )
+        if order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
+            raise DatasetError(
+                f"{self._name(spec)}: {len(skips)} samples in a row are unusable {_reasons(skips)}"
+            )
+        epoch, place = self._last_substitute(spec, row, skips)
+        loaded = self._load(spec.source, epoch, place, self._writers[spec.source])
+        if isinstance(loaded, Skip):
+            raise DatasetError(f"{self._name(spec)}: {loaded.what} could be read once, and then not any more")
+        return loaded
+
+    def _load(
+        self, source: int, epoch: int, place: SamplePlace, writers: tuple[PixelsWriter, PixelsWriter]
+    ) -> Example | Skip:
+        rng = np.random.default_rng([self._plan.seed, _FRAME_DRAWS, source, epoch, *place])
+        video, frame = writers
+        return self._loaders[source].load(*place, rng, video=video, frame=frame)
+
+    def _last_substitute(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> tuple[int, SamplePlace]:
+        """What a row of a batch gets whose own substitutes are all unusable, as few are to be had in a small data set.
+
+        The whole batch is looked at: what no row needs is dealt out in order.
+        """
+        scratch = self._scratch[spec.source]
+        order = self._plan.parts[spec.source].order
+        if scratch.step != spec.step:
+            taken, needy = set(), []
+            for other in range(order.rows):
+                own = order.substitutes(spec.step, other, most=_MAX_SUBSTITUTES)
+                found = next(
+                    (
+                        at
+                        for at in chain([order.at(spec.step, other)], own)
+                        if self._is_usable(spec.source, *at)
+                    ),
+                    None,
+                )
+                if found is None:
+                    needy.append(other)
+                else:
+                    taken.add(found[1])
+            left = (
+                at
+                for at in order.outside(spec.step)
+                if at[1] not in taken and self._is_usable(spec.source, *at)
+            )
+            scratch.substitutes = dict(zip(needy, left, strict=False))
+            scratch.step = spec.step
+            if len(scratch.substitutes) < len(needy):
+                usable = len(taken) + len(scratch.substitutes)
+                raise DatasetError(
+                    f"{self._name(spec)}: {usable} of its {order.num_samples} samples are usable, and a batch takes "
+                    f"{order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+                )
+        return scratch.substitutes[row]
+
+    def _is_usable(self, source: int, epoch: int, place: SamplePlace) -> bool:
+        scratch = self._scratch[source]
+        if (epoch, place) not in scratch.is_usable:
+            scratch.video.begin()
+            scratch.frame.begin()
+            if len(scratch.is_usable) >= _MAX_REMEMBERED:
+                scratch.is_usable.clear()
+            loaded = self._load(source, epoch, place, (scratch.video, scratch.frame))
+            scratch.is_usable[epoch, place] = isinstance(loaded, Example)
+        return scratch.is_usable[epoch, place]
+
+    def _name(self, spec: ChunkSpec) -> str:
+        return f"source {self._plan.parts[spec.source].name}"
 
     def _collate(
         self,
@@ -329,3 +370,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)
         return tokens["input_ids"], tokens["attention_mask"]
+
+
+def _reasons(skips: list[Skip]) -> str:
+    reasons = ", ".join(sorted({skip.reason for skip in skips}))
+    return f"({reasons}), the last {skips[-1].what} {skips[-1].detail}".rstrip()

@@ -1,28 +1,44 @@
 """Checkpoints of a run: everything that the next step depends on, saved all or nothing.
 
 A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
-of the random generators (torch.distributed.checkpoint) and state.json with the rest. The position of the
-loader is the number of steps done, see batches.py. torch's format has a pickled table of contents: go on from
-checkpoints of your own only. What is to be passed on is OUT/model.
+of the random generators (tensors-00000.safetensors, one from each process that took part), state.json with the rest, the
+run's recipe and what its data were, and checksums of all of these. The position of the loader is the number of steps done,
+see batches.py. Checkpoints of earlier versions are read by old_checkpoint.py.
 """
 
 import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.training.distributed import Place, barrier, load_state, save_state, stored_names
+from clipvip.pipeline.training import old_checkpoint
+from clipvip.pipeline.training.distributed import Place, barrier, gather_objects, together
+from clipvip.pipeline.training.tensor_files import (
+    CHECKSUMS_NAME,
+    TENSORS_SUFFIX,
+    Checksum,
+    check_files,
+    names_in,
+    read_tensors,
+    share_out,
+    sum_file,
+    write_checksums,
+    write_tensors,
+)
 from clipvip.shards.atomic import write_json
 from clipvip.shards.skips import Skip
 
 FOLDER = "checkpoints"
 RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint
+DATA_NAME = "data.json"  # likewise, see data_record.py
 _NAME = re.compile(r"step-(\d{8})")
 _STATE_NAME = "state.json"
 
@@ -72,26 +88,47 @@ def save_checkpoint(
     keep: int,
     place: Place,
 ) -> Path:
-    """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`."""
+    """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`.
+
+    What all processes hold is written once, each of them writing its part.
+
+    Raises:
+        OSError: in every process, where one of them could not write.
+    """
     final = out / FOLDER / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
-    if place.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    barrier(place)
-    tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
-    save_state(partial, tensors, place=place)
-    if place.is_first:
+    shared = {**_model_tensors(model), **_optimizer_tensors(model, optimizer)}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in shared.items()}
+    mine = {name: shared[name] for name in share_out(sizes, place.world_size)[place.rank]}
+
+    def begin() -> None:
+        if place.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+    def write() -> tuple[str, Checksum]:
+        name = f"tensors-{place.rank:05d}{TENSORS_SUFFIX}"
+        return name, write_tensors(partial / name, {**mine, **_rng_tensors(place)})
+
+    def end(sums: dict[str, Checksum]) -> None:
+        if not place.is_first:
+            return
         write_json(partial / _STATE_NAME, state.as_json())
-        if (out / RECIPE_NAME).is_file():
-            shutil.copy(out / RECIPE_NAME, partial / RECIPE_NAME)
+        for name in (RECIPE_NAME, DATA_NAME):
+            if (out / name).is_file():
+                shutil.copy(out / name, partial / name)
+        others = [path for path in partial.iterdir() if path.name not in sums]
+        write_checksums(partial, sums | {path.name: sum_file(path) for path in others})
         if final.exists():  # the same step of the same run: the same content
             shutil.rmtree(final)
         os.replace(partial, final)
         _flush(final.parent)
         for old in [*list_checkpoints(out)[:-keep], *final.parent.glob(".step-*.partial")]:
             shutil.rmtree(old)
-    barrier(place)
+
+    together(begin, place=place)
+    written = dict(gather_objects(together(write, place=place), place=place))
+    together(lambda: end(written), place=place)
     return final
 
 
@@ -105,9 +142,8 @@ def load_checkpoint(
         UserError: the checkpoint is of another model.
     """
     try:
-        state = TrainState.from_json(json.loads((folder / _STATE_NAME).read_text(encoding="utf-8")))
-        names = stored_names(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state, names, fill = together(lambda: _open(folder), place=place)
+    except OSError as error:
         raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
     _make_optimizer_state(model, optimizer, names)
     tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
@@ -116,11 +152,41 @@ def load_checkpoint(
         raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {len(missing) - 1} others")
     wanted = {name: tensor for name, tensor in tensors.items() if name in names}
     try:
-        load_state(folder, wanted, place=place)
+        together(lambda: fill(wanted), place=place)
     except OSError as error:
         raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
     _restore_rng(wanted, place)
     return state
+
+
+_Fill = Callable[[dict[str, torch.Tensor]], None]
+
+
+def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
+    """A checkpoint's state, the names of its tensors, and what puts some of these in.
+
+    Raises:
+        OSError: anything in it is damaged or missing. What it gives raises that too.
+    """
+    if (folder / CHECKSUMS_NAME).is_file() or not (folder / old_checkpoint.TABLE_NAME).is_file():
+        files = check_files(folder)
+        names = {name for path in files for name in names_in(path)}
+
+        fill: _Fill = partial(_fill, files)
+    else:
+        table = old_checkpoint.read_table(folder)
+        names = set(table)
+        fill = partial(old_checkpoint.read_tensors, folder, table)
+    try:
+        content = json.loads((folder / _STATE_NAME).read_bytes())
+        return TrainState.from_json(content), names, fill
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OSError(f"{_STATE_NAME}: {type(error).__name__}: {error}") from error
+
+
+def _fill(files: list[Path], wanted: dict[str, torch.Tensor]) -> None:
+    for path in files:
+        read_tensors(path, wanted)
 
 
 def set_aside(folder: Path, *, place: Place) -> None:
@@ -145,7 +211,9 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     }
 
 
-def _make_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: set[str]) -> None:
+def _make_optimizer_state(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: Collection[str]
+) -> None:
     """Give a fresh optimizer empty tensors for the state that `names` tell of."""
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"

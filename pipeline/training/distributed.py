@@ -1,4 +1,4 @@
-"""The one file that talks to the process group: start it, gather, reduce, and save state from all processes.
+"""The one file that talks to the process group: start it, gather, reduce, and do things together.
 
 Everything works the same for a single process, which starts no group at all. How a model is trained is in
 step.py and loop.py.
@@ -9,20 +9,14 @@ import multiprocessing
 import os
 import random
 import signal
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
-from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -32,6 +26,8 @@ from clipvip.pipeline.training.order import share
 _BUCKET_BYTES = 64 * 2**20
 # Saving a checkpoint or building an index on one process must not look like a hang to the others.
 _GROUP_TIMEOUT = timedelta(minutes=30)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,45 +165,28 @@ def barrier(place: Place) -> None:
         largest(0, place=place)
 
 
-def save_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
-    """Write tensors to `folder`, the processes sharing the work; tensors that all hold are written once."""
-    writer = FileSystemWriter(folder, sync_files=True)
-    with _no_warning_when_alone():
-        save_checkpoint(dict(state), storage_writer=writer, no_dist=place.world_size == 1)
-
-
-def load_state(folder: Path, state: dict[str, torch.Tensor], *, place: Place) -> None:
-    """Fill the tensors of `state` in place from `folder`, whatever number of processes wrote it.
+def together(action: Callable[[], T], *, place: Place) -> T:
+    """Do something with files in every process, and wait for the others: what it gave in this one.
 
     Raises:
-        OSError: in every process, where one of them cannot read its part.
+        OSError: in every process, where one of them met it.
     """
+    error: OSError | None = None
     try:
-        with _no_warning_when_alone():
-            load_checkpoint(state, storage_reader=FileSystemReader(folder), no_dist=place.world_size == 1)
-    except CheckpointException as error:  # torch derives it from BaseException
-        first, _ = next(iter(error.failures.values()))
-        raise OSError(f"{type(first).__name__}: {' '.join(str(first).split())[:200]}") from error
+        result = action()
+    except OSError as caught:
+        error = caught
+    told = [arguments for arguments in gather_objects(error and _told(error), place=place) if arguments]
+    if error is not None:
+        raise error
+    if told:
+        raise OSError(*told[0])
+    return result
 
 
-@contextmanager
-def _no_warning_when_alone() -> Iterator[None]:
-    """Without torch's warning that a single process is a single process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
-def stored_names(folder: Path) -> set[str]:
-    """The names of the tensors that `save_state` wrote.
-
-    Raises:
-        OSError: the table of contents is missing or damaged.
-    """
-    try:
-        return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
-    except Exception as error:  # a damaged pickle may raise anything
-        raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+def _told(error: OSError) -> tuple[Any, ...]:
+    """What makes an equal error in another process."""
+    return (str(error),) if error.errno is None else (error.errno, error.strerror, error.filename)
 
 
 class LaunchError(RuntimeError):

@@ -27,7 +27,7 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     }
     sources = {
         part.name: {
-            "shards": len(part.shards.locations),
+            "shards": len(part.shards.shards),
             "samples": part.order.num_samples,
             "samples_per_batch": part.rows,
         }

@@ -36,6 +36,7 @@ from clipvip.pipeline.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from clipvip.pipeline.training.data_record import order_of_run, require_same_data
 from clipvip.pipeline.training.distributed import (
     Place,
     barrier,
@@ -170,7 +171,8 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     if recipe.run.checkpoint_activations:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
-    plan = plan_batches(recipe, cache=cache)
+    plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
+    require_same_data(plan, place=place)
     precision = chosen_precision(recipe, place)
     return Job(
         recipe=recipe,
@@ -293,7 +295,7 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
 def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
     """Score the validation split where the recipe wants it after this step."""
     recipe, place = job.recipe, job.place
-    if not is_due(recipe, state.step, num_steps=job.num_steps, steps_per_epoch=job.plan.steps_per_epoch):
+    if not is_due(recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(state.step)):
         return False
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
@@ -319,7 +321,7 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     """What log.jsonl keeps of a step."""
     return {
         "step": step,
-        "epoch": round(step / job.plan.steps_per_epoch, 4),
+        "epoch": round(job.plan.epochs_after(step), 4),
         "loss": result.loss,
         **{f"loss/{name}": value for name, value in result.terms.items()},
         "logit_scale": result.logit_scale,

@@ -4,9 +4,16 @@ Because nothing but arithmetic decides the order, any process can find any posit
 skips without reading, and neither the number of workers nor of processes changes a batch.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+
+ORDER_VERSION = 2
+"""1: what does not fill a batch at the end of an epoch is left out. 2: batches run on into the next epoch."""
+
+# A sample: its shard, and its number among the shard's.
+SamplePlace = tuple[int, int]
 
 _SHARDS, _SAMPLES = 0, 1  # which of the random streams
 
@@ -57,6 +64,132 @@ class SampleOrder:
 
     def __setstate__(self, state: tuple[list[int], int, int]) -> None:
         SampleOrder.__init__(self, state[0], seed=state[1], group_shards=state[2])
+
+
+class BatchOrder:
+    """Which samples make up the `rows` rows of each batch, and what stands in for one that cannot be used.
+
+    Rows are counted through all batches, samples through all epochs, and row i is sample i. So every sample is used once
+    an epoch, and a batch may begin in one epoch and end in the next. A sample that would then be in it twice changes
+    places with one that the next epoch has after that batch. `version` is one of those that ORDER_VERSION tells of.
+    """
+
+    def __init__(self, order: SampleOrder, *, rows: int, version: int = ORDER_VERSION) -> None:
+        self._order = order
+        self.rows = rows
+        self._version = version
+        self._moves_of_epoch: dict[int, dict[int, int]] = {}
+        self._batch_end = lru_cache(maxsize=2)(self._find_batch_end)
+
+    @property
+    def num_samples(self) -> int:
+        return self._order.num_samples
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples an epoch uses."""
+        if self._version == 1:
+            return self.num_samples // self.rows * self.rows
+        return self.num_samples
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch, the last of which may belong to the next too."""
+        return -(-self.samples_per_epoch // self.rows)
+
+    def num_steps(self, epochs: int) -> int:
+        """Batches until each sample was used `epochs` times; the last one is filled from the epoch after."""
+        return -(-epochs * self.samples_per_epoch // self.rows)
+
+    def epochs_after(self, step: int) -> float:
+        """How many epochs are done after `step` batches."""
+        return step * self.rows / self.samples_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the last sample of an epoch is in the `step`-th batch, counted from 1."""
+        done = step * self.rows
+        return done // self.samples_per_epoch > (done - self.rows) // self.samples_per_epoch
+
+    def at(self, step: int, row: int) -> tuple[int, SamplePlace]:
+        """The epoch and the sample of a row of the batch of `step`, counted from 0."""
+        epoch, position = divmod(step * self.rows + row, self.samples_per_epoch)
+        return epoch, self._locate(epoch, position)
+
+    def num_substitutes(self, step: int) -> int:
+        """How many of the samples outside a batch each of its rows has for itself."""
+        return (self.num_samples - self._batch_end(step)[2]) // self.rows
+
+    def substitutes(self, step: int, row: int, *, most: int) -> Iterator[tuple[int, SamplePlace]]:
+        """What stands in for a row, best first, `most` at most; begins about half an epoch further on.
+
+        No two rows of a batch have one in common, and none is in the batch: so each process can replace what it finds
+        unusable without asking the others.
+        """
+        epoch, position, _, barred = self._batch_end(step)
+        count = self.num_substitutes(step)
+        for attempt in range(min(count, most)):
+            turn = (count // 2 + attempt) % count
+            sample = self._locate(epoch, (position + row + turn * self.rows) % self.num_samples)
+            if sample not in barred:
+                yield epoch, sample
+
+    def outside(self, step: int) -> Iterator[tuple[int, SamplePlace]]:
+        """All samples that are not in a batch, those that come next first."""
+        epoch, position, num_rows, barred = self._batch_end(step)
+        for offset in range(self.num_samples - num_rows):
+            sample = self._locate(epoch, (position + offset) % self.num_samples)
+            if sample not in barred:
+                yield epoch, sample
+
+    def _find_batch_end(self, step: int) -> tuple[int, int, int, frozenset[SamplePlace]]:
+        """The epoch in which a batch ends, the position after it, its rows of that epoch, its samples of the one before."""
+        epoch, last = divmod((step + 1) * self.rows - 1, self.samples_per_epoch)
+        num_rows = min(last + 1, self.rows)
+        before = frozenset(self.at(step, row)[1] for row in range(self.rows - num_rows))
+        return epoch, last + 1, num_rows, before
+
+    def _locate(self, epoch: int, position: int) -> SamplePlace:
+        return self._order.locate(epoch, self._moves(epoch).get(position, position))
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether an epoch's first batch and its last are so far apart that each epoch's moves can be found alone."""
+        return self.num_samples >= 2 * self.rows
+
+    def _moves(self, epoch: int) -> dict[int, int]:
+        """Which positions of an epoch have changed places."""
+        if epoch not in self._moves_of_epoch:
+            first = epoch
+            if not self._is_long:  # each epoch's depend on the one before
+                first = max((known + 1 for known in self._moves_of_epoch if known < epoch), default=0)
+            for number in range(first, epoch + 1):
+                self._moves_of_epoch[number] = self._find_moves(number)
+                self._moves_of_epoch.pop(number - 3, None)
+        return self._moves_of_epoch[epoch]
+
+    def _find_moves(self, epoch: int) -> dict[int, int]:
+        size = self.num_samples
+        tail = epoch * size % self.rows  # rows that the first batch of this epoch has of the one before
+        if self._version == 1 or tail == 0:
+            return {}
+        head = self.rows - tail
+        # Not into the rows that this epoch's last batch shares with the next epoch, where there is room elsewhere.
+        stop = size - (epoch + 1) * size % self.rows if self._is_long else size
+        locate = self._order.locate if self._is_long else self._locate
+        taken = {locate(epoch - 1, position) for position in range(size - tail, size)}
+        free = (spot for spot in range(head, stop) if self._order.locate(epoch, spot) not in taken)
+        moves = {}
+        for position in range(head):
+            if self._order.locate(epoch, position) in taken:
+                spot = next(free)
+                moves[position], moves[spot] = spot, position
+        return moves
+
+    def __getstate__(self) -> tuple[SampleOrder, int, int]:
+        return self._order, self.rows, self._version
+
+    def __setstate__(self, state: tuple[SampleOrder, int, int]) -> None:
+        BatchOrder.__init__(self, state[0], rows=state[1], version=state[2])
 
 
 def split_by_weight(total: int, weights: list[float]) -> list[int]:

@@ -35,8 +35,9 @@ class Source:
     shards: str | list[str] = ""
     """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
     `pipe:ssh host cat {000000..000099}.tar`)."""
-    captions: str | None = None
-    """The folder that `clipvip-data caption` wrote for these shards."""
+    captions: str | list[str] | None = None
+    """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
+    folders. A file counts for the shard that it was made of, also where names are equal."""
     weight: float = Field(default=1.0, gt=0)
     """Share of each batch, relative to the other sources."""
     samples_per_shard: int | None = Field(default=None, gt=0)
@@ -368,14 +369,20 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_PATH_OF_DATA = re.compile(r"evaluation\.validation|data\.sources\..+\.(shards|captions|samples_per_shard)")
 _OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
 
 
-def differences(first: Recipe, second: Recipe) -> list[str]:
-    """Where two recipes differ in the weights that come out; a test split may be named, or another, when all is done."""
+def differences(first: Recipe, second: Recipe, *, paths: bool = True) -> list[str]:
+    """Where two recipes differ in the weights that come out; a test split may be named, or another, when all is done.
+
+    Without `paths` it is left out where the data lie, for whoever compares what they are.
+    """
     left, right = flatten(recipe_tree(first)), flatten(recipe_tree(second))
     return [
         f"{key}: {left.get(key)!r}, now {right.get(key)!r}"
         for key in dict.fromkeys([*left, *right])
-        if left.get(key) != right.get(key) and not key.startswith(("run.", *_OF_TEST))
+        if left.get(key) != right.get(key)
+        and not key.startswith(("run.", *_OF_TEST))
+        and (paths or not _PATH_OF_DATA.fullmatch(key))
     ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.shard_set import ShardReader, ShardSet
-from clipvip.shards.captions import captions_path, read_captions
+from clipvip.shards.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
 from clipvip.shards.sample import FRAMES_EXTENSION
@@ -41,7 +41,7 @@ class SampleSettings:
     needs_subtitle: bool
     needs_caption: bool
     needs_frame: bool
-    captions: str | None = None
+    captions: tuple[str, ...] = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
 
 
@@ -69,6 +69,7 @@ class SampleLoader:
         self._settings = settings
         self._reader = ShardReader(shards)
         self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
+        self._notes: list[Skip] = []
 
     def load(
         self, shard: int, index: int, rng: np.random.Generator, *, video: PixelsWriter, frame: PixelsWriter
@@ -85,24 +86,29 @@ class SampleLoader:
         if self._shards.kind == "images":
             example = self._load_image(file, entry, video)
         else:
-            example = self._load_clip(file, entry, self._reader.stem(shard), rng, video, frame)
+            example = self._load_clip(file, entry, shard, rng, video, frame)
         if isinstance(example, Example):
             video.keep()
             if self._settings.needs_frame:
                 frame.keep()
         return example
 
+    def take_notes(self) -> list[Skip]:
+        """What was met since the last call that costs no sample: caption files that are missing or cannot be used."""
+        notes, self._notes = self._notes, []
+        return notes
+
     def _load_clip(
         self,
         file: ShardFile,
         span: SampleSpan,
-        stem: str,
+        shard: int,
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
     ) -> Example | Skip:
         wanted = self._settings
-        caption = self._captions(stem).get(span.key) if wanted.needs_caption else None
+        caption = self._captions(shard).get(span.key) if wanted.needs_caption else None
         if wanted.needs_caption and not wanted.needs_subtitle and not caption:
             return Skip("missing_caption", span.shown_key)
         try:
@@ -206,11 +212,50 @@ class SampleLoader:
             "min_factor": 2,
         }
 
-    def _read_captions(self, stem: str) -> dict[str, str]:
-        assert self._settings.captions is not None
-        if not captions_path(self._settings.captions, stem).is_file():
-            return {}  # its samples are then counted as without caption
-        return read_captions(self._settings.captions, stem)
+    def _read_captions(self, shard: int) -> dict[str, str]:
+        """The captions of a shard; samples that are not among them are counted as without caption."""
+        found = captions_of(shard, self._shards, self._reader, self._settings)
+        self._notes += found.skips
+        return found.by_key
+
+
+def captions_of(
+    number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
+) -> ShardCaptions:
+    """The captions of a shard in the folders that are set; none, and no word of it, where it cannot be read."""
+    shard = shards.shards[number]
+    num_bytes, keys = reader.size_and_keys(number)
+    if not keys:
+        return ShardCaptions({}, [])
+    sha256 = None if shard.record is None else shard.record.sha256
+    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys)
+
+
+def why_unusable(
+    span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
+) -> str | None:
+    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there is none."""
+    if kind == "images":
+        if span.problem:
+            return "wrong_members"
+        try:
+            text = read_text_member(file, span, "txt").decode("utf-8")
+        except OSError:
+            return "unreadable_shard"
+        except (DatasetError, UnicodeDecodeError):
+            return "damaged_text"
+        return None if text.strip() else "empty_text"
+    if settings.needs_caption and not settings.needs_subtitle and not captions.get(span.key):
+        return "missing_caption"
+    try:
+        sample = read_sample(file, span, with_pixels=False)
+    except OSError:
+        return "unreadable_shard"
+    if isinstance(sample, Skip):
+        return sample.reason
+    if settings.needs_subtitle and not any(text.strip() for text in (sample.subtitle, *sample.sentences)):
+        return "empty_subtitle"
+    return None
 
 
 def _text_of(sample: Sample, rng: np.random.Generator) -> str:

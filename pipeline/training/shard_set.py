@@ -5,16 +5,13 @@ newer ones need the room. Order and decoding are elsewhere.
 """
 
 import fcntl
-import json
+import hashlib
 import os
-import re
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import webdataset as wds
 
@@ -22,20 +19,40 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Source
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import MANIFEST_NAME, read_manifest
-from clipvip.shards.object_store import copy_url, read_url
+from clipvip.shards.manifest import CAPTION_STAGE, MANIFEST_NAME, Manifest, parse_manifest, read_manifest
+from clipvip.shards.object_store import copy_url, read_url, size_of_url
 from clipvip.shards.reader import is_clip, list_shards
 from clipvip.shards.shard_file import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.skips import Skip
+from clipvip.shards.writer import ShardRecord, sha256_of_file
 
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar")
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 _FETCH_ATTEMPTS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard: a file name or URL, and what is known of its content without reading it.
+
+    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:` and the
+    manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that a local file holds,
+    or `url:` and a hash of the URL, which says nothing of the content.
+    """
+
+    location: str
+    num_samples: int
+    identity: str
+    record: ShardRecord | None = None
+
+    @property
+    def stem(self) -> str:
+        """Its name without folder and extension, by which its captions are found."""
+        return self.location.rpartition("/")[2].partition(".")[0]
+
+
 @dataclass(frozen=True)
 class ShardSet:
-    """The shards of a source: file names or URLs, and the number of samples in each.
+    """The shards of a source.
 
     `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
     kept in the folder `cache`.
@@ -43,10 +60,13 @@ class ShardSet:
 
     name: str
     kind: str
-    locations: tuple[str, ...]
-    num_samples: tuple[int, ...]
+    shards: tuple[Shard, ...]
     cache: Path
     in_use: int
+
+    @property
+    def num_samples(self) -> tuple[int, ...]:
+        return tuple(shard.num_samples for shard in self.shards)
 
 
 def is_url(location: str) -> bool:
@@ -63,26 +83,19 @@ def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> Shard
     if not any(given):
         raise UserError(f"no shards for source {name}; give --shards or data.sources.{name}.shards")
     if any(is_url(location) for location in given):
-        locations, counts = _remote_shards(name, given, source.samples_per_shard)
+        shards = _remote_shards(name, given, source)
     else:
-        locations, counts = _local_shards(given, source.kind)
-    if sum(counts) == 0:
+        shards = _local_shards(given, source.kind)
+    kept = tuple(shard for shard in shards if shard.num_samples)
+    if not kept:
         raise UserError(f"{given[0]}: its shards hold no samples of kind {source.kind}")
-    kept = [(location, count) for location, count in zip(locations, counts, strict=True) if count]
-    return ShardSet(
-        name,
-        source.kind,
-        tuple(location for location, _ in kept),
-        tuple(count for _, count in kept),
-        cache=cache / name,
-        in_use=in_use,
-    )
+    return ShardSet(name, source.kind, kept, cache=cache / name, in_use=in_use)
 
 
-def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
-    """Files in the order given; counts from the manifests, or else from the tar files themselves."""
+def _local_shards(given: list[str], kind: str) -> list[Shard]:
+    """Files in the order given; what they hold by the manifests, or else by the tar files themselves."""
     paths: list[Path] = []
-    known: dict[Path, int] = {}
+    known: dict[Path, Shard] = {}
     for location in given:
         for expanded in _expand(location):
             folder = Path(expanded)
@@ -93,13 +106,33 @@ def _local_shards(given: list[str], kind: str) -> tuple[list[str], list[int]]:
             manifest = read_manifest(folder)
             if manifest and kind != "clips":
                 raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
-            for row in manifest["shards"] if manifest else []:
-                known[folder / str(row["name"])] = int(row["samples"])
-    unknown = [path for path in paths if path not in known]
+            for record in manifest.shards if manifest else []:
+                known[folder / record.name] = _listed(str(folder / record.name), record)
+    neighbours: dict[Path, dict[str, ShardRecord]] = {}
+    for path in paths:
+        if path not in known:
+            if path.parent not in neighbours:
+                neighbours[path.parent] = _records_beside(path)
+            beside = neighbours[path.parent].get(path.name)
+            if beside is not None and kind == "clips":
+                known[path] = _listed(str(path), beside)
+    unknown = [path for path in dict.fromkeys(paths) if path not in known]
     with ThreadPoolExecutor(8) as threads:
-        counts = threads.map(lambda path: _count_samples(path, kind), unknown)
-        known.update(zip(unknown, counts, strict=True))
-    return [str(path) for path in paths], [known[path] for path in paths]
+        known.update(zip(unknown, threads.map(lambda path: _look_into(path, kind), unknown), strict=True))
+    return [known[path] for path in paths]
+
+
+def _listed(location: str, record: ShardRecord) -> Shard:
+    return Shard(location, record.num_samples, f"sha256:{record.sha256}", record)
+
+
+def _records_beside(path: Path) -> dict[str, ShardRecord]:
+    """What the manifest in the folder of a tar file says; nothing where there is none, or it is not ours."""
+    try:
+        manifest = read_manifest(path.parent)
+    except DatasetError:
+        return {}
+    return manifest.by_name() if manifest else {}
 
 
 def _expand(location: str) -> list[str]:
@@ -111,59 +144,77 @@ def _expand(location: str) -> list[str]:
     return expanded
 
 
-def _count_samples(path: Path, kind: str) -> int:
-    """The samples of a shard; where it is damaged, one more stands for those that are lost, to be told."""
+def _look_into(path: Path, kind: str) -> Shard:
+    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take days.
+
+    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as unreadable.
+    """
     with ShardFile(path) as shard:
+        digest = hashlib.sha256(f"{shard.num_bytes}\n".encode())
         spans, damage = shard.index()
-        return len(samples_of(spans, kind)) + bool(damage)
+    for span in spans:
+        digest.update(f"{span.key} {sorted(span.members.items())}\n".encode("utf-8", "surrogateescape"))
+    num_samples = len(samples_of(spans, kind)) + bool(damage)
+    return Shard(str(path), num_samples, f"structure:{digest.hexdigest()}")
 
 
-def _remote_shards(name: str, given: list[str], samples_per_shard: int | None) -> tuple[list[str], list[int]]:
-    locations: list[str] = []
-    counts: list[int] = []
+def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
+    shards: list[Shard] = []
+    manifests: dict[str, dict[str, ShardRecord]] = {}
     for location in given:
         for url in _expand(location):
             if url.startswith("pipe:") or url.endswith(".tar"):
-                locations.append(url)
-                counts.append(samples_per_shard or _count_of_neighbour(url))
+                folder, _, file = url.rpartition("/")
+                if folder not in manifests and not url.startswith("pipe:"):
+                    manifests[folder] = _remote_records_beside(folder, source)
+                record = manifests.get(folder, {}).get(file)
+                if record is not None:
+                    shards.append(_listed(url, record))
+                else:
+                    identity = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+                    shards.append(Shard(url, source.samples_per_shard or 0, f"url:{identity}"))
             else:
-                rows = _remote_manifest(url)["shards"]
-                locations += [f"{url.rstrip('/')}/{row['name']}" for row in rows]
-                counts += [int(row["samples"]) for row in rows]
-    if not all(counts):
+                shards += [
+                    _listed(f"{url.rstrip('/')}/{record.name}", record)
+                    for record in _remote_manifest(url, kind=source.kind).shards
+                ]
+    if not all(shard.num_samples or shard.record for shard in shards):
         raise UserError(
             f"nothing says how many samples the shards of source {name} hold; give the folder that has "
             f"manifest.json, or data.sources.{name}.samples_per_shard"
         )
-    return locations, counts
+    return shards
 
 
-def _count_of_neighbour(url: str) -> int:
-    """Samples in a shard by the manifest beside it; 0 where there is none."""
-    folder, _, name = url.rpartition("/")
-    return 0 if url.startswith("pipe:") else _remote_counts(folder).get(name, 0)
-
-
-@lru_cache(maxsize=16)
-def _remote_counts(folder: str) -> dict[str, int]:
+def _remote_records_beside(folder: str, source: Source) -> dict[str, ShardRecord]:
+    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not needed."""
+    if source.kind != "clips":
+        return {}
     try:
-        return {row["name"]: int(row["samples"]) for row in _remote_manifest(folder)["shards"]}
+        return _remote_manifest(folder).by_name()
+    except _NoManifest:
+        return {}
     except DatasetError:
+        if source.samples_per_shard is None:
+            raise
         return {}
 
 
-def _remote_manifest(folder: str) -> dict[str, Any]:
+class _NoManifest(DatasetError):
+    """Behind a URL there is no manifest, or none that can be read."""
+
+
+def _remote_manifest(folder: str, *, kind: str = "clips") -> Manifest:
     url = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
     try:
-        manifest = json.loads(read_url(url))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
-        raise DatasetError(f"{url}: not a clipvip manifest")
-    for row in manifest["shards"]:
-        # Names become parts of URLs, which webdataset hands to a shell.
-        if not _SHARD_NAME.fullmatch(str(row["name"])):
-            raise DatasetError(f"{url}: names a shard {str(row['name'])[:80]!r}, which is no plain file name")
+        data = read_url(url)
+    except OSError as error:
+        raise _NoManifest(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
+    manifest = parse_manifest(data, name=url)
+    if manifest.stage == CAPTION_STAGE:
+        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
+    if kind != "clips":
+        raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
     return manifest
 
 
@@ -200,20 +251,18 @@ class ShardReader:
         if isinstance(opened, Skip):
             return opened
         if index >= len(opened.spans):
-            what, detail = f"{self.stem(shard)}[{index}]", f"holds {len(opened.spans)} samples"
+            stem, detail = self._shards.shards[shard].stem, f"holds {len(opened.spans)} samples"
             if opened.damage:
-                return Skip("unreadable_shard", self.stem(shard), f"{opened.damage}; {detail} before that")
-            return Skip("shard_too_short", what, detail)
+                return Skip("unreadable_shard", stem, f"{opened.damage}; {detail} before that")
+            return Skip("shard_too_short", f"{stem}[{index}]", detail)
         return opened.spans[index], opened.file
 
-    def keys(self, shard: int) -> list[str]:
-        """The keys of a shard's samples; none where it cannot be read."""
+    def size_and_keys(self, shard: int) -> tuple[int, list[str]]:
+        """A shard's size in bytes and the keys of its samples; nothing where it cannot be read."""
         opened = self._opened(shard)
-        return [] if isinstance(opened, Skip) else [span.key for span in opened.spans]
-
-    def stem(self, shard: int) -> str:
-        """The name of a shard without folder and extension, by which its captions are found."""
-        return self._shards.locations[shard].rpartition("/")[2].partition(".")[0]
+        if isinstance(opened, Skip):
+            return 0, []
+        return opened.file.num_bytes, [span.key for span in opened.spans]
 
     def _opened(self, shard: int) -> _OpenShard | Skip:
         if shard in self._open:
@@ -227,30 +276,32 @@ class ShardReader:
         return self._open[shard]
 
     def _open_shard(self, shard: int) -> _OpenShard | Skip:
-        location = self._shards.locations[shard]
+        wanted = self._shards.shards[shard]
         try:
-            if is_url(location):
-                path = self._shards.cache / f"{shard:08d}.tar"
-                file = _fetch(location, path, keep=self._shards.in_use)
+            if is_url(wanted.location):
+                file = _fetch(wanted, self._shards.cache, keep=self._shards.in_use)
             else:
-                file = ShardFile(location)
+                file = ShardFile(wanted.location)
         except (OSError, DatasetError) as error:
-            return Skip("unreadable_shard", self.stem(shard), " ".join(str(error).split()))
+            return Skip("unreadable_shard", wanted.stem, " ".join(str(error).split()))
         spans, damage = file.index()
         return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
 
 
-def _fetch(url: str, path: Path, *, keep: int) -> ShardFile:
+def _fetch(shard: Shard, cache: Path, *, keep: int) -> ShardFile:
     """Open the local copy of a remote shard, making it first where it is missing.
 
-    One process copies while the others that want the same shard wait. Of the copies, the `keep` last used
-    stay; a dropped one stays readable for whoever has it open.
+    A copy is named by what is in it, so that data sets that share a cache cannot be mixed up; where no manifest tells,
+    by the URL and by the size that the store says. One process copies while the others that want the same shard wait.
+    Of the copies, the `keep` last used stay; a dropped one stays readable for whoever has it open.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f"{path.name}.lock").open("w") as lock:
+    cache.mkdir(parents=True, exist_ok=True)
+    record = shard.record
+    path = cache / f"{record.sha256 if record else _url_name(shard)}.tar"
+    with (cache / f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _copy(url, path)
+        if not path.exists() or (record is not None and path.stat().st_size != record.num_bytes):
+            _copy(shard, path)
         file = ShardFile(path)
         os.utime(path)
     copies = []
@@ -262,11 +313,18 @@ def _fetch(url: str, path: Path, *, keep: int) -> ShardFile:
     return file
 
 
-def _copy(url: str, path: Path) -> None:
+def _url_name(shard: Shard) -> str:
+    return f"url-{shard.identity.removeprefix('url:')}-{size_of_url(shard.location)}"
+
+
+def _copy(shard: Shard, path: Path) -> None:
     for attempt in range(1, _FETCH_ATTEMPTS + 1):
         try:
-            with atomic_path(path) as temporary, temporary.open("wb") as out:
-                copy_url(url, out)
+            with atomic_path(path) as temporary:
+                with temporary.open("wb") as out:
+                    copy_url(shard.location, out)
+                if shard.record is not None and sha256_of_file(temporary) != shard.record.sha256:
+                    raise OSError(f"{shard.location}: is not what its manifest says")
             return
         except OSError:
             if attempt == _FETCH_ATTEMPTS:

@@ -5,10 +5,12 @@ each some shards. Training goes on after a validation as if there had been none.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 import yaml
@@ -22,7 +24,7 @@ from clipvip.pipeline.clip_embeddings import (
     query_texts,
     settings_of,
 )
-from clipvip.pipeline.retrieval_scores import score_pairs, table
+from clipvip.pipeline.retrieval_scores import few_clips_warning, score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.distributed import Place, barrier, gather_objects
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
@@ -64,9 +66,14 @@ def check_splits(recipe: Recipe) -> None:
         for identity in _shards_of(Path(location))
     }
     for option, folder in splits:
+        num_clips = 0
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
                 query_texts(sample, all_captions=False)
+                num_clips += 1
+        warning = few_clips_warning(num_clips)
+        if warning and os.environ.get("RANK", "0") == "0":
+            click.echo(f"Warning: {option} {folder}: {warning}", err=True)
         for identity in _shards_of(folder):
             if identity in taken:
                 raise UserError(
@@ -82,17 +89,17 @@ def _shards_of(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     if manifest is None:
         return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
-    return [str(row["sha256"]) for row in manifest["shards"]]
+    return [record.sha256 for record in manifest.shards]
 
 
-def is_due(recipe: Recipe, step: int, *, num_steps: int, steps_per_epoch: int) -> bool:
+def is_due(recipe: Recipe, step: int, *, num_steps: int, ends_epoch: bool) -> bool:
     """Whether the validation split is to be scored after `step`."""
     if recipe.evaluation.validation is None:
         return False
     if step == 0:
         return recipe.evaluation.at_start
-    every = recipe.evaluation.every_steps or steps_per_epoch
-    return step == num_steps or step % every == 0
+    every = recipe.evaluation.every_steps
+    return step == num_steps or (ends_epoch if every is None else step % every == 0)
 
 
 def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:

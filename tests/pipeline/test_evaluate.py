@@ -99,6 +99,20 @@ def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: P
     assert "text to video, DSL*" in rows and "video to text, QB-Norm*" in rows
 
 
+def test_few_clips_are_warned_of(tmp_path: Path, model: Path, shards: Path) -> None:
+    """Of ten clips R@10 is 100 for any model."""
+    result = run("--model", model, "--shards", shards, "--out", tmp_path / "few", "--bootstrap", 0)
+    assert result.exit_code == 0
+    (line,) = (line for line in result.stderr.splitlines() if "Warning" in line)
+    assert f"Warning: {shards}: only 10 clips to be found among: chance alone has R@10 100" in line
+    (written,) = json.loads((tmp_path / "few" / "retrieval.json").read_text())["warnings"]
+    assert written in line
+    enough = make_shard_folder(tmp_path / "enough", num_shards=2, clips_per_shard=10)
+    result = run("--model", model, "--shards", enough, "--out", tmp_path / "out", "--bootstrap", 0)
+    assert result.exit_code == 0 and "Warning" not in result.stderr
+    assert "warnings" not in json.loads((tmp_path / "out" / "retrieval.json").read_text())
+
+
 def test_again_gives_the_same_bytes(tmp_path: Path, model: Path, shards: Path) -> None:
     written = []
     for _ in range(2):

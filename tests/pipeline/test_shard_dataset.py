@@ -54,7 +54,7 @@ def test_alternatives_stay_beside_each_other(videos: Path, tmp_path: Path) -> No
     assert {sample.sentences_are for sample in found.values()} == {"alternatives"}
     assert [found[video].subtitle for video in ("video0", "video1")] == ["", "other"]
     manifest = read_manifest(tmp_path / "out")
-    assert manifest is not None and manifest["options"]["dataset"] == "captions"
+    assert manifest is not None and manifest.options["dataset"] == "captions"
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {reason: entry["count"] for reason, entry in report["skipped_by_reason"].items()} == {
         "missing_video": 1

@@ -190,8 +190,8 @@ def test_checkpoints_of_another_recipe_are_not_mixed_in(world: Path, undisturbed
     assert "--resume is never" in result.stderr
 
 
-@pytest.mark.parametrize("part", ["state.json", ".metadata", "__0_0.distcp"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("part", ["state.json", "checksums.json", "tensors-00000.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped"])
 def test_a_run_goes_on_from_the_last_whole_checkpoint(
     world: Path, undisturbed: Path, tmp_path: Path, part: str, damage: str
 ) -> None:
@@ -220,6 +220,10 @@ def test_a_run_goes_on_from_the_last_whole_checkpoint(
 def spoil(path: Path, damage: str) -> None:
     if damage == "cut":
         os.truncate(path, path.stat().st_size // 2)
+    elif damage == "flipped":
+        data = bytearray(path.read_bytes())
+        data[2 * len(data) // 3] ^= 1
+        path.write_bytes(data)
     else:
         path.unlink()
 

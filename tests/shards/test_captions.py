@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipvip.shards.captions import read_caption_file, read_captions, write_captions
+from clipvip.shards.captions import (
+    captions_of_shard,
+    is_made_of,
+    read_caption_file,
+    read_captions,
+    shard_source,
+    write_captions,
+)
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.skips import Skip
 from clipvip.shards.text_tables import load_text_table
+from clipvip.shards.writer import sha256_of_file
 
 ROWS = [("b_00001", "a dog on a beach"), ("a_00000", "naïve 犬 🐕"), ("c_00002", "")]
 ORIGIN = {"model": "ofa-large", "revision": "sha256:12", "options": {"num_beams": 5, "prompt": " what?"}}
@@ -62,6 +70,47 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
         write_captions(path, [("key", 3)])  # type: ignore[list-item]
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["000000.parquet"]
+
+
+def test_a_file_counts_for_the_shard_that_it_was_made_of(tmp_path: Path) -> None:
+    """And where nobody says which that was, for one whose keys it has."""
+    shard = tmp_path / "000000.tar"
+    shard.write_bytes(b"x" * 100)
+    source = shard_source(shard)
+    digest = sha256_of_file(shard)
+    assert source == shard_source(shard, digest) == f"100 bytes, sha256 {digest}"
+    for said, num_bytes, sha256, expected in (
+        (source, 100, digest, True),
+        (source, 100, None, True),
+        (source, 100, "0" * 64, False),
+        (source, 101, digest, False),
+        ("100 bytes", 100, digest, True),  # as the first versions have it
+        ("99 bytes", 100, digest, False),
+        ("", 100, digest, True),
+    ):
+        assert is_made_of(said, num_bytes=num_bytes, sha256=sha256) == expected, said
+
+    def write(folder: str, rows: list[tuple[str, str]], source: str) -> str:
+        (tmp_path / folder).mkdir()
+        write_captions(tmp_path / folder / "000000.parquet", rows, source=source)
+        return str(tmp_path / folder)
+
+    right = write("right", [("a", "right")], source)
+    crossed = write("crossed", [("a", "wrong"), ("b", "wrong")], "100 bytes, sha256 " + "0" * 64)
+    silent = write("silent", [("a", "late"), ("b", "said"), ("z", "of no key")], "")
+    stranger = write("stranger", [("y", "of another")], "")
+
+    def found(*folders: str) -> tuple[dict[str, str], list[str]]:
+        given = captions_of_shard(folders, "000000", num_bytes=100, sha256=digest, keys=["a", "b", "c"])
+        return given.by_key, [skip.reason for skip in given.skips]
+
+    assert found(right) == ({"a": "right"}, [])
+    assert found(crossed, right, silent) == ({"a": "right", "b": "said"}, [])
+    assert found(crossed) == found(stranger) == ({}, ["captions_of_another_shard"])
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "000000.parquet").write_text("no table")
+    assert found(str(tmp_path / "damaged"), right) == ({"a": "right"}, ["unreadable_captions"])
+    assert found(str(tmp_path)) == ({}, ["no_captions"])
 
 
 def test_what_is_no_caption_file_is_told_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,14 +19,16 @@ from clipvip.pipeline.training.batches import (
     BatchPlan,
     Chunk,
     ChunkDataset,
-    check_captions,
     plan_batches,
 )
+from clipvip.pipeline.training.enough import check_samples, look_at
 from clipvip.pipeline.training.loading import load_batches
+from clipvip.pipeline.training.order import SampleOrder
 from clipvip.pipeline.training.pixels import Pixels
 from clipvip.pipeline.training.recipe import recipe_from_tree
-from clipvip.shards.captions import write_captions
+from clipvip.shards.captions import shard_source, write_captions
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.manifest import write_manifest
 from clipvip.shards.reader import read_shard
 from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.writer import write_shard
@@ -112,15 +115,51 @@ def test_a_batch_is_the_same_for_any_chunks_processes_workers_and_start(
             assert torch.equal(joined(batch, "text_ids"), joined(expected, "text_ids"))
 
 
-def test_an_epoch_has_each_sample_at_most_once_and_the_next_another_order(
+def test_an_epoch_has_each_sample_once_and_the_next_another_order(
     clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
     plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path)
-    assert plan.steps_per_epoch == 21 // 6
-    keys = [joined(batch, "keys") for batch in batches(plan, tokenizer, steps=range(6))]
-    first, second = sum(keys[:3], ()), sum(keys[3:], ())
-    assert len(set(first)) == len(set(second)) == 18
+    keys = [joined(batch, "keys") for batch in batches(plan, tokenizer, steps=range(7))]
+    assert all(len(set(batch)) == 6 for batch in keys)
+    seen = sum(keys, ())
+    first, second = seen[:21], seen[21:]
+    assert len(set(first)) == len(set(second)) == 21
     assert first != second
+    assert plan.steps_per_epoch == 4
+    assert [step for step in range(1, 15) if plan.ends_epoch(step)] == [4, 7, 11, 14]
+    assert plan.epochs_after(7) == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "steps"), [(1, 6, 4), (2, 6, 7), (3, 6, 11), (1, 21, 1), (5, 20, 6)]
+)
+def test_steps_are_counted_as_in_the_reference(
+    clips: Path, tmp_path: Path, epochs: int, batch_size: int, steps: int
+) -> None:
+    """Its `num_train_steps`: epochs x samples / batch size, rounded up."""
+    plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path, batch_size=batch_size)
+    recipe = recipe_from_tree({"optim": {"batch_size": batch_size, "epochs": epochs}}, name="test")
+    assert plan.num_steps(recipe) == steps
+
+
+def test_a_run_of_the_first_order_goes_on_with_it(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    tree = {
+        "data": {"sources": {"clips": {"shards": str(clips)}}, "num_frames": 4, "shuffle_shards": 2},
+        "loss": {"pairs": "baseline"},
+        "optim": {"batch_size": 6, "epochs": 2},
+    }
+    recipe = recipe_from_tree(tree, name="test")
+    plan = plan_batches(recipe, cache=tmp_path, order_version=1)
+    assert (plan.steps_per_epoch, plan.num_steps(recipe)) == (3, 6)
+    keys = [joined(batch, "keys") for batch in batches(plan, tokenizer, steps=range(6))]
+    now = batches(plan_batches(recipe, cache=tmp_path), tokenizer, steps=range(3))
+    assert keys[:3] == [joined(batch, "keys") for batch in now]
+    # The fourth batch begins the second epoch; what did not fill one is left out.
+    order = SampleOrder([7, 7, 7], seed=42, group_shards=2)
+    expected = [order.locate(1, position) for position in range(18)]
+    assert sum(keys[3:], ()) == tuple(f"video{shard}_{index:05d}" for shard, index in expected)
 
 
 def test_each_pass_takes_one_of_a_clips_captions(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
@@ -148,7 +187,7 @@ def test_pixels_and_text_are_those_of_the_sample(
 ) -> None:
     plan = plan_of({"clips": {"shards": str(clips)}}, tmp_path, data={"sampling": "uniform"}, pairs="a")
     samples = {s.key: s for shard in sorted(clips.glob("*.tar")) for s in read_shard(shard)}
-    plan.parts[0].settings.__dict__["captions"] = str(tmp_path)  # none there: all are missing
+    plan.parts[0].settings.__dict__["captions"] = (str(tmp_path),)  # none there: all are missing
     (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
     for row, key in enumerate(chunk.keys):
         sample = samples[key]
@@ -217,9 +256,146 @@ def test_a_data_set_of_bad_samples_only_is_an_error(tokenizer: CLIPTokenizer, tm
     write_shard(folder / "000000.tar", [stored_clip("v", number, subtitle=" ") for number in range(8)])
     plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path)
     for workers in (0, 1):
-        with pytest.raises(DatasetError, match=r"source clips: .* unusable \(empty_subtitle\)") as caught:
+        with pytest.raises(
+            DatasetError, match=r"source clips: 0 of its 8 samples are usable, .* \(empty_subtitle\)"
+        ) as caught:
             batches(plan, tokenizer, steps=range(1), workers=workers)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [11, 12, 16, 17])
+@pytest.mark.parametrize("chunk_size", [None, 1, 5])
+def test_replacements_never_put_a_sample_twice_into_a_batch(
+    tokenizer: CLIPTokenizer, tmp_path: Path, batch_size: int, chunk_size: int | None
+) -> None:
+    """However much of the data set a batch takes, up to all 17 usable samples, and whoever loads which rows."""
+    plan = plan_of({"clips": {"shards": str(damage(tmp_path / "clips"))}}, tmp_path, batch_size=batch_size)
+    for batch in batches(plan, tokenizer, steps=range(5), chunk_size=chunk_size):
+        keys = joined(batch, "keys")
+        assert len(set(keys)) == batch_size
+        assert not set(keys) & {f"video0_{number:05d}" for number in (3, 4, 5)}
+    ranks = [
+        batches(plan, tokenizer, steps=range(3), rank=rank, world_size=3, chunk_size=chunk_size)
+        for rank in range(3)
+    ]
+    whole = batches(plan, tokenizer, steps=range(3))
+    for step, parts in enumerate(zip(*ranks, strict=True)):
+        assert sum((joined(part, "keys") for part in parts), ()) == joined(whole[step], "keys")
+
+
+def test_too_few_usable_samples_for_a_batch_end_the_run_in_one_line(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    plan = plan_of({"clips": {"shards": str(damage(tmp_path / "clips"))}}, tmp_path, batch_size=18)
+    with pytest.raises(
+        DatasetError, match=r"source clips: 17 of its 20 samples are usable, and a batch takes 18"
+    ):
+        batches(plan, tokenizer, steps=range(1))
+
+
+def test_usable_samples_are_counted_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=1, clips_per_shard=8)
+    stored = [stored_clip("v", number, subtitle="" if number < 3 else " ") for number in range(8)]
+    write_shard(folder / "000000.tar", stored)
+    source = {"shards": str(folder)}
+    with pytest.raises(UserError) as caught:
+        check_samples(plan_of({"clips": source}, tmp_path, batch_size=4))
+    assert str(caught.value) == (
+        "source clips: 3 of its 8 samples can be used (empty_subtitle 5), and a batch takes 4 of them; "
+        "train on captions alone (--set loss.pairs=V-C), or lower optim.batch_size, or give more data"
+    )
+    check_samples(plan_of({"clips": source}, tmp_path, batch_size=3))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "Warning: source clips: 5 of the 8 samples looked at cannot be used (empty_subtitle 5)"
+    )
+    check_samples(plan_of({"clips": source}, tmp_path, batch_size=3), warns=False)
+    captions = tmp_path / "captions"
+    captions.mkdir()
+    write_captions(captions / "000000.parquet", [(f"v_{n:05d}", "a sight") for n in range(2)])
+    source["captions"] = str(captions)
+    with pytest.raises(UserError, match=r"2 of its 8 samples can be used \(missing_caption 6\)"):
+        check_samples(plan_of({"clips": source}, tmp_path, batch_size=3, pairs="V-C"))
+    check_samples(plan_of({"clips": source}, tmp_path, batch_size=3, pairs="d"))
+    _, without = capsys.readouterr().err.splitlines()
+    assert "6 of the 8 samples looked at have no caption" in without
+
+
+def test_captions_that_name_none_of_a_shards_clips_are_told_of(
+    clips: Path, tokenizer: CLIPTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of earlier versions, or of others, that do not say which shard they were made of."""
+    captions = write_some_captions(tmp_path / "captions", set())
+    write_captions(captions / "000001.parquet", [("other_00000", "words")])
+    source = {"shards": str(clips), "captions": str(captions)}
+    plan = plan_of({"clips": source}, tmp_path, pairs="d", batch_size=21)
+    check_samples(plan)
+    warning = capsys.readouterr().err
+    assert "7 of the 21 samples looked at have no caption" in warning
+    assert "captions_of_another_shard 1" in warning
+    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+    (note,) = chunk.skips
+    assert (note.reason, note.what) == ("captions_of_another_shard", "000001.parquet")
+    assert chunk.num_rows_without_caption == 7
+
+
+def test_shards_that_are_given_twice_are_told_of(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(clips, again)
+    check_samples(plan_of({"clips": {"shards": [str(clips), str(again / "000001.tar")]}}, tmp_path))
+    assert "1 of its shards are given more than once" in capsys.readouterr().err
+
+
+def test_looking_at_a_large_data_set_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_shard_folder(tmp_path / "clips", num_shards=6, clips_per_shard=5)
+    write_shard(folder / "000005.tar", [stored_clip("video5", number, subtitle=" ") for number in range(5)])
+    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path)
+    assert (look := look_at(plan.parts[0])).num_seen == 30 and look.lost == {"empty_subtitle": 5}
+    monkeypatch.setattr("clipvip.pipeline.training.enough._MOST_SAMPLES", 9)
+    monkeypatch.setattr("clipvip.pipeline.training.enough._MOST_SHARDS", 3)
+    assert (look := look_at(plan.parts[0])).num_seen == 9 and look.lost == {"empty_subtitle": 3}
+    with pytest.raises(UserError, match=r"6 of the 9 samples looked at \(of 30\) can be used"):
+        check_samples(plan_of({"clips": {"shards": str(folder)}}, tmp_path, batch_size=21))
+
+
+def test_equal_names_of_shards_do_not_cross_their_captions(
+    tokenizer: CLIPTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two data sets with the same file names, sizes and keys: each clip gets its own caption, or is counted."""
+    for name in "ab":
+        folder = make_shard_folder(tmp_path / name, num_shards=1, clips_per_shard=6)
+        clips = [stored_clip("video0", n, subtitle=f"{name} says {n}") for n in range(6)]
+        record = write_shard(folder / "000000.tar", clips)
+        write_manifest(folder, stage="shard", options={}, shards=[record])
+        (tmp_path / f"captions_{name}").mkdir()
+        rows = [(stored.clip.key, f"{name} shows") for stored in clips]
+        target = tmp_path / f"captions_{name}" / "000000.parquet"
+        write_captions(target, rows, source=shard_source(folder / "000000.tar", record.sha256))
+    shards = [str(tmp_path / name) for name in "ab"]
+    captions = [str(tmp_path / f"captions_{name}") for name in "ba"]
+
+    def said(which: list[str]) -> set[tuple[str, str]]:
+        plan = plan_of({"clips": {"shards": shards, "captions": which}}, tmp_path, pairs="d", batch_size=12)
+        check_samples(plan)
+        (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
+        assert chunk.text_ids is not None and chunk.caption_ids is not None and chunk.has_caption is not None
+        texts = [tokenizer.decode(ids, skip_special_tokens=True)[0] for ids in chunk.text_ids]
+        sights = [tokenizer.decode(ids, skip_special_tokens=True)[:1] for ids in chunk.caption_ids]
+        assert [bool(sight) for sight in sights] == chunk.has_caption.tolist()
+        notes.update(skip.reason for skip in chunk.skips)
+        return set(zip(texts, sights, strict=True))
+
+    notes: set[str] = set()
+    assert said(captions) == {("a", "a"), ("b", "b")}
+    assert not notes and not capsys.readouterr().err
+    assert said(captions[:1]) == {("a", ""), ("b", "b")}
+    assert notes == {"captions_of_another_shard"}
+    assert "6 of the 12 samples looked at have no caption" in (warning := capsys.readouterr().err)
+    assert "captions_of_another_shard 1" in warning
 
 
 def write_some_captions(folder: Path, missing: set[str]) -> Path:
@@ -245,11 +421,12 @@ def test_a_missing_caption_is_masked_or_skipped(
     assert chunk.caption_ids[row][: len(expected["input_ids"])].tolist() == expected["input_ids"]
 
     # Where captions are all that the loss has, a sample without one is replaced.
-    plan = plan_of({"clips": source}, tmp_path, pairs="V-C", batch_size=21)
+    plan = plan_of({"clips": source}, tmp_path, pairs="V-C", batch_size=19)
     (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
     assert not set(chunk.keys) & missing
     assert chunk.text_ids is None and chunk.frame is None
-    assert {skip.what for skip in chunk.skips} == missing
+    assert {skip.what for skip in chunk.skips} <= missing
+    assert len(set(chunk.keys)) == 19
 
 
 def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
@@ -257,18 +434,18 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a batch of 22 takes 22 samples of source clips, which has 21"):
         plan_of({"clips": source}, tmp_path, batch_size=22)
     with pytest.raises(UserError, match="needs captions for source clips; give --captions"):
-        check_captions(plan_of({"clips": source}, tmp_path, pairs="d"))
+        check_samples(plan_of({"clips": source}, tmp_path, pairs="d"))
     with pytest.raises(UserError, match="no such folder of captions"):
-        check_captions(plan_of({"clips": {**source, "captions": str(tmp_path / "x")}}, tmp_path, pairs="d"))
+        check_samples(plan_of({"clips": {**source, "captions": str(tmp_path / "x")}}, tmp_path, pairs="d"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     write_captions(foreign / "000000.parquet", [("other_00000", "words")])
-    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .* other shards"):
-        check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
+    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .*captions_of_another_shard 1"):
+        check_samples(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     (foreign / "000000.parquet").write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=r"000000\.parquet: not readable as captions"):
-        check_captions(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
-    check_captions(plan_of({"clips": source}, tmp_path))
+    with pytest.raises(UserError, match=r"000000\.parquet: not readable as captions"):
+        check_samples(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
+    check_samples(plan_of({"clips": source}, tmp_path))
 
 
 def test_fast_decode_keeps_pictures_alike(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
@@ -297,9 +474,9 @@ def test_metadata_of_another_shape_is_a_bad_sample(tokenizer: CLIPTokenizer, tmp
             data = replaced.get(name, data)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path, batch_size=8)
-    (chunk,) = batches(plan, tokenizer, steps=range(1))[0]
-    assert {s.what for s in chunk.skips} == {"video0_00001", "video0_00002"}
+    plan = plan_of({"clips": {"shards": str(folder)}}, tmp_path, batch_size=6)
+    skips = {s.what for batch in batches(plan, tokenizer, steps=range(2)) for s in joined(batch, "skips")}
+    assert skips == {"video0_00001", "video0_00002"}
 
 
 @pytest.mark.slow

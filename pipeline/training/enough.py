@@ -1,0 +1,184 @@
+"""Whether there is enough to train on, looked at before the first step: rows for each process, samples that can be used.
+
+Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over it. Pictures are
+not decoded. What is met later, while training, is `batches`' business.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.training.batches import BatchPlan, SourcePart
+from clipvip.pipeline.training.samples import captions_of, why_unusable
+from clipvip.pipeline.training.shard_set import Shard, ShardReader, is_url
+from clipvip.shards.captions import ShardCaptions
+from clipvip.shards.skips import Skip
+
+_MOST_SAMPLES = 4096
+_MOST_SHARDS = 16  # of a data set that is not looked at as a whole; each has to be indexed
+_MOST_REMOTE_SHARDS = 4  # each has to be copied
+_MANY_LOST = 0.2
+
+
+@dataclass
+class Look:
+    """What was seen of a source: samples looked at, how many are unusable by reason, and without a caption.
+
+    `notes` counts, by reason, the shards of which no caption file could be used.
+    """
+
+    num_seen: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    num_without_caption: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+
+    @property
+    def num_usable(self) -> int:
+        return self.num_seen - sum(self.lost.values())
+
+
+def check_shares(plan: BatchPlan, *, processes: int) -> None:
+    """UserError where a batch has too few samples of a source for each process to get one."""
+    for part in plan.parts:
+        if part.rows < processes:
+            raise UserError(
+                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} processes; "
+                "raise optim.batch_size or its weight"
+            )
+
+
+def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
+    """Refuse data of which too little can be used, and warn where much of it cannot.
+
+    Raises:
+        UserError: fewer samples are usable than a batch takes; captions are needed, and none are given or found.
+    """
+    for part in plan.parts:
+        _check_captions_given(part)
+        look = look_at(part)
+        _check_captions_found(part, look)
+        _check_usable(part, look)
+        if warns:
+            for line in _warnings(part, look):
+                click.echo(f"Warning: {line}", err=True)
+
+
+def look_at(part: SourcePart) -> Look:
+    """Look at samples all over a source."""
+    shards = part.shards.shards
+    most = _MOST_REMOTE_SHARDS if is_url(shards[0].location) else _MOST_SHARDS
+    if part.order.num_samples <= _MOST_SAMPLES and not is_url(shards[0].location):
+        most = len(shards)
+    chosen = np.unique(np.linspace(0, len(shards) - 1, min(most, len(shards))).astype(int))
+    reader = ShardReader(part.shards)
+    look = Look()
+    for number in chosen.tolist():
+        captions = ShardCaptions({}, [])
+        if part.settings.needs_caption:
+            captions = captions_of(number, part.shards, reader, part.settings)
+            for skip in captions.skips:
+                look.notes[skip.reason] += 1
+                if not look.example or skip.reason == "unreadable_captions":
+                    look.example = f"{shards[number].location}: {skip.detail}"
+        size = shards[number].num_samples
+        for index in _some_of(size, -(-_MOST_SAMPLES // len(chosen))):
+            found = reader.entry(number, index)
+            if isinstance(found, Skip):
+                reason: str | None = found.reason
+            else:
+                span, file = found
+                reason = why_unusable(
+                    span, file, kind=part.kind, settings=part.settings, captions=captions.by_key
+                )
+                look.num_without_caption += not captions.by_key.get(span.key)
+            look.num_seen += 1
+            if reason is not None:
+                look.lost[reason] += 1
+    return look
+
+
+def _some_of(size: int, most: int) -> list[int]:
+    return [int(index) for index in np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))]
+
+
+def _check_captions_given(part: SourcePart) -> None:
+    if not part.settings.needs_caption:
+        return
+    if not part.settings.captions:
+        raise UserError(
+            f"the loss needs captions for source {part.name}; give --captions, or train without them "
+            "(--set loss.pairs=baseline)"
+        )
+    for folder in map(Path, part.settings.captions):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of captions; make them with 'clipvip-data caption'")
+
+
+def _check_captions_found(part: SourcePart, look: Look) -> None:
+    if part.settings.needs_caption and look.num_without_caption == look.num_seen:
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
+        raise UserError(
+            f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at in "
+            f"{part.shards.shards[0].location} and others; give those that were made for these shards{why}"
+        )
+
+
+def _check_usable(part: SourcePart, look: Look) -> None:
+    total = part.order.num_samples
+    is_exact = look.num_seen == total
+    expected = look.num_usable * total / look.num_seen if look.num_seen else 0
+    if expected >= part.rows and look.num_usable:
+        return
+    of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
+    ways = []
+    if look.lost["empty_subtitle"]:
+        ways.append("train on captions alone (--set loss.pairs=V-C)")
+    if look.num_usable > 1:
+        ways.append("lower optim.batch_size")
+    ways.append("give more data")
+    raise UserError(
+        f"source {part.name}: {look.num_usable:,} of {of} can be used ({_listed(look.lost)}), and a batch takes "
+        f"{part.rows:,} of them; {', or '.join(ways)}"
+    )
+
+
+def _warnings(part: SourcePart, look: Look) -> list[str]:
+    lines = []
+    twice = sum(count > 1 for count in Counter(_content_of(shard) for shard in part.shards.shards).values())
+    if twice:
+        lines.append(
+            f"source {part.name}: {twice:,} of its shards are given more than once, so a clip may be in a batch twice"
+        )
+    lost = sum(look.lost.values())
+    if lost > _MANY_LOST * look.num_seen:
+        way = (
+            "; --set loss.pairs=V-C trains without subtitles"
+            if look.lost["empty_subtitle"] > lost / 2
+            else ""
+        )
+        lines.append(
+            f"source {part.name}: {lost:,} of the {look.num_seen:,} samples looked at cannot be used "
+            f"({_listed(look.lost)}), others take their places{way}"
+        )
+    without = look.num_without_caption
+    is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
+    if part.settings.needs_caption and part.settings.needs_subtitle and is_much:
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
+        lines.append(
+            f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, and count in "
+            f"the terms without one only{why}"
+        )
+    return lines
+
+
+def _content_of(shard: Shard) -> str:
+    return shard.location if shard.record is None else shard.identity
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))

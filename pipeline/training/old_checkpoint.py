@@ -1,0 +1,101 @@
+"""Checkpoints that earlier versions wrote by torch.distributed.checkpoint, read without believing them.
+
+Their table of contents, `.metadata`, is a pickle. It is read by an unpickler that makes inert records of the few names that such
+a table holds and refuses all others, so that nothing out of the file is called. Each tensor is a file of `torch.save`
+within a `.distcp` file, and read with `weights_only=True`.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TABLE_NAME = ".metadata"
+_MODULES = {"torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"}
+_NAMES = {
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib._local", "PosixPath"),
+    ("collections", "OrderedDict"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Where a tensor's bytes lie."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def read_table(folder: Path) -> dict[str, Piece]:
+    """The tensors of a checkpoint by name.
+
+    Raises:
+        OSError: the table is missing or damaged, or names what no such table does.
+    """
+    try:
+        table = _Unpickler(io.BytesIO((folder / TABLE_NAME).read_bytes())).load()
+        found = {}
+        for index, place in table.state["storage_data"].items():
+            piece = Piece(*(place.state[name] for name in ("relative_path", "offset", "length")))
+            name = index.state["fqn"]
+            if name in found or Path(piece.file).name != piece.file:
+                raise ValueError(f"{name} is in several pieces, or elsewhere")
+            found[str(name)] = piece
+        return found
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise OSError(f"{TABLE_NAME}: {reason}") from error
+
+
+def read_tensors(folder: Path, table: Mapping[str, Piece], into: Mapping[str, torch.Tensor]) -> None:
+    """Fill the tensors of `into`, all of which the table names.
+
+    Raises:
+        OSError: a file is missing, cut off or damaged.
+    """
+    for name, tensor in into.items():
+        piece = table[name]
+        with (folder / piece.file).open("rb") as file:
+            file.seek(piece.offset)
+            data = io.BytesIO(file.read(piece.length))
+        try:
+            with zipfile.ZipFile(data) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged}: is not what its checksum says")
+            data.seek(0)
+            found = torch.load(data, map_location="cpu", weights_only=True)
+            with torch.no_grad():
+                tensor.copy_(found.reshape(tensor.shape))
+        except Exception as error:  # as above
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise OSError(f"{piece.file}: {name}: {reason}") from error
+
+
+class _Record:
+    """What stands for any object of the table: nothing but its fields."""
+
+    def __init__(self, *made_of: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_type or module in _MODULES or (module, name) in _NAMES:
+            return _Record
+        raise pickle.UnpicklingError(f"names {module}.{name}, which no checkpoint does"[:200])

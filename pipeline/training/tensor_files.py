@@ -1,0 +1,178 @@
+"""Files of tensors in safetensors' format, with checksums: how a checkpoint's bytes get to the disk and back.
+
+What belongs into a checkpoint, and who writes what, is `checkpoint`'s business.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+CHECKSUMS_NAME = "checksums.json"
+TENSORS_SUFFIX = ".safetensors"
+_SCHEMA = 1
+_BLOCK_BYTES = 1 << 22
+_TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """The size of a file and its CRC-32, which finds every flipped bit and all but one of four thousand million other
+    damages, at the speed of the disk."""
+
+    num_bytes: int
+    crc32: int
+
+
+class _Summed:
+    """An open file of which the checksum of what was written is known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.num_bytes = self.crc32 = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self.num_bytes += len(data)
+        self.crc32 = zlib.crc32(data, self.crc32)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
+    """Write tensors to a new file, one after another, so that no more than one is held twice.
+
+    (`safetensors.torch.save_file` takes them from the CPU's memory only, where all would have to be copied first.)
+    """
+    header: dict[str, object] = {}
+    offset = 0
+    for name, tensor in tensors.items():
+        stop = offset + tensor.numel() * tensor.element_size()
+        place = [offset, stop]
+        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        offset = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with _naming(path), path.open("wb") as file:
+        out = _Summed(file)
+        out.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            out.write(flat.numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+    return Checksum(out.num_bytes, out.crc32)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Of a write that fails, say where: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the tensors in a file. Raises OSError where it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
+    """Fill the tensors of `into` that are in the file. Raises OSError where it does not fit them."""
+    try:
+        with safe_open(path, "pt") as file, torch.no_grad():
+            for name in into.keys() & set(file.keys()):
+                found = file.get_tensor(name)
+                if found.shape != into[name].shape:
+                    raise OSError(
+                        f"{path.name}: {name} is {tuple(found.shape)}, not {tuple(into[name].shape)}"
+                    )
+                into[name].copy_(found)
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+
+
+def sum_file(path: Path) -> Checksum:
+    """The checksum of a file as it is on the disk."""
+    num_bytes = crc32 = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            num_bytes += len(block)
+            crc32 = zlib.crc32(block, crc32)
+    return Checksum(num_bytes, crc32)
+
+
+def write_checksums(folder: Path, sums: Mapping[str, Checksum]) -> None:
+    """Write down what every file of `folder` is to be; to be written last."""
+    files = {name: asdict(sums[name]) for name in sorted(sums)}
+    path = folder / CHECKSUMS_NAME
+    with _naming(path), path.open("w", encoding="utf-8") as file:
+        json.dump({"schema": _SCHEMA, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def check_files(folder: Path) -> list[Path]:
+    """Read all files of a checkpoint and return those with tensors.
+
+    Raises:
+        OSError: one is missing, or not what its checksum says; or nobody can say.
+    """
+    sums = _read_checksums(folder)
+    for name in sums:
+        if not (folder / name).is_file():
+            raise OSError(f"{name}: missing")
+    for name, expected in sums.items():
+        if sum_file(folder / name) != expected:
+            raise OSError(f"{name}: is not what its checksum says")
+    return [folder / name for name in sums if name.endswith(TENSORS_SUFFIX)]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of a checkpoint is there and as its checksum says."""
+    try:
+        return _read_checksums(path.parent).get(path.name) == sum_file(path)
+    except OSError:
+        return False
+
+
+def _read_checksums(folder: Path) -> dict[str, Checksum]:
+    try:
+        content = json.loads((folder / CHECKSUMS_NAME).read_bytes())
+        if content["schema"] != _SCHEMA:
+            raise ValueError(f"schema {content['schema']!r:.40}")
+        sums = {
+            str(name): Checksum(int(row["num_bytes"]), int(row["crc32"]))
+            for name, row in content["files"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise OSError(f"{CHECKSUMS_NAME}: damaged ({' '.join(str(error).split())[:100]})") from error
+    for name in sums:
+        if Path(name).name != name:
+            raise OSError(f"{CHECKSUMS_NAME}: names {name[:80]!r}")
+    return sums
+
+
+def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
+    """Divide names among `parts` so that their sizes add up to about the same in each; the same everywhere."""
+    shares: list[list[str]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        lightest = loads.index(min(loads))
+        shares[lightest].append(name)
+        loads[lightest] += sizes[name]
+    return [sorted(share) for share in shares]
