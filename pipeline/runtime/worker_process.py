@@ -83,10 +83,15 @@ class WorkerProcess:
         self._pipe.close()
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent dies, however that comes about."""
+def die_with_parent(parent_pid: int | None = None) -> None:
+    """Have this process killed when its parent dies, however that comes about.
+
+    `parent_pid` says who that is: where it died before this call, the process ends now.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent_pid is not None and os.getppid() != parent_pid:
+            os._exit(1)
 
 
 def _work(
@@ -95,9 +100,7 @@ def _work(
     """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    die_with_parent()
-    if sys.platform == "linux" and os.getppid() != parent_pid:  # it died before the call above
-        os._exit(1)
+    die_with_parent(parent_pid)
     is_ready = False
     while True:
         try:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipvip.pipeline.training.distributed import Place, launch
+from clipvip.pipeline.training.distributed import Place
+from clipvip.pipeline.training.launch import launch
 from clipvip.shards.captions import write_captions
 from make_shards import make_shard_folder
 from tiny_clip import MAX_TOKENS, make_clip
