@@ -21,6 +21,7 @@ from typing import Any
 from clipvip.pipeline.runtime.stopping import starting_a_process
 
 _PR_SET_PDEATHSIG = 1
+_QUIET = "ignore:resource_tracker:UserWarning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class WorkerProcess:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), initializer, initargs)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
-        resource_tracker.ensure_running()  # its start unblocks signals
+        start_resource_tracker()  # which unblocks signals
         with starting_a_process():
             self._process.start()
         theirs.close()
@@ -81,6 +82,19 @@ class WorkerProcess:
         self._process.kill()
         self._process.join()
         self._pipe.close()
+
+
+def start_resource_tracker() -> None:
+    """Start the process that removes the semaphores of those that were killed; it is not to complain of them."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, _QUIET]))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:

@@ -7,7 +7,7 @@ step.py and loop.py.
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -95,8 +95,9 @@ def process_group(device: str) -> Iterator[Place]:
         return
     # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
-    with Ring():
-        yield Place(dist.get_rank(), dist.get_world_size(), chosen)
+    place = Place(dist.get_rank(), dist.get_world_size(), chosen)
+    with Ring() if place.world_size > 1 else nullcontext():
+        yield place
     # Not after an error: it may wait for collectives of which the others are in the middle.
     dist.destroy_process_group()
 

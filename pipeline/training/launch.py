@@ -6,13 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from clipvip.pipeline.runtime.stopping import Stopping, StopSignal, exit_code, starting_a_process
-from clipvip.pipeline.runtime.worker_process import die_with_parent
+from clipvip.pipeline.runtime.worker_process import die_with_parent, start_resource_tracker
 from clipvip.pipeline.training.distributed import meeting_place
 
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -46,7 +45,7 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
     ranks: list[BaseProcess] = []
     with meeting_place() as address, StopSignal() as stop:
         try:
-            resource_tracker.ensure_running()  # its start unblocks signals
+            start_resource_tracker()  # which unblocks signals
             for rank in range(processes):
                 numbers = {
                     "RANK": rank,

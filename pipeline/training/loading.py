@@ -6,22 +6,31 @@ What they load is in `batches`.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Generator, Iterator
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.worker_process import start_resource_tracker
 from clipvip.pipeline.training.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.shards.errors import DatasetError
 
 # What loading processes have to end by themselves; chunks may take longer.
 _ENDING_SECONDS = 2.0
+_SHARED_MEMORY = Path("/dev/shm")
+# In what torch says when it gets none, as the name of the piece.
+_NO_SHARED_MEMORY = "</torch_"
 # What the fork server has to notice that one has died.
 _DEATH_SECONDS = 1.0
 
@@ -99,7 +108,7 @@ def _explained(
                     "crashes the decoder. The same command goes on from the last checkpoint; fewer run.workers "
                     "need less memory"
                 ) from error
-            if "</torch_" in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
+            if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
                 raise UserError(
                     f"a loading process failed: {lines[-1]}. Fewer run.workers, run.prefetch or a smaller "
                     "run.chunk_size need less memory, of which /dev/shm is a part"
@@ -119,12 +128,17 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
     for process in processes:
         process.kill()
     polite.join(_ENDING_SECONDS)
+    for process in processes:
+        process.join()
+        # Where there is no room for shared memory torch leaves a name of it behind.
+        for path in _SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
+            path.unlink(missing_ok=True)
 
 
 def _fork_server() -> Any:
     forkserver.set_forkserver_preload(["clipvip.pipeline.training.loading"])
     # What is sent to all processes of a run must end neither the server nor its forks: blocked signals are inherited.
-    resource_tracker.ensure_running()  # unblocks them where it is started
+    start_resource_tracker()  # which unblocks them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
@@ -138,6 +152,8 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_trainer, daemon=True).start()
+    sys.excepthook = _complain
+    Queue._on_queue_feeder_error = staticmethod(_fail)  # type: ignore[attr-defined]
     torch.set_num_threads(1)
 
 
@@ -146,4 +162,20 @@ def _end_with_trainer() -> None:
     trainer = multiprocessing.parent_process()
     assert trainer is not None
     trainer.join()
+    os._exit(1)
+
+
+def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does, unless the training process is gone: multiprocessing's threads would complain of that."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    trainer.join(_DEATH_SECONDS)
+    if trainer.is_alive():
+        sys.__excepthook__(kind, error, trace)
+
+
+def _fail(error: Exception, chunk: object) -> None:
+    """What cannot be sent is waited for: by itself multiprocessing would drop it and go on."""
+    if _NO_SHARED_MEMORY not in str(error):
+        traceback.print_exception(error)
     os._exit(1)

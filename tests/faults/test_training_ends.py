@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from clipvip.model import ClipVip
-from left_over import MARK, loaders_of, orphaned, processes_of, shared_memory, wait_until
+from left_over import MARK, loaders_of, orphaned, processes_of, ranks_of, shared_memory, wait_until
 from make_shards import make_shard_folder
-from stages import start, workers_of
+from stages import start
 from tiny_clip import make_clip
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,7 +63,7 @@ def damage_validation(run: Run) -> None:
 
 def kill_rank(run: Run) -> None:
     run.wait_for_step(2)
-    os.kill(workers_of(run.process)[-1], signal.SIGKILL)
+    os.kill(ranks_of(run.mark, run.process.pid)[-1], signal.SIGKILL)
 
 
 def kill_command(run: Run) -> None:
@@ -127,7 +127,6 @@ FAULTS = {
 CASES = [
     ("step", 2, 1),
     ("step", 1, 2),
-    ("step", 2, 0),
     ("loading", 1, 1),
     ("loading", 2, 2),
     ("validation", 1, 2),
@@ -146,7 +145,7 @@ CASES = [
 ]
 
 
-def begin(fault: Fault, folder: Path, processes: int, workers: int) -> Run:
+def begin(fault: Fault, folder: Path, processes: int, workers: int, *, by_torchrun: bool) -> Run:
     make_clip(folder / "clip")
     make_shard_folder(folder / "clips", num_shards=2, clips_per_shard=6)
     make_shard_folder(folder / "validation", num_shards=2, clips_per_shard=3, width=40)
@@ -156,23 +155,29 @@ def begin(fault: Fault, folder: Path, processes: int, workers: int) -> Run:
         *("data.num_frames=2", "data.max_text_tokens=20", "loss.pairs=baseline", "optim.batch_size=4"),
         *("optim.steps=100000", "optim.epochs=null", "optim.warmup_fraction=0", "evaluation.every_steps=4"),
         *("run.log_every_steps=1", "run.save_every_steps=10", "run.tensorboard=false"),
-        *(f"run.processes={processes}", f"run.workers={workers}", *fault.options),
+        *(f"run.processes={1 if by_torchrun else processes}", f"run.workers={workers}", *fault.options),
     )
+    program, before = "clipvip.pipeline.train", ()
+    if by_torchrun:
+        program, before = "torch.distributed.run", ("--nproc-per-node", processes, "-m", program)
     mark = uuid.uuid4().hex
     process = start(
+        *before,
         *("demo", "--shards", folder / "clips", "--validation", folder / "validation", "--gpus", 0),
         *("--init", folder / "clip", "--out", folder / "out"),
         *(word for setting in settings for word in ("--set", setting)),
-        program="clipvip.pipeline.train",
+        program=program,
         env={**os.environ, MARK: mark, "OMP_NUM_THREADS": "1"},
     )
     return Run(process, folder, mark)
 
 
-def check_that_it_ends(name: str, processes: int, workers: int, folder: Path) -> str:
+def check_that_it_ends(
+    name: str, processes: int, workers: int, folder: Path, *, by_torchrun: bool = False
+) -> str:
     """Begin a run, disturb it, and look at its end; returns what it said."""
     fault, before = FAULTS[name], shared_memory()
-    run = begin(fault, folder, processes, workers)
+    run = begin(fault, folder, processes, workers, by_torchrun=by_torchrun)
     try:
         fault.disturb(run)
         limit = SECONDS_TO_END if processes == 1 else SECONDS_TO_END_WITH_PEERS
@@ -206,6 +211,17 @@ def test_training_ends_with_all_that_it_started(
     said = check_that_it_ends(name, processes, workers, tmp_path)
     if name != "command":
         check_message(name, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "message"), [("saving", "not a directory"), ("rank", "process 1 of"), ("command", "")]
+)
+def test_it_does_so_under_torchrun(name: str, message: str, tmp_path: Path) -> None:
+    """Which adds pages of its own on how its processes ended."""
+    said = check_that_it_ends(name, 2, 1, tmp_path, by_torchrun=True)
+    assert message in said, said
+    assert said.count("Error: ") - said.count("ChildFailedError: ") == (message != ""), said
 
 
 def test_a_run_with_a_loading_process_ends_when_it_diverges(tmp_path: Path) -> None:

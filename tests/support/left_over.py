@@ -33,6 +33,12 @@ def loaders_of(mark: str) -> list[int]:
     return sorted(n for n in servers if parent_of(n) in servers)
 
 
+def ranks_of(mark: str, launcher: int) -> list[int]:
+    """Its training processes, where they are several."""
+    found = processes_of(mark).items()
+    return sorted(n for n, line in found if parent_of(n) == launcher and b"resource_tracker" not in line)
+
+
 def parent_of(number: int) -> int:
     stat = read(f"/proc/{number}/stat").rpartition(b") ")[2].split()
     return int(stat[1]) if stat else 0
