@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -126,13 +127,22 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
     polite.start()
     polite.join(_ENDING_SECONDS)
     for process in processes:
-        process.kill()
+        if process.exitcode != 0:
+            _kill(process)
     polite.join(_ENDING_SECONDS)
     for process in processes:
         process.join()
         # Where there is no room for shared memory torch leaves a name of it behind.
         for path in _SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
             path.unlink(missing_ok=True)
+
+
+def _kill(process: BaseProcess) -> None:
+    """Kill a loading process, and what it or one that died has started, as programs that fetch remote shards."""
+    with suppress(ProcessLookupError):
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _fork_server() -> Any:
@@ -151,6 +161,7 @@ def _start_worker(worker: int) -> None:
     """Leave signals to the training process, which ends its loading processes itself, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setpgid(0, 0)  # of which all are killed that it starts
     threading.Thread(target=_end_with_trainer, daemon=True).start()
     sys.excepthook = _complain
     Queue._on_queue_feeder_error = staticmethod(_fail)  # type: ignore[attr-defined]
@@ -162,7 +173,7 @@ def _end_with_trainer() -> None:
     trainer = multiprocessing.parent_process()
     assert trainer is not None
     trainer.join()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -88,6 +88,12 @@ def stop_twice(run: Run) -> None:
     run.process.terminate()
 
 
+def kill_while_fetching(run: Run) -> None:
+    """While a loading process waits for a program that fetches a shard, and never will."""
+    assert wait_until(lambda: b"sleep\x00600\x00" in processes_of(run.mark).values(), SECONDS_TO_BEGIN)
+    run.process.kill()
+
+
 def no_checkpoints(folder: Path) -> None:
     """No folder can be made of that name, which the first process finds out while the others wait for it."""
     (folder / "out").mkdir()
@@ -120,6 +126,12 @@ FAULTS = {
     "rank": Fault("a training process was ended by SIGKILL", disturb=kill_rank),
     "command": Fault("", disturb=kill_command, code=-signal.SIGKILL),
     "loader": Fault("a loading process died", disturb=kill_loader),
+    "fetching": Fault(
+        "",
+        disturb=kill_while_fetching,
+        options=("data.sources.clips.shards=pipe:sleep 600", "data.sources.clips.samples_per_shard=12"),
+        code=-signal.SIGKILL,
+    ),
     "nan": Fault("holds weights that are not finite", before=spoil_start),
     "stop": Fault("Stopped", disturb=stop_twice, code=128 + signal.SIGTERM),
 }
@@ -139,6 +151,7 @@ CASES = [
     ("command", 2, 1),
     ("loader", 1, 1),
     ("loader", 2, 2),
+    ("fetching", 1, 1),
     ("nan", 2, 1),
     ("stop", 1, 2),
     ("stop", 2, 1),
@@ -163,7 +176,15 @@ def begin(fault: Fault, folder: Path, processes: int, workers: int, *, by_torchr
     mark = uuid.uuid4().hex
     process = start(
         *before,
-        *("demo", "--shards", folder / "clips", "--validation", folder / "validation", "--gpus", 0),
+        *(
+            "demo",
+            "--set",
+            f"data.sources.clips.shards={folder / 'clips'}",
+            "--validation",
+            folder / "validation",
+            "--gpus",
+            0,
+        ),
         *("--init", folder / "clip", "--out", folder / "out"),
         *(word for setting in settings for word in ("--set", setting)),
         program=program,
@@ -209,7 +230,7 @@ def test_training_ends_with_all_that_it_started(
     name: str, processes: int, workers: int, tmp_path: Path
 ) -> None:
     said = check_that_it_ends(name, processes, workers, tmp_path)
-    if name != "command":
+    if FAULTS[name].message:
         check_message(name, said)
 
 
