@@ -131,7 +131,7 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
             _kill(process)
     polite.join(_ENDING_SECONDS)
     for process in processes:
-        process.join()
+        process.join(_ENDING_SECONDS)
         # Where there is no room for shared memory torch leaves a name of it behind.
         for path in _SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
             path.unlink(missing_ok=True)
