@@ -148,8 +148,9 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
     if setup.num_gpus:
-        number = 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus)
-        return setup.load(torch.device("cuda", number), dtype=setup.dtype)
+        device = torch.device("cuda", 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus))
+        torch.cuda.set_device(device)  # else libraries take a part of the first GPU's memory for each worker
+        return setup.load(device, dtype=setup.dtype)
     torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     return setup.load(torch.device("cpu"), dtype=setup.dtype)
 

@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
 from clipvip.pipeline.runtime.options import LocalName, dry_run_option, json_option, print_result
+from clipvip.pipeline.runtime.stopping import leave
+from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.training.recipe import (
     Recipe,
     differences,
@@ -121,7 +123,7 @@ def main(
         print_result(*describe_run(settings, plan), as_json=as_json)
         return
     claim(settings, plan)
-    run = run_here if is_launched() else run_processes
+    run = run_one_of_many if is_launched() else run_processes
     ctx.exit(run(settings, as_json=as_json))
 
 
@@ -257,25 +259,36 @@ def run_processes(recipe: Recipe, *, as_json: bool) -> int:
     """Train in as many processes as the recipe says; return the exit code."""
     if recipe.run.processes == 1:
         return run_here(recipe, as_json=as_json)
-    from clipvip.pipeline.training.distributed import LaunchError, launch
+    from clipvip.pipeline.training.launch import LaunchError, launch
 
     try:
         return launch(train_process, recipe_tree(recipe), as_json, processes=recipe.run.processes)
     except LaunchError as error:
         raise UserError(
-            f"{error}; its message is above. The same command goes on from the last checkpoint"
+            f"{error}, as a system out of memory does; the same command goes on from the last checkpoint"
         ) from error
 
 
 def train_process(tree: dict[str, Any], as_json: bool) -> int:
-    """One of several processes of this machine: as `run_here`, and ends with one line on bad input."""
-    recipe = recipe_from_tree(tree, name="recipe.yaml")
+    """One of several processes of this machine: see `run_one_of_many`."""
+    return run_one_of_many(recipe_from_tree(tree, name="recipe.yaml"), as_json=as_json)
+
+
+def run_one_of_many(recipe: Recipe, *, as_json: bool) -> int:
+    """As `run_here`; where that fails, say why in one line and end this process, which holds up no other."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun looks after its processes, and does not outlive them
+        die_with_parent()
     command = StageCommand("clipvip-train", callback=lambda: run_here(recipe, as_json=as_json))
     try:
         exit_code: int = command.main([], standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        exit_code = error.exit_code
+    except Exception:  # noqa: BLE001 (a mistake of ours)
+        traceback.print_exc()
+        exit_code = 1
+    if exit_code:
+        leave(exit_code)
     return exit_code
 
 

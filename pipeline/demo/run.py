@@ -19,6 +19,7 @@ from clipvip.pipeline.demo.results import failed_expectations, read_results, sum
 from clipvip.pipeline.demo.world import QUICK_WORLD, World
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.shards.atomic import write_json
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -155,7 +156,12 @@ def run_stage(stage: Stage) -> None:
     started = time.monotonic()
     # The demo brings all it needs.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    code = subprocess.run([str(script), *arguments], env=environment, check=False).returncode
+    code = subprocess.run(
+        [str(script), *arguments],
+        env=environment,
+        preexec_fn=die_with_parent,  # the other threads, of libraries, are at rest
+        check=False,
+    ).returncode
     if code in {130, 143}:  # stopped, as it has said
         click.get_current_context().exit(code)
     if code:

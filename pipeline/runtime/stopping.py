@@ -4,16 +4,20 @@ What is said then is `errors`' business. Training finishes its step and saves a 
 `StopSignal`.
 """
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import NoReturn, Self
 
 # Terminals and launchers may both send the first.
 _SECOND_SIGNAL_SECONDS = 2.0
+# What is put away when Python ends, by us or by libraries.
+_LEAVING_SECONDS = 5.0
 # The signals that came while a process was being started.
 _put_off: list[list[int]] = []
 
@@ -59,18 +63,25 @@ class Stopping:
 class StopSignal:
     """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
 
-    A second one, well after the first, stops at once. (A terminal and a launcher may both send the first.)
+    A second one, well after the first, stops at once, by a KeyboardInterrupt; one after that ends the process,
+    whatever it is doing. (A terminal and a launcher may both send each.)
     """
 
     def __init__(self) -> None:
         self.number = 0
         self._since = 0.0
+        self._is_interrupted = False
 
     def _remember(self, number: int, frame: object) -> None:
-        if self.number and time.monotonic() - self._since > _SECOND_SIGNAL_SECONDS:
-            raise KeyboardInterrupt
+        now = time.monotonic()
         if not self.number:
-            self.number, self._since = number, time.monotonic()
+            self.number, self._since = number, now
+        elif now - self._since > _SECOND_SIGNAL_SECONDS:
+            if self._is_interrupted:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            self._is_interrupted, self._since = True, now
+            raise KeyboardInterrupt(number)
 
     def __enter__(self) -> Self:
         self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -100,3 +111,14 @@ def starting_a_process() -> Iterator[None]:
             _put_off.pop()
     if came:
         raise KeyboardInterrupt(came[0])
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, within seconds: threads and libraries that wait for others are not waited for."""
+    last = threading.Timer(_LEAVING_SECONDS, os._exit, [code])
+    last.daemon = True
+    last.start()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -21,6 +21,7 @@ from typing import Any
 from clipvip.pipeline.runtime.stopping import starting_a_process
 
 _PR_SET_PDEATHSIG = 1
+_QUIET = "ignore:resource_tracker:UserWarning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class WorkerProcess:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), initializer, initargs)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
-        resource_tracker.ensure_running()  # its start unblocks signals
+        start_resource_tracker()  # which unblocks signals
         with starting_a_process():
             self._process.start()
         theirs.close()
@@ -83,10 +84,28 @@ class WorkerProcess:
         self._pipe.close()
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent dies, however that comes about."""
+def start_resource_tracker() -> None:
+    """Start the process that removes the semaphores of those that were killed; it is not to complain of them."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, _QUIET]))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+def die_with_parent(parent_pid: int | None = None) -> None:
+    """Have this process killed when its parent dies, however that comes about.
+
+    `parent_pid` says who that is: where it died before this call, the process ends now.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent_pid is not None and os.getppid() != parent_pid:
+            os._exit(1)
 
 
 def _work(
@@ -95,9 +114,7 @@ def _work(
     """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    die_with_parent()
-    if sys.platform == "linux" and os.getppid() != parent_pid:  # it died before the call above
-        os._exit(1)
+    die_with_parent(parent_pid)
     is_ready = False
     while True:
         try:

@@ -79,6 +79,11 @@ def list_checkpoints(out: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
+def checkpoint_step(folder: Path) -> int:
+    """The number of steps after which a checkpoint was saved."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def save_checkpoint(
     out: Path,
     state: TrainState,

@@ -1,26 +1,22 @@
-"""The one file that talks to the process group: start it, gather, reduce, and do things together.
+"""What talks to the process group: start it, gather, reduce, and do things together; see also ring.py.
 
 Everything works the same for a single process, which starts no group at all. How a model is trained is in
 step.py and loop.py.
 """
 
-import logging
-import multiprocessing
 import os
-import random
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.order import share
+from clipvip.pipeline.training.ring import Ring
 
 # One collective moves this much: big enough for full bandwidth, small enough to need little extra memory.
 _BUCKET_BYTES = 64 * 2**20
@@ -66,13 +62,28 @@ def is_first_here() -> bool:
 
 
 @contextmanager
+def meeting_place() -> Iterator[dict[str, str]]:
+    """While entered, processes of this machine that have these environment variables find each other."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    yield {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's name for a store that none of them has to open
+    }
+
+
+@contextmanager
 def process_group(device: str) -> Iterator[Place]:
     """Join the group that the launcher describes; without a launcher this process is alone.
 
-    `device` is "cpu" or "cuda"; on CUDA each process takes the GPU of its local rank.
+    `device` is "cpu" or "cuda"; on CUDA each process takes the GPU of its local rank, or the only one that it sees.
+    A process of several that leaves by an error tells the others, which then leave too: see ring.py.
+
+    Raises:
+        UserError: this process sees some GPUs, and not that of its rank.
+        PeerGone: another process failed.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+    chosen = torch.device("cuda", _gpu_number()) if device == "cuda" else torch.device("cpu")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if launched_world_size() is None:
@@ -80,10 +91,23 @@ def process_group(device: str) -> Iterator[Place]:
         return
     # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
-    try:
-        yield Place(dist.get_rank(), dist.get_world_size(), chosen)
-    finally:
-        dist.destroy_process_group()
+    place = Place(dist.get_rank(), dist.get_world_size(), chosen)
+    with Ring() if place.world_size > 1 else nullcontext():
+        yield place
+    # Not after an error: it may wait for collectives of which the others are in the middle.
+    dist.destroy_process_group()
+
+
+def _gpu_number() -> int:
+    """The GPU of this process; schedulers may show each process no other than its own."""
+    local_rank, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank < found:
+        return local_rank
+    if found == 1:
+        return 0
+    raise UserError(
+        f"process {local_rank} of this machine (LOCAL_RANK) sees {found} GPUs; start one process for each GPU"
+    )
 
 
 def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor:
@@ -187,58 +211,3 @@ def together(action: Callable[[], T], *, place: Place) -> T:
 def _told(error: OSError) -> tuple[Any, ...]:
     """What makes an equal error in another process."""
     return (str(error),) if error.errno is None else (error.errno, error.strerror, error.filename)
-
-
-class LaunchError(RuntimeError):
-    """A training process ended with an error of its own, which it has printed."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(f"a training process ended with code {exit_code}")
-        self.exit_code = exit_code
-
-
-def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int:
-    """Run `function(*arguments)` in `processes` processes of this machine by torch's elastic launcher.
-
-    Returns the largest exit code that the functions return. SIGTERM and Ctrl-C are passed on to the
-    processes, which are to finish what they are doing and return.
-
-    Raises:
-        LaunchError: a process failed.
-    """
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"clipvip-{os.getpid()}-{random.getrandbits(32)}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-        # The launcher's own handlers kill after 30 s, which may be less than a checkpoint takes.
-        signals_to_handle="SIGQUIT",
-    )
-    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell, the processes have told
-    with _passing_on_signals():
-        try:
-            codes = elastic_launch(config, function)(*arguments)
-        except ChildFailedError as error:
-            _, failure = error.get_first_failure()
-            raise LaunchError(failure.exitcode) from error
-    return max(codes.values())
-
-
-@contextmanager
-def _passing_on_signals() -> Iterator[None]:
-    def pass_on(signum: int, frame: object) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signum)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

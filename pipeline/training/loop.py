@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from clipvip.pipeline.training.distributed import (
     largest,
     run_name,
 )
+from clipvip.pipeline.training.failures import diverged, has_finite_weights, naming_lack_of_memory
 from clipvip.pipeline.training.loading import load_batches
 from clipvip.pipeline.training.logs import Logs, Speed, open_logs, read_log
 from clipvip.pipeline.training.recipe import Recipe, recipe_tree
@@ -116,12 +117,17 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
     """
     began = time.perf_counter()
-    with remote_cache(recipe, place) as cache, StopSignal() as stop, ExitStack() as stack:
+    with (
+        remote_cache(recipe, place) as cache,
+        StopSignal() as stop,
+        naming_lack_of_memory(recipe),
+        ExitStack() as stack,
+    ):
         job = prepare(recipe, place, cache=cache)
         state = resume(job)
         first_step = state.step
         logs = open_logs_of(job, state, stack)
-        batches = batches_of(job, state)
+        batches = stack.enter_context(closing(batches_of(job, state)))
         tally = Tally()
         speed = Speed(device=place.device, world_size=place.world_size)
 
@@ -149,6 +155,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 logs.step_done()
                 if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
+            if is_last or stop_signal or something_is_due(job, state.step):
+                require_finite_weights(job, state.step)
             validated = validate_if_due(job, state, logs)
             keep_model_if_due(job, state.step)
             if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
@@ -171,6 +179,10 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     if recipe.run.checkpoint_activations:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
+    if not has_finite_weights(model):
+        raise UserError(
+            f"{recipe.model.init}: holds weights that are not finite numbers; give another --init"
+        )
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     require_same_data(plan, place=place)
     precision = chosen_precision(recipe, place)
@@ -219,6 +231,8 @@ def resume(job: Job) -> TrainState:
     for folder in reversed(checkpoints):
         try:
             state = load_checkpoint(folder, job.model, job.optimizer, place=job.place)
+            if not has_finite_weights(job.model):
+                raise DamagedCheckpoint(f"{folder}: holds weights that are not finite numbers")
             break
         except DamagedCheckpoint as error:
             damaged.append(folder)
@@ -235,7 +249,7 @@ def resume(job: Job) -> TrainState:
     return state
 
 
-def batches_of(job: Job, state: TrainState) -> Iterator[list[Chunk]]:
+def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
     """This process's part of the batches that remain."""
     run, place = job.recipe.run, job.place
 
@@ -286,10 +300,21 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
             place=job.place,
         )
     except NotFinite as error:
-        raise UserError(
-            f"training diverged at step {step} ({error}); the last checkpoint is from before that. Try a "
-            "lower optim.learning_rate or --set optim.precision=fp32, with another --out"
-        ) from error
+        # The weights of the step before gave this: a checkpoint of that step is no good either.
+        raise diverged(job.out, step, str(error), last_good=step - 2) from error
+
+
+def require_finite_weights(job: Job, step: int) -> None:
+    """UserError where the update of `step` made weights that are not finite: they must not be kept."""
+    if not has_finite_weights(job.model):
+        raise diverged(job.out, step, "its update made weights that are not finite", last_good=step - 1)
+
+
+def something_is_due(job: Job, step: int) -> bool:
+    """Whether weights of this step are scored or saved."""
+    every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
+    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(step))
+    return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
 
 
 def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:

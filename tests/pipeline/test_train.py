@@ -15,8 +15,12 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from clipvip.model import ClipVip
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train import main
-from clipvip.pipeline.training.checkpoint import list_checkpoints
+from clipvip.pipeline.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from clipvip.pipeline.training.distributed import Place, process_group
+from clipvip.pipeline.training.failures import diverged, naming_lack_of_memory
+from clipvip.pipeline.training.loop import prepare
 from clipvip.pipeline.training.recipe import load_recipe
 from clipvip.shards.captions import write_captions
 from clipvip.shards.shard_state import lock_folder
@@ -226,6 +230,83 @@ def spoil(path: Path, damage: str) -> None:
         path.write_bytes(data)
     else:
         path.unlink()
+
+
+def test_weights_that_are_no_numbers_are_not_gone_on_from(
+    world: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """As a run of an earlier version may have saved them."""
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    newest, place = list_checkpoints(out)[-1], Place(0, 1, torch.device("cpu"))
+    job = prepare(load_recipe(str(out / "recipe.yaml")), place, cache=tmp_path)
+    state = load_checkpoint(newest, job.model, job.optimizer, place=place)
+    with torch.no_grad():
+        job.model.visual_projection.weight[0, 0] = torch.nan
+    save_checkpoint(out, state, job.model, job.optimizer, keep=2, place=place)
+    result = run(world, out)
+    assert result.exit_code == 0, result.output
+    assert f"{newest}: holds weights that are not finite numbers; going on from an older one" in result.stderr
+    assert (out / "model/model.safetensors").read_bytes() == (
+        undisturbed / "model/model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ("1e30", "training diverged at step 2 (loss nan, gradient norm nan)"),
+        ("1e38", "training diverged at step 1 (its update made weights that are not finite)"),
+    ],
+)
+def test_a_run_that_diverges_keeps_no_weights_that_are_no_numbers(
+    world: Path, tmp_path: Path, rate: str, message: str
+) -> None:
+    more = ["optim.warmup_fraction=0", "run.save_every_steps=1", f"optim.learning_rate={rate}"]
+    result = run(world, tmp_path / "out", *(word for setting in more for word in ("--set", setting)))
+    assert result.exit_code == 1
+    assert message in result.stderr
+    # The weights of step 1 gave the loss of step 2.
+    assert "no checkpoint from before that is kept" in result.stderr
+    place = Place(0, 1, torch.device("cpu"))
+    job = prepare(load_recipe(str(tmp_path / "out/recipe.yaml")), place, cache=tmp_path)
+    for folder in list_checkpoints(tmp_path / "out"):
+        load_checkpoint(folder, job.model, job.optimizer, place=place)
+        assert all(tensor.isfinite().all() for tensor in job.model.state_dict().values()), folder
+
+
+def test_a_run_that_diverged_names_the_last_checkpoint_that_is_good(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
+    assert "step-00000004 is from before that" in diverged(tmp_path, 7, "loss nan", last_good=5).message
+    assert "no checkpoint from before" in diverged(tmp_path, 3, "loss nan", last_good=1).message
+
+
+def test_a_start_that_holds_no_numbers_is_refused(world: Path, tmp_path: Path) -> None:
+    model = ClipVip.from_clip(world / "clip", temporal_size=8)
+    with torch.no_grad():
+        model.visual_projection.weight[0, 0] = torch.inf
+    model.save_pretrained(tmp_path / "start")
+    result = run(world, tmp_path / "out", "--init", str(tmp_path / "start"))
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tmp_path / 'start'}: holds weights that are not finite numbers; give another --init\n"
+    )
+
+
+def test_too_little_memory_says_what_needs_less(world: Path) -> None:
+    recipe = load_recipe(str(world / "recipe.yaml"))
+    said = r"out of memory .* smaller run\.chunk_size \(now the whole batch\)"
+    with pytest.raises(UserError, match=said), naming_lack_of_memory(recipe):
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="shape"), naming_lack_of_memory(recipe):
+        torch.empty(3).view(2)
+
+
+def test_a_rank_beyond_the_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(UserError, match=r"LOCAL_RANK.* sees \d+ GPUs; start one"), process_group("cuda"):
+        pass
 
 
 def test_checkpoints_remember_their_recipe_themselves(world: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
 """Start `clipvip-data` in a process group of its own, find its workers, and compare what it leaves."""
 
 import json
+import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
+from left_over import MARK, processes_of, wait_until
+
 # As a plain `clipvip-data` on a terminal: Ctrl-C counts, also where the tests run in a shell's background.
 PREAMBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+
+SECONDS_TO_END = 10
 
 
 def start(
@@ -29,14 +35,17 @@ def start(
 
 
 def run(*arguments: object, seconds: float = 280, **options: Any) -> tuple[int, str]:
-    """As `start`, to the end: exit code, and the last line of what it says."""
-    process = start(*arguments, **options)
+    """As `start`, to the end, with which all must end that it started: exit code, and the last line of what it says."""
+    mark = uuid.uuid4().hex
+    environment = {**options.pop("env", os.environ), MARK: mark}
+    process = start(*arguments, env=environment, **options)
     try:
         output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
     assert "Traceback" not in errors, errors
+    assert wait_until(lambda: not processes_of(mark), SECONDS_TO_END), processes_of(mark)
     return process.returncode, (errors if process.returncode else output).strip().splitlines()[-1]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.utils.data import Dataset
 
 from clipvip.pipeline.training.checkpoint import TrainState
 from clipvip.pipeline.training.distributed import Place, process_group
@@ -61,3 +62,10 @@ def plain_gradients(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
     terms = batch_terms(embeddings, has_caption, job.model.logit_scale, plan=job.plan, loss=job.recipe.loss)
     torch.stack(list(terms.values())).sum().backward()
     return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+
+
+class Unsendable(Dataset[Any]):
+    """What it loads cannot be sent to another process, as tensors cannot when there is no shared memory left."""
+
+    def __getitem__(self, spec: object) -> Any:
+        return lambda: spec

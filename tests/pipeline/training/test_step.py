@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from clipvip.pipeline.training import step
 from clipvip.pipeline.training.checkpoint import TrainState
-from clipvip.pipeline.training.distributed import Place, launch
+from clipvip.pipeline.training.distributed import Place
+from clipvip.pipeline.training.launch import launch
 from clipvip.pipeline.training.loop import batches_of, prepare
 from clipvip.pipeline.training.recipe import recipe_from_tree
 from clipvip.pipeline.training.step import NotFinite, compute_gradients
