@@ -197,6 +197,7 @@ class _Scratch:
     frame: PixelsWriter = field(default_factory=lambda: PixelsWriter(None))
     is_usable: dict[tuple[int, SamplePlace], bool] = field(default_factory=dict)
     step: int = -1
+    num_usable: int = 0
     substitutes: dict[int, tuple[int, SamplePlace]] = field(default_factory=dict)
 
 
@@ -262,6 +263,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         So a batch stays full, what is in it does not depend on who loads it, and no sample is in it twice.
         """
         order = self._plan.parts[spec.source].order
+        before = len(skips)
         wanted = order.at(spec.step, row)
         for epoch, place in chain([wanted], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES)):
             loaded = self._load(spec.source, epoch, place, self._writers[spec.source])
@@ -270,13 +272,19 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             skips.append(loaded)
         if order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
             raise DatasetError(
-                f"{self._name(spec)}: {len(skips)} samples in a row are unusable {_reasons(skips)}"
+                f"{self._name(spec)}: {len(skips) - before} samples in a row are unusable {_reasons(skips)}"
             )
-        epoch, place = self._last_substitute(spec, row, skips)
-        loaded = self._load(spec.source, epoch, place, self._writers[spec.source])
-        if isinstance(loaded, Skip):
-            raise DatasetError(f"{self._name(spec)}: {loaded.what} could be read once, and then not any more")
-        return loaded
+        scratch = self._scratch[spec.source]
+        if scratch.step != spec.step:
+            self._deal_out(spec)
+        if row in scratch.substitutes:
+            loaded = self._load(spec.source, *scratch.substitutes[row], self._writers[spec.source])
+            if isinstance(loaded, Example):
+                return loaded
+        raise DatasetError(
+            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, and a batch "
+            f"takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+        )
 
     def _load(
         self, source: int, epoch: int, place: SamplePlace, writers: tuple[PixelsWriter, PixelsWriter]
@@ -285,43 +293,33 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         video, frame = writers
         return self._loaders[source].load(*place, rng, video=video, frame=frame)
 
-    def _last_substitute(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> tuple[int, SamplePlace]:
-        """What a row of a batch gets whose own substitutes are all unusable, as few are to be had in a small data set.
+    def _deal_out(self, spec: ChunkSpec) -> None:
+        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few for each.
 
-        The whole batch is looked at: what no row needs is dealt out in order.
+        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds the same.
         """
         scratch = self._scratch[spec.source]
         order = self._plan.parts[spec.source].order
-        if scratch.step != spec.step:
-            taken, needy = set(), []
-            for other in range(order.rows):
-                own = order.substitutes(spec.step, other, most=_MAX_SUBSTITUTES)
-                found = next(
-                    (
-                        at
-                        for at in chain([order.at(spec.step, other)], own)
-                        if self._is_usable(spec.source, *at)
-                    ),
-                    None,
-                )
-                if found is None:
-                    needy.append(other)
-                else:
-                    taken.add(found[1])
-            left = (
-                at
-                for at in order.outside(spec.step)
-                if at[1] not in taken and self._is_usable(spec.source, *at)
+        taken: set[SamplePlace] = set()
+        needy = []
+        for row in range(order.rows):
+            own = order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES)
+            places = chain([order.at(spec.step, row)], own)
+            found = next(
+                (place for epoch, place in places if self._is_usable(spec.source, epoch, place)), None
             )
-            scratch.substitutes = dict(zip(needy, left, strict=False))
-            scratch.step = spec.step
-            if len(scratch.substitutes) < len(needy):
-                usable = len(taken) + len(scratch.substitutes)
-                raise DatasetError(
-                    f"{self._name(spec)}: {usable} of its {order.num_samples} samples are usable, and a batch takes "
-                    f"{order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
-                )
-        return scratch.substitutes[row]
+            if found is None:
+                needy.append(row)
+            else:
+                taken.add(found)
+        left = (
+            (epoch, place)
+            for epoch, place in order.outside(spec.step)
+            if place not in taken and self._is_usable(spec.source, epoch, place)
+        )
+        scratch.substitutes = dict(zip(needy, left, strict=False))
+        scratch.num_usable = len(taken) + len(scratch.substitutes)
+        scratch.step = spec.step
 
     def _is_usable(self, source: int, epoch: int, place: SamplePlace) -> bool:
         scratch = self._scratch[source]
