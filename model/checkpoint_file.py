@@ -52,8 +52,8 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
         with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of other protocols
             return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: does not fit into memory, or is damaged") from error
     except pickle.UnpicklingError as error:  # torch's own text tells how to run it all the same
         raise CheckpointError(
             f"{path}: not a checkpoint of tensors alone (it is damaged, or holds objects that would run code when "
