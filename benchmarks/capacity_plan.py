@@ -78,7 +78,9 @@ def stages(site: Site) -> list[Stage]:
     large_cpu, _, large_stored = shard_costs(481, 10_000)
     _, _, stored = shard_costs(0, 10_000)
     asked = DOWNLOAD_SLEEP_SECONDS / CLIPS_PER_VIDEO
-    command = (SURVEY_SECONDS_PER_VIDEO + READ_SECONDS_PER_VIDEO) / CLIPS_PER_VIDEO + HAND_OUT_SECONDS / CLIPS_PER_UNIT
+    command = (
+        SURVEY_SECONDS_PER_VIDEO + READ_SECONDS_PER_VIDEO
+    ) / CLIPS_PER_VIDEO + HAND_OUT_SECONDS / CLIPS_PER_UNIT
     return [
         Stage("download, 360p", {"addresses": asked, "uplink": small_read * 8}),
         Stage("download, 720p", {"addresses": asked, "uplink": RAW_BYTES_PER_CLIP * 8}),
