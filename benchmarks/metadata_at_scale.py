@@ -1,6 +1,6 @@
 """Memory and time of `clipvip-data shard` for a list of millions of videos: all but the decoding.
 
-    python benchmarks/metadata_at_scale.py --videos 33000 330000 --work /tmp/scale
+    python benchmarks/metadata_at_scale.py --videos 10000 --videos 100000 --work /tmp/scale
 
 A list like HD-VILA-100M's is made up (100M clips: --videos 3300000), with a table of texts and a folder of empty files
 for videos, of which some are gone. The command itself is then run as a process of its own:
@@ -15,7 +15,6 @@ Peak memory is that of the largest process. Per million videos the work folder t
 files, and it is removed at the end; the command's own temporary files come on top (TMPDIR).
 """
 
-import argparse
 import json
 import os
 import random
@@ -25,6 +24,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import click
 
 from clipvip.shards.plan import Unit, plan_units
 from clipvip.shards.shard_state import STATE_FOLDER, PlacedSkip, ShardMark, mark_content, shard_name
@@ -141,7 +142,7 @@ def measure(work: Path, num_videos: int, *, gone: float, texts: bool) -> None:
         cells = (
             f"{seconds:,.0f} | {core_seconds:,.0f} | {1e6 * core_seconds / num_clips:.1f} | {megabytes:,.0f}"
         )
-        print(f"| {num_videos:,} | {num_clips:,} | {name} | {cells} |", flush=True)
+        click.echo(f"| {num_videos:,} | {num_clips:,} | {name} | {cells} |")
 
     row("start", "--dry-run")
     (out / STATE_FOLDER).mkdir(parents=True)
@@ -153,24 +154,21 @@ def measure(work: Path, num_videos: int, *, gone: float, texts: bool) -> None:
         raise SystemExit(f"clips were lost: {report['counts']}, {report['skipped']} skipped of {num_clips}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--work", type=Path, required=True, help="a folder that is made and removed")
-    parser.add_argument("--gone", type=float, default=0.2, help="part of the videos that have no file")
-    parser.add_argument("--no-texts", action="store_true", help="without a table of texts")
-    options = parser.parse_args()
-    print(
-        "| videos | clips | | s | core s | core µs a clip | peak MB |\n|---|---|---|---|---|---|---|",
-        flush=True,
-    )
-    for num_videos in options.videos:
+@click.command(help=__doc__)
+@click.option("--videos", type=click.IntRange(min=1), multiple=True, default=(10_000,), show_default=True)
+@click.option(
+    "--work", type=click.Path(path_type=Path), required=True, help="A folder that is made and removed."
+)
+@click.option("--gone", type=click.FloatRange(0, 1), default=0.2, show_default=True,
+              help="Part of the videos that have no file.")  # fmt: skip
+@click.option("--no-texts", is_flag=True, help="Without a table of texts.")
+def main(videos: tuple[int, ...], work: Path, gone: float, no_texts: bool) -> None:
+    click.echo("| videos | clips | | s | core s | core µs a clip | peak MB |\n|---|---|---|---|---|---|---|")
+    for num_videos in videos:
         try:
-            measure(options.work, num_videos, gone=options.gone, texts=not options.no_texts)
+            measure(work, num_videos, gone=gone, texts=not no_texts)
         finally:
-            shutil.rmtree(options.work, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import capacity_plan
 import cluster_simulation
+import metadata_at_scale
 import pytest
 import serial_costs
 import shard_costs
@@ -18,6 +19,7 @@ from make_videos import make_video
 SCRIPTS = [
     capacity_plan,
     cluster_simulation,
+    metadata_at_scale,
     serial_costs,
     shard_costs,
     shard_scaling,
