@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from clipvip.pipeline.training.checkpoint import TrainState
+from clipvip.pipeline.training.loop import batches_of
 from gpu_sections.made_data import make_ofa
 from gpu_sections.rows import Check, last_line, run_command, started
-from gpu_sections.session import clip_of, settings, shards_of
+from gpu_sections.session import clip_of, opened, settings, shards_of
 
 _TRAIN = "clipvip.pipeline.train"
 _EXIT_WAIT = 20.0
@@ -26,23 +28,46 @@ def _train_arguments(check: Check, name: str, *, batch_size: int, **changes: Any
 
 
 def loop(check: Check) -> None:
-    """`clipvip-train` with its loading processes; then how long it takes to end, by SIGTERM and by an error."""
-    large, chunk, steps, every = (8, 8, 4, 2) if check.tiny else (1024, 128, 8, 2)
-    for name, compiled, seconds in (("compiled", True, 60), ("not compiled", False, 70)):
-        if (compiled and check.tiny) or not check.has_time_for(f"batch {large}, {name}", seconds):
-            continue
-        arguments, out = _train_arguments(
-            check, name.replace(" ", "-"), batch_size=large, chunk_size=chunk, optim__steps=steps,
-            run__log_every_steps=every, run__compile=compiled,
-        )  # fmt: skip
-        taken = run_command(check, _TRAIN, *arguments, log=check.folder / "train.log")
-        check.row(f"batch {large} in chunks of {chunk}, {name}", **_rates(out), whole_command_s=taken)
+    """`clipvip-train` with its loading processes; how it ends by SIGTERM and by an error; loading by itself."""
+    _whole_run(check, compiled=not check.tiny, seconds=60)
     _ending(check, "SIGTERM", {"optim__steps": 1_000_000})
     _ending(
         check,
         "divergence",
         {"optim__learning_rate": 1e30, "optim__warmup_fraction": 0, "optim__steps": 100_000},
     )
+    if check.has_time_for("loading alone", 25):
+        _loading_alone(check, seconds=2 if check.tiny else 8)
+    if not check.tiny:
+        _whole_run(check, compiled=False, seconds=70)
+
+
+def _whole_run(check: Check, *, compiled: bool, seconds: float) -> None:
+    large, chunk, steps, every = (8, 8, 4, 2) if check.tiny else (1024, 128, 8, 2)
+    way = "compiled" if compiled else "not compiled"
+    name = f"batch {large} in chunks of {chunk}, {way}"
+    if not check.has_time_for(name, seconds):
+        return
+    arguments, out = _train_arguments(
+        check, way.replace(" ", "-"), batch_size=large, chunk_size=chunk, optim__steps=steps,
+        run__log_every_steps=every, run__compile=compiled,
+    )  # fmt: skip
+    taken = run_command(check, _TRAIN, *arguments, log=check.folder / "train.log")
+    check.row(name, **_rates(out), whole_command_s=taken)
+
+
+def _loading_alone(check: Check, *, seconds: float) -> None:
+    """Clips a second that the loading processes give when nobody computes."""
+    batch_size = 8 if check.tiny else 128
+    with opened(check, clip_of(check), batch_size=batch_size, run__workers=12, run__compile=False) as session:
+        batches = batches_of(session.job, TrainState())
+        next(batches)
+        begin, clips = time.monotonic(), 0
+        while time.monotonic() - begin < seconds:
+            clips += sum(chunk.num_rows for chunk in next(batches))
+        rate = clips / (time.monotonic() - begin)
+        batches.close()
+    check.row("loading alone, 12 processes", clips_per_s=rate)
 
 
 def _rates(out: Path) -> dict[str, float]:
@@ -141,16 +166,14 @@ def end_to_end(check: Check) -> None:
             os.link(path, few / path.name)
     gpus = "1" if check.on_gpu else "0"
     model = make_ofa(check.folder / "ofa-base", tiny=check.tiny)
-    for batch_size in (4,) if check.tiny else (32, 128):
-        out = check.folder / f"captioned-{batch_size}"
-        seconds = run_command(
-            check, "clipvip.pipeline.cli", "caption", "--shards", str(few), "--out", str(out), "--model", str(model),
-            "--gpus", gpus, "--batch-size", str(batch_size), "--workers", "2" if check.tiny else "12",
-            log=check.folder / "caption.log",
-        )  # fmt: skip
-        run = json.loads((out / "report.json").read_text())
-        captions = run["counts"].get("captions", 0) + run["skipped"]  # random weights may have nothing to say
-        check.row(f"caption, batch {batch_size}", captions_per_s=captions / seconds, whole_command_s=seconds)
+    out = check.folder / "captioned"
+    seconds = run_command(
+        check, "clipvip.pipeline.cli", "caption", "--shards", str(few), "--out", str(out), "--model", str(model),
+        "--gpus", gpus, "--workers", "2" if check.tiny else "12", log=check.folder / "caption.log",
+    )  # fmt: skip
+    run = json.loads((out / "report.json").read_text())
+    captions = run["counts"]["captions"]
+    check.row("caption", captions=captions, captions_per_s=captions / seconds, whole_command_s=seconds)
     video_model = check.folder / "runs" / "compiled" / "model"
     if not video_model.is_dir():
         from clipvip.model import ClipVip
