@@ -44,17 +44,17 @@ class Section:
 
 
 SECTIONS = {
-    "data": Section("session", "data", 60),
+    "data": Section("session", "data", 30),
     "ceilings": Section("ceilings", "ceilings", 15),
     "correctness": Section("correctness", "correctness", 75),
-    "step": Section("training", "step", 130),
-    "split": Section("training", "split", 45),
-    "profile": Section("training", "profile", 40),
-    "captioner": Section("captioning", "captioner", 75),
-    "memory": Section("training", "memory", 40),
-    "loop": Section("commands", "loop", 110),
-    "group": Section("commands", "group", 50),
-    "end_to_end": Section("commands", "end_to_end", 60),
+    "step": Section("training", "step", 110),
+    "split": Section("training", "split", 40),
+    "profile": Section("training", "profile", 30),
+    "captioner": Section("captioning", "captioner", 60),
+    "memory": Section("training", "memory", 30),
+    "loop": Section("commands", "loop", 150),
+    "group": Section("commands", "group", 70),
+    "end_to_end": Section("commands", "end_to_end", 110),
 }
 
 

@@ -28,46 +28,61 @@ def _train_arguments(check: Check, name: str, *, batch_size: int, **changes: Any
 
 
 def loop(check: Check) -> None:
-    """`clipvip-train` with its loading processes; how it ends by SIGTERM and by an error; loading by itself."""
-    _whole_run(check, compiled=not check.tiny, seconds=60)
-    _ending(check, "SIGTERM", {"optim__steps": 1_000_000})
-    _ending(
-        check,
-        "divergence",
-        {"optim__learning_rate": 1e30, "optim__warmup_fraction": 0, "optim__steps": 100_000},
-    )
-    if check.has_time_for("loading alone", 25):
+    """`clipvip-train` with its loading processes, ended by SIGTERM; how it ends by an error; loading by itself."""
+    _stopped_run(check, compiled=not check.tiny, seconds=70)
+    if check.has_time_for("end by divergence", 50):
+        _diverging_run(check)
+    if check.has_time_for("loading alone", 35):
         _loading_alone(check, seconds=2 if check.tiny else 8)
     if not check.tiny:
-        _whole_run(check, compiled=False, seconds=70)
+        _stopped_run(check, compiled=False, seconds=70)
 
 
-def _whole_run(check: Check, *, compiled: bool, seconds: float) -> None:
-    large, chunk, steps, every = (8, 8, 4, 2) if check.tiny else (1024, 128, 8, 2)
-    way = "compiled" if compiled else "not compiled"
-    name = f"batch {large} in chunks of {chunk}, {way}"
+def _stopped_run(check: Check, *, compiled: bool, seconds: float) -> None:
+    """Train until four lines of the log are written, then send SIGTERM: rates, and seconds to the end."""
+    batch_size, chunk = (8, 8) if check.tiny else (1024, 128)
+    name = f"batch {batch_size} in chunks of {chunk}, {'compiled' if compiled else 'not compiled'}"
     if not check.has_time_for(name, seconds):
         return
-    arguments, out = _train_arguments(
-        check, way.replace(" ", "-"), batch_size=large, chunk_size=chunk, optim__steps=steps,
-        run__log_every_steps=every, run__compile=compiled,
+    arguments, out = _stopped_arguments(check, compiled=compiled)
+    log = check.folder / "train.log"
+    with started(check, _TRAIN, *arguments, log=log) as process:
+        begin = time.monotonic()
+        _wait_for_lines(process, out / "log.jsonl", 1)
+        first = time.monotonic() - begin
+        _wait_for_lines(process, out / "log.jsonl", 4)
+        process.send_signal(signal.SIGTERM)
+        ending, code = _ended(process)
+    check.row(name, **_rates(out), start_and_first_step_s=first)
+    check.row(f"{name}, end by SIGTERM", **_end_of(ending, code, log))
+
+
+def _stopped_arguments(check: Check, *, compiled: bool) -> tuple[list[str], Path]:
+    batch_size, chunk = (8, 8) if check.tiny else (1024, 128)
+    return _train_arguments(
+        check, "compiled" if compiled else "not-compiled", batch_size=batch_size, chunk_size=chunk,
+        run__log_every_steps=1, run__compile=compiled,
     )  # fmt: skip
-    taken = run_command(check, _TRAIN, *arguments, log=check.folder / "train.log")
-    check.row(name, **_rates(out), whole_command_s=taken)
 
 
-def _loading_alone(check: Check, *, seconds: float) -> None:
-    """Clips a second that the loading processes give when nobody computes."""
-    batch_size = 8 if check.tiny else 128
-    with opened(check, clip_of(check), batch_size=batch_size, run__workers=12, run__compile=False) as session:
-        batches = batches_of(session.job, TrainState())
-        next(batches)
-        begin, clips = time.monotonic(), 0
-        while time.monotonic() - begin < seconds:
-            clips += sum(chunk.num_rows for chunk in next(batches))
-        rate = clips / (time.monotonic() - begin)
-        batches.close()
-    check.row("loading alone, 12 processes", clips_per_s=rate)
+def _wait_for_lines(process: "subprocess.Popen[bytes]", path: Path, lines: int) -> None:
+    """Wait until a file has so many lines, or the process has ended."""
+    while process.poll() is None and not (path.exists() and path.read_text().count("\n") >= lines):
+        time.sleep(0.05)
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> tuple[float, int | None]:
+    """Seconds until the process has ended, and its exit code; None where it has not in time."""
+    begin = time.monotonic()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_EXIT_WAIT)
+    return time.monotonic() - begin, process.poll()
+
+
+def _end_of(seconds: float, code: int | None, log: Path) -> dict[str, Any]:
+    if code is None:
+        return {"verdict": f"WRONG: still there after {seconds:.0f} s"}
+    return {"exit_s": seconds, "exit_code": code, "said": last_line(log)}
 
 
 def _rates(out: Path) -> dict[str, float]:
@@ -87,37 +102,38 @@ def _rates(out: Path) -> dict[str, float]:
     return rates
 
 
-def _ending(check: Check, how: str, changes: dict[str, Any]) -> None:
-    """Seconds from the signal, or from the line that tells the error, to the end of the command."""
-    size = 8 if check.tiny else 64
-    arguments, out = _train_arguments(
-        check, how, batch_size=size, run__log_every_steps=1, run__compile=False, **changes
-    )
-    log, table = check.folder / f"{how}.log", out / "log.jsonl"
+def _diverging_run(check: Check) -> None:
+    """Seconds from the line that tells the error to the end of the command."""
+    arguments, _ = _train_arguments(
+        check, "diverging", batch_size=8 if check.tiny else 64, run__log_every_steps=1, run__compile=False,
+        optim__learning_rate=1e30, optim__warmup_fraction=0,
+    )  # fmt: skip
+    log = check.folder / "diverging.log"
     with started(check, _TRAIN, *arguments, log=log) as process:
-        while process.poll() is None:
-            if how == "SIGTERM" and table.exists() and table.stat().st_size:
-                process.send_signal(signal.SIGTERM)
-                break
-            if how != "SIGTERM" and "Error" in log.read_text(errors="replace"):
-                break
+        while process.poll() is None and "Error" not in log.read_text(errors="replace"):
             time.sleep(0.05)
-        begin = time.monotonic()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_EXIT_WAIT)
-        seconds, code = time.monotonic() - begin, process.poll()
-    if code is None:
-        check.row(f"end by {how}", verdict=f"WRONG: still there after {seconds:.0f} s")
-    else:
-        check.row(f"end by {how}", seconds_to_exit=seconds, exit_code=code, said=last_line(log))
+        ending, code = _ended(process)
+    check.row("end by divergence", **_end_of(ending, code, log))
+
+
+def _loading_alone(check: Check, *, seconds: float) -> None:
+    """Clips a second that the loading processes give when nobody computes."""
+    batch_size = 8 if check.tiny else 128
+    with opened(check, clip_of(check), batch_size=batch_size, run__workers=12, run__compile=False) as session:
+        batches = batches_of(session.job, TrainState())
+        next(batches)
+        begin, clips = time.monotonic(), 0
+        while time.monotonic() - begin < seconds:
+            clips += sum(chunk.num_rows for chunk in next(batches))
+        rate = clips / (time.monotonic() - begin)
+        batches.close()
+    check.row("loading alone, 12 processes", clips_per_s=rate)
 
 
 def group(check: Check) -> None:
-    """One process under torchrun, so with NCCL on a GPU: start, the joins of a step, saving, going on from there."""
-    arguments, out = _train_arguments(
-        check, "group", batch_size=8 if check.tiny else 128, run__compile=False, run__log_every_steps=1,
-        run__save_every_steps=2, optim__steps=6,
-    )  # fmt: skip
+    """One process under torchrun, so with NCCL on a GPU: it goes on from the checkpoint of `loop`, and saves again."""
+    arguments, out = _stopped_arguments(check, compiled=not check.tiny)
+    before = _last_step(out)
     launcher = [
         "--nproc-per-node",
         "1",
@@ -128,24 +144,30 @@ def group(check: Check) -> None:
         "-m",
         _TRAIN,
     ]
-    for name, stops_after in {"start, two steps, saved": 2, "resumed to the end": None}.items():
+    log = check.folder / "group.log"
+    with started(check, "torch.distributed.run", *launcher, *arguments, log=log) as process:
         begin = time.monotonic()
-        log = check.folder / "group.log"
-        with started(check, "torch.distributed.run", *launcher, *arguments, log=log) as process:
-            while process.poll() is None:
-                if stops_after and any((out / "checkpoints").glob("step-*")):
-                    _signal_training(process.pid)
-                    process.wait(timeout=_EXIT_WAIT)
-                time.sleep(0.05)
-        last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
-        done = int(last["step"]) == 6 if stops_after is None else process.returncode != 0
-        check.row(
-            name,
-            seconds=time.monotonic() - begin,
-            exit_code=process.returncode,
-            last_step=int(last["step"]),
-            verdict="right" if done else f"WRONG: {last_line(log)}",
-        )
+        while process.poll() is None and _last_step(out) <= before:
+            time.sleep(0.05)
+        first = time.monotonic() - begin
+        _signal_training(process.pid)
+        ending, code = _ended(process)
+    saved = max((path.name for path in (out / "checkpoints").glob("step-*")), default="")
+    right = code is not None and _last_step(out) > before and saved == f"step-{_last_step(out):08d}"
+    check.row(
+        f"torchrun, from step {before}",
+        start_and_first_step_s=first,
+        exit_s=ending,
+        saved=saved,
+        verdict="right" if right else f"WRONG: {last_line(log)}",
+    )
+
+
+def _last_step(out: Path) -> int:
+    """The last step in a run's log; 0 where there is none."""
+    path = out / "log.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _signal_training(launcher: int) -> None:
@@ -174,11 +196,10 @@ def end_to_end(check: Check) -> None:
     run = json.loads((out / "report.json").read_text())
     captions = run["counts"]["captions"]
     check.row("caption", captions=captions, captions_per_s=captions / seconds, whole_command_s=seconds)
-    video_model = check.folder / "runs" / "compiled" / "model"
-    if not video_model.is_dir():
-        from clipvip.model import ClipVip
+    from clipvip.model import ClipVip
 
-        ClipVip.from_clip(clip_of(check)).save_pretrained(video_model)
+    video_model = check.folder / "clip-vip"
+    ClipVip.from_clip(clip_of(check)).save_pretrained(video_model)
     out = check.folder / "retrieval"
     seconds = run_command(
         check, "clipvip.pipeline.evaluate", "retrieval", "--model", str(video_model), "--shards", str(few),
