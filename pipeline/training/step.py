@@ -75,7 +75,7 @@ def compile_layers(model: ClipVip) -> None:
     """Let each transformer layer of both towers compute by a graph for the shape that it is given.
 
     All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the whole
-    network of B/32 took over 90 seconds and its layers a fraction of it (docs/benchmarks.md).
+    network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
 
     A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
     torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
