@@ -75,7 +75,8 @@ def _seconds(text: str) -> float:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_eight_times_the_size_takes_about_eight_times_as_long(shape: str) -> None:
     small, large = _seconds(SHAPES[shape](4_000)), _seconds(SHAPES[shape](32_000))
-    assert large < 0.05 or large < 30 * small  # quadratic: 64 times
+    # Quadratic is 64 times, and was seconds; in a process with much memory, collecting garbage takes a share of any.
+    assert large < 1 or large < 30 * small
 
 
 def test_the_words_of_captions_in_each_other_are_said_once() -> None:
