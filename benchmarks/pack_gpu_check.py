@@ -7,6 +7,7 @@ fetched by pip for its version of Python, on Linux and x86-64, in the versions o
 """
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,10 @@ exec python3 "$here/tree/benchmarks/gpu_check.py" "$@"
 )
 def main(out: Path, python_version: str) -> None:
     """Write the archive; it unpacks into the folder gpu-check."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"--out {out}: {error.strerror}") from error
     with tempfile.TemporaryDirectory() as temporary:
         fetch_wheels(Path(temporary), python_version)
         partial = Path(temporary) / "packed"
@@ -86,6 +90,8 @@ def tracked_files() -> list[str]:
 
 def fetch_wheels(folder: Path, python_version: str) -> None:
     """Download PACKAGES in the versions of constraints.txt; a ClickException with pip's reason where that fails."""
+    if not re.fullmatch(r"3\.\d+", python_version):
+        raise click.ClickException(f"--python {python_version}: write it as 3.12")
     pinned = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     )

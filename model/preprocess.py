@@ -57,8 +57,10 @@ def _normalize(planes: Tensor) -> Tensor:
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded to one length, at the end."""
+    # Half of a surrogate pair, which JSON may hold, is no character.
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
     encoded = tokenizer(
-        list(texts),
+        texts,
         padding="max_length",
         # CLIP's positions count from the text's first token, whatever the tokenizer's own files say.
         padding_side="right",

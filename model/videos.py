@@ -74,7 +74,11 @@ def _frame_pixels(frame: Frame, image_size: int) -> Tensor:
     if isinstance(frame, Image):
         if frame.mode.startswith(("I", "F")):
             raise ValueError(f"a PIL image of mode {frame.mode}: give one of 8 bits a colour, such as RGB")
-        return _array_pixels(torch.from_numpy(np.array(frame.convert("RGB")))[None], image_size)
+        try:
+            pixels = np.array(frame.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # Pillow decodes a file when it is asked for pixels
+            raise ValueError(f"a PIL image that does not decode ({error})") from error
+        return _array_pixels(torch.from_numpy(pixels)[None], image_size)
     tensor = _as_tensor(frame)
     if tensor.ndim != 3:
         raise ValueError(

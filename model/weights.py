@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LOADING_ERRORS = (
     OSError,
     TypeError,  # a config.json that is a list, up to transformers 5.17 at least
+    KeyError,  # an index of weights without its fields
+    RecursionError,  # a config.json nested too deep
     ValueError,
     RuntimeError,
     pickle.UnpicklingError,
@@ -69,7 +71,7 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
         raise CheckpointError(f"{folder_or_name}: no such model folder")
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
-    except (OSError, ValueError, HFValidationError) as error:
+    except (*LOADING_ERRORS, HFValidationError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{folder_or_name}: no model configuration (config.json) there: {reason}"
@@ -98,7 +100,19 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     except Exception as error:
         raise not_loaded(source, error) from error
     require_fit(source, info)
+    require_numbers(source, model)
     return model
+
+
+def require_numbers(source: Any, model: torch.nn.Module) -> None:
+    """Check that all weights are finite numbers; else all embeddings would be none either.
+
+    Raises:
+        CheckpointError: naming the first that is not.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{source}: {name} holds values that are not finite numbers; it is damaged")
 
 
 def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:

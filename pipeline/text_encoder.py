@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import CLIPTextModelWithProjection, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.weights import LOADING_ERRORS
 from clipvip.pipeline.runtime.errors import UserError
 
 _CLIP_TYPES = {"clip", "clip_text_model"}
@@ -82,7 +82,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
             return TextEncoder(model.encode_text, fingerprint)
     except CheckpointError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         first_line = " ".join(str(error).split())[:200]
         raise UserError(f"{name}: the text tower does not load ({first_line})") from error
     raise UserError(f"{name}: a model of type {model_type!r}; give a CLIP or CLIP-ViP model")
@@ -92,7 +92,7 @@ def _model_type(name: str) -> str:
     require_no_file(name)
     try:
         config, _ = PretrainedConfig.get_config_dict(name)
-    except (OSError, ValueError):
+    except LOADING_ERRORS:
         config = {}
     if "model_type" in config:
         return str(config["model_type"])

@@ -69,9 +69,17 @@ Examples:
     help="Processes with a GPU each; 0: compute on the CPU.",
 )
 @click.option(
-    "--validation", metavar="DIR", help="Folder of shards to score during training, each clip with one text."
+    "--validation",
+    type=LocalName(),
+    metavar="DIR",
+    help="Folder of shards to score during training, each clip with one text.",
 )
-@click.option("--test", metavar="DIR", help="Folder of shards to score once, at the end, into test.json.")
+@click.option(
+    "--test",
+    type=LocalName(),
+    metavar="DIR",
+    help="Folder of shards to score once, at the end, into test.json.",
+)
 @click.option(
     "--select",
     type=click.Choice(["best", "last"]),

@@ -118,7 +118,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
                 row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
                 raise DatasetError(
-                    f"{path}, row {number}: not JSON ({error}); give one object per line"
+                    f"{path}, row {number}: not JSON ({error}); give JSON Lines, one object per line, or a .parquet file"
                 ) from error
             if not isinstance(row, dict):
                 raise DatasetError(f"{path}, row {number}: not a JSON object; give one object per line")

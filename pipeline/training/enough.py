@@ -4,6 +4,7 @@ Looking is bounded: all of a small data set, and of a large one some thousand sa
 not decoded. What is met later, while training, is `batches`' business.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from clipvip.pipeline.training.batches import BatchPlan, SourcePart
 from clipvip.pipeline.training.samples import captions_of, why_unusable
 from clipvip.pipeline.training.shard_set import Shard, ShardReader, is_url
 from clipvip.shards.captions import ShardCaptions
+from clipvip.shards.shard_file import SampleSpan, ShardFile
 from clipvip.shards.skips import Skip
 
 _MOST_SAMPLES = 4096
@@ -28,12 +30,13 @@ _MANY_LOST = 0.2
 class Look:
     """What was seen of a source: samples looked at, how many are unusable by reason, and without a caption.
 
-    `notes` counts, by reason, the shards of which no caption file could be used.
+    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the shards of which no caption file could be used.
     """
 
     num_seen: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     num_without_caption: int = 0
+    distinct: set[tuple[object, ...]] = field(default_factory=set)
     notes: Counter[str] = field(default_factory=Counter)
     example: str = ""
 
@@ -96,10 +99,19 @@ def look_at(part: SourcePart) -> Look:
                     span, file, kind=part.kind, settings=part.settings, captions=captions.by_key
                 )
                 look.num_without_caption += not captions.by_key.get(span.key)
+                if reason is None:
+                    look.distinct.add(_content_of_sample(span, file))
             look.num_seen += 1
             if reason is not None:
                 look.lost[reason] += 1
     return look
+
+
+def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
+    """What tells a sample from others: keys are unique in a data set, and not in two that were put together."""
+    lengths = tuple((name, length) for name, (_, length) in sorted(span.members.items()))
+    words = [file.read(span, name) for name in ("json", "txt") if name in span.members]
+    return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
 
 
 def _some_of(size: int, most: int) -> list[int]:
@@ -131,7 +143,8 @@ def _check_captions_found(part: SourcePart, look: Look) -> None:
 def _check_usable(part: SourcePart, look: Look) -> None:
     total = part.order.num_samples
     is_exact = look.num_seen == total
-    expected = look.num_usable * total / look.num_seen if look.num_seen else 0
+    usable = len(look.distinct) if is_exact else look.num_usable
+    expected = usable * total / look.num_seen if look.num_seen else 0
     if expected >= part.rows and look.num_usable:
         return
     of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
@@ -141,8 +154,10 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     if look.num_usable > 1:
         ways.append("lower optim.batch_size")
     ways.append("give more data")
+    lost = Counter(look.lost)
+    lost["there_more_than_once"] = look.num_usable - usable
     raise UserError(
-        f"source {part.name}: {look.num_usable:,} of {of} can be used ({_listed(look.lost)}), and a batch takes "
+        f"source {part.name}: {usable:,} of {of} can be used ({_listed(+lost)}), and a batch takes "
         f"{part.rows:,} of them; {', or '.join(ways)}"
     )
 
@@ -177,7 +192,7 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
 
 
 def _content_of(shard: Shard) -> str:
-    return shard.location if shard.record is None else shard.identity
+    return shard.location if shard.identity.startswith("url:") else shard.identity
 
 
 def _listed(counts: Counter[str]) -> str:

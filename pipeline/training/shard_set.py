@@ -10,7 +10,7 @@ import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import webdataset as wds
@@ -28,6 +28,7 @@ from clipvip.shards.writer import ShardRecord, sha256_of_file
 
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 _FETCH_ATTEMPTS = 3
+_MOST_READ_AGAIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,8 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
             manifest = read_manifest(folder)
             if manifest and kind != "clips":
                 raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
-            for record in manifest.shards if manifest else []:
-                known[folder / record.name] = _listed(str(folder / record.name), record)
+            if manifest:
+                known |= {folder / r.name: _listed(str(folder / r.name), r) for r in manifest.shards}
     neighbours: dict[Path, dict[str, ShardRecord]] = {}
     for path in paths:
         if path not in known:
@@ -119,7 +120,42 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
     unknown = [path for path in dict.fromkeys(paths) if path not in known]
     with ThreadPoolExecutor(8) as threads:
         known.update(zip(unknown, threads.map(lambda path: _look_into(path, kind), unknown), strict=True))
+    known |= {Path(shard.location): shard for shard in _read_again(list(known.values()))}
     return [known[path] for path in paths]
+
+
+def _read_again(shards: list[Shard]) -> list[Shard]:
+    """Those of the shards that are not what their manifest says, or may not be, with the identity that they have now.
+
+    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer, the folder has
+    been copied, and reading all of it may take days: then the manifest is believed.
+    """
+    listed = [shard for shard in shards if shard.record is not None]
+    written: dict[Path, float] = {}
+    for folder in {Path(shard.location).parent for shard in listed}:
+        with suppress(OSError):
+            written[folder] = (folder / MANIFEST_NAME).stat().st_mtime
+
+    def look(shard: Shard) -> tuple[bool, bool]:
+        path = Path(shard.location)
+        found = path.stat()
+        assert shard.record is not None
+        is_newer = found.st_mtime > written.get(path.parent, found.st_mtime)
+        return found.st_size != shard.record.num_bytes, is_newer
+
+    with ThreadPoolExecutor(8) as threads:
+        looks = list(threads.map(look, listed))
+        newer = sum(is_newer for _, is_newer in looks)
+        doubtful = [
+            shard
+            for shard, (is_other, is_newer) in zip(listed, looks, strict=True)
+            if is_other or (is_newer and newer <= _MOST_READ_AGAIN)
+        ]
+        sums = threads.map(lambda shard: sha256_of_file(shard.location), doubtful)
+        return [
+            replace(shard, identity=f"sha256:{checksum}")
+            for shard, checksum in zip(doubtful, sums, strict=True)
+        ]
 
 
 def _listed(location: str, record: ShardRecord) -> Shard:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -211,3 +212,24 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str, whole: 
     with pytest.raises(CheckpointError, match="does not load") as caught:
         ClipVip.from_pretrained(tmp_path / "vip")
     assert "\n" not in str(caught.value)
+
+
+def test_half_a_surrogate_pair_is_no_character_and_loses_no_other_text(whole: Path) -> None:
+    model = load(whole / "clip")
+    alone = model.encode_text(["a red square moves"])
+    assert_close(model.encode_text(["\ud800", "a red square moves"])[1:], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers_do_not_load(folder: Path, value: float) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["text_projection.weight"][0, 0] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"text_projection.weight holds values that are not finite"):
+        load(folder)
+
+
+def test_a_configuration_nested_too_deep_is_a_checkpoint_error(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError):
+        load(folder)

@@ -1,6 +1,7 @@
 """A training run knows its data by content: whatever it is called, wherever it lies, whoever cached it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from clipvip.pipeline.training.checkpoint import list_checkpoints
 from clipvip.pipeline.training.data_record import recorded_data
 from clipvip.shards.captions import write_captions
 from clipvip.shards.manifest import write_manifest
-from clipvip.shards.writer import write_shard
+from clipvip.shards.writer import ShardRecord, sha256_of_file, write_shard
 from make_shards import make_shard_folder, stored_clip
 from tiny_clip import make_clip
 
@@ -172,6 +173,38 @@ def test_other_captions_and_other_splits_are_refused(world: Path, interrupted: P
     assert "another validation split" in result.stderr
 
 
+@pytest.mark.parametrize("how", ["another shard's bytes", "one byte", "captions"])
+def test_what_was_changed_in_place_behind_its_manifest_is_refused(
+    world: Path, tmp_path: Path, how: str
+) -> None:
+    shards, captions, out = tmp_path / "clips", tmp_path / "captions", tmp_path / "out"
+    shutil.copytree(world / "clips", shards)
+    write_all_captions(captions, "sight of")
+    records = [
+        ShardRecord(path.name, 5, path.stat().st_size, sha256_of_file(path))
+        for path in sorted(captions.glob("*.parquet"))
+    ]
+    write_manifest(captions, stage="caption", options={}, shards=records)
+    more = ["--shards", str(shards), "--captions", str(captions)]
+    more += ["--set", "optim.epochs=null", "--set", "optim.steps=2"]
+    assert run(world, out, *more).exit_code == 0
+    if how == "captions":
+        rows = [(f"video1_{number:05d}", f"fight of clip {number}") for number in range(5)]
+        write_captions(captions / "000001.parquet", rows)
+        changed = captions / "000001.parquet"
+    else:
+        changed = shards / "000001.tar"
+        data = bytearray(changed.read_bytes() + bytes(512 if how == "another shard's bytes" else 0))
+        data[data.index(b"words of")] ^= 2
+        changed.write_bytes(data)
+    later = changed.stat().st_mtime + 5  # clocks of file systems tick slowly
+    os.utime(changed, (later, later))
+    result = run(world, out, *more)
+    assert result.exit_code == 1, result.output
+    what = "other captions" if how == "captions" else "1 shard changed (000001)"
+    assert f"on other data (source clips: {what})" in result.stderr
+
+
 def test_a_run_without_a_note_of_its_data_goes_on_and_gets_one(
     world: Path, undisturbed: Path, interrupted: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +304,16 @@ def test_one_usable_sample_is_not_trained_on_copies_of_itself(world: Path, tmp_p
     )
     assert "loss.pairs=V-C" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_one_clip_are_one_clip(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for shard in range(4):
+        write_shard(folder / f"{shard:06d}.tar", [stored_clip("v", 0)])
+    result = run(world, tmp_path / "out", "--shards", str(folder), "--set", "loss.pairs=baseline")
+    assert result.exit_code == 1
+    assert "1 of its 4 samples can be used (there_more_than_once 3), and a batch takes 4" in result.stderr
 
 
 def test_captions_of_others_need_no_more_than_key_and_caption(world: Path, tmp_path: Path) -> None:
