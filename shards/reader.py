@@ -25,6 +25,7 @@ from clipvip.shards.skips import Skip
 DEFAULT_MAX_PIXELS = 1 << 26
 # A JPEG spends a bit at the least on each block of 8 x 8 pixels; this is what a byte can hold then.
 _MOST_PIXELS_PER_JPEG_BYTE = 512
+EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
 # Records and texts are kilobytes; what is larger is not read.
 MAX_TEXT_BYTES = 16 << 20
 
@@ -247,7 +248,7 @@ def read_samples(
 
 def empty_shard(path: Path | str) -> Skip:
     """What is said of a shard without a single sample: whoever gave it expects some."""
-    return Skip("empty_shard", Path(path).name, "holds no samples")
+    return Skip(EMPTY_SHARD, Path(path).name, "holds no samples")
 
 
 def is_clip(span: SampleSpan) -> bool:
