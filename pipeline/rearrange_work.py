@@ -13,6 +13,7 @@ from clipvip.shards.check import file_sha256
 from clipvip.shards.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.key_hashes import key_hashes
+from clipvip.shards.reader import empty_shard
 from clipvip.shards.sample import is_safe_key
 from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.shard_state import ShardMark, shard_path, write_mark
@@ -80,6 +81,8 @@ def survey_shard(task: SurveyTask) -> SurveyedShard:
                 continue
             places.append(place)
             texts.append(video_part(span.key) if task.by_video else span.key)
+    if not (places or skips):
+        skips.append(empty_shard(task.path))
     return SurveyedShard(np.array(places, np.uint32), key_hashes(texts, seed=task.seed), skips)
 
 

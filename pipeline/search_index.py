@@ -6,6 +6,7 @@ that are there. Encoding clips is the caller's business.
 
 import fcntl
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -52,18 +53,31 @@ class Shard:
 
 @dataclass(frozen=True)
 class Piece:
-    """One shard's part of an index: the keys of its clips in the order of the embeddings, what was passed over."""
+    """One shard's part of an index: the keys of its clips in the order of the embeddings, what was passed over.
+
+    `crc32` is that of the embeddings' bytes; None in pieces of earlier versions.
+    """
 
     path: Path
     shard: Path
     shard_sha256: str
     keys: list[str]
     skips: list[Skip]
+    crc32: int | None = None
 
     def vectors(self) -> np.ndarray:
-        """The embeddings: float32 (clips, dim), each of unit length."""
-        with safe_open(self.path, framework="numpy") as file:
-            found: np.ndarray = file.get_tensor(_VECTORS)
+        """The embeddings: float32 (clips, dim), each of unit length.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                found: np.ndarray = file.get_tensor(_VECTORS)
+        except SafetensorError as error:
+            raise UserError(f"{self.path}: damaged ({error}); remove it to have it made again") from error
+        if self.crc32 not in (None, _sum_of(found)):
+            raise UserError(f"{self.path}: damaged, its checksum differs; remove it to have it made again")
         return found
 
 
@@ -220,12 +234,14 @@ def _read_maker(folder: Path) -> Maker | None:
                 f"{folder}: holds other things than a search index; give another --index"
             ) from None
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); remove the folder to have it made again") from error
     if not isinstance(content, dict) or content.get("stage") != "search" or content.get("schema") != _SCHEMA:
         raise UserError(f"{path}: not of a search index that this version reads; give another --index")
     values: list[Any] = [content.get(name) for name in ("model_sha256", "num_frames", "dim")]
-    return Maker(*values)  # a damaged one equals nobody's, and is refused as another model's
+    if [type(value) for value in values] != [str, int, int]:
+        raise UserError(f"{path}: damaged; remove the folder to have it made again")
+    return Maker(*values)
 
 
 def _is_ours_in_passing(entry: Path) -> bool:
@@ -257,14 +273,18 @@ def _strays(folder: Path, shards: Sequence[Shard]) -> list[Path]:
 def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
     """The piece of `shard` as it is now; None where it is missing, damaged, or made of or by something else."""
     path = _piece_path(folder, shard)
-    with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError):
+    with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         with safe_open(path, framework="numpy") as file:
             about: dict[str, Any] = json.loads(file.metadata()[_ABOUT])
-            shape = file.get_slice(_VECTORS).get_shape()
+            vectors = file.get_slice(_VECTORS)
+            form = (vectors.get_shape(), vectors.get_dtype())
         keys = [str(key) for key in about["keys"]]
         skips = [Skip(**skip) for skip in about["skips"]]
-        if shape == [len(keys), maker.dim] and _origin(shard.sha256, maker).items() <= about.items():
-            return Piece(path, shard.path, shard.sha256, keys, skips)
+        is_of_it = _origin(shard.sha256, maker).items() <= about.items()
+        # In pieces of earlier versions nothing is summed.
+        is_whole = "about_crc32" not in about or about.pop("about_crc32") == _sum_of(about)
+        if form == ([len(keys), maker.dim], "F32") and is_of_it and is_whole:
+            return Piece(path, shard.path, shard.sha256, keys, skips, about.get("crc32"))
     return None
 
 
@@ -277,14 +297,23 @@ def _write_piece(folder: Path, shard: Shard, maker: Maker, encode: Callable[[Pat
             f"{shard.path}: the embeddings hold NaN or infinity; the model's weights may be damaged"
         )
     vectors = np.ascontiguousarray(encoded.vectors.reshape(len(encoded.keys), maker.dim), np.float32)
-    about = {
+    about: dict[str, Any] = {
         **_origin(sha256, maker),
         "keys": encoded.keys,
         "skips": [skip.as_dict() for skip in encoded.skips],
+        "crc32": _sum_of(vectors),
     }
+    about["about_crc32"] = _sum_of(about)
     path = _piece_path(folder, shard)
     atomic_write_bytes(path, save({_VECTORS: vectors}, metadata={_ABOUT: json.dumps(about)}))
-    return Piece(path, shard.path, sha256, encoded.keys, encoded.skips)
+    return Piece(path, shard.path, sha256, encoded.keys, encoded.skips, about["crc32"])
+
+
+def _sum_of(content: np.ndarray | dict[str, Any]) -> int:
+    """The checksum of an array's bytes, or of what is written as JSON."""
+    if isinstance(content, dict):
+        return zlib.crc32(json.dumps(content).encode())
+    return zlib.crc32(np.ascontiguousarray(content).data)
 
 
 def _origin(shard_sha256: str, maker: Maker) -> dict[str, Any]:

@@ -115,15 +115,19 @@ def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]
     _, path, captions = task
     tally = Tally(shards=1, bytes=path.stat().st_size)
     videos: dict[str, None] = {}
+    is_empty = True
     try:
         with ShardFile(path) as shard:
             for span in shard.spans():
+                is_empty = False
                 if span.extension is None:
                     tally.unreadable_clips += 1
                     continue
                 videos[video_part(span.key)] = None
                 _add_clip(tally, shard, span, span.members[span.extension][1])
     except DatasetError:
+        tally.unreadable_shards = 1
+    if is_empty:
         tally.unreadable_shards = 1
     if captions is not None:
         _add_captions(tally, captions_path(captions, path.stem))

@@ -170,7 +170,9 @@ def read_caption_file(path: Path) -> CaptionFile:
         raise DatasetError(
             f"{path}: no captions for this shard; make them with 'clipvip-data caption'"
         ) from error
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, DatasetError):
+            raise
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
     if not all(isinstance(value, str) for value in (*keys, *captions)):

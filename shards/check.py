@@ -17,7 +17,7 @@ import numpy as np
 from clipvip.shards.captions import CaptionFile, is_made_of, read_caption_file, read_origins
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.findings import Findings, Problem
-from clipvip.shards.reader import DEFAULT_MAX_PIXELS, Sample, read_text_member
+from clipvip.shards.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
 from clipvip.shards.record import SampleRecord, parse_record
 from clipvip.shards.sample import FRAMES_EXTENSION, is_safe_key, make_key
 from clipvip.shards.shard_file import SampleSpan, ShardFile
@@ -60,7 +60,8 @@ def check_shard(
     `heartbeat` is called before every piece of work that takes long.
 
     Kinds of problems: `missing`, `size_differs`, `checksum_differs`, `samples_differ` (from the record),
-    `damaged_tar`, `duplicate_key`, `wrong_members`, `wrong_record`, `undecodable`.
+    `damaged_tar`, `duplicate_key`, `wrong_members`, `wrong_record`, `undecodable`,
+    `empty_shard` (of one that no manifest lists).
     """
     found = ShardCheck(path.name)
     if not path.is_file():
@@ -71,6 +72,8 @@ def check_shard(
     with ShardFile(path) as shard:
         spans = list(_spans(found, shard))
         found.keys = [span.key for span in spans]
+        if not spans and record is None and not found.findings.counts:
+            found.note(EMPTY_SHARD, "", "holds no samples")
         if record is not None and len(spans) != record.num_samples:
             found.note("samples_differ", "", f"holds {len(spans)} samples, {record.num_samples} listed")
         for key, count in Counter(found.keys).items():
@@ -226,7 +229,7 @@ def check_captions(
 def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each key that the file has too much or too little."""
     captioned = [key for key, _ in content.rows]
-    answered = set(captioned) | {skip.what for skip in content.skips}
+    answered = set(captioned) | {skip.what for skip in content.skips if skip.reason != EMPTY_SHARD}
     for key in sorted(answered - set(keys)):
         yield key, "not in the shard"
     for key in keys:

@@ -86,7 +86,7 @@ def _entries(file: IO[bytes], path: Path) -> Iterator[tuple[Entry, int, int]]:
         start, end = end, end + len(line)
         try:
             yield Entry.from_dict(json.loads(line)), start, end
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path}: line {number} is damaged ({error}); remove that line") from error
 
 
@@ -122,7 +122,10 @@ class Archive:
 
     def _add_from_journal(self, journal: Path) -> None:
         """Go on with a video whose files were about to take their final names."""
-        entry = Entry.from_dict(json.loads(journal.read_text(encoding="utf-8")))
+        try:
+            entry = Entry.from_dict(json.loads(journal.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DatasetError(f"{journal}: damaged ({error}); remove its folder") from error
         put_in_place(self._folder, entry)
         self.add(entry)
 

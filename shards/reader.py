@@ -4,6 +4,7 @@ Shuffling, splitting over workers and turning frames into tensors happen elsewhe
 """
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from clipvip.shards.skips import Skip
 DEFAULT_MAX_PIXELS = 1 << 26
 # A JPEG spends a bit at the least on each block of 8 x 8 pixels; this is what a byte can hold then.
 _MOST_PIXELS_PER_JPEG_BYTE = 512
+EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
 # Records and texts are kilobytes; what is larger is not read.
 MAX_TEXT_BYTES = 16 << 20
 
@@ -174,7 +176,7 @@ def list_shards(folder: Path | str) -> list[Path]:
 
     Raises:
         DatasetError: the folder is missing or holds captions or no shard, or one that the manifest names is
-            missing.
+            missing, or is no file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -191,9 +193,21 @@ def list_shards(folder: Path | str) -> list[Path]:
     if not shards:
         raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
     for shard in shards:
-        if not shard.is_file():
-            raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
+        if shard.is_file():
+            continue
+        if os.path.lexists(shard):
+            raise DatasetError(
+                f"{shard}: not a file, {_kind_of(shard)}; remove it, or put the shard in its place"
+            )
+        raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
     return shards
+
+
+def _kind_of(path: Path) -> str:
+    """What stands there that is no file."""
+    if path.is_dir():
+        return "but a folder"
+    return "but a link to nothing" if path.is_symlink() and not path.exists() else "but a pipe or a device"
 
 
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
@@ -217,15 +231,24 @@ def read_samples(
 ) -> Iterator[Sample | Skip]:
     """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
 
-    So are clips under names that no clip has.
+    So are clips under names that no clip has, and a shard without a clip (`empty_shard`).
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
     """
+    is_empty = True
     with ShardFile(path) as shard:
         for span in shard.spans():
             if is_clip(span):
+                is_empty = False
                 yield read_sample(shard, span, with_pixels=with_pixels, max_pixels=max_pixels)
+    if is_empty:
+        yield empty_shard(path)
+
+
+def empty_shard(path: Path | str) -> Skip:
+    """What is said of a shard without a single sample: whoever gave it expects some."""
+    return Skip(EMPTY_SHARD, Path(path).name, "holds no samples")
 
 
 def is_clip(span: SampleSpan) -> bool:

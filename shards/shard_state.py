@@ -184,7 +184,7 @@ def _require_options(path: Location, options: dict[str, Any]) -> None:
         found = json.loads(_read(path))
     except FileNotFoundError:
         return
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not JSON ({error}); give another --out") from error
     require_same_options(path.parent.parent, found, options)
 
@@ -198,11 +198,16 @@ def _blame_path(out: Location, first_shard: int) -> Location:
 
 def read_blame(out: Location, first_shard: int) -> dict[int, str]:
     """Sources of a unit that ended a worker: line in the metadata -> `decoder_crashed` or `timeout`."""
+    path = _blame_path(out, first_shard)
     try:
-        content = json.loads(_read(_blame_path(out, first_shard)))
+        content = json.loads(_read(path))
+        return {int(line): str(reason) for line, reason in content.items()}
     except FileNotFoundError:
         return {}
-    return {int(line): str(reason) for line, reason in content.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DatasetError(
+            f"{path}: damaged ({error}); remove it, then run the same command again"
+        ) from error
 
 
 def add_blame(out: Location, first_shard: int, line: int, reason: str) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 TAR_BLOCK_BYTES = 512
 # What goes before a header: a path of any system is shorter by far.
 _MAX_EXTENDED_BYTES = 1 << 16
-_END_BYTES = 1 << 20
+# Some writers fill a file up with zeros; of gigabytes of them only so much is looked at.
+_ZEROS = bytes(1 << 20)
+_MOST_ZEROS_READ = 16 << 20
 _MAX_PAX_DIGITS = 20
 
 _FILES = {b"0", b"\0", b"7"}
@@ -206,11 +208,16 @@ def _end_of_sparse_map(read: Read, header: bytes, offset: int, num_bytes: int) -
 
 
 def _check_end(read: Read, offset: int, num_bytes: int) -> None:
-    """After the last member come two blocks of zeros or more, and nothing else."""
+    """After the last member come two blocks of zeros or more, and nothing else.
+
+    Of a longer tail the first 16 MiB and the last one are looked at.
+    """
     if num_bytes < offset + 2 * TAR_BLOCK_BYTES:
         raise TarDamage(f"cut off at byte {num_bytes}, after its last sample")
-    while offset < num_bytes:
-        block = read(offset, min(_END_BYTES, num_bytes - offset))
-        if any(block):
-            raise TarDamage(f"has data after its end, at byte {offset} or later")
-        offset += len(block)
+    first_end = min(num_bytes, offset + _MOST_ZEROS_READ)
+    last_start = max(first_end, num_bytes - len(_ZEROS))
+    for start in (*range(offset, first_end, len(_ZEROS)), *range(last_start, num_bytes, len(_ZEROS))):
+        end = first_end if start < first_end else num_bytes
+        block = read(start, min(len(_ZEROS), end - start))
+        if not _ZEROS.startswith(block):
+            raise TarDamage(f"has data after its end, at byte {start} or later")

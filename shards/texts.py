@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import is_clip, list_shards, read_text_member
+from clipvip.shards.reader import empty_shard, is_clip, list_shards, read_text_member
 from clipvip.shards.sample import is_safe_key
 from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.skips import Skip
@@ -58,10 +58,12 @@ def _normalised(texts: Iterable[str]) -> Iterator[str]:
 
 def _subtitles(shard: Path) -> Iterator[str | Skip]:
     """The KEY.txt members of a shard, which are all that is read."""
+    is_empty = True
     with ShardFile(shard) as file:
         for span in file.spans():
             if not is_safe_key(span.key) or not (is_clip(span) or "txt" in span.members):
                 continue
+            is_empty = False
             try:
                 if span.problem:
                     raise DatasetError(span.problem)
@@ -70,3 +72,5 @@ def _subtitles(shard: Path) -> Iterator[str | Skip]:
                 yield Skip("unreadable_text", span.key, " ".join(str(error).split()))
             else:
                 yield " ".join(text.split())
+    if is_empty:
+        yield empty_shard(shard)

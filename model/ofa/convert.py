@@ -98,7 +98,7 @@ def _vocabulary_size(folder: Path) -> int:
         )
     try:
         return len(json.loads((folder / VOCABULARY_FILES[0]).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / VOCABULARY_FILES[0]}: no vocabulary ({error})") from error
 
 

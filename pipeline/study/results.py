@@ -123,18 +123,16 @@ def gap_result(seeds: Sequence[int], *, out: Path) -> Result:
 def _curve(row: Row, seed: int, out: Path) -> list[Result]:
     path = seed_folder(out, seed) / "finetune" / row.name / "validation.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; remove {out / 'finished'} and run the study again"
-        ) from error
-    return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
+        raise UserError(f"{path}: {reason}; remove {out / 'finished'} and run the study again") from error
 
 
 def _read(path: Path) -> Result:
     try:
         content: Result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read; remove its folder and run the study again") from error
     return content
 

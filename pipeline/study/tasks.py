@@ -144,9 +144,11 @@ def run_task(order: Order) -> str:
 def is_finished(task: Task, out: Path) -> bool:
     """Whether this very command has ended well there."""
     path = _mark_path(task, out)
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("command") == list(
-        task.command
-    )
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):  # damaged: it is done again
+        return False
+    return isinstance(content, dict) and content.get("command") == list(task.command)
 
 
 def log_path(task: Task, out: Path) -> Path:

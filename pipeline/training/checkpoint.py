@@ -98,7 +98,7 @@ def save_checkpoint(
     What all processes hold is written once, each of them writing its part.
 
     Raises:
-        OSError: in every process, where one of them could not write.
+        OSError: in every process, where one of them could not write; nothing is left of what was written.
     """
     final = out / FOLDER / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
@@ -131,9 +131,14 @@ def save_checkpoint(
         for old in [*list_checkpoints(out)[:-keep], *final.parent.glob(".step-*.partial")]:
             shutil.rmtree(old)
 
-    together(begin, place=place)
-    written = dict(gather_objects(together(write, place=place), place=place))
-    together(lambda: end(written), place=place)
+    try:
+        together(begin, place=place)
+        written = dict(gather_objects(together(write, place=place), place=place))
+        together(lambda: end(written), place=place)
+    except OSError:
+        if place.is_first:  # it failed in all of them, so that nobody is writing there
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return final
 
 
@@ -174,7 +179,7 @@ def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
         OSError: anything in it is damaged or missing. What it gives raises that too.
     """
     if (folder / CHECKSUMS_NAME).is_file() or not (folder / old_checkpoint.TABLE_NAME).is_file():
-        files = check_files(folder)
+        files = check_files(folder, needed=_STATE_NAME)
         names = {name for path in files for name in names_in(path)}
 
         fill: _Fill = partial(_fill, files)

@@ -1,12 +1,12 @@
 """Whether there is enough to train on, looked at before the first step: rows for each process, samples that can be used.
 
-Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over it. Pictures are
-not decoded. What is met later, while training, is `batches`' business.
+Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over it. Of 64 of these
+pictures are decoded. What is met later, while training, is `batches`' business.
 """
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -14,7 +14,8 @@ import numpy as np
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.batches import BatchPlan, SourcePart
-from clipvip.pipeline.training.samples import captions_of, why_unusable
+from clipvip.pipeline.training.pixels import PixelsWriter
+from clipvip.pipeline.training.samples import SampleLoader, captions_of, why_unusable
 from clipvip.pipeline.training.shard_set import Shard, ShardReader, is_url
 from clipvip.shards.captions import ShardCaptions
 from clipvip.shards.shard_file import SampleSpan, ShardFile
@@ -23,6 +24,8 @@ from clipvip.shards.skips import Skip
 _MOST_SAMPLES = 4096
 _MOST_SHARDS = 16  # of a data set that is not looked at as a whole; each has to be indexed
 _MOST_REMOTE_SHARDS = 4  # each has to be copied
+_MOST_DECODED = 64
+_MOST_FRAMES_DECODED = 4  # of a clip
 _MANY_LOST = 0.2
 
 
@@ -30,7 +33,9 @@ _MANY_LOST = 0.2
 class Look:
     """What was seen of a source: samples looked at, how many are unusable by reason, and without a caption.
 
-    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the shards of which no caption file could be used.
+    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the shards of
+    which no caption file could be used. Of `num_decoded` samples the pictures were decoded; `undecodable` counts those that
+    failed. Where `all_decoded`, all that seemed usable, these are `lost`.
     """
 
     num_seen: int = 0
@@ -39,6 +44,10 @@ class Look:
     distinct: set[tuple[object, ...]] = field(default_factory=set)
     notes: Counter[str] = field(default_factory=Counter)
     example: str = ""
+    num_decoded: int = 0
+    all_decoded: bool = False
+    undecodable: Counter[str] = field(default_factory=Counter)
+    undecodable_example: str = ""
 
     @property
     def num_usable(self) -> int:
@@ -80,7 +89,14 @@ def look_at(part: SourcePart) -> Look:
     chosen = np.unique(np.linspace(0, len(shards) - 1, min(most, len(shards))).astype(int))
     reader = ShardReader(part.shards)
     look = Look()
-    for number in chosen.tolist():
+    most_of_each = -(-_MOST_SAMPLES // len(chosen))
+    places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen.tolist()]
+    num_places = sum(len(indices) for _, indices in places)
+    # Drawn, since every second sample may be damaged.
+    drawn = np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED]
+    to_decode = set(drawn.tolist())
+    pictures = _Pictures(part, reader)
+    for number, indices in places:
         captions = ShardCaptions({}, [])
         if part.settings.needs_caption:
             captions = captions_of(number, part.shards, reader, part.settings)
@@ -88,8 +104,7 @@ def look_at(part: SourcePart) -> Look:
                 look.notes[skip.reason] += 1
                 if not look.example or skip.reason == "unreadable_captions":
                     look.example = f"{shards[number].location}: {skip.detail}"
-        size = shards[number].num_samples
-        for index in _some_of(size, -(-_MOST_SAMPLES // len(chosen))):
+        for index in indices:
             found = reader.entry(number, index)
             if isinstance(found, Skip):
                 reason: str | None = found.reason
@@ -100,10 +115,15 @@ def look_at(part: SourcePart) -> Look:
                 )
                 look.num_without_caption += not captions.by_key.get(span.key)
                 if reason is None:
-                    look.distinct.add(_content_of_sample(span, file))
+                    is_drawn = look.num_seen in to_decode
+                    if not is_drawn or pictures.decode(number, index, look):
+                        look.distinct.add(_content_of_sample(span, file))
             look.num_seen += 1
             if reason is not None:
                 look.lost[reason] += 1
+    look.all_decoded = look.num_decoded == look.num_usable
+    if look.all_decoded:
+        look.lost += look.undecodable
     return look
 
 
@@ -112,6 +132,34 @@ def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
     lengths = tuple((name, length) for name, (_, length) in sorted(span.members.items()))
     words = [file.read(span, name) for name in ("json", "txt") if name in span.members]
     return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
+
+
+class _Pictures:
+    """Decodes some frames of samples, as training does."""
+
+    def __init__(self, part: SourcePart, reader: ShardReader) -> None:
+        settings = replace(
+            part.settings,
+            num_frames=min(part.settings.num_frames, _MOST_FRAMES_DECODED),
+            jitter=False,
+            needs_subtitle=False,  # it was looked at already
+            needs_caption=False,
+            needs_frame=False,
+        )
+        self._loader = SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
+        self._writer = PixelsWriter()
+
+    def decode(self, shard: int, index: int, look: Look) -> bool:
+        """Whether a sample's pictures decode; noted in `look`."""
+        self._writer.begin()
+        rng = np.random.default_rng(0)
+        found = self._loader.load(shard, index, rng, video=self._writer, frame=self._writer)
+        look.num_decoded += 1
+        if isinstance(found, Skip):
+            look.undecodable[found.reason] += 1
+            look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
+            return False
+        return True
 
 
 def _some_of(size: int, most: int) -> list[int]:
@@ -145,6 +193,11 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     is_exact = look.num_seen == total
     usable = len(look.distinct) if is_exact else look.num_usable
     expected = usable * total / look.num_seen if look.num_seen else 0
+    if look.num_decoded and look.undecodable.total() == look.num_decoded:
+        raise UserError(
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are damaged "
+            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by 'clipvip-data verify'"
+        )
     if expected >= part.rows and look.num_usable:
         return
     of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
@@ -154,10 +207,10 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     if look.num_usable > 1:
         ways.append("lower optim.batch_size")
     ways.append("give more data")
-    lost = Counter(look.lost)
-    lost["there_more_than_once"] = look.num_usable - usable
+    lost = look.lost if look.all_decoded else look.lost + look.undecodable
+    lost = lost + Counter(there_more_than_once=look.num_seen - lost.total() - usable if is_exact else 0)
     raise UserError(
-        f"source {part.name}: {usable:,} of {of} can be used ({_listed(+lost)}), and a batch takes "
+        f"source {part.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
         f"{part.rows:,} of them; {', or '.join(ways)}"
     )
 
@@ -180,6 +233,14 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
             f"source {part.name}: {lost:,} of the {look.num_seen:,} samples looked at cannot be used "
             f"({_listed(look.lost)}), others take their places{way}"
         )
+    damaged = look.undecodable.total()
+    if damaged > _MANY_LOST * look.num_decoded and lost <= _MANY_LOST * look.num_seen:
+        lines.append(
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} cannot be used "
+            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
+        )
+    for location in part.shards.empty:
+        lines.append(f"source {part.name}: {location} holds no samples of kind {part.kind}")
     without = look.num_without_caption
     is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
     if part.settings.needs_caption and part.settings.needs_subtitle and is_much:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from clipvip.pipeline.runtime.errors import UserError
@@ -22,6 +23,7 @@ from clipvip.shards.atomic import write_jsonl
 
 LOG_NAME = "log.jsonl"
 _BYTES_PER_GIB = 2**30
+_LARGEST_VALUE = 1e300
 # Dense bf16 FLOP/s by the makers' data sheets.
 _PEAK_FLOPS = {
     "H200": 989e12,
@@ -150,12 +152,34 @@ def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterato
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
-    """The rows of log.jsonl; a last line that was cut short by a kill is left out."""
+    """The rows of log.jsonl.
+
+    A last line that was cut short by a kill is left out, and so are lines that are no rows, as a failing disk
+    leaves them: one line on stderr tells how many.
+    """
     path = out / LOG_NAME
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    found = [_row_of(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    rows = [row for row in found if row is not None]
+    if lost := len(found) - len(rows):
+        click.echo(f"{path}: {lost:,} of its {len(found):,} lines are damaged, and left out", err=True)
+    return rows
+
+
+def _row_of(line: bytes) -> dict[str, float] | None:
+    """The row that a line holds: finite numbers by name, a step and a loss among them; else None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not all(map(_is_value, row.values())):
+        return None
+    return row if type(row.get("step")) is int and "loss" in row else None
+
+
+def _is_value(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST_VALUE < value < _LARGEST_VALUE
 
 
 def _start_wandb(recipe: Recipe, out: Path) -> Any:

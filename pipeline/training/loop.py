@@ -379,16 +379,18 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> tu
                 "samples": state.step * batch_size,
                 "samples_without_caption": state.rows_without_caption,
             },
-            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}},
+            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
         result = report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
         chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select}"
         chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
-        summary = (
-            f"{report.summary(job.out)}\n  loss {rows[0]['loss']:.4f} at step {rows[0]['step']:,}, "
-            f"{rows[-1]['loss']:.4f} at step {rows[-1]['step']:,}\n  model: {folder}, {chosen_by}"
-        )
+        summary = report.summary(job.out)
+        if rows:  # none are left of a run that was complete, and its log damaged since
+            first, last = rows[0], rows[-1]
+            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
+            summary += f"{last['loss']:.4f} at step {last['step']:,}"
+        summary += f"\n  model: {folder}, {chosen_by}"
         if scores:
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipvip.pipeline.training.pixels import PixelsWriter
 from clipvip.pipeline.training.shard_set import ShardReader, ShardSet
@@ -61,13 +61,19 @@ class SampleLoader:
     """
 
     def __init__(
-        self, shards: ShardSet, settings: SampleSettings, *, image_size: int, resizes: bool = True
+        self,
+        shards: ShardSet,
+        settings: SampleSettings,
+        *,
+        image_size: int,
+        resizes: bool = True,
+        reader: ShardReader | None = None,
     ) -> None:
         self._shards = shards
         self._resizes = resizes
         self._image_size = image_size
         self._settings = settings
-        self._reader = ShardReader(shards)
+        self._reader = reader or ShardReader(shards)
         self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
         self._notes: list[Skip] = []
 
@@ -288,7 +294,11 @@ def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int
             raise ValueError(f"claims {width} x {height} pixels in {len(data):,} bytes")
         if colours in {"YCbCr", "Gray", "RGB"}:
             return simplejpeg.decode_jpeg(data, **options)
-    with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
+    try:
+        opened = Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS)
+    except UnidentifiedImageError:  # its message has an address in memory, another one each time
+        raise ValueError(f"no image in one of the formats {', '.join(_IMAGE_FORMATS)}") from None
+    with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _LONGEST_SIDE:
             raise ValueError(f"claims {image.width} x {image.height} pixels")
         return np.array(image.convert("RGB"))

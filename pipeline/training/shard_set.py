@@ -56,7 +56,7 @@ class ShardSet:
     """The shards of a source.
 
     `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
-    kept in the folder `cache`.
+    kept in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
     """
 
     name: str
@@ -64,6 +64,7 @@ class ShardSet:
     shards: tuple[Shard, ...]
     cache: Path
     in_use: int
+    empty: tuple[str, ...] = ()
 
     @property
     def num_samples(self) -> tuple[int, ...]:
@@ -90,7 +91,8 @@ def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> Shard
     kept = tuple(shard for shard in shards if shard.num_samples)
     if not kept:
         raise UserError(f"{given[0]}: its shards hold no samples of kind {source.kind}")
-    return ShardSet(name, source.kind, kept, cache=cache / name, in_use=in_use)
+    empty = tuple(shard.location for shard in shards if not shard.num_samples)
+    return ShardSet(name, source.kind, kept, cache=cache / name, in_use=in_use, empty=empty)
 
 
 def _local_shards(given: list[str], kind: str) -> list[Shard]:

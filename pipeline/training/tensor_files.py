@@ -126,13 +126,15 @@ def write_checksums(folder: Path, sums: Mapping[str, Checksum]) -> None:
         os.fsync(file.fileno())
 
 
-def check_files(folder: Path) -> list[Path]:
-    """Read all files of a checkpoint and return those with tensors.
+def check_files(folder: Path, *, needed: str) -> list[Path]:
+    """Read all files of a checkpoint and return those with tensors; `needed` is one that each checkpoint has.
 
     Raises:
         OSError: one is missing, or not what its checksum says; or nobody can say.
     """
     sums = _read_checksums(folder)
+    if needed not in sums or not any(name.endswith(TENSORS_SUFFIX) for name in sums):
+        raise OSError(f"{CHECKSUMS_NAME}: damaged (does not list {needed} and tensors)")
     for name in sums:
         if not (folder / name).is_file():
             raise OSError(f"{name}: missing")

@@ -149,6 +149,15 @@ def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -
     partial.rename(folder)
 
 
+def _found_before(path: Path) -> dict[str, Any]:
+    """What a finished test left there; nothing where it is damaged, so that it is scored again."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
     """Score the test split with the model in `folder`, of `step`, into OUT/test.json; None where there is no test split.
 
@@ -159,7 +168,7 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
         return None
     what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
     path = out / TEST_NAME
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = _found_before(path)
     if {name: found.get(name) for name in what} != what:
         # As it is on disk and as `clipvip-eval` loads it.
         # OUT/best of a run that an older version began does not say how it was trained.

@@ -393,3 +393,26 @@ def test_a_worker_that_dies_loses_nothing(shards: Path, model: Path, tmp_path: P
 @pytest.mark.parametrize(("gib", "frames"), [(0, 32), (11, 32), (15.8, 64), (39.5, 256), (79.2, 256)])
 def test_a_larger_gpu_gets_larger_batches(gib: float, frames: int) -> None:
     assert gpu_batch_size(int(gib * 2**30)) == frames
+
+
+def test_a_shard_without_a_sample_is_told_of_by_every_command(
+    shards: Path, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    shutil.copy(shards / "000000.tar", folder)
+    (folder / "000001.tar").write_bytes(bytes(10_240))
+    result = caption(folder, tmp_path / "captions", model, "--workers", "1")
+    assert result.exit_code == 0, result.output
+    skipped = [
+        json.loads(line) for line in (tmp_path / "captions" / "skipped.jsonl").read_text().splitlines()
+    ]
+    assert skipped == [{"reason": "empty_shard", "what": "000001.tar", "detail": "holds no samples"}]
+    checked = CliRunner().invoke(
+        main, ["verify", str(folder), "--captions", str(tmp_path / "captions"), "--json"]
+    )
+    (problem,) = json.loads(checked.stdout)["listed"]
+    assert problem["kind"] == "empty_shard" and problem["file"] == "000001.tar"
+    assert checked.exit_code == 1
+    told = CliRunner().invoke(main, ["stats", str(folder), "--json"])
+    assert json.loads(told.stdout)["counts"]["unreadable_shards"] == 1

@@ -29,6 +29,7 @@ from clipvip.pipeline.search_index import (
     Shard,
     load_index,
     nearest,
+    require_index,
     shards_of,
     update_index,
 )
@@ -432,3 +433,52 @@ def test_a_model_whose_texts_are_nan_is_refused(shards: Path, tmp_path: Path) ->
         vip.text_projection.weight.fill_(torch.nan)
     vip.save_pretrained(folder)
     assert "the sentences' embeddings hold NaN" in error_of(run("a", "--model", folder, "--shards", shards))
+
+
+DAMAGES = ["[" * 9999, "\0" * 50, "[]", "{}", '{"schema": 1, "stage": "search"}',
+           '{"schema": 1, "stage": "search", "model_sha256": [], "num_frames": {}, "dim": null}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_index_is_named_in_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(UserError, match=r"index\.json: .*(remove the folder|another --index)"):
+        require_index(tmp_path, MAKER, rebuild=False)
+
+
+def test_a_flipped_bit_in_a_piece_is_never_accepted(shards: Path, tmp_path: Path) -> None:
+    """A damaged head is made again; damaged embeddings are named. Pieces without checksums are read as before."""
+    folder, wanted = tmp_path / "index", shards_of(shards)[:1]
+    rng = np.random.default_rng(0)
+    skips = [Skip("why", "what", "detail ä")]
+
+    def encode(path: Path) -> Encoded:
+        return Encoded(["a", "b"], np.float32([[1, 0], [0, 1]]), skips)
+
+    (piece,) = update_index(folder, wanted, MAKER, encode)
+    data = piece.path.read_bytes()
+    for bit in rng.choice(8 * len(data), 400, replace=False).tolist():
+        spoilt = bytearray(data)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        piece.path.write_bytes(spoilt)
+        (found,) = load_index(folder, wanted, MAKER)
+        if found is not None:
+            try:
+                found.vectors()
+                assert found.keys == piece.keys and found.skips == skips
+                assert bytes(spoilt[-16:]) == data[-16:]
+            except UserError as error:
+                assert str(error).startswith(f"{piece.path}: damaged")
+    about = {
+        "schema": 1,
+        "shard_sha256": wanted[0].sha256,
+        "model_sha256": "model",
+        "num_frames": 4,
+        "dim": 2,
+    }
+    about |= {"keys": ["a", "b"], "skips": []}
+    piece.path.write_bytes(
+        save({"embeddings": np.eye(2, dtype=np.float32)}, metadata={"clipvip": json.dumps(about)})
+    )
+    (old,) = load_index(folder, wanted, MAKER)
+    assert old is not None and (old.vectors() == np.eye(2)).all()

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +203,31 @@ def test_a_manifest_is_written_row_by_row_as_it_would_be_in_one(tmp_path: Path) 
         whole = {"schema": 1, "stage": "shard", "options": options, "shards": rows}
         text = (tmp_path / "manifest.json").read_text()
         assert text == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "but a pipe or a device"),
+        (os.mkdir, "but a folder"),
+        (lambda path: os.symlink("nowhere", path), "but a link to nothing"),
+    ],
+    ids=["pipe", "folder", "link"],
+)
+def test_what_is_no_file_under_the_name_of_a_shard_is_named(
+    make: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "000000.tar")
+    with pytest.raises(DatasetError, match=rf"000000\.tar: not a file, {words}; remove it"):
+        list_shards(tmp_path)
+
+
+@pytest.mark.parametrize("members", [(), ("README.md",)])
+def test_a_shard_without_a_sample_is_told_of(members: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "000000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in members:
+            tar.addfile(tarfile.TarInfo(name))
+    expected = [Skip("empty_shard", "000000.tar", "holds no samples")]
+    assert list(read_samples(path)) == expected
+    assert list(read_shard(path)) == []

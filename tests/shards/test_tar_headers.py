@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,24 @@ def test_the_end_of_a_tar_is_looked_at(tmp_path: Path) -> None:
             list(spans)
     with pytest.raises(DatasetError, match="no such shard"):
         ShardFile(tmp_path)
+
+
+@pytest.mark.parametrize(("at", "is_seen"), [(0, True), (15 << 20, True), (3 << 30, True), (None, False)])
+def test_gigabytes_of_zeros_after_the_end_cost_no_time(tmp_path: Path, at: int | None, is_seen: bool) -> None:
+    """A sparse tail: its first 16 MiB and its last are looked at."""
+    path = tmp_path / "000000.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.json"))
+        tar.addfile(tarfile.TarInfo("a.mjpg"))
+    end = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(end + (3 << 30) + 1)
+        if at is not None:
+            file.seek(end + at)
+            file.write(b"x")
+    began = time.monotonic()
+    with ShardFile(path) as shard:
+        spans, damage = shard.index()
+    assert [span.key for span in spans] == ["a"]
+    assert ("has data after its end" in damage) == is_seen
+    assert time.monotonic() - began < 5

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPTokenizer
 
 from clipvip.pipeline.runtime.errors import UserError
@@ -494,3 +496,76 @@ sys.exit(child.exitcode)
 """
     done = subprocess.run([sys.executable, "-c", code], start_new_session=True, check=False)
     assert done.returncode == 0
+
+
+def spoil_pictures(folder: Path, *, every: int, num_clips: int) -> None:
+    """Damage the frames of all clips but each `every`th; records and texts stay right."""
+    whole = [stored_clip("v", number) for number in range(num_clips)]
+    clips = [
+        clip if every and number % every == 0 else replace(clip, pixels=bytes(len(clip.pixels)))
+        for number, clip in enumerate(whole)
+    ]
+    write_shard(folder / "000000.tar", clips)
+
+
+@pytest.mark.parametrize("most_decoded", [64, 8])
+def test_pictures_that_are_damaged_are_found_before_the_first_step(
+    most_decoded: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipvip.pipeline.training.enough._MOST_DECODED", most_decoded)
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    source = {"clips": {"shards": str(folder)}}
+    spoil_pictures(folder, every=3, num_clips=16)
+    check_samples(plan_of(source, tmp_path, batch_size=4))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be used (damaged_sample " in line and line.startswith("Warning: source clips: ")
+    spoil_pictures(folder, every=0, num_clips=16)
+    with pytest.raises(
+        UserError, match=r"whose pictures were decoded all are damaged \(damaged_sample \d+\)"
+    ):
+        check_samples(plan_of(source, tmp_path, batch_size=4))
+    spoil_pictures(folder, every=1, num_clips=16)
+    check_samples(plan_of(source, tmp_path, batch_size=4))
+    assert not capsys.readouterr().err
+
+
+def test_a_shard_without_samples_is_told_of(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    (folder / "manifest.json").unlink()
+    (folder / "000003.tar").write_bytes(bytes(10_240))
+    check_samples(plan_of({"clips": {"shards": str(folder)}}, tmp_path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"Warning: source clips: {folder / '000003.tar'} holds no samples of kind clips"
+
+
+def test_what_is_said_of_an_image_that_is_none_is_always_the_same(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "000000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (
+            ("a.png", b"no image"),
+            ("a.txt", b"words"),
+            ("b.png", png()),
+            ("b.txt", b"words"),
+            ("c.png", png()),
+            ("c.txt", b"words"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    plan = plan_of({"x": {"shards": str(path), "kind": "images"}}, tmp_path, batch_size=2)
+    found = [batches(plan, tokenizer, steps=range(2)) for _ in range(2)]
+    skips = [[skip for batch in run for chunk in batch for skip in chunk.skips] for run in found]
+    assert skips[0] == skips[1] and skips[0]
+    assert skips[0][0].reason == "damaged_image" and "0x" not in skips[0][0].detail
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    return out.getvalue()

@@ -1,8 +1,11 @@
 """Checkpoints: what is saved is loaded, whatever is damaged is found, and nothing in them is executed."""
 
+import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from clipvip.pipeline.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from clipvip.pipeline.training.distributed import Place
+from clipvip.pipeline.training.distributed import Place, meeting_place
 from clipvip.pipeline.training.tensor_files import share_out
 from clipvip.shards.skips import Skip
 
@@ -191,3 +194,55 @@ def test_processes_share_out_what_they_write(sizes: dict[str, int], parts: int) 
     assert sorted(name for share in shares for name in share) == sorted(sizes)
     loads = [sum(sizes[name] for name in share) for share in shares]
     assert max(loads) - min(loads) <= max(sizes.values(), default=0)
+
+
+def test_a_save_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
+    """The disk is as full as the size of a file allows; another process does not share this limit."""
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from clipvip.pipeline.training.checkpoint import TrainState, save_checkpoint
+from clipvip.pipeline.training.distributed import Place, process_group
+model = torch.nn.Sequential(torch.nn.Linear(100, 100), torch.nn.Linear(100, 100))
+optimizer = torch.optim.AdamW(model.parameters())
+with process_group("cpu") as place:
+    if place.rank == place.world_size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+    try:
+        save_checkpoint(Path(sys.argv[1]), TrainState(step=1), model, optimizer, keep=2, place=place)
+    except OSError as error:
+        print(error.strerror, error.filename)
+"""
+    for world_size in (1, 2):
+        out = tmp_path / str(world_size)
+        with meeting_place() as meeting:
+            processes = [
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(out)],
+                    env=os.environ
+                    | meeting
+                    | (
+                        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+                        if world_size > 1
+                        else {}
+                    ),
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for rank in range(world_size)
+            ]
+            said = [process.communicate(timeout=100)[0] for process in processes]
+        for words in said:
+            assert words.startswith("File too large") and f"tensors-0000{world_size - 1}" in words, said
+        assert (out / "checkpoints").is_dir() and not list((out / "checkpoints").iterdir())
+
+
+def test_checksums_of_nothing_make_no_checkpoint(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000007"
+    shutil.copytree(saved, folder)
+    whole = json.loads((folder / "checksums.json").read_text())["files"]
+    for lacking in (whole.keys(), {"state.json"}, {"tensors-00000.safetensors"}):
+        files = {name: row for name, row in whole.items() if name not in lacking}
+        (folder / "checksums.json").write_text(json.dumps({"schema": 1, "files": files}))
+        with pytest.raises(DamagedCheckpoint, match=r"checksums\.json: damaged"):
+            load_checkpoint(folder, *make(2), place=ALONE)
