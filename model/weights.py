@@ -112,7 +112,9 @@ def require_numbers(source: Any, model: torch.nn.Module) -> None:
     """
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise CheckpointError(f"{source}: {name} holds values that are not finite numbers; it is damaged")
+            raise CheckpointError(
+                f"{source}: holds weights that are not finite numbers (such as {name}); give another"
+            )
 
 
 def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:

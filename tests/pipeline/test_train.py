@@ -290,7 +290,8 @@ def test_a_start_that_holds_no_numbers_is_refused(world: Path, tmp_path: Path) -
     result = run(world, tmp_path / "out", "--init", str(tmp_path / "start"))
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: {tmp_path / 'start'}: holds weights that are not finite numbers; give another --init\n"
+        f"Error: {tmp_path / 'start'}: holds weights that are not finite numbers "
+        "(such as visual_projection.weight); give another\n"
     )
 
 
