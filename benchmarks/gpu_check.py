@@ -29,7 +29,7 @@ import click
 
 _HERE = Path(__file__).resolve().parent
 # A section that does not end at its budget by itself is killed so much later.
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 60.0
 # With less there is no point in beginning a section.
 _LEAST_SECONDS = 5.0
 

@@ -140,7 +140,7 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
         "last",
     }
     warned = json.loads((out / "report.json").read_text())["subtitle_warnings"]
-    assert warned["count"] == 2  # what is not there is not damaged
+    assert warned["count"] == 3  # also what was there at the start and is gone
 
     before = content(out)
     assert run(*command)[0] == 0

@@ -173,6 +173,7 @@ def test_mutated_shards_are_read_right_or_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_ten_thousand_mutated_shards(tmp_path: Path) -> None:
     """`CLIPVIP_SEED=n` repeats a run; the error names the mutant."""
     seed = int(os.environ.get("CLIPVIP_SEED") or random.randrange(1 << 30))

@@ -120,7 +120,7 @@ class Fault:
 
 FAULTS = {
     "step": Fault("training diverged at step 2", options=("optim.learning_rate=1e30",)),
-    "loading": Fault("samples in a row are unusable", disturb=damage_shards),
+    "loading": Fault("samples are usable, and a batch takes", disturb=damage_shards),
     "validation": Fault("validation/000001.tar", disturb=damage_validation),
     "saving": Fault("not a directory", before=no_checkpoints),
     "rank": Fault("a training process was ended by SIGKILL", disturb=kill_rank),
