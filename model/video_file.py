@@ -6,6 +6,7 @@ make FFmpeg read other files or hosts, and decord cannot be told. decord then se
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,12 @@ def _read(path: Path, num_frames: int) -> np.ndarray:
     if counted:
         import decord
 
-        try:
+        # What decord refuses is read from front to back, which tells what is wrong.
+        with suppress(decord.DECORDError, RuntimeError, IndexError):
             reader = decord.VideoReader(str(path), num_threads=1)
             if len(reader) == counted:
                 frames: np.ndarray = reader.get_batch(_evenly(counted, num_frames)).asnumpy()
                 return frames
-        except (decord.DECORDError, RuntimeError, IndexError):
-            return _read_from_front_to_back(path, num_frames)  # which tells what is wrong
     return _read_from_front_to_back(path, num_frames)
 
 

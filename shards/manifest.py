@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +112,34 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
         ) from error
     records = [ShardRecord(row.name, row.samples, row.bytes, row.sha256) for row in content.shards]
     return Manifest(content.stage, content.options, records)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file of a manifest as it is: whether it has the size that is listed, and was written after the manifest."""
+
+    record: ShardRecord
+    has_size: bool
+    is_newer: bool
+
+
+def listed_files(folder: Path, records: Iterable[ShardRecord]) -> list[ListedFile]:
+    """How the files stand that the manifest of `folder` lists as `records`; one that is gone has no size.
+
+    Raises:
+        OSError: the manifest is gone.
+    """
+    written = (folder / MANIFEST_NAME).stat().st_mtime
+
+    def look(record: ShardRecord) -> ListedFile:
+        try:
+            found = (folder / record.name).stat()
+        except FileNotFoundError:
+            return ListedFile(record, has_size=False, is_newer=False)
+        return ListedFile(record, found.st_size == record.num_bytes, found.st_mtime > written)
+
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(look, records))
 
 
 def num_samples(folder: Path) -> int | None:

@@ -2,13 +2,11 @@
 
 import numpy as np
 import torch
+from captioner_vs_reference import GFLOP_PER_IMAGE
 
 from clipvip.model.ofa.captioner import DEFAULT_MAX_LENGTH, Captioner
 from gpu_sections.made_data import make_ofa
 from gpu_sections.rows import Check
-
-# Products of a caption at 480 pixels: a prompt of 8 tokens, 5 beams, 17 steps with a cache; 1 multiply-add = 2.
-_GFLOP_PER_CAPTION = {"base": 192.9, "large": 512.1}
 
 
 def captioner(check: Check) -> None:
@@ -42,6 +40,6 @@ def _captions_per_second(check: Check, folder: object, size: str, batch_size: in
         captions_per_s=batch_size / seconds,
         encoder_ms=1000 * encoding,
         ms_per_decode_step=1000 * (seconds - encoding) / steps,
-        tflop_per_s=None if check.tiny else batch_size / seconds * _GFLOP_PER_CAPTION[size] / 1000,
+        tflop_per_s=None if check.tiny else batch_size / seconds * GFLOP_PER_IMAGE[size] / 1000,
         peak_gib=check.peak_gib(),
     )

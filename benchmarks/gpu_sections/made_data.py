@@ -4,11 +4,11 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
+from captioner_vs_reference import SIZES
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 import clipvip.pipeline.demo
@@ -19,14 +19,6 @@ from clipvip.shards.sample import Clip, StoredClip, make_key
 from clipvip.shards.writer import write_shard
 
 DEMO_WEIGHTS = Path(clipvip.pipeline.demo.__file__).parent / "weights"
-OFA_SIZES: dict[str, dict[str, Any]] = {
-    "base": {},
-    "large": {
-        "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "resnet_type": "resnet152",
-        "encoder_attention_heads": 16, "decoder_attention_heads": 16,
-        "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
-    },
-}  # fmt: skip
 _WORDS = [
     "a",
     "the",
@@ -141,7 +133,7 @@ def make_ofa(folder: Path, *, size: str = "base", tiny: bool = False) -> Path:
     if folder.is_dir():
         return folder
     torch.manual_seed(0)
-    settings = json.loads((DEMO_WEIGHTS / "ofa" / "config.json").read_text()) if tiny else OFA_SIZES[size]
+    settings = json.loads((DEMO_WEIGHTS / "ofa" / "config.json").read_text()) if tiny else SIZES[size]
     model = OfaForConditionalGeneration(OfaConfig(**settings))
     model.save_pretrained(folder)
     shutil.copy(DEMO_WEIGHTS / "ofa" / "merges.txt", folder)

@@ -19,8 +19,8 @@ from clipvip.pipeline.training.shard_set import open_shards
 from clipvip.pipeline.training.tensor_files import is_whole
 from clipvip.shards.captions import captions_path
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import MANIFEST_NAME, read_manifest
-from clipvip.shards.writer import ShardRecord, sha256_of_file
+from clipvip.shards.manifest import listed_files, read_manifest
+from clipvip.shards.writer import sha256_of_file
 
 _SCHEMA = 1
 _MOST_NAMES = 3
@@ -163,21 +163,10 @@ def _listed_in(folder: Path) -> dict[str, str]:
     """
     try:
         manifest = read_manifest(folder)
-        written = (folder / MANIFEST_NAME).stat().st_mtime if manifest else 0.0
+        files = listed_files(folder, manifest.shards) if manifest else []
     except (DatasetError, OSError):
         return {}
-
-    def is_listed(record: ShardRecord) -> bool:
-        try:
-            found = (folder / record.name).stat()
-        except OSError:
-            return False
-        return found.st_size == record.num_bytes and found.st_mtime <= written
-
-    records = manifest.shards if manifest else []
-    with ThreadPoolExecutor(8) as threads:
-        kept = threads.map(is_listed, records)
-        return {record.name: record.sha256 for record, is_kept in zip(records, kept, strict=True) if is_kept}
+    return {f.record.name: f.record.sha256 for f in files if f.has_size and not f.is_newer}
 
 
 def _sum_split(folder: str | None) -> str | None:

@@ -179,10 +179,6 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     if recipe.run.checkpoint_activations:
         checkpoint_activations(model)
     copy_from_first(model, place=place)
-    if not has_finite_weights(model):
-        raise UserError(
-            f"{recipe.model.init}: holds weights that are not finite numbers; give another --init"
-        )
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     require_same_data(plan, place=place)
     precision = chosen_precision(recipe, place)

@@ -19,7 +19,14 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.training.recipe import Source
 from clipvip.shards.atomic import atomic_path
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.manifest import CAPTION_STAGE, MANIFEST_NAME, Manifest, parse_manifest, read_manifest
+from clipvip.shards.manifest import (
+    CAPTION_STAGE,
+    MANIFEST_NAME,
+    Manifest,
+    listed_files,
+    parse_manifest,
+    read_manifest,
+)
 from clipvip.shards.object_store import copy_url, read_url, size_of_url
 from clipvip.shards.reader import is_clip, list_shards
 from clipvip.shards.shard_file import IMAGE_EXTENSIONS, SampleSpan, ShardFile
@@ -132,27 +139,18 @@ def _read_again(shards: list[Shard]) -> list[Shard]:
     Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer, the folder has
     been copied, and reading all of it may take days: then the manifest is believed.
     """
-    listed = [shard for shard in shards if shard.record is not None]
-    written: dict[Path, float] = {}
-    for folder in {Path(shard.location).parent for shard in listed}:
-        with suppress(OSError):
-            written[folder] = (folder / MANIFEST_NAME).stat().st_mtime
-
-    def look(shard: Shard) -> tuple[bool, bool]:
-        path = Path(shard.location)
-        found = path.stat()
-        assert shard.record is not None
-        is_newer = found.st_mtime > written.get(path.parent, found.st_mtime)
-        return found.st_size != shard.record.num_bytes, is_newer
-
+    by_folder: dict[Path, dict[str, Shard]] = {}
+    for shard in shards:
+        if shard.record is not None:
+            by_folder.setdefault(Path(shard.location).parent, {})[shard.record.name] = shard
+    looks = [
+        (of_folder[file.record.name], file)
+        for folder, of_folder in by_folder.items()
+        for file in listed_files(folder, [s.record for s in of_folder.values() if s.record is not None])
+    ]
+    reads_newer = sum(file.is_newer for _, file in looks) <= _MOST_READ_AGAIN
+    doubtful = [shard for shard, file in looks if not file.has_size or (file.is_newer and reads_newer)]
     with ThreadPoolExecutor(8) as threads:
-        looks = list(threads.map(look, listed))
-        newer = sum(is_newer for _, is_newer in looks)
-        doubtful = [
-            shard
-            for shard, (is_other, is_newer) in zip(listed, looks, strict=True)
-            if is_other or (is_newer and newer <= _MOST_READ_AGAIN)
-        ]
         sums = threads.map(lambda shard: sha256_of_file(shard.location), doubtful)
         return [
             replace(shard, identity=f"sha256:{checksum}")
