@@ -19,8 +19,8 @@ from simulated_ray import Attempt, CommandLost, Machines, SimulatedRay
 
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Failure, run_units
-from clipvip.shards.plan import plan_units
-from clipvip.shards.sources import Source
+from clipvip.shards.building.plan import plan_units
+from clipvip.shards.sources.hdvila import Source
 
 _FAILURES = {
     "crash": Failure("crashed", "the decoder crashed"),

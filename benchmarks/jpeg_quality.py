@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from clipvip.media.decode import open_video, split_planes
+from clipvip.media.jpeg import encode_jpeg_planes
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.frames import encode_jpeg_planes
-from clipvip.shards.sources import index_videos
-from clipvip.shards.video import open_video, split_planes
+from clipvip.shards.sources.hdvila import index_videos
 
 _WINDOW = 8
 

@@ -29,17 +29,17 @@ import simplejpeg
 import torch
 import webdataset as wds
 
-from clipvip.pipeline.training.batches import ChunkDataset, plan_batches
-from clipvip.pipeline.training.loading import load_batches
-from clipvip.pipeline.training.pixels import PixelsWriter
-from clipvip.pipeline.training.recipe import recipe_from_tree
-from clipvip.pipeline.training.samples import resize
-from clipvip.shards.frames import encode_jpeg
-from clipvip.shards.manifest import write_manifest
-from clipvip.shards.reader import read_shard
-from clipvip.shards.sample import Clip, StoredClip, make_key
-from clipvip.shards.sampling import uniform_indices
-from clipvip.shards.writer import write_shard
+from clipvip.media.jpeg import encode_jpeg
+from clipvip.media.sampling import uniform_indices
+from clipvip.pipeline.train.batches import ChunkDataset, plan_batches
+from clipvip.pipeline.train.loading import load_batches
+from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.train.recipe import recipe_from_tree
+from clipvip.pipeline.train.samples import resize
+from clipvip.shards.format.clip import Clip, StoredClip, make_key
+from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.tar.reader import read_shard
+from clipvip.shards.tar.writer import write_shard
 
 CLIP_SECONDS = 13
 STORED_FPS = 3

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import click
 
-from clipvip.shards.plan import Unit, plan_units
-from clipvip.shards.shard_state import STATE_FOLDER, PlacedSkip, ShardMark, mark_content, shard_name
+from clipvip.shards.building.marks import STATE_FOLDER, PlacedSkip, ShardMark, mark_content, shard_name
+from clipvip.shards.building.plan import Unit, plan_units
 from clipvip.shards.skips import Skip
-from clipvip.shards.sources import read_sources
-from clipvip.shards.writer import ShardRecord
+from clipvip.shards.sources.hdvila import read_sources
+from clipvip.shards.tar.writer import ShardRecord
 
 CLIPS_PER_VIDEO, SIGMA = 30.3, 0.8  # HD-VILA-100M's mean; the spread is assumed
 SHARD_BYTES = 16

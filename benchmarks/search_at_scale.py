@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from clipvip.pipeline.search_index import Encoded, Maker, Shard, is_current, load_index, nearest, update_index
+from clipvip.pipeline.search.index import Encoded, Maker, Shard, is_current, load_index, nearest, update_index
 
 CLIPS_PER_SHARD = 1000
 TOP = 10

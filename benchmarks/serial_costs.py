@@ -14,12 +14,12 @@ from pathlib import Path
 
 import click
 
-from clipvip.shards.captions import write_captions
-from clipvip.shards.plan import plan_units
-from clipvip.shards.sample import Clip, StoredClip
-from clipvip.shards.sources import Survey, index_videos, read_sources
-from clipvip.shards.texts import read_texts
-from clipvip.shards.writer import write_shard
+from clipvip.shards.building.plan import plan_units
+from clipvip.shards.format.captions import write_captions
+from clipvip.shards.format.clip import Clip, StoredClip
+from clipvip.shards.sources.hdvila import Survey, index_videos, read_sources
+from clipvip.shards.sources.texts import read_texts
+from clipvip.shards.tar.writer import write_shard
 
 _CLIPS, _PIXEL_BYTES = 30, 60_000
 

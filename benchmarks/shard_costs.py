@@ -17,12 +17,12 @@ import click
 from shard_vs_limit import make_workload
 
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.pipeline.shard_run import make_tasks
-from clipvip.pipeline.shard_work import ShardTask, make_unit
-from clipvip.shards.cutting import CutOptions
-from clipvip.shards.plan import Unit
-from clipvip.shards.shard_state import claim_folder
-from clipvip.shards.sources import index_videos, read_sources
+from clipvip.pipeline.shard.run import make_tasks
+from clipvip.pipeline.shard.work import ShardTask, make_unit
+from clipvip.shards.building.cutting import CutOptions
+from clipvip.shards.building.marks import claim_folder
+from clipvip.shards.building.plan import Unit
+from clipvip.shards.sources.hdvila import index_videos, read_sources
 
 TABLE = Path(__file__).with_suffix(".csv")
 

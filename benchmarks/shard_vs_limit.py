@@ -23,9 +23,9 @@ import av
 import click
 from av.video.reformatter import VideoReformatter
 
+from clipvip.media.decode import open_video
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.sources import index_videos
-from clipvip.shards.video import open_video
+from clipvip.shards.sources.hdvila import index_videos
 
 CLIP_SECONDS = 13.0
 FPS, SHORT_SIDE = 3.0, 256

@@ -10,8 +10,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from clipvip.media.whole_file import read_frames
 from clipvip.model.preprocess import preprocess_frames
-from clipvip.model.video_file import read_frames
 
 Frame = Image | np.ndarray | Tensor
 Video = str | Path | np.ndarray | Tensor | Image | Sequence[Frame]

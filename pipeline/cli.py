@@ -10,24 +10,33 @@ from clipvip.pipeline.runtime.errors import StageGroup
 
 # name -> (module, one line for --help); a module has its command under `command`.
 _COMMANDS = {
-    "download": ("clipvip.pipeline.download", "Fetch videos and their subtitles by yt-dlp."),
-    "shard": ("clipvip.pipeline.shard", "Cut videos into clips and write them as WebDataset shards."),
-    "caption": ("clipvip.pipeline.caption", "Caption the middle frame of every clip with OFA."),
-    "nmi": ("clipvip.pipeline.nmi", "Measure the language-domain gap between text corpora (Table 1)."),
-    "inspect": ("clipvip.pipeline.inspect_shards", "Show clips of shards, on the terminal or as a page."),
-    "stats": ("clipvip.pipeline.stats", "Count clips, hours, bytes and words, and draw how they are spread."),
-    "merge": ("clipvip.pipeline.merge", "Put the shards of several folders into one."),
-    "split": ("clipvip.pipeline.split", "Split shards into parts, such as train and val, by video."),
+    "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
+    "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
+    "caption": ("clipvip.pipeline.caption.command", "Caption the middle frame of every clip with OFA."),
+    "nmi": (
+        "clipvip.pipeline.domain_gap.command",
+        "Measure the language-domain gap between text corpora (Table 1).",
+    ),
+    "inspect": ("clipvip.pipeline.tools.inspect", "Show clips of shards, on the terminal or as a page."),
+    "stats": (
+        "clipvip.pipeline.tools.stats",
+        "Count clips, hours, bytes and words, and draw how they are spread.",
+    ),
+    "merge": ("clipvip.pipeline.tools.merge", "Put the shards of several folders into one."),
+    "split": ("clipvip.pipeline.tools.split", "Split shards into parts, such as train and val, by video."),
     "subset": (
-        "clipvip.pipeline.subset",
+        "clipvip.pipeline.tools.subset",
         "Copy some clips into shards of their own, at random or by a list.",
     ),
-    "verify": ("clipvip.pipeline.verify", "Check shards and captions, and remove what is broken."),
+    "verify": ("clipvip.pipeline.tools.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
-        "clipvip.pipeline.convert_released",
+        "clipvip.pipeline.tools.convert_released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
-    "convert-ofa": ("clipvip.pipeline.convert_ofa", "Turn a fairseq OFA checkpoint into a model folder."),
+    "convert-ofa": (
+        "clipvip.pipeline.tools.convert_ofa",
+        "Turn a fairseq OFA checkpoint into a model folder.",
+    ),
 }
 
 

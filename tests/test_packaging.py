@@ -16,7 +16,7 @@ import clipvip
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = ("analysis", "model", "pipeline", "recipes", "shards")
+FOLDERS = ("analysis", "experiments", "media", "model", "pipeline", "recipes", "shards")
 
 
 def test_every_package_is_listed() -> None:
@@ -44,7 +44,8 @@ def test_every_dependency_has_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["clipvip", "clipvip.pipeline.cli", "clipvip.pipeline.shard", "clipvip.shards.reader"]
+    "module",
+    ["clipvip", "clipvip.pipeline.cli", "clipvip.pipeline.shard.command", "clipvip.shards.tar.reader"],
 )
 def test_starting_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -110,7 +111,7 @@ def test_the_wheel_has_all_modules_recipes_and_weights_and_runs(built: Path, tmp
     assert {f"clipvip/{path}" for path in checked_in(*FOLDERS)} - names == set()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"clipvip"}
     code = (
-        "import clipvip, clipvip.pipeline.cli as cli, clipvip.pipeline.training.recipe as recipe\n"
+        "import clipvip, clipvip.pipeline.cli as cli, clipvip.pipeline.train.recipe as recipe\n"
         f"assert clipvip.__file__.startswith({str(tmp_path)!r}), clipvip.__file__\n"
         "assert recipe.load_recipe('pretrain_vip_b32').loss.pairs == 'd'\n"
         "cli.main(['--help'])"

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clipvip.pipeline.training.checkpoint import TrainState
-from clipvip.pipeline.training.loop import batches_of
+from clipvip.pipeline.train.checkpoint import TrainState
+from clipvip.pipeline.train.loop import batches_of
 from gpu_sections.made_data import make_ofa
 from gpu_sections.rows import Check, last_line, run_command, started
 from gpu_sections.session import clip_of, opened, settings, shards_of
 
-_TRAIN = "clipvip.pipeline.train"
+_TRAIN = "clipvip.pipeline.train.command"
 _EXIT_WAIT = 20.0
 
 
@@ -202,7 +202,7 @@ def end_to_end(check: Check) -> None:
     ClipVip.from_clip(clip_of(check)).save_pretrained(video_model)
     out = check.folder / "retrieval"
     seconds = run_command(
-        check, "clipvip.pipeline.evaluate", "retrieval", "--model", str(video_model), "--shards", str(few),
+        check, "clipvip.pipeline.evaluate.cli", "retrieval", "--model", str(video_model), "--shards", str(few),
         "--out", str(out), "--device", check.device.type, log=check.folder / "retrieval.log",
     )  # fmt: skip
     clips = sum(1 for _ in few.glob("*.tar")) * (12 if check.tiny else 64)

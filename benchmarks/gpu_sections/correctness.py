@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from clipvip.model.variants import ENCODERS
-from clipvip.pipeline.training.step import Encoder, compute_gradients, make_encoder
+from clipvip.pipeline.train.step import Encoder, compute_gradients, make_encoder
 from gpu_sections.rows import Check
 from gpu_sections.session import Session, clip_of, opened
 

@@ -11,14 +11,14 @@ import torch
 from captioner_vs_reference import SIZES
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-import clipvip.pipeline.demo
+import clipvip.experiments.demo
 from clipvip.model.ofa import OfaConfig, OfaForConditionalGeneration
-from clipvip.shards.captions import captions_path, shard_source, write_captions
-from clipvip.shards.manifest import write_manifest
-from clipvip.shards.sample import Clip, StoredClip, make_key
-from clipvip.shards.writer import write_shard
+from clipvip.shards.format.captions import captions_path, shard_source, write_captions
+from clipvip.shards.format.clip import Clip, StoredClip, make_key
+from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.tar.writer import write_shard
 
-DEMO_WEIGHTS = Path(clipvip.pipeline.demo.__file__).parent / "weights"
+DEMO_WEIGHTS = Path(clipvip.experiments.demo.__file__).parent / "weights"
 _WORDS = [
     "a",
     "the",

@@ -8,13 +8,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from clipvip.pipeline.training.batches import Chunk
-from clipvip.pipeline.training.checkpoint import TrainState
-from clipvip.pipeline.training.distributed import Place
-from clipvip.pipeline.training.logs import peak_flops
-from clipvip.pipeline.training.loop import Job, batches_of, prepare, step_or_explain
-from clipvip.pipeline.training.recipe import Recipe, load_recipe
-from clipvip.pipeline.training.step import StepResult
+from clipvip.pipeline.train.batches import Chunk
+from clipvip.pipeline.train.checkpoint import TrainState
+from clipvip.pipeline.train.distributed import Place
+from clipvip.pipeline.train.logs import peak_flops
+from clipvip.pipeline.train.loop import Job, batches_of, prepare, step_or_explain
+from clipvip.pipeline.train.recipe import Recipe, load_recipe
+from clipvip.pipeline.train.step import StepResult
 from gpu_sections.made_data import REAL, TINY, make_clip, make_shards
 from gpu_sections.rows import Check
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from clipvip.pipeline.runtime.errors import require_local
-from clipvip.shards.reader import DEFAULT_MAX_PIXELS
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]

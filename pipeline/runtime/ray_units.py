@@ -23,7 +23,7 @@ import click
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
-from clipvip.shards.atomic import name_writer
+from clipvip.shards.files.atomic import name_writer
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipvip.shards.atomic import write_json, write_jsonl
-from clipvip.shards.object_store import Location
+from clipvip.shards.files.atomic import write_json, write_jsonl
+from clipvip.shards.files.stores import Location
 from clipvip.shards.skips import Skip
 
 REPORT_NAME = "report.json"

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from clipvip.shards.captions import read_captions
-from clipvip.shards.reader import list_shards, read_shard
+from clipvip.shards.format.captions import read_captions
+from clipvip.shards.tar.reader import list_shards, read_shard
 from make_shards import make_shard_folder
 from make_videos import make_video
 from tiny_blip import WORDS, make_blip
 from tiny_clip import make_clip
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("analysis", "model", "pipeline", "recipes", "shards")
+FOLDERS = ("analysis", "experiments", "media", "model", "pipeline", "recipes", "shards")
 MAX_LINES = 40
 
 
@@ -84,7 +84,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from clipvip.model import ClipVip
-from clipvip.pipeline.training.recipe import load_recipe
+from clipvip.pipeline.train.recipe import load_recipe
 
 assert load_recipe("demo", ["model.encoder=max_pool"]).model.encoder == "max_pool"
 model = ClipVip.from_clip(sys.argv[1], encoder="max_pool").eval()
@@ -108,7 +108,7 @@ LOSS = """
 import torch
 import torch.nn.functional as F
 from clipvip.model.losses import omnisource_loss
-from clipvip.pipeline.training.recipe import load_recipe
+from clipvip.pipeline.train.recipe import load_recipe
 
 assert load_recipe("demo", ["loss.pairs=crossed"]).loss.pairs == "crossed"
 rows = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import clipvip.pipeline.demo
-from clipvip.shards.reader import list_shards, read_shard
+import clipvip.experiments.demo
+from clipvip.shards.tar.reader import list_shards, read_shard
 
-WEIGHTS = Path(clipvip.pipeline.demo.__file__).parent / "weights"
+WEIGHTS = Path(clipvip.experiments.demo.__file__).parent / "weights"
 COMMANDS = Path(sys.executable).parent
 SECONDS_PER_CLIP = 2.0
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clipvip.pipeline.training.checkpoint import list_checkpoints
-from clipvip.shards.captions import read_captions
-from clipvip.shards.reader import list_shards, read_shard
+from clipvip.pipeline.train.checkpoint import list_checkpoints
+from clipvip.shards.format.captions import read_captions
+from clipvip.shards.tar.reader import list_shards, read_shard
 from doc_blocks import check_command
 from doc_folder import make_doc_folder
 

@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bad_samples import bad_samples, claiming, damaged_tars, members_of, with_record, write_members
+from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
-from clipvip.pipeline.demo.run import WEIGHTS
-from clipvip.pipeline.evaluate import main as evaluate
-from clipvip.pipeline.train import main as train
+from clipvip.pipeline.evaluate.cli import main as evaluate
+from clipvip.pipeline.train.command import main as train
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import Sample, read_samples
-from clipvip.shards.shard_file import ShardFile
 from clipvip.shards.skips import Skip
-from clipvip.shards.writer import write_shard
+from clipvip.shards.tar.index import ShardFile
+from clipvip.shards.tar.reader import Sample, read_samples
+from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
@@ -207,7 +207,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     write_members(tmp_path / "000000.tar", bombs)
     code = (
         "import sys\n"
-        "from clipvip.shards.reader import read_samples\n"
+        "from clipvip.shards.tar.reader import read_samples\n"
         "from clipvip.shards.errors import DatasetError\n"
         "for sample in read_samples(sys.argv[1]):\n"
         "    try: sample.decode([0]); print('decoded')\n"

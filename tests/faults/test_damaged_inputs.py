@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from clipvip.pipeline.cli import main
-from clipvip.shards.reader import list_shards, read_shard
+from clipvip.shards.tar.reader import list_shards, read_shard
 from damage import damage, put_no_file
 from make_videos import make_video, write_metadata
 

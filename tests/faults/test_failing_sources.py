@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clipvip.shards.reader import list_shards, read_shard
+from clipvip.shards.tar.reader import list_shards, read_shard
 from make_videos import make_video, write_metadata
 from stages import content, run, start, workers_of
 

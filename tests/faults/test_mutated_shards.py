@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipvip.pipeline.contact_sheet import pick_evenly, render_card
-from clipvip.pipeline.rearrange_work import SurveyTask, survey_shard
+from clipvip.media.sampling import uniform_indices
+from clipvip.pipeline.pages.cards import pick_evenly, render_card
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.stats_work import tally_shard
-from clipvip.pipeline.training.pixels import PixelsWriter
-from clipvip.pipeline.training.recipe import Source
-from clipvip.pipeline.training.samples import Example, SampleLoader, SampleSettings
-from clipvip.pipeline.training.shard_set import open_shards
-from clipvip.shards.check import check_shard, decode_all
-from clipvip.shards.copying import Piece, copy_samples
+from clipvip.pipeline.tools.copy_work import SurveyTask, survey_shard
+from clipvip.pipeline.tools.tally import tally_shard
+from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.train.recipe import Source
+from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
+from clipvip.pipeline.train.shard_set import open_shards
+from clipvip.shards.checking.shard import check_shard, decode_all
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.reader import read_samples
-from clipvip.shards.sampling import uniform_indices
 from clipvip.shards.skips import Skip
-from clipvip.shards.texts import read_texts
+from clipvip.shards.sources.texts import read_texts
+from clipvip.shards.tar.copying import Piece, copy_samples
+from clipvip.shards.tar.reader import read_samples
 from mutate_shards import Mutant, Tar, mutants, originals
 
 SECONDS_AT_MOST = 1.0  # of the processor: others may be at work

@@ -170,7 +170,7 @@ def begin(fault: Fault, folder: Path, processes: int, workers: int, *, by_torchr
         *("run.log_every_steps=1", "run.save_every_steps=10", "run.tensorboard=false"),
         *(f"run.processes={1 if by_torchrun else processes}", f"run.workers={workers}", *fault.options),
     )
-    program, before = "clipvip.pipeline.train", ()
+    program, before = "clipvip.pipeline.train.command", ()
     if by_torchrun:
         program, before = "torch.distributed.run", ("--nproc-per-node", processes, "-m", program)
     mark = uuid.uuid4().hex

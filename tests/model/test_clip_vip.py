@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, CLIPModel
 
+from clipvip.media.whole_file import read_frames
 from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.encoder import patches_as_product
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import preprocess_frames, tokenize
 from clipvip.model.variants import ENCODERS
-from clipvip.model.video_file import read_frames
 from goldens import assert_close, tensors, tiny_model
 from make_videos import make_video
 from tiny_clip import MAX_TOKENS, make_clip, tiny_text_config, tiny_tokenizer

@@ -174,7 +174,7 @@ def test_a_folder_remembers_frames_and_tokens(whole: Path, tmp_path: Path) -> No
 
 
 def test_frames_of_a_file_are_those_of_training(whole: Path, tmp_path: Path) -> None:
-    from clipvip.model.video_file import read_frames
+    from clipvip.media.whole_file import read_frames
     from make_videos import make_video
 
     path = make_video(tmp_path / "video.mp4", num_frames=40)

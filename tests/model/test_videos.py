@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from clipvip.media import decode as shards_video
+from clipvip.media.whole_file import OPEN_OPTIONS, read_frames
 from clipvip.model import ClipVip
 from clipvip.model.preprocess import preprocess_frames
-from clipvip.model.video_file import OPEN_OPTIONS, read_frames
-from clipvip.shards import video as shards_video
 from goldens import assert_close
 from make_videos import make_video
 from tiny_clip import IMAGE_SIZE, make_clip

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
-from clipvip.pipeline.demo.run import WEIGHTS
-from clipvip.pipeline.evaluate import main as evaluate
-from clipvip.pipeline.train import main as train
+from clipvip.pipeline.evaluate.cli import main as evaluate
+from clipvip.pipeline.train.command import main as train
 from make_shards import make_captioned_folder, make_shard_folder
 from stage_commands import caption_command, nmi_command, shard_command
 

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.frames import encode_jpeg
+from clipvip.media.jpeg import encode_jpeg
 from make_shards import stored_clip
 from mutate_shards import header, with_checksum
 

@@ -23,7 +23,7 @@ from typing import Any
 import click
 import pytest
 
-from clipvip.pipeline.training.recipe import load_recipe
+from clipvip.pipeline.train.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -124,7 +124,7 @@ def check_command(words: list[str]) -> bool:
             _parse(name, PROGRAMS[name], words[place + 1 :])
             return True
         assert not re.fullmatch(r"clipvip-[a-z]+", name) or place, f"no such program: {name}"
-        if word == "-m" and words[place + 1] == "clipvip.pipeline.train":
+        if word == "-m" and words[place + 1] == "clipvip.pipeline.train.command":
             _parse("clipvip-train", PROGRAMS["clipvip-train"], words[place + 2 :])
             return True
     if words[0] == "make":

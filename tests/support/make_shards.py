@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clipvip.shards.frames import encode_jpeg
-from clipvip.shards.manifest import write_manifest
-from clipvip.shards.sample import Clip, SentencesAre, StoredClip, make_key
-from clipvip.shards.writer import write_shard
+from clipvip.media.jpeg import encode_jpeg
+from clipvip.shards.format.clip import Clip, SentencesAre, StoredClip, make_key
+from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.tar.writer import write_shard
 
 
 def stored_clip(

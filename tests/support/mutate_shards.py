@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipvip.shards.mp4 import Mp4Encoder
-from clipvip.shards.writer import write_shard
+from clipvip.media.mp4 import Mp4Encoder
+from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
 
 BLOCK = 512

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from clipvip.pipeline.training.checkpoint import TrainState
-from clipvip.pipeline.training.distributed import Place, process_group
-from clipvip.pipeline.training.loop import batches_of, prepare
-from clipvip.pipeline.training.recipe import recipe_from_tree
-from clipvip.pipeline.training.step import compute_gradients, train_step
+from clipvip.pipeline.train.checkpoint import TrainState
+from clipvip.pipeline.train.distributed import Place, process_group
+from clipvip.pipeline.train.loop import batches_of, prepare
+from clipvip.pipeline.train.recipe import recipe_from_tree
+from clipvip.pipeline.train.step import compute_gradients, train_step
 
 
 def gradients_and_steps(tree: dict[str, Any], folder: str, num_steps: int) -> int:
@@ -52,7 +52,7 @@ def save_gradients_and_steps(tree: dict[str, Any], folder: Path, num_steps: int,
 
 def plain_gradients(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The gradient of the first batch by one plain backward pass: nothing joined, cached or summed."""
-    from clipvip.pipeline.training.step import batch_terms
+    from clipvip.pipeline.train.step import batch_terms
 
     place = Place(0, 1, torch.device("cpu"))
     job = prepare(recipe_from_tree(tree, name="test"), place, cache=Path("unused"))

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.check import decode_all
-from clipvip.shards.reader import Sample
+from clipvip.shards.checking.shard import decode_all
+from clipvip.shards.tar.reader import Sample
 
 
 def square(unit: int) -> int:

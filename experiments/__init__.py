@@ -1,0 +1,1 @@
+"""The demo and the study: clients of the stages."""

@@ -1,0 +1,1 @@
+"""The demo: every stage on a small world."""

@@ -1,0 +1,51 @@
+"""Single frames of the world to train the tiny models on, as a stage would read them: through H.264 and JPEG.
+
+Says nothing of motion: a frame is taken out of a clip that is never seen.
+"""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+import simplejpeg
+
+from clipvip.experiments.demo.render import HEIGHT, WIDTH, render_frame
+from clipvip.experiments.demo.world import Scene, World, chance_of, draw_scene
+from clipvip.media.jpeg import encode_jpeg
+
+
+def draw_pictures(
+    world: World, name: str, *, count: int, times: tuple[float, float], chunk: int = 500
+) -> Iterator[tuple[list[Scene], np.ndarray]]:
+    """Yield scenes and one frame of each, uint8 (chunk, HEIGHT, WIDTH, 3), `count` in all.
+
+    Frames are taken at random between `times`, 0 to 1. `name` keeps draws for different uses apart.
+    """
+    chance = chance_of(world, "pictures", name)
+    for start in range(0, count, chunk):
+        scenes = [draw_scene(chance, world) for _ in range(min(chunk, count - start))]
+        frames = [render_frame(scene, chance.uniform(*times)) for scene in scenes]
+        compressed = _through_h264(frames, crf=chance.choice((20, 24, 28)))
+        yield (
+            scenes,
+            np.stack([simplejpeg.decode_jpeg(encode_jpeg(frame, quality=90)) for frame in compressed]),
+        )
+
+
+def _through_h264(frames: list[np.ndarray], *, crf: int) -> list[np.ndarray]:
+    """Each frame as it looks after it was shown three times running in a video: the last of the three."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
+        stream: Any = container.add_stream("libx264", rate=8, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in frames:
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    buffer.seek(0)
+    with av.open(buffer, "r") as video:
+        shown = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    return shown[2::3]

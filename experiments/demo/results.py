@@ -1,0 +1,121 @@
+"""What the demo's stages found, read from their own files, and whether it is what the demo is to show.
+
+The only place that compares with what the world really showed; no stage knows it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clipvip.experiments.demo.corpus import read_truth
+from clipvip.experiments.demo.texts import properties_in_caption
+from clipvip.pipeline.train.logs import read_log
+from clipvip.shards.format.captions import read_captions
+from clipvip.shards.tar.reader import list_shards
+
+_PROPERTIES = ("size", "colour", "shape", "place")
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """All numbers of a finished demo in the folder `out`."""
+    nmi = json.loads((out / "nmi" / "nmi.json").read_text())
+    return {
+        "captions": judge_captions(out),
+        "nmi": {pair["source"]: {"mean": pair["mean"], "std": pair["std"]} for pair in nmi["gaps"]},
+        "nmi_samples": nmi["options"]["samples"],
+        "loss": [[row["step"], row["loss"]] for row in read_log(out / "run")],
+        "retrieval": {
+            name: _retrieval(out / f"retrieval-{name}") for name in ("start", "frame-average", "trained")
+        },
+    }
+
+
+def judge_captions(out: Path) -> dict[str, Any]:
+    """Shares of the captions that name the right size, colour, shape, place, and all four."""
+    truth = read_truth(out / "corpus")
+    captions: dict[str, str] = {}
+    for shard in list_shards(out / "shards-train"):
+        captions |= read_captions(out / "captions", shard.stem)
+    rows = [
+        [told == true for told, true in zip(properties_in_caption(text), truth[key].appearance, strict=True)]
+        for key, text in captions.items()
+    ]
+    shares = {name: sum(row[n] for row in rows) / len(rows) for n, name in enumerate(_PROPERTIES)}
+    return {"count": len(rows), "all_right": sum(map(all, rows)) / len(rows), **shares}
+
+
+def _retrieval(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "retrieval.json").read_text())
+    return {
+        "num_queries": content["num_queries"],
+        "chance": content["chance"],
+        **content["metrics"]["plain"],
+    }
+
+
+def mean_loss(results: dict[str, Any], *, end: bool) -> float:
+    """Mean over the first or last tenth of the logged steps."""
+    values = [loss for _, loss in results["loss"]]
+    count = max(1, len(values) // 10)
+    part = values[-count:] if end else values[:count]
+    return float(sum(part) / len(part))
+
+
+def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -> list[str]:
+    """What did not come out as the demo is to show; empty if all did.
+
+    The start is the trained model at step 0. CLIP with its frames averaged is only shown beside them.
+    `must_improve`: the trained model has to find more than the start, for which a quick demo trains too little.
+    """
+    retrieval = results["retrieval"]
+    start, trained = (retrieval[name]["text_to_video"]["r1"] for name in ("start", "trained"))
+    chance = retrieval["trained"]["chance"]["r1"]
+    failed = []
+    if results["captions"]["all_right"] <= 0.5:
+        failed.append(f"only {results['captions']['all_right']:.0%} of the captions are right")
+    if results["nmi"]["subtitles"]["mean"] <= results["nmi"]["captions"]["mean"]:
+        failed.append("captions are not nearer to the descriptions than subtitles are")
+    if mean_loss(results, end=True) >= mean_loss(results, end=False):
+        failed.append("the loss did not fall")
+    if trained <= 5 * chance:
+        failed.append(f"R@1 {trained:.1%} is not well above chance, {chance:.1%}")
+    if must_improve and trained <= start:
+        failed.append(f"R@1 {trained:.1%} is not better than the start's, {start:.1%}")
+    return failed
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The numbers as a short table for the terminal."""
+    captions, nmi = results["captions"], results["nmi"]
+    lines = [
+        f"captions right about the middle frame   {captions['all_right']:.1%} of {captions['count']:,}"
+        + "".join(f", {name} {captions[name]:.1%}" for name in _PROPERTIES),
+        (
+            f"NMI to descriptions                     subtitles {nmi['subtitles']['mean']:.3f} ± "
+            f"{nmi['subtitles']['std']:.3f}, captions {nmi['captions']['mean']:.3f} ± {nmi['captions']['std']:.3f}"
+        ),
+        (
+            f"loss, first and last tenth              {mean_loss(results, end=False):.3f} -> "
+            f"{mean_loss(results, end=True):.3f}"
+        ),
+        "",
+        f"{'retrieval, text to video':<40}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'MdR':>7}",
+    ]
+    lines += [
+        f"{label:<40}"
+        + "".join(f"{100 * row[f'r{k}']:7.1f}" for k in (1, 5, 10))
+        + f"{row['median_rank']:7.1f}"
+        for label, row in retrieval_rows(results)
+    ]
+    return "\n".join(lines)
+
+
+def retrieval_rows(results: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """Chance, CLIP as it is, the start and the trained model, by name."""
+    retrieval = results["retrieval"]
+    return [
+        ("chance", retrieval["trained"]["chance"]),
+        ("CLIP, frames averaged", retrieval["frame-average"]["text_to_video"]),
+        ("start: CLIP-ViP at step 0", retrieval["start"]["text_to_video"]),
+        ("trained: CLIP-ViP", retrieval["trained"]["text_to_video"]),
+    ]

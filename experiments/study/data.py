@@ -1,0 +1,157 @@
+"""What a study reads: shards, captions and texts of a world or of the user, under one set of names.
+
+`small_world` makes them of a seed, by the stages' own commands; `read_data` takes those that a user has. The runs on top
+are `plan`'s business.
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from clipvip.experiments.demo.corpus import FPS
+from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.study.tasks import Task
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe import parse_yaml
+from clipvip.shards.errors import DatasetError
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class StudyData:
+    """Folders and recipes of a study; `--data FILE.yaml` gives them by these names."""
+
+    clip: str
+    """The image-text model that all begins with, a CLIP in Hugging Face layout."""
+    shards: str
+    """Clips with subtitles to post-pretrain on."""
+    captions: str
+    """What `clipvip-data caption` wrote for them."""
+    finetune: str
+    """Clips of the downstream task to fine-tune on."""
+    test: str
+    """Clips of the downstream task, with one description each, to score."""
+    descriptions: dict[str, str]
+    """Name -> texts of a downstream task, for NMI: as `clipvip-data nmi --target`."""
+    images: str | None = None
+    """An image-text WebDataset; without it the rows that need one are left out."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Name -> more texts to measure by NMI, such as COCO's captions."""
+    pretrain: str = "pretrain_vip_b32"
+    """The recipe of post-pretraining."""
+    finetune_recipe: str = "finetune_msrvtt_b32"
+    motion_finetune: str | None = None
+    """As `finetune`, `test` and their recipe, but for clips that motion tells apart: there encoders are compared. Without
+    them: on the task itself."""
+    motion_test: str | None = None
+    motion_recipe: str | None = None
+    num_texts: int = 1000
+    """Texts drawn of each corpus for NMI."""
+
+
+def read_data(path: Path) -> StudyData:
+    """The data that a YAML file names.
+
+    Raises:
+        UserError: an unknown name, one that is missing, or a path that is not there.
+    """
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    try:
+        data = TypeAdapter(StudyData).validate_python(tree)
+    except ValidationError as error:
+        mistake = error.errors()[0]
+        place = ".".join(map(str, mistake["loc"]))
+        known = ", ".join(item.name for item in fields(StudyData))
+        raise UserError(f"{path}: {place}: {mistake['msg'].lower()}; the names are {known}") from error
+    for name in ("shards", "captions", "finetune", "test"):
+        if not Path(getattr(data, name)).is_dir():
+            raise UserError(f"{path}: {name}: {getattr(data, name)} is no folder")
+    return data
+
+
+@dataclass(frozen=True)
+class SmallWorld:
+    """A corpus of its own for each seed."""
+
+    options: tuple[str, ...]
+    """Options of `clipvip-study world` beside --out and --seed."""
+    motion_options: tuple[str, ...] = ("--motion",)
+    """The same for the task on which encoders are compared."""
+    caption_error: float = 0.0
+    num_texts: int = 1000
+
+    def of_seed(
+        self, seed: int, folder: Path, *, workers: int, motion: bool = True
+    ) -> tuple[StudyData, list[Task]]:
+        """The data of one seed, and the tasks that make it in `folder`; the task of motion is left out without `motion`."""
+        corpus, many = folder / "corpus", ("--workers", str(workers))
+        prefix = f"seed{seed}"
+
+        def world(name: str, out: Path, options: tuple[str, ...]) -> Task:
+            command = ("clipvip-study", "world", "--seed", str(seed), "--out", str(out), *options)
+            return Task(f"{prefix}/{name}", command, how=many, cost=100)
+
+        make = world("world", corpus, self.options)
+
+        def shard(split: str, texts: str, world: Task = make, kind: str = "") -> Task:
+            parts = folder / f"corpus{kind}" / split
+            command = (
+                *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
+                *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
+                *("--out", str(folder / f"shards{kind}-{split}"), "--shard-size", "250"),
+                # All frames: at a lower rate the frames of a clip are not those of its twin, and their places tell the two
+                # apart without their order.
+                *("--fps", str(FPS)),
+            )
+            return Task(f"{prefix}/shards{kind}-{split}", command, (world.name,), how=many, cost=50)
+
+        shards = [
+            shard("train", "subtitles"),
+            shard("finetune", "descriptions.jsonl"),
+            shard("test", "descriptions.jsonl"),
+        ]
+        captions = Task(
+            f"{prefix}/captions",
+            (
+                *("clipvip-data", "caption", "--shards", str(folder / "shards-train"), "--out"),
+                *(str(folder / "captions"), "--model", str(WEIGHTS / "ofa"), "--batch-size", "32"),
+            ),
+            (shards[0].name,),
+            how=many,
+            cost=80,
+        )
+        tasks, captions_folder = [make, *shards, captions], folder / "captions"
+        if motion:
+            few = world("world-motion", folder / "corpus-motion", self.motion_options)
+            tasks += [
+                few,
+                *(shard(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")),
+            ]
+        if self.caption_error:
+            captions_folder = folder / "captions-spoilt"
+            command = (
+                *("clipvip-study", "spoil", "--shards", str(folder / "shards-train")),
+                *("--captions", str(folder / "captions"), "--out", str(captions_folder)),
+                *("--rate", str(self.caption_error), "--seed", str(seed)),
+            )
+            tasks.append(Task(f"{prefix}/spoil", command, (captions.name,)))
+        data = StudyData(
+            clip=str(WEIGHTS / "clip"),
+            shards=str(folder / "shards-train"),
+            captions=str(captions_folder),
+            finetune=str(folder / "shards-finetune"),
+            test=str(folder / "shards-test"),
+            descriptions={"descriptions": str(corpus / "texts" / "descriptions.txt")},
+            images=str(corpus / "images"),
+            pretrain="study_pretrain",
+            finetune_recipe="study_finetune",
+            motion_finetune=str(folder / "shards-motion-finetune") if motion else None,
+            motion_test=str(folder / "shards-motion-test") if motion else None,
+            motion_recipe="study_finetune_motion",
+            num_texts=self.num_texts,
+        )
+        return data, tasks

@@ -1,0 +1,164 @@
+"""From studies, data and seeds to tasks: the commands of the package that a user would type, and what each needs.
+
+Nothing is run here. Rows that share a run share its task, whichever study they are of.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipvip.experiments.study.data import SmallWorld, StudyData
+from clipvip.experiments.study.rows import ENCODERS, STUDIES, Pretraining, Row, Study
+from clipvip.experiments.study.tasks import Task
+
+VALIDATIONS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How long runs are and how they are run."""
+
+    pretrain_steps: int | None
+    """None: as the recipe says."""
+    finetune_steps: int | None
+    device_options: tuple[str, ...]
+    """Options of `clipvip-train` that say where it runs."""
+    pretrain_settings: tuple[str, ...] = ()
+    """`--set` texts for each post-pretraining."""
+    finetune_settings: tuple[str, ...] = ()
+
+
+def seed_folder(out: Path, seed: int) -> Path:
+    return out / f"seed{seed}"
+
+
+def make_plan(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    out: Path,
+    source: SmallWorld | StudyData,
+    settings: Settings,
+    workers: int,
+) -> list[Task]:
+    """All tasks of the studies in `names` for all seeds."""
+    tasks: dict[str, Task] = {}
+    for seed in seeds:
+        folder = seed_folder(out, seed)
+        if isinstance(source, SmallWorld):
+            data, made = source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
+        else:
+            data, made = source, []
+        ready = tuple(task.name for task in made)
+        found = list(made)
+        if "domain-gap" in names:
+            found.append(_gap_task(seed, folder, data, ready))
+        for row in (row for study in chosen_studies(names) for row in rows_of(study, data)):
+            found += _row_tasks(row, seed, folder, data, settings, ready)
+        tasks |= {task.name: task for task in found}
+    return list(tasks.values())
+
+
+def chosen_studies(names: Iterable[str]) -> list[Study]:
+    return [study for study in STUDIES if study.name in names]
+
+
+def needs_motion(names: Iterable[str]) -> bool:
+    """Whether the task on which encoders are compared is needed."""
+    return any(row.motion for study in chosen_studies(names) for row in study.rows)
+
+
+def rows_of(study: Study, data: StudyData) -> list[Row]:
+    """The rows that can be had with the data: those of image-text pairs need some, and a task of motion may be missing."""
+    has_motion = data.motion_finetune is not None
+    return [replace(row, motion=row.motion and has_motion) for row in study.rows if _can_have(row, data)]
+
+
+def _can_have(row: Row, data: StudyData) -> bool:
+    needs_images = row.pretraining is not None and row.pretraining.data != "subtitles"
+    return data.images is not None or not needs_images
+
+
+def _gap_task(seed: int, folder: Path, data: StudyData, ready: tuple[str, ...]) -> Task:
+    sources = {"subtitles": data.shards, "captions": data.captions} | data.texts
+    command = (
+        *("clipvip-data", "nmi"),
+        *(part for name, path in sources.items() for part in ("--source", f"{name}={path}")),
+        *(part for name, path in data.descriptions.items() for part in ("--target", f"{name}={path}")),
+        *("--model", data.clip, "--out", str(folder / "nmi"), "--seed", str(seed)),
+        *("--samples", str(data.num_texts)),
+    )
+    return Task(f"seed{seed}/nmi", command, ready, cost=20)
+
+
+def _row_tasks(
+    row: Row, seed: int, folder: Path, data: StudyData, settings: Settings, ready: tuple[str, ...]
+) -> list[Task]:
+    """What a row needs: a subset of the clips perhaps, the post-pretraining, and its own fine-tuning."""
+    tasks: list[Task] = []
+    start, needs = data.clip, ready
+    if row.pretraining is not None:
+        tasks += _pretraining_tasks(row.pretraining, seed, folder, data, settings, ready)
+        out = folder / "pretrain" / row.pretraining.name
+        start = str(out / "model" if row.at == 1 else out / "models" / _step_name(row.at, settings))
+        needs = (tasks[-1].name,)
+    recipe, shards, test = data.finetune_recipe, data.finetune, data.test
+    if row.motion:
+        recipe = data.motion_recipe or recipe
+        shards, test = data.motion_finetune or shards, data.motion_test or test
+    command: tuple[str, ...] = (
+        *("clipvip-train", recipe, "--shards", shards, "--init", start),
+        *("--out", str(folder / "finetune" / row.name), "--validation", test, "--select", "last"),
+        *_sets(f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder]),
+        *_sets(*settings.finetune_settings),
+    )
+    if settings.finetune_steps is not None:
+        every = max(1, settings.finetune_steps // VALIDATIONS)
+        steps = (f"optim.steps={settings.finetune_steps}", "optim.epochs=null")
+        command += _sets(*steps, f"evaluation.every_steps={every}")
+    return [*tasks, Task(f"seed{seed}/finetune/{row.name}", command, needs, settings.device_options, cost=60)]
+
+
+def _pretraining_tasks(
+    run: Pretraining, seed: int, folder: Path, data: StudyData, settings: Settings, ready: tuple[str, ...]
+) -> list[Task]:
+    tasks: list[Task] = []
+    shards, captions, needs = data.shards, data.captions, ready
+    if run.fraction < 1:
+        shards = str(folder / "subsets" / run.name)
+        choose = (
+            *("clipvip-data", "subset", data.shards, "--out", shards),
+            *("--fraction", str(run.fraction), "--seed", str(seed), "--shard-size", "250"),
+        )
+        tasks.append(Task(f"seed{seed}/subset/{run.name}", choose, ready, cost=5))
+        needs = (tasks[0].name,)
+    reads: tuple[str, ...]
+    if run.data == "images":
+        reads = _sets(f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}")
+    else:
+        reads = ("--shards", shards, "--captions", captions if run.fraction == 1 else "")
+        if run.data == "both":
+            reads += _sets(f"data.sources.images={{kind: images, shards: '{data.images}', weight: 1}}")
+    command: tuple[str, ...] = (
+        *("clipvip-train", data.pretrain, *reads, "--init", data.clip),
+        *("--out", str(folder / "pretrain" / run.name)),
+        *_sets(f"seed={seed}", *run.settings, *settings.pretrain_settings),
+    )
+    if settings.pretrain_steps is not None:
+        half = settings.pretrain_steps // 2
+        command += _sets(f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
+        if run.name.startswith("subtitles-mean_pool"):
+            command += _sets(f"run.keep_models_every_steps={half}")
+    return [
+        *tasks,
+        Task(f"seed{seed}/pretrain/{run.name}", command, needs, settings.device_options, cost=100),
+    ]
+
+
+def _step_name(at: float, settings: Settings) -> str:
+    assert settings.pretrain_steps is not None
+    return f"step-{int(at * settings.pretrain_steps):06d}"
+
+
+def _sets(*texts: str) -> tuple[str, ...]:
+    return tuple(part for text in texts for part in ("--set", text))

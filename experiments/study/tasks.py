@@ -1,0 +1,179 @@
+"""Run commands that need each other's results, several at a time, each once: a finished one is not run again.
+
+What the commands are for is `plan`'s business. Each runs in a process of its own, writes its log beside the others', and is
+marked as finished when it has ended well.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.worker_process import die_with_parent
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.shards.files.atomic import write_json
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.runtime.ray_units import RayCluster
+
+_MARKS, _LOGS = "finished", "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command of this package, and the tasks that must have ended before it begins.
+
+    `how` are more options, which say how it is computed and not what comes out: with others it is the same task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+    cost: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A task with where it is to be noted, for a worker process."""
+
+    task: Task
+    out: Path
+    threads: int
+    num_gpus: int
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    jobs: int,
+    num_gpus: int = 0,
+    threads: int = 1,
+    ray: "RayCluster | None" = None,
+) -> int:
+    """Run what is not finished, `jobs` at a time, each as soon as its needs are met; return how many were run.
+
+    Raises:
+        UserError: a task failed. Those running beside it end first; what is finished is kept.
+    """
+    left = {task.name: task for task in tasks if not is_finished(task, out)}
+    count, queue = len(left), _Queue(left)
+    failed: list[tuple[Task, str]] = []
+    orders = map(partial(Order, out=out, threads=threads, num_gpus=num_gpus), queue)
+    with Progress("study", total=len(tasks), unit="runs", initial=len(tasks) - count) as progress:
+        for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
+            task = outcome.unit.task
+            message = outcome.failure.detail if outcome.failure else outcome.result
+            if message:
+                failed.append((task, message))
+                queue.close()
+                continue
+            progress.add(1)
+            del left[task.name]
+    if failed:
+        task, message = failed[0]
+        raise UserError(
+            f"{task.name}: {message}. Its log is {log_path(task, out)}; what is finished is kept, the same "
+            "command goes on from there"
+        )
+    if left:
+        raise ValueError(f"tasks wait for each other: {', '.join(sorted(left))}")
+    return count
+
+
+class _Queue(Iterator[Task]):
+    """The tasks that may begin, long ones first. When it has none it may have some after another has left `left`."""
+
+    def __init__(self, left: Mapping[str, Task]) -> None:
+        self._left = left
+        self._unbegun = sorted(left.values(), key=lambda task: -task.cost)
+
+    def __next__(self) -> Task:
+        for task in self._unbegun:
+            if not any(need in self._left for need in task.needs):
+                self._unbegun.remove(task)
+                return task
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let no further task begin."""
+        self._unbegun.clear()
+
+
+def run_task(order: Order) -> str:
+    """Run one task in a worker process; return "" or, where it failed, its last line."""
+    task, out = order.task, order.out
+    log = log_path(task, out)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    name, *arguments = task.command
+    script = Path(sys.executable).parent / name
+    if not script.is_file():
+        return f"{script}: no such command; install the package into this Python"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(order.threads)}
+    with log.open("wb") as file, _a_gpu(out, order.num_gpus) as gpu:
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        code = subprocess.run(
+            [str(script), *arguments, *task.how],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=die_with_parent,  # a worker has one thread
+            check=False,
+        ).returncode
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+    path = _mark_path(task, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"command": list(task.command)})
+    return ""
+
+
+def is_finished(task: Task, out: Path) -> bool:
+    """Whether this very command has ended well there."""
+    path = _mark_path(task, out)
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):  # damaged: it is done again
+        return False
+    return isinstance(content, dict) and content.get("command") == list(task.command)
+
+
+def log_path(task: Task, out: Path) -> Path:
+    return out / _LOGS / f"{task.name}.log"
+
+
+def _mark_path(task: Task, out: Path) -> Path:
+    return out / _MARKS / f"{task.name}.json"
+
+
+@contextmanager
+def _a_gpu(out: Path, num_gpus: int) -> Iterator[int | None]:
+    """The number of a GPU that no other task of this machine has; None where there are none to be used."""
+    if not num_gpus:
+        yield None
+        return
+    folder = out / _LOGS
+    number = 0
+    while True:
+        with (folder / f"gpu{number}.lock").open("w") as file:
+            try:
+                # There are as many workers as GPUs; the last one waits for whoever is about to let go.
+                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if number + 1 < num_gpus else 0))
+            except BlockingIOError:
+                number += 1
+                continue
+            yield number
+            return

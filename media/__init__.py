@@ -1,0 +1,1 @@
+"""Decode video, encode frames, and choose which of them are seen. Knows no shards and no networks."""

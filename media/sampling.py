@@ -1,0 +1,63 @@
+"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one.
+
+Indices only; reading the frames is `clipvip.shards.tar.reader`'s work.
+"""
+
+import numpy as np
+
+
+def uniform_indices(num_total: int, num_frames: int) -> np.ndarray:
+    """Indices spread evenly from the first frame to the last, as the released code takes them in test mode.
+
+    `linspace(0, num_total - 1, num_frames)` in float64, cut to whole numbers: for 64 frames this is now and
+    then one below the exact quotient, and one frame alone is the first, not the middle. A clip shorter than
+    `num_frames` gives repeats.
+
+    Returns:
+        int64 array (num_frames,), ascending, each in [0, num_total).
+
+    Raises:
+        ValueError: `num_total` or `num_frames` is below 1.
+    """
+    _require_positive(num_total, num_frames)
+    return np.linspace(0, num_total - 1, num_frames).astype(np.int64)
+
+
+def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Evenly spread indices between a random start and a random end, as in training.
+
+    Start and end each move by up to one spacing, `num_total // (num_frames - 1)`. The released code runs
+    past the clip or backwards for two or three frames and fails for one; here the two ends never cross (each
+    stays in its half of the clip) and a single frame is drawn from the whole clip. For four frames and more
+    the distribution is the released code's.
+
+    Returns:
+        int64 array (num_frames,), ascending, each in [0, num_total).
+
+    Raises:
+        ValueError: `num_total` or `num_frames` is below 1.
+    """
+    _require_positive(num_total, num_frames)
+    if num_frames == 1:
+        return rng.integers(0, num_total, size=1)
+    spacing = min(num_total // (num_frames - 1), (num_total - 1) // 2)
+    start = rng.integers(0, spacing, endpoint=True)
+    end = num_total - 1 - rng.integers(0, spacing, endpoint=True)
+    return np.linspace(start, end, num_frames).astype(np.int64)
+
+
+def middle_index(num_total: int) -> int:
+    """The frame that stands for the clip: `num_total // 2`, as in the released code.
+
+    Raises:
+        ValueError: `num_total` is below 1.
+    """
+    _require_positive(num_total, 1)
+    return num_total // 2
+
+
+def _require_positive(num_total: int, num_frames: int) -> None:
+    if num_total < 1:
+        raise ValueError(f"a clip of {num_total} frames has none to sample")
+    if num_frames < 1:
+        raise ValueError(f"{num_frames = }: ask for 1 frame or more")

@@ -1,0 +1,186 @@
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples to look at.
+
+Reads the caption files that are there; changes none of them.
+"""
+
+import hashlib
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipvip.pipeline.pages.cards import escape, thumbnail_url
+from clipvip.pipeline.runtime.report import Report
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
+from clipvip.shards.format.manifest import MANIFEST_NAME, write_manifest
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.reader import read_shard
+from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
+
+PAGE_NAME = "report.html"
+_MAX_SAMPLES = 24
+_MAX_FREQUENT = 10
+_THUMBNAIL_SIDE = 224
+
+
+@dataclass
+class CaptionSummary:
+    """Of all caption files of a folder. `digests` are eight bytes for each caption, to count repetitions by."""
+
+    records: list[ShardRecord] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    words: Counter[int] = field(default_factory=Counter)
+    digests: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def num_captions(self) -> int:
+        return sum(record.num_samples for record in self.records)
+
+
+def finish_captions(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
+    """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
+    stems = [shard.stem for shard in shards]
+    summary = summarize(out, stems)
+    write_manifest(out, stage="caption", options=options, shards=summary.records)
+    details = statistics_of(summary, out, stems)
+    write_page(out, shards, options=options, statistics=details)
+    counts: dict[str, int | float] = {
+        "clips": summary.num_captions + len(summary.skips),
+        "captions": summary.num_captions,
+        "shards": len(stems),
+    }
+    return Report("caption", options, counts=counts, details=details, skips=summary.skips)
+
+
+def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
+    """Read the caption files of the shards `stems`."""
+    summary = CaptionSummary()
+    for stem in stems:
+        path = captions_path(out, stem)
+        content = read_caption_file(path)
+        captions = [caption for _, caption in content.rows]
+        digest = sha256_of_file(path)
+        summary.records.append(ShardRecord(path.name, len(captions), path.stat().st_size, digest))
+        summary.skips += content.skips
+        summary.words.update(len(caption.split()) for caption in captions)
+        summary.digests.append(np.array([_digest(caption) for caption in captions], np.uint64))
+    return summary
+
+
+def _digest(caption: str) -> int:
+    return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")
+
+
+def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> dict[str, Any]:
+    """Lengths in words, and how often captions repeat each other."""
+    if not summary.num_captions:
+        return {}
+    lengths = sorted(summary.words.elements())
+    values, counts = np.unique(np.concatenate(summary.digests), return_counts=True)
+    frequent = np.argsort(-counts, kind="stable")[:_MAX_FREQUENT]
+    wanted = {int(values[index]): int(counts[index]) for index in frequent if counts[index] > 1}
+    rows = [{"caption": text, "count": wanted[digest]} for digest, text in _find(out, stems, set(wanted))]
+    return {
+        "caption_words": {
+            "mean": round(statistics.fmean(lengths), 3),
+            "median": statistics.median(lengths),
+            "min": lengths[0],
+            "max": lengths[-1],
+        },
+        "duplicates": {
+            "distinct_captions": len(values),
+            "clips_that_share_a_caption": int(counts[counts > 1].sum()),
+            "most_frequent": sorted(rows, key=lambda row: (-int(str(row["count"])), str(row["caption"]))),
+        },
+    }
+
+
+def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:
+    """The captions with the digests `wanted`, each once."""
+    for stem in stems:
+        if not wanted:
+            return
+        for caption in read_captions(out, stem).values():
+            digest = _digest(caption)
+            if digest in wanted:
+                wanted.discard(digest)
+                yield digest, caption
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    shard: str
+    key: str
+    caption: str
+    subtitle: str
+    picture_url: str
+
+
+def write_page(
+    out: Path, shards: Sequence[Path], *, options: dict[str, Any], statistics: dict[str, Any]
+) -> None:
+    """Write report.html: frames and captions from all over the folder, in one file without links."""
+    shown = list(_samples(out, shards))
+    figures = "".join(map(_figure, shown))
+    facts = {**options, **statistics.get("caption_words", {})}
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
+    )
+    frequent = statistics.get("duplicates", {}).get("most_frequent", [])
+    repeated = "".join(f"<li>{escape(row['count'])} × {escape(row['caption'])}</li>" for row in frequent)
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Captions</title><style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1.5rem; }}
+figure {{ margin: 0; }} img {{ width: 100%; }} small {{ color: #555; overflow-wrap: anywhere; }}
+th {{ text-align: left; padding-right: 1rem; font-weight: normal; color: #555; }}
+</style></head><body>
+<h1>Captions</h1>
+<p>{len(shown)} samples from all over {len(shards)} shards: the frame that was captioned, its caption, and what is said
+in the clip.</p>
+<main>{figures}</main>
+<h2>Options and length in words</h2><table>{rows}</table>
+<h2>Most frequent captions</h2><ol>{repeated or "<li>none repeats</li>"}</ol>
+<p><small>All figures are in report.json, all that was left out in skipped.jsonl, files in {MANIFEST_NAME}.</small></p>
+</body></html>
+"""
+    atomic_write_bytes(out / PAGE_NAME, page.encode())
+
+
+def _figure(shown: _Shown) -> str:
+    return (
+        f'<figure><img alt="" src="{shown.picture_url}"><figcaption><b>{escape(shown.caption)}</b><br>'
+        f"{escape(shown.subtitle)}<br><small>{escape(shown.shard)} {escape(shown.key)}</small></figcaption></figure>\n"
+    )
+
+
+def _samples(out: Path, shards: Sequence[Path]) -> Iterator[_Shown]:
+    """Some captioned samples from shards at even distances."""
+    numbers = np.unique(np.linspace(0, len(shards) - 1, min(_MAX_SAMPLES, len(shards))).astype(int))
+    per_shard = -(-_MAX_SAMPLES // len(numbers))
+    num_shown = 0
+    for number in numbers:
+        shard = shards[number]
+        captions = read_captions(out, shard.stem)
+        keys = list(captions)
+        places = np.linspace(0, len(keys) - 1, min(per_shard, len(keys), _MAX_SAMPLES - num_shown)).astype(
+            int
+        )
+        wanted = {keys[place] for place in places}
+        for sample in read_shard(shard) if wanted else ():
+            if sample.key in wanted:
+                try:
+                    url = thumbnail_url(sample.middle_frame(), side=_THUMBNAIL_SIDE)
+                except DatasetError:
+                    continue  # a damaged clip before the one of the same key that was captioned
+                wanted.discard(sample.key)
+                yield _Shown(shard.name, sample.key, captions[sample.key], sample.subtitle, url)
+                num_shown += 1
+            if not wanted:
+                break

@@ -1,0 +1,236 @@
+"""What a worker process of `clipvip-data caption` does: caption the middle frames of one shard.
+
+Which shards there are and what becomes of a worker that dies is decided in `caption`.
+"""
+
+import fcntl
+import itertools
+import os
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from clipvip.model.ofa.captioner import Captioner
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.building.marks import STATE_FOLDER
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import captions_path, shard_source, write_captions
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
+
+# Batches that wait for the model while it is at work.
+_BATCHES_AHEAD = 3
+CLAIM_SECONDS = 30.0
+_held_locks: list[IO[bytes]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSetup:
+    """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it.
+
+    `threads` compute on the CPU, or with `num_gpus` prepare images for the GPU of a worker. `has_own_gpu`:
+    a worker is shown one GPU, its own, and need not claim it. `dtype` is one for all workers, whatever their GPUs;
+    None for what the device has.
+    """
+
+    folder: str
+    model: str
+    revision: str
+    num_gpus: int
+    threads: int
+    batch_size: int
+    num_beams: int
+    max_length: int
+    prompt: str
+    image_size: int | None
+    has_own_gpu: bool = False
+    dtype: torch.dtype | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        return Captioner(
+            self.folder,
+            device=device,
+            dtype=dtype,
+            batch_size=self.batch_size,
+            num_beams=self.num_beams,
+            max_length=self.max_length,
+            prompt=self.prompt,
+            image_size=self.image_size,
+        )
+
+    def decoding_options(self, captioner: Captioner) -> dict[str, Any]:
+        """What of the setup a caption depends on, besides the model."""
+        return {
+            "prompt": self.prompt,
+            "num_beams": self.num_beams,
+            "max_length": self.max_length,
+            "image_size": captioner.image_size,
+            "dtype": str(captioner.dtype).removeprefix("torch."),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionTask:
+    """One shard to caption into the folder `out`. `sha256`: of the shard, where a manifest says it."""
+
+    shard: Path
+    sha256: str | None
+    out: Path
+    setup: CaptionSetup
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some samples of a shard: number in the shard and key of those with pixels, and the skips of the others."""
+
+    found: list[tuple[int, str]]
+    pixels: torch.Tensor | None
+    skips: list[tuple[int, Skip]]
+
+
+def caption_shard(task: CaptionTask) -> tuple[int, int]:
+    """Write the caption file of one shard; returns how many captions it has, and how many clips were left out.
+
+    Raises:
+        DatasetError: the shard is damaged as a whole; nothing is written then.
+        UserError: the GPU's memory does not suffice.
+    """
+    captioner = _captioner(task.setup, task.out)
+    source = shard_source(task.shard, task.sha256)
+    rows: list[tuple[str, str]] = []
+    skips: list[tuple[int, Skip]] = []
+    keys: set[str] = set()
+    try:
+        with closing(_batches_ahead(task.shard, captioner, task.setup)) as batches:
+            for batch in batches:
+                skips += batch.skips
+                captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
+                for (number, key), caption in zip(batch.found, captions, strict=True):
+                    if key in keys:
+                        skips.append(
+                            (number, Skip("duplicate_key", key, "another clip of this shard has the same"))
+                        )
+                    elif caption:
+                        keys.add(key)
+                        rows.append((key, caption))
+                    else:
+                        skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory does not hold --batch-size {task.setup.batch_size}; give less"
+        ) from error
+    write_captions(
+        captions_path(task.out, task.shard.stem),
+        rows,
+        model=task.setup.model,
+        revision=task.setup.revision,
+        options=task.setup.decoding_options(captioner),
+        skips=[skip for _, skip in sorted(skips, key=lambda placed: placed[0])],
+        source=source,
+    )
+    return len(rows), len(skips)
+
+
+@lru_cache(maxsize=1)
+def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
+    """This worker's captioner, loaded when the first shard comes."""
+    if setup.num_gpus:
+        device = torch.device("cuda", 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus))
+        torch.cuda.set_device(device)  # else libraries take a part of the first GPU's memory for each worker
+        return setup.load(device, dtype=setup.dtype)
+    torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
+    return setup.load(torch.device("cpu"), dtype=setup.dtype)
+
+
+def claim_gpu(out: Path, num_gpus: int) -> int:
+    """The number of a GPU that no other worker of this run has.
+
+    It stays this process's own until it ends. A lock on a file rather than a counter: the system takes it back when the worker dies, however it dies.
+
+    Raises:
+        UserError: all are taken, and stay so for CLAIM_SECONDS.
+    """
+    deadline = time.monotonic() + CLAIM_SECONDS
+    while time.monotonic() < deadline:
+        for number in range(num_gpus):
+            lock = (out / STATE_FOLDER / f"gpu{number}.lock").open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            _held_locks.append(lock)
+            return number
+        time.sleep(0.1)
+    raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
+
+
+def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:
+    """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
+    waiting: queue.Queue[Future[_Batch] | Future[None]] = queue.Queue(maxsize=_BATCHES_AHEAD)
+    stopped = threading.Event()
+
+    def read() -> None:
+        last: Future[None] = Future()
+        try:
+            for samples in _batched(shard, captioner.batch_size, setup.max_pixels):
+                if stopped.is_set():
+                    return
+                waiting.put(pool.submit(_prepare, samples, captioner))
+            last.set_result(None)
+        except BaseException as error:  # noqa: BLE001 (raised again where the batches are used)
+            last.set_exception(error)
+        waiting.put(last)
+
+    with ThreadPoolExecutor(setup.threads) as pool:
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            while (batch := waiting.get().result()) is not None:
+                yield batch
+        finally:
+            stopped.set()
+            while reader.is_alive():  # it may be waiting for room
+                while not waiting.empty():
+                    waiting.get_nowait()
+                reader.join(0.01)
+
+
+def _batched(shard: Path, batch_size: int, max_pixels: int) -> Iterator[list[tuple[int, Sample | Skip]]]:
+    samples = enumerate(read_samples(shard, max_pixels=max_pixels))
+    while batch := list(itertools.islice(samples, batch_size)):
+        yield batch
+
+
+def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
+    found, frames, skips = [], [], []
+    for number, sample in samples:
+        if isinstance(sample, Skip):
+            skips.append((number, sample))
+            continue
+        try:
+            frames.append(sample.middle_frame())
+        except DatasetError as error:
+            skips.append((number, Skip("undecodable_frame", sample.key, str(error))))
+        else:
+            found.append((number, sample.key))
+    return _Batch(found, captioner.preprocess(frames) if frames else None, skips)
+
+
+def share_of_cores(parts: int) -> int:
+    """The cores of this process, divided by `parts`; one at least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // parts)

@@ -1,0 +1,180 @@
+"""Corpora of texts for a stage that compares them: count, draw, and encode no more than is drawn.
+
+A corpus of millions of texts costs two passes over its text and at most samples x repeats encodings, which are
+kept in the output folder under a name made of their content.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipvip.analysis.domain_gap import Side, draw_samples
+from clipvip.pipeline.domain_gap.encoder import TextEncoder, order_by_length
+from clipvip.pipeline.domain_gap.work import TextTask, encode_texts, load_features, write_features
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.ray_units import RayCluster
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources.texts import read_texts
+
+FEATURES_FOLDER = "features"
+_BATCHES_PER_UNIT = 8
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named set of texts on one side of the comparison, and what was counted in it."""
+
+    name: str
+    path: Path
+    side: Side
+    num_texts: int
+    num_empty: int
+    skips: tuple[Skip, ...] = ()
+
+    def as_dict(self) -> dict[str, str | int]:
+        return {"name": self.name, "texts": self.num_texts, "empty": self.num_empty}
+
+
+@dataclass(frozen=True)
+class DrawnFeatures:
+    """Features (n, dim) of the texts that any draw holds, and where each draw's are: (repeats, samples)."""
+
+    features: np.ndarray
+    positions: np.ndarray
+    num_encoded_now: int
+
+    def draw(self, repeat: int) -> np.ndarray:
+        return self.features[self.positions[repeat]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingCluster:
+    """A Ray cluster that computes features as `TextEncoder.encode` does, in the same batches."""
+
+    ray: RayCluster
+    model: str
+
+    def encode(
+        self, texts: Sequence[str], encoder: TextEncoder, parts: Path, *, batch_size: int, progress: Progress
+    ) -> np.ndarray:
+        """Features of `texts` in their order; `encoder` is the model, `parts` a folder for what is done so far.
+
+        Raises:
+            UserError: a worker died of a unit.
+        """
+        parts.mkdir(exist_ok=True)
+        order = order_by_length(texts)
+        num_texts = batch_size * _BATCHES_PER_UNIT
+        tasks = []
+        for first in range(0, len(texts), num_texts):
+            chosen = [texts[index] for index in order[first : first + num_texts]]
+            batches = tuple(tuple(chosen[at : at + batch_size]) for at in range(0, len(chosen), batch_size))
+            device = "cuda" if self.ray.gpus_per_worker else "cpu"
+            path = parts / f"{batch_size}-{first:09d}.npy"
+            tasks.append(TextTask(batches, path, self.model, encoder.fingerprint, device))
+        missing = [task for task in tasks if _features_of(task) is None]
+        progress.add(len(texts) - sum(map(_num_texts, missing)))
+        for outcome in run_units(encode_texts, missing, workers=1, ray=self.ray):
+            if outcome.failure is not None:
+                raise UserError(f"--ray: {outcome.failure.detail}; what is done is kept, run it again")
+            progress.add(_num_texts(outcome.unit))
+        found = [features for task in tasks if (features := _features_of(task)) is not None]
+        return np.concatenate(found)[np.argsort(order)]
+
+
+def _num_texts(task: TextTask) -> int:
+    return sum(map(len, task.batches))
+
+
+def _features_of(task: TextTask) -> np.ndarray | None:
+    return load_features(task.path, num_texts=_num_texts(task))
+
+
+def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
+    """Read through a corpus once.
+
+    Raises:
+        UserError: it has fewer texts than are to be drawn.
+        DatasetError: it cannot be read.
+    """
+    num_empty = num_texts = 0
+    skips: list[Skip] = []
+    for text in read_texts(path):
+        if isinstance(text, Skip):
+            skips.append(text)
+        elif text:
+            num_texts += 1
+        else:
+            num_empty += 1
+    if num_texts < samples:
+        raise UserError(
+            f"--{side} {name}: {path} has {num_texts} texts that are not empty, --samples asks for {samples}; "
+            "give more texts or a smaller --samples"
+        )
+    return Corpus(name, path, side, num_texts, num_empty, tuple(skips))
+
+
+def encode_drawn(
+    corpus: Corpus,
+    encoder: TextEncoder,
+    *,
+    out: Path,
+    samples: int,
+    repeats: int,
+    seed: int,
+    batch_size: int,
+    cluster: EncodingCluster | None = None,
+) -> DrawnFeatures:
+    """Features of the texts of `corpus` that the draws of `draw_samples` hold, computed here or on `cluster`.
+
+    They are taken from `out` where an earlier run left those of the same texts by the same model.
+
+    Raises:
+        UserError: the model gives features that are not finite.
+        DatasetError: the corpus changed since it was counted.
+    """
+    draws = draw_samples(corpus.num_texts, samples=samples, repeats=repeats, seed=seed, side=corpus.side)
+    wanted, positions = np.unique(draws, return_inverse=True)
+    texts = _pick(corpus, wanted)
+    # Named by what goes in, so that a file can never be another corpus' or another model's.
+    content = json.dumps([encoder.fingerprint, texts], ensure_ascii=False).encode()
+    (out / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
+    path = out / FEATURES_FOLDER / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
+    features = load_features(path, num_texts=len(texts))
+    num_encoded = 0
+    if features is None:
+        with Progress(corpus.name, total=len(texts), unit="texts") as progress:
+            if cluster is None:
+                features = encoder.encode(texts, batch_size=batch_size, on_done=progress.add)
+            else:
+                parts = path.with_suffix(".parts")
+                features = cluster.encode(texts, encoder, parts, batch_size=batch_size, progress=progress)
+        if not np.isfinite(features).all():
+            raise UserError(f"{corpus.name}: the model gives features that are not numbers; check --model")
+        write_features(path, features)
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+        num_encoded = len(texts)
+    return DrawnFeatures(features, positions.reshape(draws.shape), num_encoded)
+
+
+def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:
+    """The texts of `corpus` at the ascending positions `wanted`, empty ones not counted."""
+    picked: list[str] = []
+    remaining = iter(wanted.tolist())
+    following = next(remaining, None)
+    texts = (text for text in read_texts(corpus.path) if isinstance(text, str) and text)
+    for position, text in enumerate(texts):
+        if position == following:
+            picked.append(text)
+            following = next(remaining, None)
+            if following is None:
+                return picked
+    raise DatasetError(f"{corpus.path}: became shorter while it was read; run again")

@@ -1,0 +1,1 @@
+"""The stage `clipvip-eval`: retrieval, multiple choice and actions."""

@@ -1,0 +1,301 @@
+"""Embeddings of the clips of shards and of their texts, for stages that measure a model."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from transformers.utils import logging as transformers_logging
+
+from clipvip.media.sampling import uniform_indices
+from clipvip.model import ClipVip
+from clipvip.model.errors import CheckpointError
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
+
+# libjpeg-turbo lets go of Python's lock, so threads decode side by side.
+_DECODING_THREADS = 2
+_TEXTS_AT_ONCE = 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PairEmbeddings:
+    """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
+
+    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal sentences are
+    equal, so that they tie: the batch in which a text is encoded moves its embedding in the last digits.
+    """
+
+    texts: np.ndarray
+    videos: np.ndarray
+    labels: np.ndarray
+    sentences: list[str]
+    skips: list[Skip]
+
+    def __post_init__(self) -> None:
+        first: dict[str, int] = {}
+        for row, sentence in enumerate(self.sentences):
+            if (earlier := first.setdefault(sentence, row)) != row:
+                self.texts[row] = self.texts[earlier]
+
+
+@dataclass(frozen=True)
+class ClipEmbeddings(Generic[T]):
+    """`videos` (clips, dim), float32 of unit length, with what was noted `about` each; what was passed over."""
+
+    about: list[T]
+    videos: np.ndarray
+    skips: list[Skip]
+
+
+@dataclass(frozen=True)
+class _Decoded(Generic[T]):
+    """A clip to encode: frames uint8 (frames, height, width, 3), and what is noted about it."""
+
+    frames: np.ndarray
+    about: T
+
+
+def load_clip_vip(
+    name: str,
+    *,
+    device: torch.device,
+    num_frames: int | None = None,
+    max_text_tokens: int | None = None,
+    needs_tokenizer: bool = True,
+) -> ClipVip:
+    """A CLIP-ViP model, ready to encode on `device` as its configuration says.
+
+    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None leaves
+    what the model was trained with.
+
+    Raises:
+        UserError: there is none at `name`, it has no tokenizer and needs one, or it takes fewer frames or tokens.
+        CheckpointError: its files are damaged or do not fit each other.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        model: ClipVip = ClipVip.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        first_line = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
+    if needs_tokenizer and model.tokenizer is None:
+        raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
+    config = model.config
+    most = config.text_config.max_position_embeddings
+    if max_text_tokens is not None:
+        if max_text_tokens > most:
+            raise UserError(f"--max-text-tokens {max_text_tokens}: {name} takes {most} at most")
+        config.max_text_tokens = max_text_tokens
+    config.num_frames = config.num_frames if num_frames is None else num_frames
+    try:
+        model.check_length(config.scored_frames)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; give fewer by --num-frames") from error
+    return model.float().eval().to(device)
+
+
+def settings_of(model: ClipVip) -> dict[str, int]:
+    """How a model scores clips and texts, for reports and results."""
+    return {
+        "num_frames": model.config.scored_frames,
+        "max_text_tokens": model.config.scored_text_tokens,
+    }
+
+
+def embed_pairs(
+    model: ClipVip,
+    shards: Iterable[Path],
+    *,
+    captions: Path | None,
+    batch_size: int,
+    all_captions: bool = False,
+    total: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    show_progress: bool = True,
+) -> PairEmbeddings:
+    """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where it is known.
+
+    Raises:
+        DatasetError: a shard, or its captions, cannot be read.
+        UserError: a clip with several captions of which each would do.
+    """
+    skips: list[Skip] = []
+    texts: list[str] = []
+    text_rows: list[np.ndarray] = []
+    video_rows: list[np.ndarray] = []
+    labels: list[int] = []
+    num_clips = 0
+    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
+        samples = _samples(shards, captions, all_captions, skips, max_pixels)
+        for batch in _batches(_decoded(samples, model.config.scored_frames, skips), batch_size):
+            queries = [text for pair in batch for text in pair.about]
+            with torch.inference_mode():
+                video_rows.append(_unit_rows(model.encode_video([pair.frames for pair in batch])))
+                text_rows.append(_unit_rows(model.encode_text(queries)))
+            for number, pair in enumerate(batch, start=num_clips):
+                labels.extend([number] * len(pair.about))
+            num_clips += len(batch)
+            texts.extend(queries)
+            progress.add(len(batch), skipped=len(skips))
+    return PairEmbeddings(
+        _stacked(text_rows),
+        _stacked(video_rows),
+        np.array(labels, np.int64),
+        texts,
+        skips,
+    )
+
+
+def embed_clips(
+    model: ClipVip,
+    shards: Iterable[Path],
+    choose: Callable[[Sample], T | None],
+    *,
+    batch_size: int,
+    total: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    show_progress: bool = True,
+) -> ClipEmbeddings[T]:
+    """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
+
+    `total` is the number of clips in the shards, where it is known.
+
+    Raises:
+        DatasetError: a shard cannot be read.
+    """
+    skips: list[Skip] = []
+    about: list[T] = []
+    rows: list[np.ndarray] = []
+    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
+
+        def chosen() -> Iterator[tuple[Sample, T]]:
+            for path in shards:
+                for sample in read_samples(path, max_pixels=max_pixels):
+                    progress.add(1, skipped=len(skips))
+                    if isinstance(sample, Skip):
+                        skips.append(sample)
+                        continue
+                    found = choose(sample)
+                    if found is not None:
+                        yield sample, found
+
+        for batch in _batches(_decoded(chosen(), model.config.scored_frames, skips), batch_size):
+            with torch.inference_mode():
+                rows.append(_unit_rows(model.encode_video([clip.frames for clip in batch])))
+            about.extend(clip.about for clip in batch)
+    return ClipEmbeddings(about, _stacked(rows), skips)
+
+
+def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = True) -> np.ndarray:
+    """Embeddings (texts, dim) of unit length, float32."""
+    rows: list[np.ndarray] = []
+    with Progress("texts", total=len(texts), unit="texts", hidden=not show_progress) as progress:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = list(texts[start : start + _TEXTS_AT_ONCE])
+            with torch.inference_mode():
+                rows.append(_unit_rows(model.encode_text(some)))
+            progress.add(len(some))
+    return _stacked(rows)
+
+
+def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
+    """The texts that a clip is searched by: its subtitle, which is also the paragraph or the only caption of a video
+    set's annotations; with `all_captions` each of its captions.
+
+    Raises:
+        UserError: it has several captions of which each would do, and not all are asked for.
+    """
+    alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
+    if len(alternatives) > 1 and not all_captions:
+        raise UserError(
+            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip (MSR-VTT's is "
+            "--dataset msrvtt/1ka; ActivityNet's and DiDeMo's sentences are joined by activitynet/val1 and "
+            "didemo/test); or give --all-captions to search by each of them"
+        )
+    return alternatives if len(alternatives) > 1 else [sample.subtitle]
+
+
+def _unit_rows(embeds: torch.Tensor) -> np.ndarray:
+    rows: np.ndarray = torch.nn.functional.normalize(embeds.float(), dim=-1).cpu().numpy()
+    return rows
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+
+def _samples(
+    shards: Iterable[Path], captions: Path | None, all_captions: bool, skips: list[Skip], max_pixels: int
+) -> Iterator[tuple[Sample, list[str]]]:
+    """Samples with their texts; those without one are noted in `skips`."""
+    for path in shards:
+        by_key = None if captions is None else _captions_of(captions, path.stem)
+        for sample in read_samples(path, max_pixels=max_pixels):
+            if isinstance(sample, Skip):
+                skips.append(sample)
+                continue
+            if by_key is None:
+                found = query_texts(sample, all_captions=all_captions)
+            else:
+                found = [by_key.get(sample.key, "")]
+            texts = [text for text in (" ".join(text.split()) for text in found) if text]
+            if texts:
+                yield sample, texts
+            else:
+                skips.append(Skip("empty_text" if captions is None else "missing_caption", sample.key))
+
+
+def _captions_of(folder: Path, stem: str) -> dict[str, str]:
+    from clipvip.shards.format.captions import read_captions  # Parquet takes a while to import
+
+    return read_captions(folder, stem)
+
+
+def _decoded(
+    samples: Iterable[tuple[Sample, T]], num_frames: int, skips: list[Skip]
+) -> Iterator[_Decoded[T]]:
+    """Decode in threads, a little ahead of what is asked for and in order."""
+    waiting: deque[tuple[Future[np.ndarray], Sample, T]] = deque()
+    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+        for sample, about in samples:
+            waiting.append((pool.submit(_frames, sample, num_frames), sample, about))
+            if len(waiting) > 4 * _DECODING_THREADS:
+                yield from _finished(*waiting.popleft(), skips)
+        while waiting:
+            yield from _finished(*waiting.popleft(), skips)
+
+
+def _frames(sample: Sample, num_frames: int) -> np.ndarray:
+    return sample.decode(uniform_indices(sample.num_frames, num_frames))
+
+
+def _finished(
+    frames: Future[np.ndarray], sample: Sample, about: T, skips: list[Skip]
+) -> Iterator[_Decoded[T]]:
+    try:
+        yield _Decoded(frames.result(), about)
+    except DatasetError as error:
+        skips.append(Skip("damaged_sample", sample.key, str(error)))
+
+
+def _batches(clips: Iterable[_Decoded[T]], batch_size: int) -> Iterator[list[_Decoded[T]]]:
+    batch: list[_Decoded[T]] = []
+    for clip in clips:
+        batch.append(clip)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

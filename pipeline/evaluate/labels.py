@@ -1,0 +1,141 @@
+"""Class names, and which clip is of which class, in the files that action sets come with.
+
+Nothing is classified here. Names are compared without case, and with underscores, brackets and extra space gone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources.video_set_files import Row, make_row, read_json, read_table, read_text
+
+_CLIP_FIELDS = ("key", "clip_id", "video_id", "video", "id", "youtube_id", "file", "filename", "path")
+# Something-Something's `label` is a sentence with its objects filled in, `template` is the class.
+_LABEL_FIELDS = ("template", "label", "class", "action")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`by_name` has for each name that a clip may have its labels, as written; `rows` are the names of each row."""
+
+    by_name: dict[str, set[str]]
+    rows: list[list[str]]
+
+    def of(self, clip: ClipName) -> set[str]:
+        """The labels of a clip by its key, else by its clip id, else by its video."""
+        return next((self.by_name[name] for name in clip.all() if name in self.by_name), set())
+
+
+def readable(name: str) -> str:
+    """A class name as words: `brush_hair` is "brush hair", `Holding [something]` is "Holding something"."""
+    return " ".join(name.replace("_", " ").replace("[", " ").replace("]", " ").split())
+
+
+def class_numbers(names: Sequence[str]) -> dict[str, int]:
+    """What `same_class` makes of each name -> its number."""
+    return {same_class(name): number for number, name in enumerate(names)}
+
+
+def same_class(name: str) -> str:
+    """Equal for two spellings of a class."""
+    return readable(name).casefold()
+
+
+def read_classes(path: Path) -> list[str]:
+    """The class names of a file, as words: one a line, or as .json a list, or an object of names and numbers.
+
+    An object, as Something-Something and Kinetics have, may go either way; its numbers give the order.
+
+    Raises:
+        DatasetError: there are fewer than two, or two that are the same.
+    """
+    if path.suffix.lower() == ".json":
+        names = _from_json(path, read_json(path))
+    else:
+        names = [line for line in read_text(path).splitlines() if line.strip()]
+    names = [readable(name) for name in names]
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name:
+            raise DatasetError(f"{path}: has a class without a name")
+        if same_class(name) in seen:
+            raise DatasetError(f"{path}: has the class {name[:80]!r} twice; take one out")
+        seen[same_class(name)] = name
+    if len(names) < 2:
+        raise DatasetError(f"{path}: has {len(names)} classes; want two or more, one a line")
+    return names
+
+
+def _from_json(path: Path, content: Any) -> list[str]:
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return content
+    if isinstance(content, dict):
+        for pairs in (content.items(), ((value, key) for key, value in content.items())):
+            numbered = [(str(number), name) for name, number in pairs]
+            if all(number.isdecimal() and isinstance(name, str) for number, name in numbered):
+                return [name for _, name in sorted(numbered, key=lambda pair: int(pair[0]))]
+    raise DatasetError(f"{path}: want a list of class names, or an object of class names and numbers")
+
+
+def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
+    """The labels of clips, and the rows that are none: a table with a header (.csv, .tsv), or records (.jsonl, .json).
+
+    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class (`label`,
+    `class`, `action`, or Something-Something's `template`).
+
+    Raises:
+        DatasetError: another kind of file, or without a single label.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        rows = _records(path, _lines(path))
+    elif suffix == ".json":
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise DatasetError(f"{path}: want a list of labels, found {type(content).__name__}")
+        rows = _records(path, iter(content))
+    else:
+        rows = read_table(path, video=_CLIP_FIELDS, sentence=_LABEL_FIELDS)
+    by_name: dict[str, set[str]] = {}
+    names_of_rows: list[list[str]] = []
+    skips: list[Skip] = []
+    for row in rows:
+        if isinstance(row, Skip):
+            skips.append(Skip("bad_label", row.what, row.detail))
+            continue
+        names = names_for(row.video)
+        names_of_rows.append(names)
+        for name in names:
+            by_name.setdefault(name, set()).add(readable(row.sentence))
+    if not names_of_rows:
+        raise DatasetError(f'{path}: holds no label, such as {{"video": "v1", "label": "walking"}}')
+    return Labels(by_name, names_of_rows), skips
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    for line in read_text(path).split("\n"):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            yield None
+
+
+def _records(path: Path, entries: Iterator[Any]) -> Iterator[Row | Skip]:
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path.name}, record {number}"
+        if not isinstance(entry, dict):
+            yield Skip("bad_label", where, "is no JSON record")
+            continue
+        found = [
+            next((entry[name] for name in fields if name in entry), None)
+            for fields in (_CLIP_FIELDS, _LABEL_FIELDS)
+        ]
+        clip = str(found[0]) if type(found[0]) is int else found[0]
+        yield make_row(where, clip, found[1])

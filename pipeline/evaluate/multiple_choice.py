@@ -1,0 +1,224 @@
+"""`clipvip-eval multiple-choice`: which of several sentences a model finds nearest to a clip.
+
+Questions are read in `eval_questions`, clips encoded in `clip_embeddings`, choices made in `analysis.classification`.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from clipvip.analysis.bootstrap import mean_interval
+from clipvip.analysis.classification import Choice, choose_option
+from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
+from clipvip.pipeline.evaluate.options import clips_options, measuring_options
+from clipvip.pipeline.evaluate.output import finish, reasons
+from clipvip.pipeline.evaluate.questions import Question, read_questions
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.report import Report
+from clipvip.shards.format.manifest import num_samples
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.reader import Sample, list_shards
+
+if TYPE_CHECKING:
+    from clipvip.model import ClipVip
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
+
+RESULT_NAME = "multiple_choice.json"
+
+_EPILOG = """\b
+Examples:
+  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
+"""
+
+
+@click.command("multiple-choice", cls=StageCommand, resumable=False, epilog=_EPILOG)
+@clips_options
+@click.option(
+    "--questions",
+    "questions_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help='Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of MSR-VTT MC '
+    "(JSFusion) or LSMDC MC as published.",
+)
+@measuring_options(RESULT_NAME)
+def multiple_choice(
+    model_name: str,
+    shards: Path,
+    questions_file: Path,
+    out: Path | None,
+    resamples: int,
+    num_frames: int | None,
+    max_text_tokens: int | None,
+    batch_size: int,
+    max_pixels: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Answer questions about clips: the answer is the option whose text is most similar to the clip.
+
+    A tie of the right option with a wrong one counts as wrong; options with the text of the right one are right too.
+    Each question is answered for itself: there is no DSL here. A question whose clip is not in the shards, or
+    whose video has several clips there, is passed over and counted.
+    """
+    started = time.monotonic()
+    paths = list_shards(shards)
+    questions, skips = read_questions(questions_file)
+    # torch is imported from here on, so that mistakes above are told at once.
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, load_clip_vip, settings_of
+    from clipvip.pipeline.runtime.device import torch_device
+
+    model = load_clip_vip(
+        model_name,
+        device=torch_device(device),
+        num_frames=num_frames,
+        max_text_tokens=max_text_tokens,
+    )
+    wanted = {name for question in questions for name in names_for(question.video)}
+
+    def choose(sample: Sample) -> ClipName | None:
+        name = ClipName.of(sample)
+        return None if wanted.isdisjoint(name.all()) else name
+
+    clips = embed_clips(
+        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+    )
+    rows, asked, not_asked = match_clips(questions, clips.about)
+    skips += [*clips.skips, *not_asked]
+    if not asked:
+        raise UserError(
+            f"{questions_file}: none of its questions is about one clip of {shards} ({reasons(skips)}); the first is "
+            f"about {questions[0].video[:80]!r}"
+        )
+    result = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=resamples)
+    result = {**result, "num_clips": len(set(rows)), **settings_of(model)}
+    options = {
+        "model": model_name,
+        "shards": str(shards),
+        "questions": str(questions_file),
+        **settings_of(model),
+    }
+    counts = {"questions": len(asked), "clips": result["num_clips"]}
+    report = Report("multiple-choice", options, counts=counts, skips=skips)
+    finish(
+        report,
+        result,
+        table(result),
+        as_json=as_json,
+        out=out,
+        name=RESULT_NAME,
+        started=started,
+        done=len(asked),
+        unit="questions",
+    )
+
+
+def match_clips(
+    questions: Sequence[Question], clips: Sequence[ClipName]
+) -> tuple[list[int], list[Question], list[Skip]]:
+    """The clip (its index) of each question that is about one, those questions, and why the others are about none.
+
+    A key or clip id names a clip; a video id names the only clip of its video.
+    """
+    particular: dict[str, int] = {}
+    of_video: dict[str, list[int]] = {}
+    for row, clip in enumerate(clips):
+        particular.setdefault(clip.key, row)
+        if clip.clip_id:
+            particular.setdefault(clip.clip_id, row)
+        of_video.setdefault(clip.video_id, []).append(row)
+    rows: list[int] = []
+    asked: list[Question] = []
+    skips: list[Skip] = []
+    for question in questions:
+        names = names_for(question.video)
+        found = [particular[name] for name in names if name in particular][:1]
+        found = found or next((of_video[name] for name in names if name in of_video), [])
+        if len(found) == 1:
+            rows.append(found[0])
+            asked.append(question)
+        elif found:
+            detail = f"video {question.video[:80]} has {len(found)} clips; name one by its key"
+            skips.append(Skip("several_clips", question.where, detail))
+        else:
+            skips.append(Skip("no_clip", question.where, f"video {question.video[:80]}"))
+    return rows, asked, skips
+
+
+def answer_questions(
+    model: "ClipVip", clips: "ClipEmbeddings[ClipName]", rows: Sequence[int], questions: Sequence[Question]
+) -> list[Choice]:
+    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`.
+
+    Raises:
+        UserError: a similarity that is no number.
+    """
+    from clipvip.pipeline.evaluate.embeddings import embed_texts
+
+    texts = list(dict.fromkeys(text for question in questions for text in question.options))
+    by_text = dict(zip(texts, embed_texts(model, texts), strict=True))
+    choices = []
+    for row, question in zip(rows, questions, strict=True):
+        # One row at a time: equal texts then have equal scores, whatever the order of the options.
+        scores = np.array([by_text[text] @ clips.videos[row] for text in question.options])
+        right = np.array([text == question.options[question.answer] for text in question.options])
+        try:
+            choices.append(choose_option(scores, question.answer, right))
+        except ValueError as error:
+            raise UserError(f"{error}; the model's weights may be damaged") from error
+    return choices
+
+
+def score_choices(
+    questions: Sequence[Question], choices: Sequence[Choice], *, resamples: int
+) -> dict[str, Any]:
+    """Accuracy, its 95% interval and chance, as fractions, and how often each place among the options was what."""
+    right = np.array([choice.right for choice in choices], np.float64)
+    by_place = [
+        Counter(question.answer for question in questions),
+        Counter(choice.chosen for choice in choices if choice.chosen is not None),
+        Counter(q.answer for q, choice in zip(questions, choices, strict=True) if choice.right),
+    ]
+    sizes = Counter(len(question.options) for question in questions)
+    result: dict[str, Any] = {
+        "accuracy": float(right.mean()),
+        "chance": float(np.mean([_chance(question) for question in questions])),
+        "num_questions": len(questions),
+        "num_right": int(right.sum()),
+        "num_undecided": sum(choice.chosen is None for choice in choices),
+        "num_options": {str(size): sizes[size] for size in sorted(sizes)},
+        "places": [
+            dict(zip(("answer", "chosen", "right"), (counter[place] for counter in by_place), strict=True))
+            for place in range(max(sizes))
+        ],
+    }
+    if resamples:
+        result["interval"] = list(mean_interval(right, resamples=resamples))
+    return result
+
+
+def _chance(question: Question) -> float:
+    return question.options.count(question.options[question.answer]) / len(question.options)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Accuracy in percent, as papers have it, and the counts of each place."""
+    sizes = ", ".join(f"{size} ({count:,})" for size, count in result["num_options"].items())
+    about = f"{result['num_questions']:,} questions about {result['num_clips']:,} clips"
+    lines = [f"{about}, {result['num_frames']} frames each; options: {sizes}"]
+    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}")
+    if "interval" in result:
+        low, high = result["interval"]
+        lines[-1] += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
+    lines.append(f"{'chance':<12}{100 * result['chance']:6.1f}")
+    lines.append(f"{'option':<12}{'answer':>9}{'chosen':>9}{'right':>9}")
+    for number, place in enumerate(result["places"], start=1):
+        lines.append(f"{number:<12}{place['answer']:9,}{place['chosen']:9,}{place['right']:9,}")
+    if result["num_undecided"]:
+        lines.append(f"undecided, counted as wrong: {result['num_undecided']:,}")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Questions with options, in the files that they are published in and in lines of our own.
+
+Nothing is answered here.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources.video_set_files import read_json, read_text
+
+_VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
+_OPTION_FIELDS = ("options", "caption")
+_JSFUSION_VIDEO = ("vid_key", "video", "video_id", "clip_id")
+# Clip id and four times come before the sentences.
+_LSMDC_SENTENCES = slice(5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which of the `options` is true of a clip: that with the index `answer`, from 0. `where` is its place in the file."""
+
+    where: str
+    video: str
+    options: tuple[str, ...]
+    answer: int
+
+
+def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
+    """The questions of a file in its order, and the lines that are none.
+
+    - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT publishes
+      MSR-VTT MC), or `.json`: a list of such records (`caption` for `options` as Singularity and VindLU have it);
+    - JSFusion's table of MSR-VTT MC: a header with `vid_key`, `a1` to `a5` and `answer`, from 0;
+    - LSMDC's MC tables, without a header, between tabs: clip id, four times, five sentences, and the answer from 1;
+      without an answer, as of training and validation, the first sentence is the right one.
+
+    Raises:
+        DatasetError: none of these, or without a single question.
+    """
+    if path.suffix.lower() == ".jsonl":
+        rows: Iterable[Question | Skip] = _from_lines(path)
+    elif path.suffix.lower() == ".json":
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise DatasetError(f"{path}: want a list of questions, found {type(content).__name__}")
+        rows = (_from_record(f"{path.name}, record {number}", entry) for number, entry in enumerate(content))
+    else:
+        rows = _from_table(path)
+    questions: list[Question] = []
+    skips: list[Skip] = []
+    for row in rows:
+        if isinstance(row, Question):
+            questions.append(row)
+        else:
+            skips.append(row)
+    if not questions:
+        why = f"; {skips[0].what}: {skips[0].detail}" if skips else ""
+        raise DatasetError(
+            f'{path}: holds no question, such as {{"video": "v1", "options": ["a", "b"], "answer": 0}}{why}'
+        )
+    return questions, skips
+
+
+def _from_lines(path: Path) -> Iterator[Question | Skip]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        yield _from_record(f"{path.name}, line {number}", entry)
+
+
+def _from_record(where: str, entry: Any) -> Question | Skip:
+    if not isinstance(entry, dict):
+        return Skip("bad_question", where, "is no JSON record")
+    video = next((entry[name] for name in _VIDEO_FIELDS if name in entry), None)
+    options = next((entry[name] for name in _OPTION_FIELDS if name in entry), None)
+    return _question(where, video, options, entry.get("answer"))
+
+
+def _from_table(path: Path) -> Iterable[Question | Skip]:
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = "\t" if "\t" in first else ","
+    header = [name.strip().strip('"') for name in first.split(delimiter)]
+    if "a1" in header and "answer" in header:
+        return _jsfusion(path, text, delimiter)
+    if delimiter == "\t" and len(header) in (10, 11):
+        return _lsmdc(path, text)
+    raise DatasetError(
+        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's (10 or "
+        "11 columns between tabs), or questions as .jsonl"
+    )
+
+
+def _jsfusion(path: Path, text: str, delimiter: str) -> Iterator[Question | Skip]:
+    csv.field_size_limit(1 << 24)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [name for name in reader.fieldnames or [] if name[:1] == "a" and name[1:].isdecimal()]
+    columns.sort(key=lambda name: int(name[1:]))
+    try:
+        for number, row in enumerate(reader, start=1):
+            video = next((row[name] for name in _JSFUSION_VIDEO if name in row), None)
+            options = [row[name] for name in columns]
+            yield _question(f"{path.name}, row {number}", video, options, _number(row["answer"]))
+    except csv.Error as error:
+        raise DatasetError(f"{path}: is not a table ({error})") from error
+
+
+def _lsmdc(path: Path, text: str) -> Iterator[Question | Skip]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{path.name}, line {number}"
+        cells = line.split("\t")
+        if not line.strip():
+            continue
+        if len(cells) not in (10, 11):
+            yield Skip("bad_question", where, f"has {len(cells)} cells, not 10 or 11")
+            continue
+        counted = _number(cells[10]) if len(cells) == 11 else 1
+        answer = counted - 1 if isinstance(counted, int) else counted
+        yield _question(where, cells[0].strip(), cells[_LSMDC_SENTENCES], answer)
+
+
+def _number(text: str | None) -> int | str | None:
+    """A table's number, or what stands in its place."""
+    stripped = (text or "").strip().removesuffix(".0")
+    return int(stripped) if stripped.isdecimal() and stripped.isascii() else text
+
+
+def _question(where: str, video: Any, options: Any, answer: Any) -> Question | Skip:
+    if not isinstance(video, str) or not video.strip():
+        return Skip("bad_question", where, f"wants the name of a clip, has {str(video)[:40]!r}")
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        return Skip("bad_question", where, "wants options as a list of texts")
+    texts = tuple(" ".join(option.split()) for option in options)
+    if len(texts) < 2 or not all(texts):
+        return Skip("bad_question", where, "wants two options or more, none of them empty")
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
+        return Skip(
+            "bad_question", where, f"wants an answer among its {len(texts)}, has {str(answer)[:40]!r}"
+        )
+    return Question(where, video, texts, answer)

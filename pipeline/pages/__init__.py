@@ -1,0 +1,1 @@
+"""Pages of HTML and tables of text that several stages share."""

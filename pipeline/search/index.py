@@ -1,0 +1,325 @@
+"""Embeddings of all clips of a shard folder, one file per shard, for search: build, update, load, look up by faiss.
+
+A file tells by itself which shard and which model made it, so that a build that was killed goes on from the files
+that are there. Encoding clips is the caller's business.
+"""
+
+import fcntl
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.files.atomic import (
+    TEMPORARY_SUFFIX,
+    atomic_write_bytes,
+    remove_temporary_files,
+    write_json,
+)
+from clipvip.shards.format.manifest import read_manifest
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.reader import list_shards
+from clipvip.shards.tar.writer import sha256_of_file
+
+INDEX_NAME = "index.json"
+_SCHEMA = 1
+_LOCK_NAME = ".lock"
+_PIECE_SUFFIX = ".safetensors"
+_VECTORS = "embeddings"
+# One entry: safetensors writes several in any order.
+_ABOUT = "clipvip"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What the embeddings of an index depend on: a hash of the model, frames per clip, numbers per embedding."""
+
+    model_sha256: str
+    num_frames: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard to have in the index, the hash of its file, and how many clips it has, where that is known."""
+
+    path: Path
+    sha256: str
+    num_clips: int | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One shard's part of an index: the keys of its clips in the order of the embeddings, what was passed over.
+
+    `crc32` is that of the embeddings' bytes; None in pieces of earlier versions.
+    """
+
+    path: Path
+    shard: Path
+    shard_sha256: str
+    keys: list[str]
+    skips: list[Skip]
+    crc32: int | None = None
+
+    def vectors(self) -> np.ndarray:
+        """The embeddings: float32 (clips, dim), each of unit length.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                found: np.ndarray = file.get_tensor(_VECTORS)
+        except SafetensorError as error:
+            raise UserError(f"{self.path}: damaged ({error}); remove it to have it made again") from error
+        if self.crc32 not in (None, _sum_of(found)):
+            raise UserError(f"{self.path}: damaged, its checksum differs; remove it to have it made again")
+        return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the caller makes of a shard: keys, embeddings float32 (clips, dim) in their order, what it passed over."""
+
+    keys: list[str]
+    vectors: np.ndarray
+    skips: list[Skip]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A clip that was found: cosine similarity, its shard and key."""
+
+    similarity: float
+    shard: Path
+    key: str
+
+
+def shards_of(folder: Path) -> list[Shard]:
+    """The shards of a folder with the hashes that its manifest has; without a manifest the files are read for them.
+
+    Raises:
+        DatasetError: as `list_shards`.
+    """
+    paths = list_shards(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [Shard(path, sha256_of_file(path), None) for path in paths]
+    return [
+        Shard(path, record.sha256, record.num_samples)
+        for path, record in zip(paths, manifest.shards, strict=True)
+    ]
+
+
+def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
+    """Refuse a folder that has something else in it, or, without `rebuild`, an index that another model made.
+
+    Raises:
+        UserError: naming the folder and what to do.
+    """
+    found = _read_maker(folder)
+    if found is None or found == maker or rebuild:
+        return
+    if found.num_frames != maker.num_frames and found.model_sha256 == maker.model_sha256:
+        raise UserError(
+            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; give "
+            f"--num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
+        )
+    raise UserError(
+        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to make "
+        "it anew"
+    )
+
+
+def load_index(folder: Path, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:
+    """The pieces of `shards` in their order; None for one that is missing, or that is not of that shard as it is."""
+    return [_read_piece(folder, shard, maker) for shard in shards]
+
+
+def is_current(folder: Path, shards: Sequence[Shard], pieces: Sequence[Piece | None]) -> bool:
+    """Whether an index is complete and has no piece of a shard that is gone."""
+    return all(pieces) and not _strays(folder, shards) and (folder / INDEX_NAME).is_file()
+
+
+def update_index(
+    folder: Path,
+    shards: Sequence[Shard],
+    maker: Maker,
+    encode: Callable[[Path], Encoded],
+    *,
+    on_done: Callable[[Piece], None] = lambda _: None,
+) -> list[Piece]:
+    """Make the pieces that are missing, remove those of shards that are gone; the pieces of `shards` in their order.
+
+    What `maker` did not make is made again. `on_done` is told each piece that was made.
+
+    Raises:
+        UserError: another run is at work in `folder`, or the embeddings hold a NaN.
+        DatasetError: `encode` cannot read a shard; pieces made before it stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _claimed(folder):
+        if _read_maker(folder) != maker:
+            write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
+        for stray in _strays(folder, shards):
+            stray.unlink()
+        pieces = []
+        for shard in shards:
+            piece = _read_piece(folder, shard, maker)
+            if piece is None:
+                piece = _write_piece(folder, shard, maker, encode)
+                on_done(piece)
+            pieces.append(piece)
+    return pieces
+
+
+def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
+    """The `top` clips of the highest cosine similarity for each query, the best first; exact.
+
+    `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of equal
+    similarities the clip that comes first in the shards is first.
+
+    Raises:
+        UserError: faiss is not installed, or a piece is damaged.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError("search needs faiss: pip install 'clipvip[cpu]' (or 'clipvip[gpu]')") from error
+    scores = np.empty((len(queries), 0), np.float32)
+    places = np.empty((len(queries), 0), np.int64)
+    first_place = 0
+    for piece in pieces:
+        if not piece.keys:
+            continue
+        found, rows = faiss.knn(
+            queries, piece.vectors(), min(top, len(piece.keys)), metric=faiss.METRIC_INNER_PRODUCT
+        )
+        if (rows < 0).any():
+            raise UserError(f"{piece.path}: damaged, it holds NaN; remove it to have it made again")
+        scores = np.concatenate([scores, found], axis=1)
+        places = np.concatenate([places, rows + first_place], axis=1)
+        best = np.lexsort((places, -scores), axis=1)[:, :top]
+        scores, places = np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
+        first_place += len(piece.keys)
+    ends = np.cumsum([len(piece.keys) for piece in pieces])
+
+    def hit(score: float, place: int) -> Hit:
+        number = int(np.searchsorted(ends, place, side="right"))
+        piece = pieces[number]
+        return Hit(float(score), piece.shard, piece.keys[place - int(ends[number])])
+
+    return [
+        [hit(score, int(place)) for score, place in zip(row, row_places, strict=True)]
+        for row, row_places in zip(scores, places, strict=True)
+    ]
+
+
+def _read_maker(folder: Path) -> Maker | None:
+    """Who made the index in `folder`; None where there is nothing yet.
+
+    Raises:
+        UserError: `folder` holds something else.
+    """
+    path = folder / INDEX_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if folder.is_dir() and any(not _is_ours_in_passing(entry) for entry in folder.iterdir()):
+            raise UserError(
+                f"{folder}: holds other things than a search index; give another --index"
+            ) from None
+        return None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); remove the folder to have it made again") from error
+    if not isinstance(content, dict) or content.get("stage") != "search" or content.get("schema") != _SCHEMA:
+        raise UserError(f"{path}: not of a search index that this version reads; give another --index")
+    values: list[Any] = [content.get(name) for name in ("model_sha256", "num_frames", "dim")]
+    if [type(value) for value in values] != [str, int, int]:
+        raise UserError(f"{path}: damaged; remove the folder to have it made again")
+    return Maker(*values)
+
+
+def _is_ours_in_passing(entry: Path) -> bool:
+    """Whether a run that was killed before it wrote index.json may have left it."""
+    return entry.name == _LOCK_NAME or entry.name.endswith(TEMPORARY_SUFFIX)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    with (folder / _LOCK_NAME).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run is building this index; wait for it") from None
+        remove_temporary_files(folder)
+        yield
+
+
+def _piece_path(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.path.stem}{_PIECE_SUFFIX}"
+
+
+def _strays(folder: Path, shards: Sequence[Shard]) -> list[Path]:
+    """Pieces of shards that are gone."""
+    wanted = {_piece_path(folder, shard) for shard in shards}
+    return sorted(path for path in folder.glob(f"*{_PIECE_SUFFIX}") if path not in wanted)
+
+
+def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
+    """The piece of `shard` as it is now; None where it is missing, damaged, or made of or by something else."""
+    path = _piece_path(folder, shard)
+    with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        with safe_open(path, framework="numpy") as file:
+            about: dict[str, Any] = json.loads(file.metadata()[_ABOUT])
+            vectors = file.get_slice(_VECTORS)
+            form = (vectors.get_shape(), vectors.get_dtype())
+        keys = [str(key) for key in about["keys"]]
+        skips = [Skip(**skip) for skip in about["skips"]]
+        is_of_it = _origin(shard.sha256, maker).items() <= about.items()
+        # In pieces of earlier versions nothing is summed.
+        is_whole = "about_crc32" not in about or about.pop("about_crc32") == _sum_of(about)
+        if form == ([len(keys), maker.dim], "F32") and is_of_it and is_whole:
+            return Piece(path, shard.path, shard.sha256, keys, skips, about.get("crc32"))
+    return None
+
+
+def _write_piece(folder: Path, shard: Shard, maker: Maker, encode: Callable[[Path], Encoded]) -> Piece:
+    # The file's own hash: a damaged shard is encoded again once it is repaired.
+    sha256 = sha256_of_file(shard.path)
+    encoded = encode(shard.path)
+    if not np.isfinite(encoded.vectors).all():
+        raise UserError(
+            f"{shard.path}: the embeddings hold NaN or infinity; the model's weights may be damaged"
+        )
+    vectors = np.ascontiguousarray(encoded.vectors.reshape(len(encoded.keys), maker.dim), np.float32)
+    about: dict[str, Any] = {
+        **_origin(sha256, maker),
+        "keys": encoded.keys,
+        "skips": [skip.as_dict() for skip in encoded.skips],
+        "crc32": _sum_of(vectors),
+    }
+    about["about_crc32"] = _sum_of(about)
+    path = _piece_path(folder, shard)
+    atomic_write_bytes(path, save({_VECTORS: vectors}, metadata={_ABOUT: json.dumps(about)}))
+    return Piece(path, shard.path, sha256, encoded.keys, encoded.skips, about["crc32"])
+
+
+def _sum_of(content: np.ndarray | dict[str, Any]) -> int:
+    """The checksum of an array's bytes, or of what is written as JSON."""
+    if isinstance(content, dict):
+        return zlib.crc32(json.dumps(content).encode())
+    return zlib.crc32(np.ascontiguousarray(content).data)
+
+
+def _origin(shard_sha256: str, maker: Maker) -> dict[str, Any]:
+    return {"schema": _SCHEMA, "shard_sha256": shard_sha256, **asdict(maker)}

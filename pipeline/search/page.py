@@ -1,0 +1,75 @@
+"""What a search found as a page to look at: the clips of each sentence, best first, in one HTML file without links.
+
+Which clips is `search_index`'s business, how a clip is drawn `contact_sheet`'s.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipvip.pipeline.pages.cards import Pick, escape, grid, page, pick_keys, render_each
+from clipvip.pipeline.search.index import Hit
+
+_CARDS_PER_WORKER = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """One line of an answer: rank from 1, cosine similarity, and the clip with its record and texts."""
+
+    rank: int
+    similarity: float
+    clip: Pick
+
+
+def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
+    """Read the records of the clips of each answer, each shard's headers once.
+
+    A clip that its shard does not give comes with a `problem`.
+
+    Raises:
+        DatasetError: a shard cannot be opened.
+    """
+    keys: dict[Path, set[str]] = {}
+    for hit in itertools.chain.from_iterable(answers):
+        keys.setdefault(hit.shard, set()).add(hit.key)
+    records: dict[tuple[Path, str], Pick] = {}
+    for shard, wanted in keys.items():
+        for pick in pick_keys([shard], list(wanted)):
+            records.setdefault((shard, pick.key), pick)
+
+    def clip(hit: Hit) -> Pick:
+        missing = Pick(
+            hit.shard, 0, hit.key, problem="its record cannot be read; 'clipvip-data verify' says why"
+        )
+        return records.get((hit.shard, hit.key), missing)
+
+    return [
+        [Found(rank, hit.similarity, clip(hit)) for rank, hit in enumerate(hits, start=1)] for hits in answers
+    ]
+
+
+def search_page(
+    sentences: Sequence[str],
+    answers: Sequence[Sequence[Found]],
+    *,
+    num_clips: int,
+    num_frames: int,
+    workers: int,
+) -> bytes:
+    """The page: for each sentence its clips with `num_frames` frames each; they are decoded in `workers` processes."""
+    picks = [
+        replace(found.clip, notes=((f"rank {found.rank}", f"similarity {found.similarity:.4f}"),))
+        for answer in answers
+        for found in answer
+    ]
+    # A process takes as long to start as some cards to draw.
+    workers = min(workers, -(-len(picks) // _CARDS_PER_WORKER))
+    cards = iter(render_each(picks, num_frames=num_frames, workers=workers))
+    parts = [
+        f"<h2>{escape(sentence)}</h2>\n<p><small>{len(answer):,} of {num_clips:,} clips</small></p>\n"
+        + grid(list(itertools.islice(cards, len(answer))))
+        for sentence, answer in zip(sentences, answers, strict=True)
+    ]
+    return page("Clips by sentence", "\n".join(parts))

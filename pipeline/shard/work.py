@@ -1,0 +1,194 @@
+"""What a worker process of `clipvip-data shard` does: decode the sources of one unit, write its shards.
+
+Which units there are and what becomes of a worker that dies is decided in `shard`.
+"""
+
+import itertools
+import os
+import posixpath
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipvip.shards.building.cutting import CutOptions, cut_clips
+from clipvip.shards.building.marks import (
+    PlacedSkip,
+    ShardMark,
+    read_blame,
+    shard_path,
+    take_note,
+    write_mark,
+    write_note,
+)
+from clipvip.shards.building.plan import Unit
+from clipvip.shards.errors import NO_ROOM, DatasetError
+from clipvip.shards.files.stores import Location, is_url, local_copy
+from clipvip.shards.format.clip import StoredClip
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources.hdvila import Source
+from clipvip.shards.sources.subtitles import Cue, parse_subtitles, read_subtitles, text_in_spans
+from clipvip.shards.tar.writer import write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A unit with everything needed to make it.
+
+    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of `unit.sources`, which
+    may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of each source, or in the files or
+    URLs `subtitles`, one for each source; else all are empty. A video that yields no frame for `timeout_seconds` ends
+    the process by SIGALRM, even inside native code.
+    """
+
+    unit: Unit
+    out: Location
+    run: str
+    options: CutOptions
+    paths: tuple[str | None, ...]
+    timeout_seconds: float
+    texts: tuple[tuple[str, ...], ...] | None = None
+    subtitles: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of clip number `index` of the unit."""
+
+    index: int
+    line: int
+    position: int
+    outcome: StoredClip | Skip
+
+
+def make_unit(task: ShardTask) -> list[ShardMark]:
+    """Make the shards of one unit, mark each done, and return the marks."""
+    unit, out = task.unit, task.out
+    warnings: list[str] = []
+    marks = []
+    for shard, results in itertools.groupby(_results(task, warnings), lambda r: unit.shard_of(r.index)):
+        mark = ShardMark(shard, subtitle_warnings=warnings)
+        stored = _tally(mark, results)
+        first = next(stored, None)
+        path = shard_path(out, shard)
+        if first is None:
+            path.unlink(missing_ok=True)
+        else:
+            mark.record = write_shard(path, itertools.chain([first], stored))
+        write_mark(out, mark)
+        marks.append(mark)
+        warnings = []
+    take_note(out, task.run, unit.first_shard)
+    return marks
+
+
+def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
+    """Pass on the clips that there are; note the others, and the counts, in `mark`."""
+    for result in results:
+        if isinstance(result.outcome, Skip):
+            mark.skips.append(PlacedSkip(result.line, result.position, result.outcome))
+            continue
+        mark.num_frames += len(result.outcome.frame_seconds)
+        mark.num_without_subtitle += not (result.outcome.subtitle or result.outcome.clip.sentences)
+        yield result.outcome
+
+
+def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
+    """One result for each planned clip of the unit, in order."""
+    blamed = read_blame(task.out, task.unit.first_shard)
+    num_done = 0
+    for index, (source, path) in enumerate(zip(task.unit.sources, task.paths, strict=True)):
+        outcomes: Iterable[StoredClip | Skip]
+        if path is None:
+            outcomes = _all_skipped(source, "missing_video", f"no video named {source.video_id}")
+        elif source.line in blamed:
+            outcomes = _all_skipped(source, blamed[source.line], f"while reading video {source.video_id}")
+        else:
+            note = {"line": source.line, "num_done": num_done, "pid": os.getpid()}
+            write_note(task.out, task.run, task.unit.first_shard, **note)
+            outcomes = _cut(task, index, path, warnings)
+        for position, outcome in zip(source.positions, outcomes, strict=True):
+            yield _Result(num_done, source.line, position, outcome)
+            num_done += 1
+
+
+def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | Skip]:
+    return [Skip(reason, clip.clip_id, detail) for clip in source.clips]
+
+
+def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
+    """The clips of source number `index`, with the process at stake if its files crash or block their readers."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def allow_more_time() -> None:
+        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
+
+    try:
+        allow_more_time()
+        subtitles = _subtitles(task, index, warnings)
+        allow_more_time()
+        source = task.unit.sources[index]
+        with ExitStack() as stack:
+            if is_url(path):
+                try:
+                    path = stack.enter_context(local_copy(path, heartbeat=allow_more_time))
+                except OSError as error:
+                    yield from _all_skipped(source, *_why_not_fetched(error))
+                    return
+            for outcome in cut_clips(
+                path, source.clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
+            ):
+                signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
+                yield outcome
+                allow_more_time()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _why_not_fetched(error: OSError) -> tuple[str, str]:
+    """Reason and detail of a video that a store does not give; a disk without room here is the stage's own trouble."""
+    if error.errno in NO_ROOM:
+        raise error
+    if isinstance(error, FileNotFoundError):
+        return "missing_video", "it was listed, and is gone"
+    return "unreachable_video", " ".join(str(error).split())[:200]
+
+
+def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
+    """The text of each clip of source number `index`; "" where there is none."""
+    source = task.unit.sources[index]
+    if any(clip.sentences for clip in source.clips):
+        return [clip.text for clip in source.clips]
+    if task.texts is not None:
+        return list(task.texts[index])
+    try:
+        cues = _cues(task, index)
+    except DatasetError as error:
+        warnings.append(str(error))
+        return [""] * len(source.clips)
+    if cues is None:
+        return [""] * len(source.clips)
+    return text_in_spans(cues, [(clip.start_seconds, clip.end_seconds) for clip in source.clips])
+
+
+def _cues(task: ShardTask, index: int) -> list[Cue] | None:
+    """What is said in source number `index`; None where there are no subtitles.
+
+    Raises:
+        DatasetError: they cannot be read, or understood; it names the file without its folder.
+    """
+    place = None if task.subtitles is None else task.subtitles[index]
+    if place is None:
+        return None
+    name = posixpath.basename(place)
+    if is_url(place):
+        try:
+            with local_copy(place) as file:
+                return parse_subtitles(Path(file).read_bytes(), name=name)
+        except OSError as error:
+            raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
+    try:
+        return read_subtitles(place)
+    except DatasetError as error:
+        raise DatasetError(str(error).replace(place, name)) from error

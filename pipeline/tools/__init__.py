@@ -1,0 +1,1 @@
+"""Tools for folders of shards: inspect, count, check, merge, split, subset, convert."""

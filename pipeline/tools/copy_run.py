@@ -1,0 +1,310 @@
+"""Make new folders of shards from finished ones without decoding: what merge, split and subset share.
+
+A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows from
+the inputs and options alone, so that a run that was killed is gone on with.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipvip.pipeline.caption.report import finish_captions
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.plain_units import run_plain_units
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
+from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+from clipvip.shards.format.key_hashes import HashStore
+from clipvip.shards.format.manifest import CAPTION_STAGE, MANIFEST_NAME, read_manifest, write_manifest
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.copying import Piece
+from clipvip.shards.tar.reader import list_shards
+from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
+
+DEFAULT_SHARD_SIZE = 256
+_MADE_BY = "made_by"
+
+# (number of the input shard, hashes of its samples) -> which of them to take.
+Choose = Callable[[int, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A finished folder of shards, and the options that made it and its captions.
+
+    `identity` is a hash by which a later run knows that it has the same input.
+    """
+
+    folder: Path
+    captions: Path | None
+    shards: list[tuple[Path, ShardRecord | None]]
+    options: dict[str, Any]
+    caption_options: dict[str, Any]
+    identity: str
+
+
+def open_input(folder: Path, captions: Path | None) -> Input:
+    """Read what a folder says of itself.
+
+    Raises:
+        DatasetError: there are no shards, or no captions of a finished run.
+    """
+    paths = list_shards(folder)
+    manifest = read_manifest(folder)
+    records = manifest.by_name() if manifest else {}
+    caption_options = {}
+    if captions is not None:
+        found = read_manifest(captions)
+        if found is None or found.stage != CAPTION_STAGE:
+            raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
+        caption_options = found.options
+    return Input(
+        folder,
+        captions,
+        [(path, records.get(path.name)) for path in paths],
+        manifest.options if manifest else {},
+        caption_options,
+        _identity(folder, paths),
+    )
+
+
+def _identity(folder: Path, paths: Sequence[Path]) -> str:
+    if (folder / MANIFEST_NAME).is_file():
+        return sha256_of_file(folder / MANIFEST_NAME)
+    sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
+    return hashlib.sha256(sizes.encode()).hexdigest()
+
+
+def shard_size_of(source: Input) -> int:
+    """How many clips a shard of it holds at most."""
+    size = source.options.get("shard_size")
+    return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
+
+
+def common_options(inputs: Sequence[Input]) -> dict[str, Any]:
+    """The options that made all of them."""
+    first, *others = (dict(source.options) for source in inputs)
+    shared = {name for name in first if all(name in o and o[name] == first[name] for o in others)}
+    return {name: value for name, value in first.items() if name in shared - {_MADE_BY}}
+
+
+@dataclass
+class Survey:
+    """All samples of some inputs. `places` are those of the shards that hold more than can be copied."""
+
+    inputs: list[Input]
+    hashes: HashStore
+    places: dict[int, np.ndarray] = field(default_factory=dict)
+    skips: dict[int, list[Skip]] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> list[tuple[Input, Path, ShardRecord | None]]:
+        return [(source, *shard) for source in self.inputs for shard in source.shards]
+
+
+@contextmanager
+def survey_inputs(
+    inputs: list[Input], *, workers: int, check: bool, seed: int = 0, by_video: bool = False
+) -> Iterator[Survey]:
+    """List the samples of all inputs with a hash of each one's key (or video).
+
+    Raises:
+        DatasetError: a shard is damaged, or with `check` has another checksum than listed.
+    """
+    with HashStore() as hashes:
+        found = Survey(inputs, hashes)
+        shards = found.shards
+        tasks = (
+            SurveyTask(number, path, record, seed, by_video, check)
+            for number, (_, path, record) in enumerate(shards)
+        )
+        with Progress("survey", total=len(shards), unit="shard") as bar:
+            for outcome in run_plain_units(survey_shard, tasks, workers=workers):
+                task, result = outcome.unit, outcome.result
+                if result is None:
+                    assert outcome.failure is not None
+                    raise UserError(
+                        f"{task.path}: {outcome.failure.detail}; check it by 'clipvip-data verify'"
+                    )
+                hashes.add(task.number, result.hashes)
+                if result.skips:
+                    found.places[task.number] = result.places
+                    found.skips[task.number] = result.skips
+                bar.add(1)
+        yield found
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder to make. `shard_size` None keeps the samples of each input shard together.
+
+    `options` are what its manifest will say, besides the inputs.
+    """
+
+    command: str
+    folder: Path
+    captions: Path | None
+    options: dict[str, Any]
+    made_by: dict[str, Any]
+    shard_size: int | None
+    workers: int
+
+
+def count_chosen(survey: Survey, choose: Choose) -> int:
+    """How many samples `choose` takes."""
+    hashes = survey.hashes
+    return sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
+
+
+def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+    """What `write_output` would do, as JSON has it and in words."""
+    counts = {"clips": count_chosen(survey, choose), "clips_to_choose_from": len(survey.hashes)}
+    text = "{}: would take {:,} of {:,} clips -> {}".format(output.command, *counts.values(), output.folder)
+    return {"stage": output.command, "counts": counts}, text
+
+
+def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+    """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
+
+    Returns what report.json holds, and its summary for the terminal.
+
+    Raises:
+        UserError: nothing is chosen, or the folder is one of the inputs.
+        DatasetError: another run or other options made what is there, or an input is damaged.
+    """
+    started = time.monotonic()
+    _refuse_inputs(survey, output)
+    num_chosen = count_chosen(survey, choose)
+    if not num_chosen:
+        raise UserError(f"{output.folder}: no clip is left for it; choose others")
+    options = output.options | {
+        _MADE_BY: {
+            "command": output.command,
+            "inputs": [source.identity for source in survey.inputs],
+            **output.made_by,
+            "captions": output.captions is not None,
+        }
+    }
+    with ExitStack() as claims:
+        claims.enter_context(claim_folder(output.folder, options))
+        if output.captions is not None:
+            caption_options = survey.inputs[0].caption_options
+            claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
+        marks, num_made = _copy(_plan(survey, choose, output), output, num_chosen)
+        skips = [skip for number in sorted(survey.skips) for skip in survey.skips[number]]
+        report = _report(output, options, marks, skips, len(survey.hashes))
+        records = [mark.record for mark in marks if mark.record is not None]
+        write_manifest(output.folder, stage="shard", options=options, shards=records)
+        seconds = time.monotonic() - started
+        content = report.write(output.folder, seconds=seconds, done_now=num_made, unit="clips")
+        if output.captions is not None:
+            shards = [shard_path(output.folder, mark.shard) for mark in marks]
+            captions = finish_captions(output.captions, shards, survey.inputs[0].caption_options)
+            captions.write(output.captions, seconds=seconds, done_now=num_made, unit="captions")
+    return content, report.summary(output.folder)
+
+
+def _refuse_inputs(survey: Survey, output: Output) -> None:
+    given = {path.resolve() for s in survey.inputs for path in (s.folder, s.captions) if path is not None}
+    made = [folder for folder in (output.folder, output.captions) if folder is not None]
+    for folder in made:
+        if folder.resolve() in given:
+            raise UserError(f"{folder}: is one of the inputs; give another folder for the output")
+    if len({folder.resolve() for folder in made}) < len(made):
+        raise UserError(f"{output.folder}: shards and captions cannot go into one folder")
+
+
+def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
+    """The new shards, in order."""
+    waiting: list[Piece] = []
+    number = num_waiting = 0
+    for shard, (source, path, record) in enumerate(survey.shards):
+        mask = choose(shard, survey.hashes.of_shard(shard))
+        all_places = survey.places.get(shard, np.arange(len(mask), dtype=np.uint32))
+        places = all_places[mask].tolist()
+        captions = captions_path(source.captions, path.stem) if source.captions else None
+        if output.shard_size is None and places:
+            is_whole = shard not in survey.places and bool(mask.all()) and record is not None
+            expected = record.sha256 if is_whole and record is not None else None
+            piece = Piece(path, tuple(places), captions)
+            yield CopyTask(number, output.folder, (piece,), output.captions, expected)
+            number += 1
+        while output.shard_size is not None and places:
+            room = output.shard_size - num_waiting
+            waiting.append(Piece(path, tuple(places[:room]), captions))
+            num_waiting += len(waiting[-1].places)
+            places = places[room:]
+            if num_waiting == output.shard_size:
+                yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
+                number, waiting, num_waiting = number + 1, [], 0
+    if waiting:
+        yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
+
+
+def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[list[ShardMark], int]:
+    """Make the shards that are not there yet; all marks, and how many clips this run copied."""
+    marks: dict[int, ShardMark] = {}
+    num_made = 0
+    with Progress(output.command, total=num_chosen, unit="clip") as bar:
+
+        def missing() -> Iterator[CopyTask]:
+            for task in tasks:
+                mark = _mark_if_done(task)
+                if mark is None:
+                    yield task
+                else:
+                    marks[task.number] = mark
+                    bar.add(task.num_samples)
+
+        for outcome in run_plain_units(copy_unit, missing(), workers=output.workers):
+            if outcome.result is None:
+                assert outcome.failure is not None
+                raise UserError(
+                    f"{output.folder}: {outcome.failure.detail}; run it again, it goes on from here"
+                )
+            marks[outcome.unit.number] = outcome.result
+            num_made += outcome.unit.num_samples
+            bar.add(outcome.unit.num_samples)
+    return [marks[number] for number in sorted(marks)], num_made
+
+
+def _mark_if_done(task: CopyTask) -> ShardMark | None:
+    mark = read_mark(task.out, task.number)
+    if mark is None or task.captions_out is None:
+        return mark
+    path = shard_path(task.out, task.number)
+    try:
+        content = read_caption_file(captions_path(task.captions_out, path.stem))
+    except DatasetError:
+        return None
+    sha256 = mark.record.sha256 if mark.record is not None else None
+    same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
+    return mark if content.source and same else None
+
+
+def _report(
+    output: Output, options: dict[str, Any], marks: Sequence[ShardMark], skips: list[Skip], num_given: int
+) -> Report:
+    records = [mark.record for mark in marks if mark.record is not None]
+    return Report(
+        stage=output.command,
+        options=options,
+        counts={
+            "clips": sum(record.num_samples for record in records),
+            "frames": sum(mark.num_frames for mark in marks),
+            "shards": len(records),
+            "bytes": sum(record.num_bytes for record in records),
+            "clips_without_subtitle": sum(mark.num_without_subtitle for mark in marks),
+            "clips_to_choose_from": num_given,
+        },
+        skips=skips,
+    )

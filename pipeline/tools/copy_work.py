@@ -1,0 +1,109 @@
+"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
+
+Which samples are wanted, and which go together, is decided in `rearrange`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
+from clipvip.shards.checking.shard import file_sha256
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import captions_path
+from clipvip.shards.format.clip import is_safe_key
+from clipvip.shards.format.key_hashes import key_hashes
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.copying import Piece, copy_captions, copy_samples
+from clipvip.shards.tar.index import ShardFile
+from clipvip.shards.tar.reader import empty_shard
+from clipvip.shards.tar.writer import ShardRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyTask:
+    """One shard whose keys are wanted: number `number` of all inputs.
+
+    Hashes are of keys, or with `by_video` of the part of the key that stands for the video. With `check` the
+    whole shard is compared with its `record`'s checksum, else only its length.
+    """
+
+    number: int
+    path: Path
+    record: ShardRecord | None
+    seed: int
+    by_video: bool
+    check: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedShard:
+    """The places in a shard of what can be copied, a hash for each, and what cannot be copied."""
+
+    places: np.ndarray
+    hashes: np.ndarray
+    skips: list[Skip]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTask:
+    """One new shard of `out`, and its caption file in `captions_out`. `sha256`: what must come of it."""
+
+    number: int
+    out: Path
+    pieces: tuple[Piece, ...]
+    captions_out: Path | None
+    sha256: str | None
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(piece.places) for piece in self.pieces)
+
+
+def survey_shard(task: SurveyTask) -> SurveyedShard:
+    """List a shard by its headers.
+
+    Raises:
+        DatasetError: it is damaged, or not what its record says.
+    """
+    if task.record is not None:
+        same = task.path.stat().st_size == task.record.num_bytes
+        if not same or (task.check and file_sha256(task.path) != task.record.sha256):
+            raise DatasetError(
+                f"{task.path}: is not what its manifest says; find out more by 'clipvip-data verify'"
+            )
+    places, texts, skips = [], [], []
+    with ShardFile(task.path) as shard:
+        for place, span in enumerate(shard.spans()):
+            if span.extension is None or not is_safe_key(span.key):
+                skips.append(Skip("wrong_members", span.key[:100], f"{task.path.name}: not a whole sample"))
+                continue
+            places.append(place)
+            texts.append(video_part(span.key) if task.by_video else span.key)
+    if not (places or skips):
+        skips.append(empty_shard(task.path))
+    return SurveyedShard(np.array(places, np.uint32), key_hashes(texts, seed=task.seed), skips)
+
+
+def video_part(key: str) -> str:
+    """What of a key stands for its video: all before the clip's number."""
+    return key.rpartition("_")[0]
+
+
+def copy_unit(task: CopyTask) -> ShardMark:
+    """Write a new shard, then its captions, then the mark that both are done."""
+    path = shard_path(task.out, task.number)
+    copied = copy_samples(path, task.pieces, sha256=task.sha256)
+    if task.captions_out is not None:
+        copy_captions(
+            captions_path(task.captions_out, path.stem), task.pieces, shard=path, sha256=copied.record.sha256
+        )
+    mark = ShardMark(
+        task.number,
+        copied.record,
+        num_frames=copied.num_frames,
+        num_without_subtitle=copied.num_without_subtitle,
+    )
+    write_mark(task.out, mark)
+    return mark

@@ -1,0 +1,108 @@
+"""Which samples merge, split and subset take, by the hashes of their keys or videos.
+
+Pure functions of hashes, so that the answer is the same on every machine, and small subsets lie in large ones.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.tools.copy_run import Choose
+from clipvip.pipeline.tools.copy_work import video_part
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.clip import is_safe_key, make_key
+from clipvip.shards.format.key_hashes import key_hash, key_hashes
+
+_ALL = 2**64
+
+
+def up_to(largest: int) -> Choose:
+    """Take the samples whose hash is not larger."""
+    return lambda _, hashes: hashes <= np.uint64(largest)
+
+
+def between(low: float, high: float) -> Choose:
+    """Take the samples whose hash lies in [low, high), as parts of 1."""
+    first, last = int(low * _ALL), int(high * _ALL) - 1
+    if last < first:
+        return lambda _, hashes: np.zeros(len(hashes), bool)
+    return lambda _, hashes: (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
+
+
+def inverse(choose: Choose) -> Choose:
+    return lambda shard, hashes: ~choose(shard, hashes)
+
+
+def without(dropped: dict[int, list[int]]) -> Choose:
+    """Take all but those: shard -> the numbers of its samples to leave out."""
+
+    def choose(shard: int, hashes: np.ndarray) -> np.ndarray:
+        mask = np.ones(len(hashes), bool)
+        mask[dropped.get(shard, [])] = False
+        return mask
+
+    return choose
+
+
+class Listed:
+    """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is no key or id.
+    """
+
+    def __init__(self, path: Path, to_hashed: Callable[[str], str]) -> None:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give a text file with one key or id a line")
+        try:
+            with path.open(encoding="utf-8") as lines:
+                hashed = key_hashes(to_hashed(line.strip()) for line in lines if line.strip())
+        except (UnicodeDecodeError, DatasetError) as error:
+            raise UserError(f"{path}: {' '.join(str(error).split())}; give one key or id a line") from error
+        self._path, self._to_hashed = path, to_hashed
+        self._hashes = np.unique(hashed)
+        self._found = np.zeros(len(self._hashes), bool)
+        if not len(self._hashes):
+            raise UserError(f"{path}: lists nothing; give one key or id a line")
+
+    def choose(self, _: int, hashes: np.ndarray) -> np.ndarray:
+        """Take the samples that are listed."""
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        is_listed: np.ndarray = self._hashes[places] == hashes
+        self._found[places[is_listed]] = True
+        return is_listed
+
+    def not_found(self) -> tuple[int, Sequence[str]]:
+        """How many of the listed no `choose` has seen, and the first of them."""
+        missing = {int(value) for value in self._hashes[~self._found]}
+        examples: list[str] = []
+        with self._path.open(encoding="utf-8") as lines:
+            for line in lines:
+                text = line.strip()
+                if len(examples) == min(3, len(missing)):
+                    break
+                if text and key_hash(self._to_hashed(text)) in missing and text not in examples:
+                    examples.append(text)
+        return len(missing), examples
+
+
+def listed_key(text: str) -> str:
+    """A key as it stands in a list.
+
+    Raises:
+        DatasetError: no clip can have it.
+    """
+    if not is_safe_key(text):
+        raise DatasetError(f"{text[:80]!r} is no key")
+    return text
+
+
+def listed_video(text: str) -> str:
+    """What keys have of the video whose id stands in a list.
+
+    Raises:
+        DatasetError: no video can have it.
+    """
+    return video_part(make_key(text, 0))

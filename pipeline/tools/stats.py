@@ -1,0 +1,160 @@
+"""The command `clipvip-data stats`: how much there is in a folder of shards, and what it is like.
+
+Adding up is `stats_work`'s business, drawing `stats_page`'s.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipvip.pipeline.pages.cards import pick_evenly, render_cards
+from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.plain_units import run_plain_units
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import SKIPPED_NAME
+from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
+from clipvip.pipeline.tools.tally import Tally, tally_shard
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import write_json
+from clipvip.shards.format.key_hashes import HashStore
+from clipvip.shards.tar.reader import list_shards
+
+STATS_NAME = "stats.json"
+_MAX_SIZES = 10
+_FRAMES_PER_CARD = 4
+
+_EPILOG = """\b
+Examples:
+  clipvip-data stats clips/ --captions captions/ --out stats/
+"""
+
+
+@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
+@click.option(
+    "--out", type=Path, show_default="none is written", help=f"Folder for {STATS_NAME} and {PAGE_NAME}."
+)
+@click.option("--num", type=click.IntRange(min=0), default=24, show_default=True, help="Clips on the page.")
+@workers_option
+@json_option
+def command(
+    folder: Path, captions: Path | None, out: Path | None, num: int, workers: int | None, as_json: bool
+) -> None:
+    """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
+
+    With --out, a page shows the distributions and some clips.
+    """
+    shards = list_shards(folder)
+    if captions is not None and not captions.is_dir():
+        raise UserError(f"{captions}: no such folder of captions")
+    num_workers = workers or num_cores()
+    tally, num_videos = _add_up(shards, captions, num_workers)
+    content = _content(tally, num_videos, _skipped(folder), has_captions=captions is not None)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / STATS_NAME, content)
+        has_all_captions = captions is not None and not tally.missing_captions
+        picks = list(pick_evenly(shards, num, captions=captions if has_all_captions else None)) if num else []
+        cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else ""
+        write_page(out, folder.name, content, tally, cards)
+    print_result(content, _table(folder, content), as_json=as_json)
+    if out is not None:
+        click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
+
+
+def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:
+    tally = Tally()
+    tasks = ((number, path, captions) for number, path in enumerate(shards))
+    with HashStore() as videos, Progress("stats", total=len(shards), unit="shard") as bar:
+        for outcome in run_plain_units(tally_shard, tasks, workers=min(workers, len(shards))):
+            if outcome.result is None:
+                assert outcome.failure is not None
+                raise UserError(
+                    f"{outcome.unit[1]}: {outcome.failure.detail}; check it by 'clipvip-data verify'"
+                )
+            part, hashes = outcome.result
+            tally.add_all(part)
+            videos.add(outcome.unit[0], hashes)
+            bar.add(1)
+        return tally, videos.count_distinct()
+
+
+def _skipped(folder: Path) -> dict[str, int]:
+    """Reason -> how many clips the stage left out, the most frequent first."""
+    path = folder / SKIPPED_NAME
+    reasons: Counter[str] = Counter()
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            try:
+                reasons.update(str(json.loads(line)["reason"]) for line in lines)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise DatasetError(f"{path}: damaged ({error}); run the stage again") from error
+    return _by_count(reasons)
+
+
+def _by_count(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_captions: bool) -> dict[str, Any]:
+    clips = tally.frames.count
+    content: dict[str, Any] = {
+        "counts": {
+            "shards": tally.shards,
+            "clips": clips,
+            "videos": num_videos,
+            "hours": round(tally.clip_milliseconds.total / 3_600_000, 3),
+            "frames": tally.frames.total,
+            "bytes": tally.bytes,
+            "clips_without_text": tally.clips_without_subtitle,
+            "unreadable_clips": tally.unreadable_clips,
+            "unreadable_shards": tally.unreadable_shards,
+        },
+        "clip_seconds": tally.clip_milliseconds.summary(unit=1000),
+        "frames_per_clip": tally.frames.summary(),
+        "bytes_per_clip": tally.clip_bytes.summary(),
+        "words_per_text": tally.subtitle_words.summary(),
+        "sizes": dict(list(_by_count(tally.sizes).items())[:_MAX_SIZES]),
+        "source_sizes": dict(list(_by_count(tally.source_sizes).items())[:_MAX_SIZES]),
+        "skipped": sum(skipped.values()),
+        "skipped_by_reason": skipped,
+    }
+    if has_captions:
+        content["captions"] = {
+            "captions": tally.caption_words.count,
+            "words": tally.caption_words.summary(),
+            "files_missing": tally.missing_captions,
+            "skipped_by_reason": _by_count(tally.captions_skipped),
+        }
+    return content
+
+
+def _table(folder: Path, content: dict[str, Any]) -> str:
+    lines = [f"stats: {folder}"]
+    lines += [f"  {name.replace('_', ' '):20}{value:>20,}" for name, value in content["counts"].items()]
+    captions = content.get("captions", {})
+    if captions:
+        lines.append(f"  {'captions':20}{captions['captions']:>20,}")
+    rows = [
+        (name, content[name])
+        for name in ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    ]
+    rows += [("words_per_caption", captions.get("words"))]
+    rows = [(name, row) for name, row in rows if row]
+    if rows:
+        columns = ("min", "p05", "median", "mean", "p95", "max")
+        lines.append("  " + " " * 20 + "".join(f"{column:>13}" for column in columns))
+        for name, row in rows:
+            numbers = "".join(f"{row[column]:>13,.6g}" for column in columns)
+            lines.append(f"  {name.replace('_', ' '):20}{numbers}")
+    for title in ("sizes", "source_sizes", "skipped_by_reason"):
+        if content[title]:
+            shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])
+            lines.append(f"  {title.replace('_', ' ')}: {shown}")
+    return "\n".join(lines)

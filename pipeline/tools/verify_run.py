@@ -1,0 +1,198 @@
+"""Check all shards of a folder in processes, find repeated keys, and tell a bad sample from a bad process.
+
+What is checked is `verify_work`'s business, what the user sees `verify`'s.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.workers import Outcome, run_units
+from clipvip.pipeline.tools.verify_work import CheckResult, CheckTask, check_unit, places_to_decode
+from clipvip.shards.building.marks import STATE_FOLDER
+from clipvip.shards.checking.findings import Findings, FolderCheck, Problem
+from clipvip.shards.checking.folder import check_folder
+from clipvip.shards.checking.shard import decode_all
+from clipvip.shards.format.key_hashes import HashStore
+from clipvip.shards.tar.index import ShardFile
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
+
+_MAX_LISTED = 1000
+# Keys are told by their hashes; so many of those that repeat are looked up to be named.
+_MAX_NAMED_KEYS = 1000
+_DEATHS = {"crashed": "decoder_crashed", "timeout": "timeout"}
+
+
+@dataclass
+class Verification:
+    """All that was found. `broken` and `broken_captions` are the names of files that must be made again."""
+
+    folder: FolderCheck
+    captions: FolderCheck | None
+    findings: Findings = field(default_factory=lambda: Findings(_MAX_LISTED))
+    broken: set[str] = field(default_factory=set)
+    broken_captions: set[str] = field(default_factory=set)
+    num_samples: int = 0
+    num_frames: int = 0
+    num_decoded: int = 0
+
+    @property
+    def num_problems(self) -> int:
+        return sum(self.findings.counts.values())
+
+    @property
+    def notes(self) -> list[str]:
+        return self.folder.notes + (self.captions.notes if self.captions else [])
+
+
+def verify_folder(
+    folder: Path,
+    *,
+    captions: Path | None,
+    num_decoded: int | None,
+    workers: int,
+    timeout_seconds: float,
+    decode: Callable[[Sample], None] = decode_all,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Verification:
+    """Check everything about a folder of shards, and of the captions beside it.
+
+    Of each shard `num_decoded` samples are handed to `decode` (None: all). Changes nothing.
+
+    Raises:
+        DatasetError: there is nothing to check.
+    """
+    shards = check_folder(folder, extension=".tar")
+    sidecars = check_folder(captions, extension=".parquet") if captions else None
+    found = Verification(shards, sidecars)
+    found.findings.add_all(shards.findings)
+    found.broken |= shards.bad_marks
+    if sidecars:
+        found.findings.add_all(sidecars.findings)
+    tasks = (
+        replace(task, max_pixels=max_pixels)
+        for task in _tasks(shards, sidecars, num_decoded, timeout_seconds, decode)
+    )
+    with HashStore() as hashes:
+        with Progress("verify", total=len(shards.records), unit="shard") as bar:
+            for task, result in _check_all(tasks, workers, found):
+                hashes.add(task.number, result.hashes)
+                _take(found, task, result)
+                bar.add(1)
+        _find_repeated(found, hashes)
+    return found
+
+
+def _tasks(
+    shards: FolderCheck,
+    captions: FolderCheck | None,
+    num_decoded: int | None,
+    timeout_seconds: float,
+    decode: Callable[[Sample], None],
+) -> Iterator[CheckTask]:
+    sidecars = {record.name: record for record in captions.records} if captions and captions.is_listed else {}
+    for number, record in enumerate(shards.records):
+        path = shards.folder / record.name
+        yield CheckTask(
+            number,
+            path,
+            record if shards.is_listed else None,
+            num_decoded,
+            timeout_seconds,
+            captions=captions.folder if captions else None,
+            caption_record=sidecars.get(f"{path.stem}.parquet"),
+            caption_options=captions.options if captions else None,
+            decode=decode,
+        )
+
+
+def _check_all(
+    tasks: Iterable[CheckTask], workers: int, found: Verification
+) -> Iterator[tuple[CheckTask, CheckResult]]:
+    """The result of each task; where a process died, of a check without decoding, then sample by sample."""
+    died: dict[int, CheckTask] = {}
+    for outcome in run_units(check_unit, tasks, workers=workers):
+        if outcome.result is None:
+            died[outcome.unit.number] = outcome.unit
+        else:
+            yield outcome.unit, outcome.result
+    again = [replace(task, num_decoded=0) for task in died.values()]
+    for outcome in run_units(check_unit, again, workers=workers) if again else ():
+        task, result = died[outcome.unit.number], outcome.result
+        if result is None:
+            found.findings.add(Problem("unreadable", task.path.name, "", _detail(outcome)))
+            found.broken.add(task.path.name)
+            continue
+        yield task, _check_one_by_one(task, result, workers)
+
+
+def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> CheckResult:
+    """Decode each sample of a shard in a turn of its own, so that those that end a process are known."""
+    alone = replace(task, record=None, captions=None)
+    singles = [replace(alone, only=place) for place in places_to_decode(task, len(result.keys))]
+    num_decoded = 0
+    for outcome in run_units(check_unit, singles, workers=workers):
+        place = outcome.unit.only
+        assert place is not None
+        num_decoded += 1
+        if outcome.result is None:
+            assert outcome.failure is not None
+            kind, key = _DEATHS[outcome.failure.reason], result.keys[place]
+            result.findings.add(Problem(kind, task.path.name, key, _detail(outcome)))
+        else:
+            bad = [p for p in outcome.result.findings.listed if p.kind == "undecodable"]
+            for problem in bad:
+                result.findings.add(problem)
+    return replace(result, num_decoded=num_decoded)
+
+
+def _detail(outcome: Outcome[CheckTask, CheckResult]) -> str:
+    assert outcome.failure is not None
+    return outcome.failure.detail
+
+
+def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
+    found.findings.add_all(result.findings)
+    found.findings.add_all(result.caption_findings)
+    found.num_samples += len(result.keys)
+    found.num_frames += result.num_frames
+    found.num_decoded += result.num_decoded
+    if result.findings.counts:
+        found.broken.add(task.path.name)
+    elif not _is_as_marked(found, task, result):
+        detail = "counts other frames or clips without subtitle than the shard has"
+        name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
+        found.findings.add(Problem("mark_differs", name, "", detail))
+        found.broken.add(task.path.name)
+    if result.caption_findings.counts:
+        found.broken_captions.add(f"{task.path.stem}.parquet")
+
+
+def _is_as_marked(found: Verification, task: CheckTask, result: CheckResult) -> bool:
+    counts = (result.num_frames, result.num_without_subtitle)
+    return found.folder.mark_counts.get(task.path.name, counts) == counts
+
+
+def _find_repeated(found: Verification, hashes: HashStore) -> None:
+    """Keys that stand in several shards. Making shards again does not help, so none counts as broken."""
+    for number, group in enumerate(hashes.repeated()):
+        names = [found.folder.records[shard].name for shard, _ in group]
+        keys = {""}
+        if number < _MAX_NAMED_KEYS:
+            keys = {_key_at(found.folder.folder / found.folder.records[s].name, place) for s, place in group}
+        if len(keys) > 1:
+            continue  # two keys with one hash
+        detail = f"also in {', '.join(names[1:4])}{' …' if len(names) > 4 else ''}"
+        found.findings.add(Problem("key_in_several_shards", names[0], keys.pop(), detail))
+
+
+def _key_at(path: Path, place: int) -> str:
+    """The key at a place among the different keys of a shard."""
+    keys: dict[str, None] = {}
+    with ShardFile(path) as shard:
+        for span in shard.spans():
+            keys[span.key] = None
+            if len(keys) > place:
+                break
+    return next(reversed(keys))

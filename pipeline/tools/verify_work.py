@@ -1,0 +1,115 @@
+"""What a worker process of `clipvip-data verify` does: check one shard and its captions.
+
+It may die of what it reads. Which shards there are, and what a death means, is decided in `verify_run`.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipvip.shards.checking.findings import Findings
+from clipvip.shards.checking.shard import check_captions, check_shard, decode_all
+from clipvip.shards.format.captions import captions_path
+from clipvip.shards.format.key_hashes import key_hashes
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
+from clipvip.shards.tar.writer import ShardRecord
+
+# After these nobody knows which keys the shard should have.
+_KEYS_UNKNOWN = {
+    "missing",
+    "size_differs",
+    "checksum_differs",
+    "damaged_tar",
+    "samples_differ",
+    "wrong_members",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTask:
+    """One shard to check. `number` is its place in the folder.
+
+    `num_decoded` samples at even distances are decoded (None: all), or with `only` the one at that place.
+    A single sample that takes longer than `timeout_seconds` ends the process.
+    """
+
+    number: int
+    path: Path
+    record: ShardRecord | None
+    num_decoded: int | None
+    timeout_seconds: float
+    captions: Path | None = None
+    caption_record: ShardRecord | None = None
+    caption_options: dict[str, Any] | None = None
+    only: int | None = None
+    decode: Callable[[Sample], None] = decode_all
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What came of it: the counts of the shard, hashes of its keys, and the problems found."""
+
+    keys: list[str]
+    hashes: np.ndarray
+    num_frames: int
+    num_without_subtitle: int
+    num_decoded: int
+    findings: Findings = field(default_factory=Findings)
+    caption_findings: Findings = field(default_factory=Findings)
+
+
+def check_unit(task: CheckTask) -> CheckResult:
+    """Check a shard and its captions, with the process at stake."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def allow_more_time() -> None:
+        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
+
+    try:
+        found = check_shard(
+            task.path,
+            record=task.record,
+            places=lambda num_samples: places_to_decode(task, num_samples),
+            decode=task.decode,
+            max_pixels=task.max_pixels,
+            heartbeat=allow_more_time,
+        )
+        captions = Findings()
+        if task.captions is not None and not _KEYS_UNKNOWN & set(found.findings.counts):
+            allow_more_time()
+            captions = check_captions(
+                captions_path(task.captions, task.path.stem),
+                keys=found.keys,
+                shard=task.path,
+                origin=task.caption_options,
+                record=task.caption_record,
+                shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    hashes = key_hashes(dict.fromkeys(found.keys))
+    return CheckResult(
+        list(found.keys),
+        hashes,
+        found.num_frames,
+        found.num_without_subtitle,
+        found.num_decoded,
+        found.findings,
+        captions,
+    )
+
+
+def places_to_decode(task: CheckTask, num_samples: int) -> Sequence[int]:
+    """The samples of a shard that are decoded."""
+    if task.only is not None:
+        return [task.only]
+    if task.num_decoded is None or task.num_decoded >= num_samples:
+        return range(num_samples)
+    if task.num_decoded == 0:
+        return []
+    return np.linspace(0, num_samples - 1, task.num_decoded).astype(int).tolist()

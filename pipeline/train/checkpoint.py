@@ -1,0 +1,257 @@
+"""Checkpoints of a run: everything that the next step depends on, saved all or nothing.
+
+A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
+of the random generators (tensors-00000.safetensors, one from each process that took part), state.json with the rest, the
+run's recipe and what its data were, and checksums of all of these. The position of the loader is the number of steps done,
+see batches.py. Checkpoints of earlier versions are read by old_checkpoint.py.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train import old_checkpoint
+from clipvip.pipeline.train.distributed import Place, barrier, gather_objects, together
+from clipvip.pipeline.train.tensor_files import (
+    CHECKSUMS_NAME,
+    TENSORS_SUFFIX,
+    Checksum,
+    check_files,
+    names_in,
+    read_tensors,
+    share_out,
+    sum_file,
+    write_checksums,
+    write_tensors,
+)
+from clipvip.shards.files.atomic import write_json
+from clipvip.shards.skips import Skip
+
+FOLDER = "checkpoints"
+RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint
+DATA_NAME = "data.json"  # likewise, see data_record.py
+_NAME = re.compile(r"step-(\d{8})")
+_STATE_NAME = "state.json"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read in whole."""
+
+
+@dataclass
+class TrainState:
+    """How far a run is, over all processes; `validations` are the scores so far, see validation.py."""
+
+    step: int = 0
+    rows_without_caption: int = 0
+    skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "rows_without_caption": self.rows_without_caption,
+            "skips": [asdict(self.skips[key]) for key in sorted(self.skips)],
+            "validations": self.validations,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TrainState":
+        skips = [Skip(**row) for row in value["skips"]]
+        by_name = {(skip.reason, skip.what): skip for skip in skips}
+        return cls(value["step"], value["rows_without_caption"], by_name, value["validations"])
+
+
+def list_checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder = out / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The number of steps after which a checkpoint was saved."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def save_checkpoint(
+    out: Path,
+    state: TrainState,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    place: Place,
+) -> Path:
+    """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`.
+
+    What all processes hold is written once, each of them writing its part.
+
+    Raises:
+        OSError: in every process, where one of them could not write; nothing is left of what was written.
+    """
+    final = out / FOLDER / f"step-{state.step:08d}"
+    partial = final.with_name(f".{final.name}.partial")
+    shared = {**_model_tensors(model), **_optimizer_tensors(model, optimizer)}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in shared.items()}
+    mine = {name: shared[name] for name in share_out(sizes, place.world_size)[place.rank]}
+
+    def begin() -> None:
+        if place.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+    def write() -> tuple[str, Checksum]:
+        name = f"tensors-{place.rank:05d}{TENSORS_SUFFIX}"
+        return name, write_tensors(partial / name, {**mine, **_rng_tensors(place)})
+
+    def end(sums: dict[str, Checksum]) -> None:
+        if not place.is_first:
+            return
+        write_json(partial / _STATE_NAME, state.as_json())
+        for name in (RECIPE_NAME, DATA_NAME):
+            if (out / name).is_file():
+                shutil.copy(out / name, partial / name)
+        others = [path for path in partial.iterdir() if path.name not in sums]
+        write_checksums(partial, sums | {path.name: sum_file(path) for path in others})
+        if final.exists():  # the same step of the same run: the same content
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _flush(final.parent)
+        for old in [*list_checkpoints(out)[:-keep], *final.parent.glob(".step-*.partial")]:
+            shutil.rmtree(old)
+
+    try:
+        together(begin, place=place)
+        written = dict(gather_objects(together(write, place=place), place=place))
+        together(lambda: end(written), place=place)
+    except OSError:
+        if place.is_first:  # it failed in all of them, so that nobody is writing there
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def load_checkpoint(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, place: Place
+) -> TrainState:
+    """Put a checkpoint into a model and an optimizer of the same recipe; any number of processes may.
+
+    Raises:
+        DamagedCheckpoint: in every process; model and optimizer may be half filled.
+        UserError: the checkpoint is of another model.
+    """
+    try:
+        state, names, fill = together(lambda: _open(folder), place=place)
+    except OSError as error:
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
+    _make_optimizer_state(model, optimizer, names)
+    tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
+    missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
+    if missing:
+        raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {len(missing) - 1} others")
+    wanted = {name: tensor for name, tensor in tensors.items() if name in names}
+    try:
+        together(lambda: fill(wanted), place=place)
+    except OSError as error:
+        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
+    _restore_rng(wanted, place)
+    return state
+
+
+_Fill = Callable[[dict[str, torch.Tensor]], None]
+
+
+def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
+    """A checkpoint's state, the names of its tensors, and what puts some of these in.
+
+    Raises:
+        OSError: anything in it is damaged or missing. What it gives raises that too.
+    """
+    if (folder / CHECKSUMS_NAME).is_file() or not (folder / old_checkpoint.TABLE_NAME).is_file():
+        files = check_files(folder, needed=_STATE_NAME)
+        names = {name for path in files for name in names_in(path)}
+
+        fill: _Fill = partial(_fill, files)
+    else:
+        table = old_checkpoint.read_table(folder)
+        names = set(table)
+        fill = partial(old_checkpoint.read_tensors, folder, table)
+    try:
+        content = json.loads((folder / _STATE_NAME).read_bytes())
+        return TrainState.from_json(content), names, fill
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OSError(f"{_STATE_NAME}: {type(error).__name__}: {error}") from error
+
+
+def _fill(files: list[Path], wanted: dict[str, torch.Tensor]) -> None:
+    for path in files:
+        read_tensors(path, wanted)
+
+
+def set_aside(folder: Path, *, place: Place) -> None:
+    """Rename a damaged checkpoint, so that it is neither gone on from nor counted among those that are kept."""
+    if place.is_first:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    barrier(place)
+
+
+def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by parameter name, so that the order of parameter groups does not matter."""
+    return {
+        f"optimizer/{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _make_optimizer_state(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: Collection[str]
+) -> None:
+    """Give a fresh optimizer empty tensors for the state that `names` tell of."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        keys = sorted(stored.removeprefix(prefix) for stored in names if stored.startswith(prefix))
+        for key in keys:
+            value = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+            optimizer.state[parameter][key] = value.detach()
+
+
+def _rng_tensors(place: Place) -> dict[str, torch.Tensor]:
+    tensors = {f"rng/{place.rank}/cpu": torch.get_rng_state()}
+    if place.device.type == "cuda":
+        tensors[f"rng/{place.rank}/cuda"] = torch.cuda.get_rng_state(place.device)
+    return tensors
+
+
+def _restore_rng(tensors: dict[str, torch.Tensor], place: Place) -> None:
+    for name, tensor in tensors.items():
+        if name == f"rng/{place.rank}/cpu":
+            torch.set_rng_state(tensor)
+        elif name == f"rng/{place.rank}/cuda":
+            torch.cuda.set_rng_state(tensor, place.device)
+
+
+def _flush(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,177 @@
+"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is gone on with.
+
+The note, data.json, also says in which order samples are used, since versions of this package differ in that.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.batches import BatchPlan, SourcePart
+from clipvip.pipeline.train.checkpoint import DATA_NAME, list_checkpoints
+from clipvip.pipeline.train.distributed import Place, gather_objects
+from clipvip.pipeline.train.order import ORDER_VERSION
+from clipvip.pipeline.train.recipe import Recipe, Source
+from clipvip.pipeline.train.shard_set import open_shards
+from clipvip.pipeline.train.tensor_files import is_whole
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import captions_path
+from clipvip.shards.format.manifest import listed_files, read_manifest
+from clipvip.shards.tar.writer import sha256_of_file
+
+_SCHEMA = 1
+_MOST_NAMES = 3
+
+# A shard's name without extension, its number of samples, and its identity as `Shard` has it.
+_Row = tuple[str, int, str]
+
+
+def describe_data(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
+    """What `data.json` says."""
+    return {
+        "schema": _SCHEMA,
+        "order": plan.order_version,
+        "sources": {
+            part.name: {"kind": part.kind, "shards": _rows(part), "captions": _sum_captions(part)}
+            for part in plan.parts
+        },
+        "validation": _sum_split(recipe.evaluation.validation),
+    }
+
+
+def recorded_data(out: Path) -> dict[str, Any] | None:
+    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier versions.
+
+    A note in a checkpoint has a checksum; the one beside them counts where no checkpoint has one yet.
+    """
+    checkpoints = [folder / DATA_NAME for folder in reversed(list_checkpoints(out))]
+    whole = [path for path in checkpoints if is_whole(path)]
+    for path in [*whole, out / DATA_NAME] if checkpoints else []:
+        try:
+            content = json.loads(path.read_bytes())
+            for source in content["sources"].values():
+                source["shards"] = [_as_row(row) for row in source["shards"]]
+            known = {"order": int(content["order"]), "validation": content["validation"]}
+            if content["schema"] == _SCHEMA and all("captions" in row for row in content["sources"].values()):
+                return content | known
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return None
+
+
+def order_of_run(out: Path) -> int:
+    """In which order a run in the folder `out` uses its samples: one that has begun keeps its order.
+
+    Raises:
+        UserError: it began with a newer version of this package.
+    """
+    if not list_checkpoints(out):
+        return ORDER_VERSION
+    found = recorded_data(out)
+    version = 1 if found is None else found["order"]
+    if not 1 <= version <= ORDER_VERSION:
+        raise UserError(f"{out}: was begun by a newer version of clipvip; update it, or give another --out")
+    return version
+
+
+def require_same_data(plan: BatchPlan, *, place: Place) -> None:
+    """UserError in every process where they do not all have the same shards before them, as machines may."""
+    rows = json.dumps([_rows(part) for part in plan.parts])
+    found = gather_objects(hashlib.sha256(rows.encode()).hexdigest(), place=place)
+    if len(set(found)) > 1:
+        other = next(rank for rank, digest in enumerate(found) if digest != found[0])
+        raise UserError(
+            f"processes 0 and {other} find different shards; give the same data to all of them, or wait until they are the "
+            "same on each machine"
+        )
+
+
+def data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, where data differ in what comes out of a run."""
+    found = []
+    for name, source in now["sources"].items():
+        known = before["sources"].get(name)
+        if known is None:
+            continue  # the recipe differs, which is told of as such
+        changes = _shard_changes(known["shards"], source["shards"])
+        found += [f"source {name}: {change}" for change in changes]
+        if not changes and known["captions"] != source["captions"]:
+            found.append(f"source {name}: other captions")
+    if before["validation"] != now["validation"]:
+        found.append("another validation split")
+    return found
+
+
+def _as_row(row: Any) -> _Row:
+    name, count, identity = row
+    return str(name), int(count), str(identity)
+
+
+def _shard_changes(before: list[_Row], now: list[_Row]) -> list[str]:
+    if len(before) == len(now) and all(map(_is_same, before, now)):
+        return []
+    old, new = {row[0] for row in set(before) - set(now)}, {row[0] for row in set(now) - set(before)}
+    changes = [
+        f"{len(names)} shard{'s' if len(names) > 1 else ''} {what} ({_some(names)})"
+        for names, what in ((new - old, "added"), (old - new, "removed"), (old & new, "changed"))
+        if names
+    ]
+    return changes or ["its shards are in another order, or some are there more often"]
+
+
+def _is_same(first: _Row, second: _Row) -> bool:
+    """Whether two shards are the same. Where nobody knows their content, their names have to do."""
+    kinds = {row[2].partition(":")[0] for row in (first, second)}
+    if len(kinds) == 1 and kinds != {"url"}:
+        return first[1:] == second[1:]
+    return first[:2] == second[:2]
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:_MOST_NAMES]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
+
+
+def _rows(part: SourcePart) -> list[_Row]:
+    return [(shard.stem, shard.num_samples, shard.identity) for shard in part.shards.shards]
+
+
+def _sum_captions(part: SourcePart) -> str | None:
+    """A hash over the caption files of a source's shards, by their manifests, or else by what is in them."""
+    if not part.settings.needs_caption:
+        return None
+    stems = list(dict.fromkeys(shard.stem for shard in part.shards.shards))
+    digest = hashlib.sha256()
+    for folder in map(Path, part.settings.captions):
+        known = _listed_in(folder)
+        paths = [path for stem in stems if (path := captions_path(folder, stem)).is_file()]
+        unknown = [path for path in paths if path.name not in known]
+        with ThreadPoolExecutor(8) as threads:
+            sums = threads.map(sha256_of_file, unknown)
+            known |= {path.name: checksum for path, checksum in zip(unknown, sums, strict=True)}
+        digest.update("".join(f"{path.name} {known[path.name]}\n" for path in paths).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _listed_in(folder: Path) -> dict[str, str]:
+    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of others.
+
+    A file that was written after the manifest, or is of another size, is not what is listed.
+    """
+    try:
+        manifest = read_manifest(folder)
+        files = listed_files(folder, manifest.shards) if manifest else []
+    except (DatasetError, OSError):
+        return {}
+    return {f.record.name: f.record.sha256 for f in files if f.has_size and not f.is_newer}
+
+
+def _sum_split(folder: str | None) -> str | None:
+    """A hash over the shards of a split."""
+    if folder is None:
+        return None
+    shards = open_shards("validation", Source(shards=folder), cache=Path(), in_use=1).shards
+    return hashlib.sha256("".join(f"{shard.identity}\n" for shard in shards).encode()).hexdigest()

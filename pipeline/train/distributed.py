@@ -1,0 +1,213 @@
+"""What talks to the process group: start it, gather, reduce, and do things together; see also ring.py.
+
+Everything works the same for a single process, which starts no group at all. How a model is trained is in
+step.py and loop.py.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.order import share
+from clipvip.pipeline.train.ring import Ring
+
+# One collective moves this much: big enough for full bandwidth, small enough to need little extra memory.
+_BUCKET_BYTES = 64 * 2**20
+# Saving a checkpoint or building an index on one process must not look like a hang to the others.
+_GROUP_TIMEOUT = timedelta(minutes=30)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is: its rank among `world_size`, and the device that it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, total: int) -> tuple[int, int]:
+        """This process's part [start, stop) of `total` rows; parts differ by one row at most."""
+        return share(total, self.rank, self.world_size)
+
+
+def launched_world_size() -> int | None:
+    """How many processes a launcher such as torchrun started, or None where none did."""
+    size = os.environ.get("WORLD_SIZE")
+    return int(size) if size is not None and "RANK" in os.environ else None
+
+
+def run_name() -> str:
+    """A name that the processes of this run on this machine share, and no other run here has."""
+    if launched_world_size() is None:
+        return f"clipvip-{os.getuid()}-{os.getpid()}"
+    return f"clipvip-{os.getuid()}-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
+
+
+def is_first_here() -> bool:
+    """Whether this is the first of the run's processes on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextmanager
+def meeting_place() -> Iterator[dict[str, str]]:
+    """While entered, processes of this machine that have these environment variables find each other."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    yield {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's name for a store that none of them has to open
+    }
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Place]:
+    """Join the group that the launcher describes; without a launcher this process is alone.
+
+    `device` is "cpu" or "cuda"; on CUDA each process takes the GPU of its local rank, or the only one that it sees.
+    A process of several that leaves by an error tells the others, which then leave too: see ring.py.
+
+    Raises:
+        UserError: this process sees some GPUs, and not that of its rank.
+        PeerGone: another process failed.
+    """
+    chosen = torch.device("cuda", _gpu_number()) if device == "cuda" else torch.device("cpu")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if launched_world_size() is None:
+        yield Place(0, 1, chosen)
+        return
+    # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
+    place = Place(dist.get_rank(), dist.get_world_size(), chosen)
+    with Ring() if place.world_size > 1 else nullcontext():
+        yield place
+    # Not after an error: it may wait for collectives of which the others are in the middle.
+    dist.destroy_process_group()
+
+
+def _gpu_number() -> int:
+    """The GPU of this process; schedulers may show each process no other than its own."""
+    local_rank, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank < found:
+        return local_rank
+    if found == 1:
+        return 0
+    raise UserError(
+        f"process {local_rank} of this machine (LOCAL_RANK) sees {found} GPUs; start one process for each GPU"
+    )
+
+
+def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor:
+    """Join the rows (share, dim) of all processes, in order of rank, to (total, dim). Carries no gradient.
+
+    It needs none: every process computes the loss of the whole batch from the joined rows, so the part of
+    the loss's gradient that belongs to its own rows is exact without any exchange; what remains to be
+    summed over processes is the gradient of the weights (`sum_gradients`).
+    """
+    if place.world_size == 1:
+        return rows.detach()
+    largest = share(total, 0, place.world_size)[1]
+    padded = rows.detach().new_zeros((largest, *rows.shape[1:]))
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in range(place.world_size)]
+    dist.all_gather(parts, padded)
+    lengths = [stop - start for start, stop in (share(total, r, place.world_size) for r in range(len(parts)))]
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, place: Place) -> None:
+    """Replace each gradient by its sum over all processes; a missing gradient counts as zero."""
+    if place.world_size == 1:
+        return
+    bucket: list[torch.Tensor] = []
+    bucket_bytes = 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter.grad)
+        bucket_bytes += parameter.grad.numel() * parameter.grad.element_size()
+        if bucket_bytes >= _BUCKET_BYTES:
+            _sum_bucket(bucket)
+            bucket, bucket_bytes = [], 0
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def _sum_bucket(gradients: list[torch.Tensor]) -> None:
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+def copy_from_first(module: torch.nn.Module, *, place: Place) -> None:
+    """Give every process the first one's weights and buffers."""
+    if place.world_size == 1:
+        return
+    for tensor in module.state_dict().values():
+        dist.broadcast(tensor.data, src=0)
+
+
+def largest(value: int, *, place: Place) -> int:
+    """The largest of the processes' values, in all of them."""
+    if place.world_size == 1:
+        return value
+    values = torch.tensor([value])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return int(values.item())
+
+
+def gather_objects(value: Any, *, place: Place) -> list[Any]:
+    """The values of all processes in order of rank, in every process."""
+    if place.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * place.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier(place: Place) -> None:
+    """Wait until every process is here."""
+    if place.world_size > 1:
+        largest(0, place=place)
+
+
+def together(action: Callable[[], T], *, place: Place) -> T:
+    """Do something with files in every process, and wait for the others: what it gave in this one.
+
+    Raises:
+        OSError: in every process, where one of them met it.
+    """
+    error: OSError | None = None
+    try:
+        result = action()
+    except OSError as caught:
+        error = caught
+    told = [arguments for arguments in gather_objects(error and _told(error), place=place) if arguments]
+    if error is not None:
+        raise error
+    if told:
+        raise OSError(*told[0])
+    return result
+
+
+def _told(error: OSError) -> tuple[Any, ...]:
+    """What makes an equal error in another process."""
+    return (str(error),) if error.errno is None else (error.errno, error.strerror, error.filename)

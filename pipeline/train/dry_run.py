@@ -1,0 +1,53 @@
+"""What `clipvip-train --dry-run` tells: the whole recipe, and what it comes to on what is there."""
+
+from pathlib import Path
+from typing import Any
+
+from clipvip.pipeline.train.batches import BatchPlan
+from clipvip.pipeline.train.checkpoint import list_checkpoints
+from clipvip.pipeline.train.recipe import Recipe, dump_recipe, recipe_tree
+from clipvip.pipeline.train.start import chosen_device, start_model
+
+
+def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
+    """Numbers and the recipe, as JSON has them, and as YAML that can be run, after comments with the numbers.
+
+    Loads the model, as the run would.
+
+    Raises:
+        UserError, CheckpointError: the model does not go with the recipe.
+    """
+    num_parameters = sum(parameter.numel() for parameter in start_model(recipe).parameters())
+    checkpoints = list_checkpoints(Path(recipe.run.out))
+    counts = {
+        "steps": plan.num_steps(recipe),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "batch_size": recipe.optim.batch_size,
+        "parameters": num_parameters,
+    }
+    sources = {
+        part.name: {
+            "shards": len(part.shards.shards),
+            "samples": part.order.num_samples,
+            "samples_per_batch": part.rows,
+        }
+        for part in plan.parts
+    }
+    content = {
+        "stage": "train",
+        "options": recipe_tree(recipe),
+        "counts": counts,
+        "sources": sources,
+        "goes_on_from": str(checkpoints[-1]) if checkpoints else None,
+    }
+    lines = ["{steps:,} steps, {steps_per_epoch:,} in an epoch, batches of {batch_size:,}".format(**counts)]
+    for name, source in sources.items():
+        what = "{shards:,} shards, {samples:,} samples, {samples_per_batch:,} in a batch".format(**source)
+        lines.append(f"source {name}: {what}")
+    lines += [
+        f"{num_parameters:,} parameters, from {recipe.model.init}",
+        f"{recipe.run.processes} on {chosen_device(recipe)} -> {recipe.run.out}",
+    ]
+    if checkpoints:
+        lines.append(f"goes on from {checkpoints[-1]}")
+    return content, "".join(f"# {line}\n" for line in lines) + dump_recipe(recipe).rstrip("\n")

@@ -1,0 +1,262 @@
+"""Whether there is enough to train on, looked at before the first step: rows for each process, samples that can be used.
+
+Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over it. Of 64 of these
+pictures are decoded. What is met later, while training, is `batches`' business.
+"""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.batches import BatchPlan, SourcePart
+from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
+from clipvip.pipeline.train.shard_set import Shard, ShardReader, is_url
+from clipvip.shards.format.captions import ShardCaptions
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.index import SampleSpan, ShardFile
+
+_MOST_SAMPLES = 4096
+_MOST_SHARDS = 16  # of a data set that is not looked at as a whole; each has to be indexed
+_MOST_REMOTE_SHARDS = 4  # each has to be copied
+_MOST_DECODED = 64
+_MOST_FRAMES_DECODED = 4  # of a clip
+_MANY_LOST = 0.2
+
+
+@dataclass
+class Look:
+    """What was seen of a source: samples looked at, how many are unusable by reason, and without a caption.
+
+    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the shards of
+    which no caption file could be used. Of `num_decoded` samples the pictures were decoded; `undecodable` counts those that
+    failed. Where `all_decoded`, all that seemed usable, these are `lost`.
+    """
+
+    num_seen: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    num_without_caption: int = 0
+    distinct: set[tuple[object, ...]] = field(default_factory=set)
+    notes: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+    num_decoded: int = 0
+    all_decoded: bool = False
+    undecodable: Counter[str] = field(default_factory=Counter)
+    undecodable_example: str = ""
+
+    @property
+    def num_usable(self) -> int:
+        return self.num_seen - sum(self.lost.values())
+
+
+def check_shares(plan: BatchPlan, *, processes: int) -> None:
+    """UserError where a batch has too few samples of a source for each process to get one."""
+    for part in plan.parts:
+        if part.rows < processes:
+            raise UserError(
+                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} processes; "
+                "raise optim.batch_size or its weight"
+            )
+
+
+def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
+    """Refuse data of which too little can be used, and warn where much of it cannot.
+
+    Raises:
+        UserError: fewer samples are usable than a batch takes; captions are needed, and none are given or found.
+    """
+    for part in plan.parts:
+        _check_captions_given(part)
+        if part.shards.shards[0].location.startswith("pipe:"):
+            continue  # a program may run for as long as it likes: it is started by the loading processes alone
+        look = look_at(part)
+        _check_captions_found(part, look)
+        _check_usable(part, look)
+        if warns:
+            for line in _warnings(part, look):
+                click.echo(f"Warning: {line}", err=True)
+
+
+def look_at(part: SourcePart) -> Look:
+    """Look at samples all over a source."""
+    shards = part.shards.shards
+    most = _MOST_REMOTE_SHARDS if is_url(shards[0].location) else _MOST_SHARDS
+    if part.order.num_samples <= _MOST_SAMPLES and not is_url(shards[0].location):
+        most = len(shards)
+    chosen = np.unique(np.linspace(0, len(shards) - 1, min(most, len(shards))).astype(int))
+    reader = ShardReader(part.shards)
+    look = Look()
+    most_of_each = -(-_MOST_SAMPLES // len(chosen))
+    places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen.tolist()]
+    num_places = sum(len(indices) for _, indices in places)
+    # Drawn, since every second sample may be damaged.
+    drawn = np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED]
+    to_decode = set(drawn.tolist())
+    pictures = _Pictures(part, reader)
+    for number, indices in places:
+        captions = ShardCaptions({}, [])
+        if part.settings.needs_caption:
+            captions = captions_of(number, part.shards, reader, part.settings)
+            for skip in captions.skips:
+                look.notes[skip.reason] += 1
+                if not look.example or skip.reason == "unreadable_captions":
+                    look.example = f"{shards[number].location}: {skip.detail}"
+        for index in indices:
+            found = reader.entry(number, index)
+            if isinstance(found, Skip):
+                reason: str | None = found.reason
+            else:
+                span, file = found
+                reason = why_unusable(
+                    span, file, kind=part.kind, settings=part.settings, captions=captions.by_key
+                )
+                look.num_without_caption += not captions.by_key.get(span.key)
+                if reason is None:
+                    is_drawn = look.num_seen in to_decode
+                    if not is_drawn or pictures.decode(number, index, look):
+                        look.distinct.add(_content_of_sample(span, file))
+            look.num_seen += 1
+            if reason is not None:
+                look.lost[reason] += 1
+    look.all_decoded = look.num_decoded == look.num_usable
+    if look.all_decoded:
+        look.lost += look.undecodable
+    return look
+
+
+def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
+    """What tells a sample from others: keys are unique in a data set, and not in two that were put together."""
+    lengths = tuple((name, length) for name, (_, length) in sorted(span.members.items()))
+    words = [file.read(span, name) for name in ("json", "txt") if name in span.members]
+    return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
+
+
+class _Pictures:
+    """Decodes some frames of samples, as training does."""
+
+    def __init__(self, part: SourcePart, reader: ShardReader) -> None:
+        settings = replace(
+            part.settings,
+            num_frames=min(part.settings.num_frames, _MOST_FRAMES_DECODED),
+            jitter=False,
+            needs_subtitle=False,  # it was looked at already
+            needs_caption=False,
+            needs_frame=False,
+        )
+        self._loader = SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
+        self._writer = PixelsWriter()
+
+    def decode(self, shard: int, index: int, look: Look) -> bool:
+        """Whether a sample's pictures decode; noted in `look`."""
+        self._writer.begin()
+        rng = np.random.default_rng(0)
+        found = self._loader.load(shard, index, rng, video=self._writer, frame=self._writer)
+        look.num_decoded += 1
+        if isinstance(found, Skip):
+            look.undecodable[found.reason] += 1
+            look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
+            return False
+        return True
+
+
+def _some_of(size: int, most: int) -> list[int]:
+    return [int(index) for index in np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))]
+
+
+def _check_captions_given(part: SourcePart) -> None:
+    if not part.settings.needs_caption:
+        return
+    if not part.settings.captions:
+        raise UserError(
+            f"the loss needs captions for source {part.name}; give --captions, or train without them "
+            "(--set loss.pairs=baseline)"
+        )
+    for folder in map(Path, part.settings.captions):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of captions; make them with 'clipvip-data caption'")
+
+
+def _check_captions_found(part: SourcePart, look: Look) -> None:
+    if part.settings.needs_caption and look.num_without_caption == look.num_seen:
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
+        raise UserError(
+            f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at in "
+            f"{part.shards.shards[0].location} and others; give those that were made for these shards{why}"
+        )
+
+
+def _check_usable(part: SourcePart, look: Look) -> None:
+    total = part.order.num_samples
+    is_exact = look.num_seen == total
+    usable = len(look.distinct) if is_exact else look.num_usable
+    expected = usable * total / look.num_seen if look.num_seen else 0
+    if look.num_decoded and look.undecodable.total() == look.num_decoded:
+        raise UserError(
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are damaged "
+            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by 'clipvip-data verify'"
+        )
+    if expected >= part.rows and look.num_usable:
+        return
+    of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
+    ways = []
+    if look.lost["empty_subtitle"]:
+        ways.append("train on captions alone (--set loss.pairs=V-C)")
+    if look.num_usable > 1:
+        ways.append("lower optim.batch_size")
+    ways.append("give more data")
+    lost = look.lost if look.all_decoded else look.lost + look.undecodable
+    lost = lost + Counter(there_more_than_once=look.num_seen - lost.total() - usable if is_exact else 0)
+    raise UserError(
+        f"source {part.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
+        f"{part.rows:,} of them; {', or '.join(ways)}"
+    )
+
+
+def _warnings(part: SourcePart, look: Look) -> list[str]:
+    lines = []
+    twice = sum(count > 1 for count in Counter(_content_of(shard) for shard in part.shards.shards).values())
+    if twice:
+        lines.append(
+            f"source {part.name}: {twice:,} of its shards are given more than once, so a clip may be in a batch twice"
+        )
+    lost = sum(look.lost.values())
+    if lost > _MANY_LOST * look.num_seen:
+        way = (
+            "; --set loss.pairs=V-C trains without subtitles"
+            if look.lost["empty_subtitle"] > lost / 2
+            else ""
+        )
+        lines.append(
+            f"source {part.name}: {lost:,} of the {look.num_seen:,} samples looked at cannot be used "
+            f"({_listed(look.lost)}), others take their places{way}"
+        )
+    damaged = look.undecodable.total()
+    if damaged > _MANY_LOST * look.num_decoded and lost <= _MANY_LOST * look.num_seen:
+        lines.append(
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} cannot be used "
+            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
+        )
+    for location in part.shards.empty:
+        lines.append(f"source {part.name}: {location} holds no samples of kind {part.kind}")
+    without = look.num_without_caption
+    is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
+    if part.settings.needs_caption and part.settings.needs_subtitle and is_much:
+        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
+        lines.append(
+            f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, and count in "
+            f"the terms without one only{why}"
+        )
+    return lines
+
+
+def _content_of(shard: Shard) -> str:
+    return shard.location if shard.identity.startswith("url:") else shard.identity
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))

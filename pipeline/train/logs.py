@@ -1,0 +1,208 @@
+"""What a run tells while it goes: log.jsonl, TensorBoard, W&B and the line on the terminal.
+
+log.jsonl holds what the computation gave and nothing that depends on the clock, so that a resumed run leaves
+the same file; rates go to the other three.
+"""
+
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.shards.files.atomic import write_jsonl
+
+LOG_NAME = "log.jsonl"
+_BYTES_PER_GIB = 2**30
+_LARGEST_VALUE = 1e300
+# Dense bf16 FLOP/s by the makers' data sheets.
+_PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "V100": 125e12,
+    # Each is a part of the name before it.
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's peak FLOP/s in bf16 (fp16 on a V100), or None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for part, flops in _PEAK_FLOPS.items() if part in name), None)
+
+
+@dataclass
+class Speed:
+    """Rates since the last log line, of all processes together."""
+
+    device: torch.device
+    world_size: int
+    samples: int = 0
+    flops: float = 0.0
+    wait_seconds: float = 0.0
+    _start: float = field(default_factory=time.perf_counter)
+
+    def add(self, *, samples: int, flops: float) -> None:
+        """Count a step of so many samples, which needs so many FLOPs (not counting what is done twice)."""
+        self.samples += samples
+        self.flops += flops
+
+    def take(self) -> dict[str, float]:
+        """The rates, by name; starts the next interval."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        rates = {
+            "samples_per_second": self.samples / seconds,
+            "data_wait_fraction": self.wait_seconds / seconds,
+        }
+        peak = peak_flops(self.device)
+        if peak is not None:
+            rates["mfu"] = self.flops / seconds / (peak * self.world_size)
+        if self.device.type == "cuda":
+            rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / _BYTES_PER_GIB
+        self.samples, self.flops, self.wait_seconds = 0, 0.0, 0.0
+        self._start = time.perf_counter()
+        return rates
+
+
+class Logs:
+    """The open logs of a run; does nothing in processes other than the first."""
+
+    def __init__(self, out: Path, bar: Progress, tensorboard: Any, wandb_run: Any) -> None:
+        self._file = (out / LOG_NAME).open("a", encoding="utf-8")
+        self._bar = bar
+        self._tensorboard = tensorboard
+        self._wandb = wandb_run
+
+    def step_done(self) -> None:
+        """Move the progress bar on."""
+        self._bar.add(1)
+
+    def write(self, row: dict[str, float], rates: dict[str, float]) -> None:
+        """Log the values of one step, `row["step"]`, and the rates since the last call."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        step = int(row["step"])
+        values = {f"train/{name}": value for name, value in row.items() if name != "step"}
+        values |= {f"speed/{name}": value for name, value in rates.items()}
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        self._bar.note(
+            f"step {step:,}: loss {row['loss']:.4f}, lr {row['learning_rate']:.2e}, "
+            f"{rates['samples_per_second']:.1f} clips/s, {rates['data_wait_fraction']:.0%} waiting for data"
+            + (f", MFU {rates['mfu']:.0%}" if "mfu" in rates else "")
+        )
+
+    def write_validation(self, row: dict[str, Any]) -> None:
+        """Log the scores of the validation split after a step."""
+        step, recalls = (
+            int(row["step"]),
+            {name: value for name, value in row.items() if isinstance(value, float)},
+        )
+        values = {f"validation/{name}": value for name, value in recalls.items()}
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
+        self._bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+@contextmanager
+def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterator[Logs]:
+    """Open the logs of a run that goes on after `step` steps; later rows of an earlier attempt are dropped."""
+    rows = [row for row in read_log(out) if row["step"] <= step]
+    write_jsonl(out / LOG_NAME, rows)
+    tensorboard = wandb_run = None
+    if recipe.run.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+    if recipe.run.wandb_project is not None:
+        wandb_run = _start_wandb(recipe, out)
+    logs = Logs(out, bar, tensorboard, wandb_run)
+    try:
+        yield logs
+    finally:
+        logs.close()
+
+
+def read_log(out: Path) -> list[dict[str, float]]:
+    """The rows of log.jsonl.
+
+    A last line that was cut short by a kill is left out, and so are lines that are no rows, as a failing disk
+    leaves them: one line on stderr tells how many.
+    """
+    path = out / LOG_NAME
+    if not path.exists():
+        return []
+    found = [_row_of(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    rows = [row for row in found if row is not None]
+    if lost := len(found) - len(rows):
+        click.echo(f"{path}: {lost:,} of its {len(found):,} lines are damaged, and left out", err=True)
+    return rows
+
+
+def _row_of(line: bytes) -> dict[str, float] | None:
+    """The row that a line holds: finite numbers by name, a step and a loss among them; else None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not all(map(_is_value, row.values())):
+        return None
+    return row if type(row.get("step")) is int and "loss" in row else None
+
+
+def _is_value(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST_VALUE < value < _LARGEST_VALUE
+
+
+def _start_wandb(recipe: Recipe, out: Path) -> Any:
+    require_wandb()
+    import wandb
+
+    return wandb.init(
+        project=recipe.run.wandb_project,
+        config=recipe_tree(recipe),
+        dir=str(out),
+        name=out.name,
+        # Runs of one name in one project are other runs; the same folder's goes on after a restart.
+        id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
+        resume="allow",
+    )
+
+
+def require_wandb() -> None:
+    """UserError where the package wandb is missing."""
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "run.wandb_project needs the package wandb, which is not installed: pip install wandb, "
+            "or --set run.wandb_project=null"
+        ) from error

@@ -1,0 +1,428 @@
+"""The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from clipvip.model import ClipVip
+from clipvip.model.flops import text_flops, video_flops
+from clipvip.model.optim import learning_rate
+from clipvip.model.variants import Precision
+from clipvip.pipeline.evaluate.retrieval import table
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.stopping import StopSignal
+from clipvip.pipeline.train.batches import (
+    BatchPlan,
+    Chunk,
+    ChunkDataset,
+    ChunkSpec,
+    plan_batches,
+)
+from clipvip.pipeline.train.checkpoint import (
+    DamagedCheckpoint,
+    TrainState,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
+from clipvip.pipeline.train.data_record import order_of_run, require_same_data
+from clipvip.pipeline.train.distributed import (
+    Place,
+    barrier,
+    copy_from_first,
+    gather_objects,
+    is_first_here,
+    largest,
+    run_name,
+)
+from clipvip.pipeline.train.failures import diverged, has_finite_weights, naming_lack_of_memory
+from clipvip.pipeline.train.loading import load_batches
+from clipvip.pipeline.train.logs import Logs, Speed, open_logs, read_log
+from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.start import (
+    checkpoint_activations,
+    chosen_precision,
+    compiles,
+    resizes_on_device,
+    save_model,
+    start_model,
+    start_optimizer,
+)
+from clipvip.pipeline.train.step import Encoder, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.train.validation import (
+    best_row,
+    choose_weights,
+    is_due,
+    score_test,
+    validate,
+    write_rows,
+    write_training_card,
+)
+from clipvip.shards.skips import Skip
+
+MODEL_FOLDER = "model"
+MODELS_FOLDER = "models"
+# A backward pass costs twice the forward pass.
+_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What training needs and does not change: the recipe and what was made from it."""
+
+    recipe: Recipe
+    place: Place
+    out: Path
+    model: ClipVip
+    optimizer: torch.optim.Optimizer
+    encode: Encoder
+    precision: Precision
+    plan: BatchPlan
+    num_steps: int
+    step_flops: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
+
+    Then the first process has `result`, which is report.json and under `result` the test split's scores, and the
+    same in words.
+    """
+
+    step: int
+    num_steps: int
+    stopped_by: int
+    result: dict[str, Any] = field(default_factory=dict)
+    summary: str = ""
+
+
+def train(recipe: Recipe, *, place: Place) -> Outcome:
+    """Train as the recipe says, going on from the last checkpoint in its folder where there is one.
+
+    SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
+    """
+    began = time.perf_counter()
+    with (
+        remote_cache(recipe, place) as cache,
+        StopSignal() as stop,
+        naming_lack_of_memory(recipe),
+        ExitStack() as stack,
+    ):
+        job = prepare(recipe, place, cache=cache)
+        state = resume(job)
+        first_step = state.step
+        logs = open_logs_of(job, state, stack)
+        batches = stack.enter_context(closing(batches_of(job, state)))
+        tally = Tally()
+        speed = Speed(device=place.device, world_size=place.world_size)
+
+        if state.step == 0:
+            validate_if_due(job, state, logs)
+        while state.step < job.num_steps:
+            wait_from = time.perf_counter()
+            chunks = [chunk.to(place.device) for chunk in next(batches)]
+            speed.wait_seconds += time.perf_counter() - wait_from
+
+            state.step += 1
+            rate = learning_rate(
+                recipe.optim.learning_rate,
+                state.step,
+                job.num_steps,
+                warmup_fraction=recipe.optim.warmup_fraction,
+            )
+            result = step_or_explain(job, chunks, step=state.step, rate=rate)
+            tally.add(chunks)
+            speed.add(samples=recipe.optim.batch_size, flops=job.step_flops)
+
+            stop_signal = largest(stop.number, place=place)
+            is_last = state.step == job.num_steps
+            if logs is not None:
+                logs.step_done()
+                if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
+                    logs.write(log_row(job, state.step, result, rate), speed.take())
+            if is_last or stop_signal or something_is_due(job, state.step):
+                require_finite_weights(job, state.step)
+            validated = validate_if_due(job, state, logs)
+            keep_model_if_due(job, state.step)
+            if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
+                tally.move_into(state, place=place)
+                save_checkpoint(
+                    job.out, state, job.model, job.optimizer, keep=recipe.run.keep_checkpoints, place=place
+                )
+            if stop_signal and not is_last:
+                return Outcome(state.step, job.num_steps, stop_signal)
+
+    seconds = time.perf_counter() - began
+    found, summary = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    return Outcome(state.step, job.num_steps, 0, found, summary)
+
+
+def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
+    """Model, optimizer and the plan of all batches, as at step 0."""
+    model = start_model(recipe)
+    torch.nn.Module.to(model, place.device).train()
+    if recipe.run.checkpoint_activations:
+        checkpoint_activations(model)
+    copy_from_first(model, place=place)
+    plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
+    require_same_data(plan, place=place)
+    precision = chosen_precision(recipe, place)
+    return Job(
+        recipe=recipe,
+        place=place,
+        out=Path(recipe.run.out),
+        model=model,
+        optimizer=start_optimizer(recipe, model),
+        encode=make_encoder(
+            model, precision=precision, device=place.device, compiled=compiles(recipe, place.device)
+        ),
+        precision=precision,
+        plan=plan,
+        num_steps=plan.num_steps(recipe),
+        step_flops=step_flops(recipe, plan, model),
+    )
+
+
+def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
+    """FLOPs that a step needs; what chunks or checkpointed activations do twice is not counted."""
+    total = 0
+    for part in plan.parts:
+        wanted = part.settings
+        texts = wanted.needs_subtitle + wanted.needs_caption
+        forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
+        forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
+        if wanted.needs_frame:
+            forward += video_flops(model.config, 1, embeds_only=True)
+        total += part.rows * forward
+    return float(_PASSES * total)
+
+
+def resume(job: Job) -> TrainState:
+    """The state of the last checkpoint, put into model and optimizer; or that of a run not begun.
+
+    Damaged checkpoints newer than a whole one are set aside: the steps since are done again.
+
+    Raises:
+        UserError: all checkpoints are damaged, or the last is of another model.
+    """
+    checkpoints = list_checkpoints(job.out)
+    if not checkpoints:
+        return TrainState()
+    damaged: list[Path] = []
+    for folder in reversed(checkpoints):
+        try:
+            state = load_checkpoint(folder, job.model, job.optimizer, place=job.place)
+            if not has_finite_weights(job.model):
+                raise DamagedCheckpoint(f"{folder}: holds weights that are not finite numbers")
+            break
+        except DamagedCheckpoint as error:
+            damaged.append(folder)
+            if folder == checkpoints[0]:
+                raise UserError(
+                    f"{error}, and there is no older one; remove {job.out} to begin anew"
+                ) from error
+            if job.place.is_first:
+                click.echo(f"{error}; going on from an older one", err=True)
+    for folder in damaged:
+        set_aside(folder, place=job.place)
+    if job.place.is_first:
+        write_rows(job.out, state.validations)
+    return state
+
+
+def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
+    """This process's part of the batches that remain."""
+    run, place = job.recipe.run, job.place
+
+    def specs() -> Iterator[ChunkSpec]:
+        for step in range(state.step, job.num_steps):
+            yield from job.plan.chunks(
+                step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
+            )
+
+    dataset = ChunkDataset(
+        job.plan,
+        job.model.tokenizer,
+        image_size=job.model.config.vision_config.image_size,
+        max_text_tokens=job.recipe.data.max_text_tokens,
+        resizes=not resizes_on_device(job.recipe, place.device),
+        reuses_memory=place.device.type == "cuda",  # as pin_memory below
+    )
+    return load_batches(
+        dataset,
+        specs(),
+        workers=run.workers,
+        prefetch=run.prefetch,
+        pin_memory=place.device.type == "cuda",
+    )
+
+
+def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
+    """The progress bar and the logs, in the first process only; the stack closes them."""
+    if not job.place.is_first:
+        return None
+    bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=state.step))
+    return stack.enter_context(open_logs(job.recipe, job.out, bar, step=state.step))
+
+
+def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
+    """One step; a loss that is not finite ends the run in one line."""
+    try:
+        return train_step(
+            job.model,
+            job.encode,
+            job.optimizer,
+            chunks,
+            plan=job.plan,
+            loss=job.recipe.loss,
+            optim=job.recipe.optim,
+            learning_rate=rate,
+            precision=job.precision,
+            place=job.place,
+        )
+    except NotFinite as error:
+        # The weights of the step before gave this: a checkpoint of that step is no good either.
+        raise diverged(job.out, step, str(error), last_good=step - 2) from error
+
+
+def require_finite_weights(job: Job, step: int) -> None:
+    """UserError where the update of `step` made weights that are not finite: they must not be kept."""
+    if not has_finite_weights(job.model):
+        raise diverged(job.out, step, "its update made weights that are not finite", last_good=step - 1)
+
+
+def something_is_due(job: Job, step: int) -> bool:
+    """Whether weights of this step are scored or saved."""
+    every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
+    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(step))
+    return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
+
+
+def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
+    """Score the validation split where the recipe wants it after this step."""
+    recipe, place = job.recipe, job.place
+    if not is_due(recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(state.step)):
+        return False
+    # Its batches have other shapes than training's, each of which would have to be compiled.
+    with torch.compiler.set_stance("force_eager"):
+        row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+    if logs is not None:
+        logs.write_validation(row)
+    return True
+
+
+def keep_model_if_due(job: Job, step: int) -> None:
+    """Write the model of this step beside the checkpoints where the recipe wants it."""
+    every = job.recipe.run.keep_models_every_steps
+    if every is None or step % every:
+        return
+    if job.place.is_first:
+        folder = job.out / MODELS_FOLDER
+        folder.mkdir(exist_ok=True)
+        save_model(job.model, folder / f"step-{step:06d}")
+    barrier(job.place)
+
+
+def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, float]:
+    """What log.jsonl keeps of a step."""
+    return {
+        "step": step,
+        "epoch": round(job.plan.epochs_after(step), 4),
+        "loss": result.loss,
+        **{f"loss/{name}": value for name, value in result.terms.items()},
+        "logit_scale": result.logit_scale,
+        "grad_norm": result.grad_norm,
+        "learning_rate": rate,
+    }
+
+
+def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> tuple[dict[str, Any], str]:
+    """Write the model folder and the report; the first process gets what `Outcome` says of `result` and `summary`."""
+    result: dict[str, Any] = {}
+    summary = ""
+    folder = job.out / MODEL_FOLDER
+    chosen = state.step
+    if job.recipe.evaluation.select == "best":
+        chosen = int(best_row(state.validations)["step"])
+    if job.place.is_first:
+        choose_weights(job.recipe, job.model, out=job.out, folder=folder)
+    barrier(job.place)
+    scores = score_test(job.recipe, chosen, out=job.out, folder=folder, place=job.place)
+    if job.place.is_first:
+        write_training_card(job.recipe, job.model, chosen, scores, folder=folder)
+        rows = read_log(job.out)
+        batch_size = job.recipe.optim.batch_size
+        report = Report(
+            "train",
+            options=recipe_tree(job.recipe),
+            counts={
+                "steps": state.step,
+                "samples": state.step * batch_size,
+                "samples_without_caption": state.rows_without_caption,
+            },
+            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
+            skips=[state.skips[key] for key in sorted(state.skips)],
+        )
+        result = report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
+        chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select}"
+        chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
+        summary = report.summary(job.out)
+        if rows:  # none are left of a run that was complete, and its log damaged since
+            first, last = rows[0], rows[-1]
+            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
+            summary += f"{last['loss']:.4f} at step {last['step']:,}"
+        summary += f"\n  model: {folder}, {chosen_by}"
+        if scores:
+            result = result | {"result": scores}
+            summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
+    barrier(job.place)
+    return result, summary
+
+
+@dataclass
+class Tally:
+    """What this process has met since the last checkpoint."""
+
+    rows_without_caption: int = 0
+    skips: list[Skip] = field(default_factory=list)
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self.skips.extend(chunk.skips)
+            self.rows_without_caption += chunk.num_rows_without_caption
+
+    def move_into(self, state: TrainState, *, place: Place) -> None:
+        """Add what all processes have met to the state of each, and start anew."""
+        for other in gather_objects(self, place=place):
+            state.rows_without_caption += other.rows_without_caption
+            state.skips |= {(skip.reason, skip.what): skip for skip in other.skips}
+        self.rows_without_caption, self.skips = 0, []
+
+
+@contextmanager
+def remote_cache(recipe: Recipe, place: Place) -> Iterator[Path]:
+    """The folder for copies of remote shards; a temporary one is removed at the end."""
+    if recipe.run.cache is not None:
+        yield Path(recipe.run.cache)
+        return
+    folder = Path(tempfile.gettempdir()) / run_name()
+    try:
+        yield folder
+    finally:
+        if is_first_here():
+            shutil.rmtree(folder, ignore_errors=True)

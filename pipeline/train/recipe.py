@@ -1,0 +1,388 @@
+"""What a training run is: its settings as dataclasses, read from YAML with `key=value` overrides.
+
+Nothing here knows of models, data or processes: a recipe only says what they shall be. The sections say
+what comes out of a run, except `run`, which says how it is computed and may change between resumptions.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from clipvip.model.variants import Encoder, Precision, Variant, Weighting
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
+
+_STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Source:
+    """One data set that batches draw from."""
+
+    kind: Literal["clips", "images"] = "clips"
+    """`clips`: shards of `clipvip-data shard`. `images`: an ordinary image-text WebDataset such as CC12M
+    (KEY.jpg, .png or .webp beside KEY.txt); an image is a clip of one frame, and is contrasted with its
+    own text only."""
+    shards: str | list[str] = ""
+    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
+    `pipe:ssh host cat {000000..000099}.tar`)."""
+    captions: str | list[str] | None = None
+    """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
+    folders. A file counts for the shard that it was made of, also where names are equal."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of each batch, relative to the other sources."""
+    samples_per_shard: int | None = Field(default=None, gt=0)
+    """Only for URLs without a manifest beside them: how many samples a shard holds at most."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Data:
+    """What the batches are made of."""
+
+    sources: dict[str, Source] = Field(default_factory=lambda: {"clips": Source()}, min_length=1)
+    num_frames: int = Field(default=12, ge=1)
+    """Frames taken of a clip."""
+    sampling: Literal["jittered", "uniform"] = "jittered"
+    """`jittered`: evenly spaced between a random first and a random last frame; `uniform`: no chance."""
+    max_text_tokens: int = Field(default=70, ge=3)
+    shuffle_shards: int = Field(default=16, ge=1)
+    """Samples are shuffled within groups of this many shards, and the shards among themselves."""
+    fast_decode: bool = False
+    """Let libjpeg shrink large frames while it decodes them; changes pixels slightly."""
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
+    """A frame or image that claims more pixels is taken for damage and passed over. The default is 8192 x 8192."""
+    resize: Literal["auto", "loader", "device"] = "auto"
+    """Who resizes frames to the model's size. `loader`: the loading processes, within 2 of 255 of exact.
+    `device`: the training process, on its GPU, in floating point, exactly as the reference's transform;
+    loading processes then do half as much again in the same time, and hand over frames in the size in which they are stored.
+    At 256 x 456 pixels these are 2.3 times the bytes, 4.2 MB a clip of 12 frames, which each loading process
+    holds `run.chunk_size` x (`run.prefetch` + 1) times. `auto`: `device` on a GPU, `loader` on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Model:
+    """Where training starts from."""
+
+    init: str = ""
+    """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
+    from_scratch: bool = False
+    """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
+    encoder: Encoder | None = None
+    """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
+    num_proxies: int | None = Field(default=None, ge=1)
+    """Video proxy tokens, the class token included."""
+    temporal_size: int | None = Field(default=None, ge=1)
+    """Frames that the temporal position table is made for."""
+    num_frame_layers: int | None = Field(default=None, ge=1)
+    """Layers of the `seq_transformer` over frames."""
+    logit_scale: float | None = Field(default=4.60, ge=0)
+    """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Loss:
+    """Which pairs are contrasted: V video, S subtitle, F middle frame, C its caption (Table 3)."""
+
+    pairs: Variant = "d"
+    """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
+    weighting: Weighting = "released"
+    """Weights of the terms: as in the released code, or as the paper's text says."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Optim:
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    batch_size: int = Field(default=1024, ge=2)
+    """Samples in a step, over all processes."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the first source; or give `steps`."""
+    steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=5e-6, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    epsilon: float = Field(default=1e-6, gt=0)
+    warmup_fraction: float = Field(default=0.01, ge=0, le=1)
+    clip_norm: float = Field(default=5.0, gt=0)
+    max_scale: float = Field(default=200.0, gt=1, le=20_000)
+    """The inverse temperature is kept between 1 and this."""
+    precision: Literal["auto"] | Precision = "auto"
+    """`bf16`, `fp16`: autocast, with weights and optimizer state in fp32. `auto`: on a GPU bf16, or fp16 where it does
+    not compute in that; else fp32."""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps, and null for the other")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Evaluation:
+    """Retrieval scores: on a validation split during training, on the test split once, at the end."""
+
+    validation: str | None = None
+    """A folder of shards; `--validation` sets it."""
+    test: str | None = None
+    """A folder of shards that shares none with the two others; `--test` sets it."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Steps between validations; null: one after each epoch of the first source. The last step always has one."""
+    at_start: bool = False
+    """Score the validation split before the first step too."""
+    select: Literal["best", "last"] = "last"
+    """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
+    R@10 (the earlier of equals), or those of the last step."""
+    clips_at_once: int = Field(default=16, ge=1)
+    """Clips that go through the model together."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Run:
+    """How the run is computed; another value gives the same model up to rounding."""
+
+    out: str = ""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    processes: int = Field(default=1, ge=1)
+    """One per GPU on this machine; `--gpus` sets it. Under torchrun, torchrun's number holds."""
+    chunk_size: int | None = Field(default=None, ge=1)
+    """Samples encoded at a time by a process; null encodes its whole share of the batch at once. Smaller
+    needs less memory and one forward pass more; the gradient is the same."""
+    workers: int = Field(default=4, ge=0)
+    """Loading processes per training process; 0 loads in the training process itself."""
+    prefetch: int = Field(default=2, ge=1)
+    """Chunks that each loading process prepares ahead."""
+    cache: str | None = None
+    """A folder for copies of remote shards; null makes one in the system's temporary folder."""
+    compile: bool | None = None
+    """Compile the layers of the encoders with torch.compile; null: on a GPU. The first step of each shape then takes
+    some seconds more."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    log_every_steps: int = Field(default=10, ge=1)
+    save_every_steps: int = Field(default=1000, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_models_every_steps: int | None = Field(default=None, ge=1)
+    """Also keep the model after every so many steps, as OUT/models/step-000123, to load like OUT/model."""
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    """Also log to this Weights & Biases project; needs the package wandb."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
+class Recipe:
+    """All settings of a training run."""
+
+    seed: int = Field(default=42, ge=0, lt=2**63)
+    data: Data = Field(default_factory=Data)
+    model: Model = Field(default_factory=Model)
+    loss: Loss = Field(default_factory=Loss)
+    optim: Optim = Field(default_factory=lambda: Optim(epochs=1))
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    run: Run = Field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        start, most = self.model.logit_scale, math.log(self.optim.max_scale)
+        if start is not None and start > most:
+            raise ValueError(
+                f"model.logit_scale is {start:g}, above {most:.4g}, the logarithm of optim.max_scale, which bounds it"
+            )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: `5e-6` is a number, though YAML 1.1 calls it text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_recipe(
+    name: str, overrides: tuple[str, ...] = (), *, options: dict[str, Any] | None = None
+) -> Recipe:
+    """Read the recipe `name`, a path or the name of a packaged one, and apply the overrides.
+
+    `overrides` are `key=value` texts with dotted keys and YAML values; `options` maps dotted keys to values
+    and is applied last (options of the command line).
+
+    Raises:
+        UserError: no such recipe, an unknown key (the nearest known one is named), a value that does not fit.
+    """
+    tree = parse_yaml(_read(name), name=name)
+    if tree.get("data") is None:
+        tree["data"] = {}
+    if isinstance(tree["data"], dict):  # so that --set data.sources.NAME adds to the default source
+        tree["data"].setdefault("sources", {"clips": {}})
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
+        _put(tree, key, parse_value(value, name=f"--set {text}"))
+    for key, value in (options or {}).items():
+        _put(tree, key, value)
+    return recipe_from_tree(tree, name=name)
+
+
+def packaged_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = resources.files("clipvip.recipes")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(name: str) -> str:
+    path = Path(name)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
+    known = packaged_recipes()
+    if name not in known:
+        raise UserError(
+            f"{name}: no such recipe{_nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
+        )
+    return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def parse_yaml(text: str, *, name: str) -> dict[str, Any]:
+    """YAML text as a tree of plain values; UserError where it is not a mapping."""
+    tree = parse_value(text, name=name)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{name}: a recipe is a mapping of sections, this is a {type(tree).__name__}")
+    return tree
+
+
+def parse_value(text: str, *, name: str) -> Any:
+    """One YAML value."""
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader: plain values only
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making sections on the way."""
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = tree.get(section)
+        if inner is None:
+            inner = tree[section] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{key}: {section} is a value, not a section")
+        tree = inner
+    tree[last] = value
+
+
+def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
+    """Check a tree of plain values against the dataclasses above; UserError in one line."""
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(tree)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_explain(error)}") from error
+    # Python's true is the number 1, which pydantic takes for a number.
+    values = flatten(recipe_tree(recipe))
+    for key, given in flatten(tree).items():
+        if isinstance(given, bool) and not isinstance(values.get(key), bool):
+            raise UserError(f"{name}: {key}: input should be a number (given: {given})")
+    return recipe
+
+
+def _explain(error: ValidationError) -> str:
+    """The first mistake in a recipe, in words."""
+    # Unknown keys first: a mistyped key often brings a second complaint with it.
+    mistakes = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
+    mistake = mistakes[0]
+    place = [str(part) for part in mistake["loc"] if part not in {"str", "list[str]"}]
+    key = ".".join(place)
+    if mistake["type"] == "unexpected_keyword_argument":
+        siblings = [".".join([*place[:-1], name]) for name in _known_keys(place[:-1])]
+        known = siblings + _all_keys()
+        moved = [other for other in known if other.split(".")[-1] == place[-1]]
+        return f"unknown key {key}{_nearest(key, moved or known)}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    given = (
+        ""
+        if isinstance(mistake["input"], dict) or "ArgsKwargs" in type(mistake["input"]).__name__
+        else (f" (given: {mistake['input']!r})")
+    )
+    return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+_SECTIONS: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "loss": Loss,
+    "optim": Optim,
+    "evaluation": Evaluation,
+    "run": Run,
+}
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    if place[:2] == ["data", "sources"]:
+        return [field.name for field in dataclasses.fields(Source)]
+    owner = _SECTIONS.get(place[0], Recipe) if place else Recipe
+    return [field.name for field in dataclasses.fields(owner)]
+
+
+def _all_keys() -> list[str]:
+    """Every dotted key outside `data.sources`, so that a key in the wrong section is recognised."""
+    return [
+        f"{name}.{field.name}" for name, section in _SECTIONS.items() for field in dataclasses.fields(section)
+    ]
+
+
+def recipe_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, as YAML and JSON know them."""
+    tree: dict[str, Any] = json.loads(TypeAdapter(Recipe).dump_json(recipe))
+    return tree
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal one."""
+    return yaml.safe_dump(recipe_tree(recipe), sort_keys=False)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a tree of plain values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+_PATH_OF_DATA = re.compile(r"evaluation\.validation|data\.sources\..+\.(shards|captions|samples_per_shard)")
+_OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
+
+
+def differences(first: Recipe, second: Recipe, *, paths: bool = True) -> list[str]:
+    """Where two recipes differ in the weights that come out; a test split may be named, or another, when all is done.
+
+    Without `paths` it is left out where the data lie, for whoever compares what they are.
+    """
+    left, right = flatten(recipe_tree(first)), flatten(recipe_tree(second))
+    return [
+        f"{key}: {left.get(key)!r}, now {right.get(key)!r}"
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key) != right.get(key)
+        and not key.startswith(("run.", *_OF_TEST))
+        and (paths or not _PATH_OF_DATA.fullmatch(key))
+    ]

@@ -1,0 +1,304 @@
+"""One sample: from its bytes in a shard to the frames and texts that the model is given.
+
+Runs in loading processes. What cannot be used is a Skip here and nowhere else; what takes its place is
+decided in batches.py.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
+from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
+from clipvip.shards.format.clip import FRAMES_EXTENSION
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
+
+_CAPTION_FILES_KEPT = 64
+# The most that a JPEG can have; resizing longer lines takes gigabytes.
+_LONGEST_SIDE = 65_535
+# Of Pillow's formats those that stay in the process and have no scripts.
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """What is wanted of a sample."""
+
+    num_frames: int
+    jitter: bool
+    fast_decode: bool
+    needs_subtitle: bool
+    needs_caption: bool
+    needs_frame: bool
+    captions: tuple[str, ...] = ()
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a sample is besides its frames. `text` is the subtitle, or an image's own text."""
+
+    key: str
+    text: str
+    caption: str | None
+
+
+class SampleLoader:
+    """Reads and decodes the samples of one source, for a model that takes `image_size` pixels a side.
+
+    Frames come in that size, or with `resizes=False` in the size in which they are stored.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        settings: SampleSettings,
+        *,
+        image_size: int,
+        resizes: bool = True,
+        reader: ShardReader | None = None,
+    ) -> None:
+        self._shards = shards
+        self._resizes = resizes
+        self._image_size = image_size
+        self._settings = settings
+        self._reader = reader or ShardReader(shards)
+        self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
+        self._notes: list[Skip] = []
+
+    def load(
+        self, shard: int, index: int, rng: np.random.Generator, *, video: PixelsWriter, frame: PixelsWriter
+    ) -> Example | Skip:
+        """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken.
+
+        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is the
+        next row of `frame`, as a video of one frame.
+        """
+        found = self._reader.entry(shard, index)
+        if isinstance(found, Skip):
+            return found
+        entry, file = found
+        if self._shards.kind == "images":
+            example = self._load_image(file, entry, video)
+        else:
+            example = self._load_clip(file, entry, shard, rng, video, frame)
+        if isinstance(example, Example):
+            video.keep()
+            if self._settings.needs_frame:
+                frame.keep()
+        return example
+
+    def take_notes(self) -> list[Skip]:
+        """What was met since the last call that costs no sample: caption files that are missing or cannot be used."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _load_clip(
+        self,
+        file: ShardFile,
+        span: SampleSpan,
+        shard: int,
+        rng: np.random.Generator,
+        video: PixelsWriter,
+        frame: PixelsWriter,
+    ) -> Example | Skip:
+        wanted = self._settings
+        caption = self._captions(shard).get(span.key) if wanted.needs_caption else None
+        if wanted.needs_caption and not wanted.needs_subtitle and not caption:
+            return Skip("missing_caption", span.shown_key)
+        try:
+            sample = read_sample(file, span, max_pixels=wanted.max_pixels)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
+        if isinstance(sample, Skip):
+            return sample
+        try:
+            choices = [(self._choose(sample.num_frames, rng), video)]
+            text = _text_of(sample, rng)
+            if wanted.needs_subtitle and not text.strip():
+                return Skip("empty_subtitle", sample.key)
+            if wanted.needs_frame:
+                choices.append(([middle_index(sample.num_frames)], frame))
+            self._write_frames(sample, choices)
+        except (DatasetError, ValueError) as error:
+            return Skip("damaged_sample", sample.key, " ".join(str(error).split()))
+        return Example(sample.key, text, caption or None)
+
+    def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
+        if self._settings.jitter:
+            return jittered_indices(num_total, self._settings.num_frames, rng).tolist()
+        return uniform_indices(num_total, self._settings.num_frames).tolist()
+
+    def _load_image(self, file: ShardFile, span: SampleSpan, video: PixelsWriter) -> Example | Skip:
+        extension = span.first_of(IMAGE_EXTENSIONS)
+        assert extension is not None
+        if span.problem:
+            return Skip("wrong_members", span.shown_key, span.problem)
+        try:
+            text = read_text_member(file, span, "txt").decode("utf-8").strip()
+            data = file.read(span, extension)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
+        except (DatasetError, UnicodeDecodeError) as error:
+            return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
+        if not text:
+            return Skip("empty_text", span.shown_key)
+        try:
+            pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
+        # Pillow's decoders raise whatever they stumble over.
+        except Exception as error:  # noqa: BLE001
+            return Skip("damaged_image", span.shown_key, " ".join(str(error).split()) or type(error).__name__)
+        picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
+        video.space(picture.shape)[:] = picture
+        return Example(span.key, text, None)
+
+    def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
+        """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
+        if sample.extension == FRAMES_EXTENSION and not self._resizes:
+            done: dict[int, np.ndarray] = {}
+            for indices, writer in choices:
+                self._decode_jpegs(sample, indices, writer.space, done)
+            return
+        distinct = list(dict.fromkeys(index for indices, _ in choices for index in indices))
+        if sample.extension == FRAMES_EXTENSION:
+            # Needed for a moment only: the allocator gives the same memory again.
+            frames = self._decode_jpegs(sample, distinct, partial(np.empty, dtype=np.uint8), {})
+        else:
+            frames = sample.decode(distinct)
+        if self._resizes:
+            frames = resize(frames, self._image_size).numpy()
+        row = {index: number for number, index in enumerate(distinct)}
+        for indices, writer in choices:
+            space = writer.space((len(indices), *frames.shape[1:]))
+            for into, index in zip(space, indices, strict=True):
+                into[:] = frames[row[index]]
+
+    def _decode_jpegs(
+        self,
+        sample: Sample,
+        indices: list[int],
+        allocate: Callable[[tuple[int, ...]], np.ndarray],
+        done: dict[int, np.ndarray],
+    ) -> np.ndarray:
+        """Decode frames into one array that `allocate` gives, or copy them where they are `done` already."""
+        options = self._decoder_options()
+        if indices[0] not in done:
+            done[indices[0]] = simplejpeg.decode_jpeg(sample.checked_jpeg(indices[0]), **options)
+        shape = done[indices[0]].shape
+        frames = allocate((len(indices), *shape))
+        for row, index in zip(frames, indices, strict=True):
+            if index in done:
+                row[:] = done[index]
+                continue
+            decoded = simplejpeg.decode_jpeg(sample.checked_jpeg(index), buffer=row, **options)
+            if decoded.shape != shape:
+                raise DatasetError(f"frames of different sizes, {shape[:2]} and {decoded.shape[:2]}")
+            done[index] = row
+        return frames
+
+    def _decoder_options(self) -> dict[str, float | bool]:
+        """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
+        if not self._settings.fast_decode:
+            return {}
+        return {
+            "fastupsample": True,
+            "min_height": self._image_size,
+            "min_width": self._image_size,
+            "min_factor": 2,
+        }
+
+    def _read_captions(self, shard: int) -> dict[str, str]:
+        """The captions of a shard; samples that are not among them are counted as without caption."""
+        found = captions_of(shard, self._shards, self._reader, self._settings)
+        self._notes += found.skips
+        return found.by_key
+
+
+def captions_of(
+    number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
+) -> ShardCaptions:
+    """The captions of a shard in the folders that are set; none, and no word of it, where it cannot be read."""
+    shard = shards.shards[number]
+    num_bytes, keys = reader.size_and_keys(number)
+    if not keys:
+        return ShardCaptions({}, [])
+    sha256 = None if shard.record is None else shard.record.sha256
+    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys)
+
+
+def why_unusable(
+    span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
+) -> str | None:
+    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there is none."""
+    if kind == "images":
+        if span.problem:
+            return "wrong_members"
+        try:
+            text = read_text_member(file, span, "txt").decode("utf-8")
+        except OSError:
+            return "unreadable_shard"
+        except (DatasetError, UnicodeDecodeError):
+            return "damaged_text"
+        return None if text.strip() else "empty_text"
+    if settings.needs_caption and not settings.needs_subtitle and not captions.get(span.key):
+        return "missing_caption"
+    try:
+        sample = read_sample(file, span, with_pixels=False)
+    except OSError:
+        return "unreadable_shard"
+    if isinstance(sample, Skip):
+        return sample.reason
+    if settings.needs_subtitle and not any(text.strip() for text in (sample.subtitle, *sample.sentences)):
+        return "empty_subtitle"
+    return None
+
+
+def _text_of(sample: Sample, rng: np.random.Generator) -> str:
+    """The subtitle; or one of a video set's captions, another on each pass, where the clip has several."""
+    if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
+        return sample.sentences[int(rng.integers(len(sample.sentences)))]
+    return sample.subtitle
+
+
+def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
+    """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
+
+    The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
+    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
+    overshoots and bytes cannot), and several times faster.
+    """
+    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if planes.shape[-2:] != (image_size, image_size):
+        planes = torch.nn.functional.interpolate(
+            planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
+        )
+    return planes.permute(0, 2, 3, 1)
+
+
+def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
+    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
+    if data[:2] == b"\xff\xd8":
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > max_pixels or not holds_pixels(data, height * width):
+            raise ValueError(f"claims {width} x {height} pixels in {len(data):,} bytes")
+        if colours in {"YCbCr", "Gray", "RGB"}:
+            return simplejpeg.decode_jpeg(data, **options)
+    try:
+        opened = Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS)
+    except UnidentifiedImageError:  # its message has an address in memory, another one each time
+        raise ValueError(f"no image in one of the formats {', '.join(_IMAGE_FORMATS)}") from None
+    with opened as image:
+        if image.width * image.height > max_pixels or max(image.size) > _LONGEST_SIDE:
+            raise ValueError(f"claims {image.width} x {image.height} pixels")
+        return np.array(image.convert("RGB"))

@@ -1,0 +1,367 @@
+"""The shards of a source, on disk or behind URLs: what there are, how many samples, and one sample's bytes.
+
+A remote shard is copied once per machine into a folder that all loading processes share, and dropped when
+newer ones need the room. Order and decoding are elsewhere.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import webdataset as wds
+
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe import Source
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.stores import copy_url, read_url, size_of_url
+from clipvip.shards.format.manifest import (
+    CAPTION_STAGE,
+    MANIFEST_NAME,
+    Manifest,
+    listed_files,
+    parse_manifest,
+    read_manifest,
+)
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.reader import is_clip, list_shards
+from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
+
+_URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
+_FETCH_ATTEMPTS = 3
+_MOST_READ_AGAIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard: a file name or URL, and what is known of its content without reading it.
+
+    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:` and the
+    manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that a local file holds,
+    or `url:` and a hash of the URL, which says nothing of the content.
+    """
+
+    location: str
+    num_samples: int
+    identity: str
+    record: ShardRecord | None = None
+
+    @property
+    def stem(self) -> str:
+        """Its name without folder and extension, by which its captions are found."""
+        return self.location.rpartition("/")[2].partition(".")[0]
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of a source.
+
+    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
+    kept in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
+    """
+
+    name: str
+    kind: str
+    shards: tuple[Shard, ...]
+    cache: Path
+    in_use: int
+    empty: tuple[str, ...] = ()
+
+    @property
+    def num_samples(self) -> tuple[int, ...]:
+        return tuple(shard.num_samples for shard in self.shards)
+
+
+def is_url(location: str) -> bool:
+    return location.startswith(_URL_SCHEMES)
+
+
+def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> ShardSet:
+    """List the shards of a source and count their samples.
+
+    Raises:
+        UserError, DatasetError: no shards, or shards of which nobody says how many samples they hold.
+    """
+    given = [source.shards] if isinstance(source.shards, str) else list(source.shards)
+    if not any(given):
+        raise UserError(f"no shards for source {name}; give --shards or data.sources.{name}.shards")
+    if any(is_url(location) for location in given):
+        shards = _remote_shards(name, given, source)
+    else:
+        shards = _local_shards(given, source.kind)
+    kept = tuple(shard for shard in shards if shard.num_samples)
+    if not kept:
+        raise UserError(f"{given[0]}: its shards hold no samples of kind {source.kind}")
+    empty = tuple(shard.location for shard in shards if not shard.num_samples)
+    return ShardSet(name, source.kind, kept, cache=cache / name, in_use=in_use, empty=empty)
+
+
+def _local_shards(given: list[str], kind: str) -> list[Shard]:
+    """Files in the order given; what they hold by the manifests, or else by the tar files themselves."""
+    paths: list[Path] = []
+    known: dict[Path, Shard] = {}
+    for location in given:
+        for expanded in _expand(location):
+            folder = Path(expanded)
+            if expanded.endswith(".tar"):
+                paths.append(folder)
+                continue
+            paths += list_shards(folder)
+            manifest = read_manifest(folder)
+            if manifest and kind != "clips":
+                raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
+            if manifest:
+                known |= {folder / r.name: _listed(str(folder / r.name), r) for r in manifest.shards}
+    neighbours: dict[Path, dict[str, ShardRecord]] = {}
+    for path in paths:
+        if path not in known:
+            if path.parent not in neighbours:
+                neighbours[path.parent] = _records_beside(path)
+            beside = neighbours[path.parent].get(path.name)
+            if beside is not None and kind == "clips":
+                known[path] = _listed(str(path), beside)
+    unknown = [path for path in dict.fromkeys(paths) if path not in known]
+    with ThreadPoolExecutor(8) as threads:
+        known.update(zip(unknown, threads.map(lambda path: _look_into(path, kind), unknown), strict=True))
+    known |= {Path(shard.location): shard for shard in _read_again(list(known.values()))}
+    return [known[path] for path in paths]
+
+
+def _read_again(shards: list[Shard]) -> list[Shard]:
+    """Those of the shards that are not what their manifest says, or may not be, with the identity that they have now.
+
+    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer, the folder has
+    been copied, and reading all of it may take days: then the manifest is believed.
+    """
+    by_folder: dict[Path, dict[str, Shard]] = {}
+    for shard in shards:
+        if shard.record is not None:
+            by_folder.setdefault(Path(shard.location).parent, {})[shard.record.name] = shard
+    looks = [
+        (of_folder[file.record.name], file)
+        for folder, of_folder in by_folder.items()
+        for file in listed_files(folder, [s.record for s in of_folder.values() if s.record is not None])
+    ]
+    reads_newer = sum(file.is_newer for _, file in looks) <= _MOST_READ_AGAIN
+    doubtful = [shard for shard, file in looks if not file.has_size or (file.is_newer and reads_newer)]
+    with ThreadPoolExecutor(8) as threads:
+        sums = threads.map(lambda shard: sha256_of_file(shard.location), doubtful)
+        return [
+            replace(shard, identity=f"sha256:{checksum}")
+            for shard, checksum in zip(doubtful, sums, strict=True)
+        ]
+
+
+def _listed(location: str, record: ShardRecord) -> Shard:
+    return Shard(location, record.num_samples, f"sha256:{record.sha256}", record)
+
+
+def _records_beside(path: Path) -> dict[str, ShardRecord]:
+    """What the manifest in the folder of a tar file says; nothing where there is none, or it is not ours."""
+    try:
+        manifest = read_manifest(path.parent)
+    except DatasetError:
+        return {}
+    return manifest.by_name() if manifest else {}
+
+
+def _expand(location: str) -> list[str]:
+    """Ranges and lists in braces written out, as webdataset does, also in a command behind `pipe:`."""
+    try:
+        expanded: list[str] = wds.shardlists.expand_urls(location)
+    except ValueError as error:
+        raise UserError(f"{location}: cannot be written out ({error}); check its braces") from error
+    return expanded
+
+
+def _look_into(path: Path, kind: str) -> Shard:
+    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take days.
+
+    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as unreadable.
+    """
+    with ShardFile(path) as shard:
+        digest = hashlib.sha256(f"{shard.num_bytes}\n".encode())
+        spans, damage = shard.index()
+    for span in spans:
+        digest.update(f"{span.key} {sorted(span.members.items())}\n".encode("utf-8", "surrogateescape"))
+    num_samples = len(samples_of(spans, kind)) + bool(damage)
+    return Shard(str(path), num_samples, f"structure:{digest.hexdigest()}")
+
+
+def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
+    shards: list[Shard] = []
+    manifests: dict[str, dict[str, ShardRecord]] = {}
+    for location in given:
+        for url in _expand(location):
+            if url.startswith("pipe:") or url.endswith(".tar"):
+                folder, _, file = url.rpartition("/")
+                if folder not in manifests and not url.startswith("pipe:"):
+                    manifests[folder] = _remote_records_beside(folder, source)
+                record = manifests.get(folder, {}).get(file)
+                if record is not None:
+                    shards.append(_listed(url, record))
+                else:
+                    identity = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+                    shards.append(Shard(url, source.samples_per_shard or 0, f"url:{identity}"))
+            else:
+                shards += [
+                    _listed(f"{url.rstrip('/')}/{record.name}", record)
+                    for record in _remote_manifest(url, kind=source.kind).shards
+                ]
+    if not all(shard.num_samples or shard.record for shard in shards):
+        raise UserError(
+            f"nothing says how many samples the shards of source {name} hold; give the folder that has "
+            f"manifest.json, or data.sources.{name}.samples_per_shard"
+        )
+    return shards
+
+
+def _remote_records_beside(folder: str, source: Source) -> dict[str, ShardRecord]:
+    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not needed."""
+    if source.kind != "clips":
+        return {}
+    try:
+        return _remote_manifest(folder).by_name()
+    except _NoManifest:
+        return {}
+    except DatasetError:
+        if source.samples_per_shard is None:
+            raise
+        return {}
+
+
+class _NoManifest(DatasetError):
+    """Behind a URL there is no manifest, or none that can be read."""
+
+
+def _remote_manifest(folder: str, *, kind: str = "clips") -> Manifest:
+    url = f"{folder.rstrip('/')}/{MANIFEST_NAME}"
+    try:
+        data = read_url(url)
+    except OSError as error:
+        raise _NoManifest(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
+    manifest = parse_manifest(data, name=url)
+    if manifest.stage == CAPTION_STAGE:
+        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
+    if kind != "clips":
+        raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
+    return manifest
+
+
+def samples_of(spans: list[SampleSpan], kind: str) -> list[SampleSpan]:
+    """The spans that are samples of the kind, whatever else the tar holds."""
+    if kind == "clips":
+        return [span for span in spans if is_clip(span)]
+    return [span for span in spans if "txt" in span.members and span.first_of(IMAGE_EXTENSIONS)]
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard that stays open, its samples, and what damage there is behind them."""
+
+    file: ShardFile
+    spans: list[SampleSpan]
+    damage: str
+
+
+class ShardReader:
+    """Reads single samples of a shard set.
+
+    The last `in_use` shards stay open: each costs a file descriptor, its index (half a megabyte for a
+    thousand samples) and, of a remote shard, the room of its copy.
+    """
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self._open: OrderedDict[int, _OpenShard | Skip] = OrderedDict()
+
+    def entry(self, shard: int, index: int) -> tuple[SampleSpan, ShardFile] | Skip:
+        """Sample `index` of a shard with the shard's open file, or why there is none."""
+        opened = self._opened(shard)
+        if isinstance(opened, Skip):
+            return opened
+        if index >= len(opened.spans):
+            stem, detail = self._shards.shards[shard].stem, f"holds {len(opened.spans)} samples"
+            if opened.damage:
+                return Skip("unreadable_shard", stem, f"{opened.damage}; {detail} before that")
+            return Skip("shard_too_short", f"{stem}[{index}]", detail)
+        return opened.spans[index], opened.file
+
+    def size_and_keys(self, shard: int) -> tuple[int, list[str]]:
+        """A shard's size in bytes and the keys of its samples; nothing where it cannot be read."""
+        opened = self._opened(shard)
+        if isinstance(opened, Skip):
+            return 0, []
+        return opened.file.num_bytes, [span.key for span in opened.spans]
+
+    def _opened(self, shard: int) -> _OpenShard | Skip:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= max(self._shards.in_use, 1):
+            _, oldest = self._open.popitem(last=False)
+            if isinstance(oldest, _OpenShard):
+                oldest.file.close()
+        self._open[shard] = self._open_shard(shard)
+        return self._open[shard]
+
+    def _open_shard(self, shard: int) -> _OpenShard | Skip:
+        wanted = self._shards.shards[shard]
+        try:
+            if is_url(wanted.location):
+                file = _fetch(wanted, self._shards.cache, keep=self._shards.in_use)
+            else:
+                file = ShardFile(wanted.location)
+        except (OSError, DatasetError) as error:
+            return Skip("unreadable_shard", wanted.stem, " ".join(str(error).split()))
+        spans, damage = file.index()
+        return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
+
+
+def _fetch(shard: Shard, cache: Path, *, keep: int) -> ShardFile:
+    """Open the local copy of a remote shard, making it first where it is missing.
+
+    A copy is named by what is in it, so that data sets that share a cache cannot be mixed up; where no manifest tells,
+    by the URL and by the size that the store says. One process copies while the others that want the same shard wait.
+    Of the copies, the `keep` last used stay; a dropped one stays readable for whoever has it open.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    record = shard.record
+    path = cache / f"{record.sha256 if record else _url_name(shard)}.tar"
+    with (cache / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or (record is not None and path.stat().st_size != record.num_bytes):
+            _copy(shard, path)
+        file = ShardFile(path)
+        os.utime(path)
+    copies = []
+    for copy in path.parent.glob("*.tar"):
+        with suppress(FileNotFoundError):
+            copies.append((copy.stat().st_mtime, copy))
+    for _, copy in sorted(copies)[: -max(keep, 1)]:
+        copy.unlink(missing_ok=True)
+    return file
+
+
+def _url_name(shard: Shard) -> str:
+    return f"url-{shard.identity.removeprefix('url:')}-{size_of_url(shard.location)}"
+
+
+def _copy(shard: Shard, path: Path) -> None:
+    for attempt in range(1, _FETCH_ATTEMPTS + 1):
+        try:
+            with atomic_path(path) as temporary:
+                with temporary.open("wb") as out:
+                    copy_url(shard.location, out)
+                if shard.record is not None and sha256_of_file(temporary) != shard.record.sha256:
+                    raise OSError(f"{shard.location}: is not what its manifest says")
+            return
+        except OSError:
+            if attempt == _FETCH_ATTEMPTS:
+                raise

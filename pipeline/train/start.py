@@ -1,0 +1,153 @@
+"""What a run starts from: the model, its tokenizer and its optimizer, as the recipe says."""
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.losses import MAX_LOGIT_SCALE
+from clipvip.model.optim import freeze_key_biases, parameter_groups
+from clipvip.model.precision import choose_precision, has_native_bf16
+from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.variants import Precision
+from clipvip.model.weights import read_config
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.distributed import Place
+from clipvip.pipeline.train.recipe import Recipe
+
+
+def check_init(recipe: Recipe) -> None:
+    """Whether `model.init` is a CLIP or CLIP-ViP model with a tokenizer that fits it; its weights are not read.
+
+    Raises:
+        UserError: there is none, or it has no tokenizer.
+        CheckpointError: it is another kind of model, or configuration and tokenizer do not fit.
+    """
+    init = recipe.model.init
+    if not init:
+        raise UserError("nothing to start from: give --init with a CLIP model, a folder or a name on the hub")
+    config = read_config(init)
+    tokenizer = load_tokenizer(init)
+    if tokenizer is None:
+        raise UserError(f"{init}: has no tokenizer files beside its weights; add them")
+    check_tokenizer(tokenizer, config.text_config)
+    _check_lengths(recipe, config)
+
+
+def chosen_device(recipe: Recipe) -> str:
+    """ "cuda" or "cpu": what the recipe says, and for `auto` what this machine has."""
+    if recipe.run.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return recipe.run.device
+
+
+def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
+    """Whether frames are resized where the model is, and not by the processes that load them."""
+    if recipe.data.resize == "auto":
+        return device.type == "cuda"
+    return recipe.data.resize == "device"
+
+
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the encoders' layers are compiled."""
+    return device.type == "cuda" if recipe.run.compile is None else recipe.run.compile
+
+
+def chosen_precision(recipe: Recipe, place: Place) -> Precision:
+    """The number format to train in; the first process says so where it is not the usual one.
+
+    Raises:
+        UserError: the GPU does not have it.
+    """
+    try:
+        precision, remark = choose_precision(
+            recipe.optim.precision, on_gpu=place.device.type == "cuda", has_bf16=has_native_bf16()
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if remark and place.is_first:
+        click.echo(remark, err=True)
+    return precision
+
+
+def check_device(recipe: Recipe) -> None:
+    """UserError where the recipe asks for more GPUs than there are."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen_device(recipe) == "cuda" and recipe.run.processes > found:
+        raise UserError(
+            f"asked for {recipe.run.processes} GPUs, this machine has {found}; lower --gpus, or train on the "
+            "processor with --gpus 0"
+        )
+
+
+def start_model(recipe: Recipe) -> ClipVip:
+    """The model at step 0, with its tokenizer. New parameters are drawn from the recipe's seed."""
+    check_init(recipe)
+    disable_progress_bar()  # of transformers: it would run into ours
+    torch.manual_seed(recipe.seed)
+    names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
+    asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
+    model = ClipVip.from_clip(recipe.model.init, **asked).float()
+    if recipe.model.from_scratch:
+        tokenizer = model.tokenizer
+        model = ClipVip(model.config)
+        model.tokenizer = tokenizer
+    if recipe.model.logit_scale is not None:
+        with torch.no_grad():
+            model.logit_scale.fill_(recipe.model.logit_scale)
+    if not model.logit_scale.item() <= MAX_LOGIT_SCALE:
+        raise UserError(
+            f"{recipe.model.init}: its logit_scale is {model.logit_scale.item():g}, which is not the logarithm of an "
+            "inverse temperature; give model.logit_scale"
+        )
+    # What the model is trained on is what it is scored on, unless told otherwise.
+    model.config.num_frames = recipe.data.num_frames
+    model.config.max_text_tokens = recipe.data.max_text_tokens
+    return model
+
+
+def _check_lengths(recipe: Recipe, config: ClipVipConfig) -> None:
+    init, data = recipe.model.init, recipe.data
+    limit = config.text_config.max_position_embeddings
+    if data.max_text_tokens > limit:
+        raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
+    if (recipe.model.encoder or config.encoder) == "seq_transformer" and data.num_frames > limit:
+        raise UserError(
+            f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
+        )
+
+
+def checkpoint_activations(model: ClipVip) -> None:
+    """Let each layer compute its activations again in the backward pass."""
+    # transformers renamed this; the older versions have only the older name.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable()
+
+
+def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW with the reference's groups: biases and the temperature are not decayed."""
+    optim = recipe.optim
+    freeze_key_biases(model)
+    return torch.optim.AdamW(
+        parameter_groups(model, weight_decay=optim.weight_decay),
+        lr=optim.learning_rate,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.epsilon,
+        fused=True,
+    )
+
+
+def save_model(model: ClipVip, folder: Path) -> None:
+    """Write weights, config and tokenizer in Hugging Face layout, all or nothing."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

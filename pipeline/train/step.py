@@ -1,0 +1,263 @@
+"""One training step: encode, loss, gradient, update. Prints nothing and reads no files.
+
+The loss contrasts every sample of the batch with every other, over all processes and chunks. Each process
+encodes its own rows, the embeddings are joined, every process computes the same loss, and sends the part of
+the loss's gradient that belongs to its rows back through its encoder. With several chunks that is done in
+two passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+
+from clipvip.model import ClipVip
+from clipvip.model.losses import omnisource_terms
+from clipvip.model.variants import Precision
+from clipvip.pipeline.train.batches import BatchPlan, Chunk
+from clipvip.pipeline.train.distributed import Place, gather_rows, sum_gradients
+from clipvip.pipeline.train.recipe import Loss, Optim
+
+# (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
+Embeddings = dict[tuple[str, str], torch.Tensor]
+Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
+
+# In fp16: the largest number that is sent back through the encoder; the next is tried where one has overflowed (65,504).
+_LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
+# Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
+MAX_SHAPES = 64
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: the loss of the whole batch and its terms, before the update."""
+
+    loss: float
+    terms: dict[str, float]
+    logit_scale: float
+    grad_norm: float
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient is infinite or not a number; the weights are as before the step."""
+
+
+def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, compiled: bool) -> Encoder:
+    """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
+    if compiled:
+        compile_layers(model)
+    forward = partial(model, embeds_only=True)
+    image_size = model.config.vision_config.image_size
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+
+    def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
+        embeddings = {}
+        with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
+            embeddings["video"] = forward(pixel_values=chunk.video.normalized(image_size)).video_embeds
+            if chunk.frame is not None:
+                # The middle frame goes through the same encoder, as a video of one frame.
+                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
+            if chunk.text_ids is not None:
+                text = forward(input_ids=chunk.text_ids, attention_mask=chunk.text_mask)
+                embeddings["text"] = text.text_embeds
+            if chunk.caption_ids is not None:
+                caption = forward(input_ids=chunk.caption_ids, attention_mask=chunk.caption_mask)
+                embeddings["caption"] = caption.text_embeds
+        return {role: rows.float() for role, rows in embeddings.items()}
+
+    return encode
+
+
+def compile_layers(model: ClipVip) -> None:
+    """Let each transformer layer of both towers compute by a graph for the shape that it is given.
+
+    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the whole
+    network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
+
+    A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
+    torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
+    for module in model.modules():
+        if isinstance(module, CLIPEncoderLayer):
+            module.compile(dynamic=False)
+
+
+def train_step(
+    model: ClipVip,
+    encode: Encoder,
+    optimizer: torch.optim.Optimizer,
+    chunks: list[Chunk],
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+    optim: Optim,
+    learning_rate: float,
+    precision: Precision,
+    place: Place,
+) -> StepResult:
+    """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
+
+    Raises:
+        NotFinite: the loss or the gradient is not; nothing is updated.
+    """
+    logit_scale = model.logit_scale.item()
+    if not math.isfinite(logit_scale):  # which the loss refuses
+        raise NotFinite(f"logit_scale {logit_scale}")
+    for largest in _LARGEST_FP16 if precision == "fp16" else (None,):
+        optimizer.zero_grad(set_to_none=True)
+        value, terms = compute_gradients(
+            model, encode, chunks, plan=plan, loss=loss, largest=largest, place=place
+        )
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
+        if math.isfinite(grad_norm) or not math.isfinite(value):
+            break
+    if not math.isfinite(value) or not math.isfinite(grad_norm):
+        raise NotFinite(f"loss {value}, gradient norm {grad_norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        model.logit_scale.clamp_(0.0, math.log(optim.max_scale))
+    return StepResult(value, terms, logit_scale, grad_norm)
+
+
+def compute_gradients(
+    model: ClipVip,
+    encode: Encoder,
+    chunks: list[Chunk],
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+    largest: float | None = None,
+    place: Place,
+) -> tuple[float, dict[str, float]]:
+    """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
+
+    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and the
+    gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone, so that nothing
+    has to be remembered between steps.
+    """
+    sources = [chunk.source for chunk in chunks]
+    two_passes = len(set(sources)) < len(sources)
+    generators = []
+    outputs: list[dict[str, torch.Tensor]] = []
+    for chunk in chunks:
+        generators.append(_generator_state(place.device))
+        with torch.set_grad_enabled(not two_passes):
+            outputs.append(encode(chunk))
+    joined = _join(chunks, outputs, plan=plan, place=place)
+    has_caption = _join_has_caption(chunks, plan=plan, place=place)
+    scale = model.logit_scale.detach().clone().requires_grad_()
+    terms = batch_terms(joined, has_caption, scale, plan=plan, loss=loss)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+
+    scale_up = _power_of_two(largest, joined.values())
+    after = _generator_state(place.device)
+    offsets = {key: place.share(len(rows))[0] for key, rows in joined.items()}
+    for chunk, output, generator in zip(chunks, outputs, generators, strict=True):
+        if two_passes:
+            _set_generator(generator, place.device)
+            output = encode(chunk)
+        gradients = []
+        for role, rows in output.items():
+            key = (chunk.source, role)
+            first = offsets[key]
+            offsets[key] += len(rows)
+            gradients.append(_gradient(joined[key])[first : first + len(rows)] * scale_up)
+        torch.autograd.backward(list(output.values()), gradients)
+    if two_passes:
+        _set_generator(after, place.device)
+    if scale_up != 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= scale_up
+    # Every process has the whole gradient of the temperature already: it is not summed.
+    sum_gradients((p for p in model.parameters() if p is not model.logit_scale), place=place)
+    model.logit_scale.grad = scale.grad
+    return total.item(), {name: term.item() for name, term in terms.items()}
+
+
+def batch_terms(
+    joined: Embeddings,
+    has_caption: dict[str, torch.Tensor],
+    logit_scale: torch.Tensor,
+    *,
+    plan: BatchPlan,
+    loss: Loss,
+) -> dict[str, torch.Tensor]:
+    """The terms whose sum is the loss, by name; samples are contrasted within their source.
+
+    An image and its own text are one pair; the terms of clips are those of Table 3.
+    """
+    terms: dict[str, torch.Tensor] = {}
+    for part in plan.parts:
+        rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
+        is_clips = part.kind == "clips"
+        of_source = omnisource_terms(
+            video=rows["video"],
+            subtitle=rows.get("text"),
+            frame=rows.get("frame"),
+            caption=rows.get("caption"),
+            caption_mask=has_caption.get(part.name),
+            logit_scale=logit_scale,
+            variant=loss.pairs if is_clips else "baseline",
+            weighting=loss.weighting,
+        )
+        terms |= {f"{part.name}/{name}": term for name, term in of_source.items()}
+    return terms
+
+
+def _join(
+    chunks: list[Chunk], outputs: list[dict[str, torch.Tensor]], *, plan: BatchPlan, place: Place
+) -> Embeddings:
+    """The embeddings of the whole batch, ready to receive gradients."""
+    joined: Embeddings = {}
+    for part in plan.parts:
+        mine = [output for chunk, output in zip(chunks, outputs, strict=True) if chunk.source == part.name]
+        for role in mine[0]:
+            rows = gather_rows(torch.cat([o[role].detach() for o in mine]), total=part.rows, place=place)
+            joined[part.name, role] = rows.clone().requires_grad_()
+    return joined
+
+
+def _join_has_caption(chunks: list[Chunk], *, plan: BatchPlan, place: Place) -> dict[str, torch.Tensor]:
+    """For each source with captions, which samples of the whole batch have one: bool (rows,)."""
+    joined = {}
+    for part in plan.parts:
+        mine = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
+        if mine:
+            flags = torch.cat(mine).to(torch.uint8)
+            joined[part.name] = gather_rows(flags, total=part.rows, place=place).bool()
+    return joined
+
+
+def _gradient(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
+    """The factor, exact in any format, that brings the largest gradient of `rows` to between half of `largest` and it."""
+    most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
+    if largest is None or not 0 < most < math.inf:
+        return 1.0
+    return float(2.0 ** math.floor(math.log2(largest / most)))
+
+
+def _generator_state(device: torch.device) -> list[torch.Tensor]:
+    """The random state that an encoder with dropout would draw from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_generator(states: list[torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

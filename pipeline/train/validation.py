@@ -1,0 +1,240 @@
+"""Retrieval scores of a run: on the validation split while it trains, on the test split when it is done.
+
+The test split has no say in anything: it is scored once, with weights that were chosen without it. All processes encode,
+each some shards. Training goes on after a validation as if there had been none.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import yaml
+
+from clipvip.model import ClipVip
+from clipvip.model.model_card import write_card
+from clipvip.pipeline.evaluate.embeddings import (
+    PairEmbeddings,
+    embed_pairs,
+    load_clip_vip,
+    query_texts,
+    settings_of,
+)
+from clipvip.pipeline.evaluate.retrieval import few_clips_warning, score_pairs, table
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.distributed import Place, barrier, gather_objects
+from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.shard_set import is_url
+from clipvip.pipeline.train.start import save_model
+from clipvip.shards.files.atomic import write_json, write_jsonl
+from clipvip.shards.format.manifest import read_manifest
+from clipvip.shards.tar.reader import list_shards, read_shard
+
+BEST_FOLDER = "best"
+VALIDATION_NAME = "validation.jsonl"
+TEST_NAME = "test.json"
+CRITERION = "mean_recall"
+
+Row = dict[str, Any]
+
+
+def check_splits(recipe: Recipe) -> None:
+    """Look whether the splits can be scored, before anything is trained.
+
+    Raises:
+        UserError, DatasetError: a folder without shards, clips with several captions, the same shards in two
+            splits, or a choice of weights that needs a validation split and has none.
+    """
+    wanted = recipe.evaluation
+    if wanted.select == "best" and wanted.validation is None:
+        raise UserError("--select best: needs a split to choose by; give --validation, or --select last")
+    training = [
+        location
+        for source in recipe.data.sources.values()
+        for location in ([source.shards] if isinstance(source.shards, str) else source.shards)
+    ]
+    named = [("--validation", wanted.validation), ("--test", wanted.test)]
+    splits = [(option, Path(folder)) for option, folder in named if folder is not None]
+    taken = {
+        identity: "training"
+        for location in training
+        if not is_url(location)
+        for identity in _shards_of(Path(location))
+    }
+    for option, folder in splits:
+        num_clips = 0
+        for path in list_shards(folder):
+            for sample in read_shard(path, with_pixels=False):
+                query_texts(sample, all_captions=False)
+                num_clips += 1
+        warning = few_clips_warning(num_clips)
+        if warning and os.environ.get("RANK", "0") == "0":
+            click.echo(f"Warning: {option} {folder}: {warning}", err=True)
+        for identity in _shards_of(folder):
+            if identity in taken:
+                raise UserError(
+                    f"{option} {folder}: holds shards that are also in {taken[identity]}; give another split"
+                )
+        taken |= {identity: option for identity in _shards_of(folder)}
+
+
+def _shards_of(folder: Path) -> list[str]:
+    """What tells the shards of a folder from others: their checksums, else their paths."""
+    if not folder.is_dir():
+        return [str(folder.resolve())]
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
+    return [record.sha256 for record in manifest.shards]
+
+
+def is_due(recipe: Recipe, step: int, *, num_steps: int, ends_epoch: bool) -> bool:
+    """Whether the validation split is to be scored after `step`."""
+    if recipe.evaluation.validation is None:
+        return False
+    if step == 0:
+        return recipe.evaluation.at_start
+    every = recipe.evaluation.every_steps
+    return step == num_steps or (ends_epoch if every is None else step % every == 0)
+
+
+def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:
+    """Score the validation split after `step`, add that to `rows`, and keep the weights if they are the best yet."""
+    assert recipe.evaluation.validation is not None
+    model.eval()
+    result = _score(recipe, model, Path(recipe.evaluation.validation), place=place)
+    model.train()
+    metrics = result["metrics"]["plain"]
+    row = {"step": step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
+    is_best = all(row[CRITERION] > earlier[CRITERION] for earlier in rows)
+    rows.append(row)
+    if place.is_first:
+        if is_best and recipe.evaluation.select == "best":
+            save_model(model, out / BEST_FOLDER)
+        write_rows(out, rows)
+    barrier(place)
+    return row
+
+
+def write_rows(out: Path, rows: list[Row]) -> None:
+    """Write all validations of a run to OUT/validation.jsonl."""
+    if rows:
+        write_jsonl(out / VALIDATION_NAME, rows)
+
+
+def best_row(rows: list[Row]) -> Row:
+    return max(rows, key=lambda row: (row[CRITERION], -row["step"]))
+
+
+def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -> None:
+    """Write the weights that the recipe selects to `folder`: those of `model`, or of OUT/best.
+
+    Raises:
+        UserError: the best weights are gone.
+    """
+    if recipe.evaluation.select == "last":
+        save_model(model, folder)
+        return
+    best = out / BEST_FOLDER
+    if not best.is_dir():
+        raise UserError(f"{best}: the weights of the best validation are gone; remove {out} and train again")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(best, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _found_before(path: Path) -> dict[str, Any]:
+    """What a finished test left there; nothing where it is damaged, so that it is scored again."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
+    """Score the test split with the model in `folder`, of `step`, into OUT/test.json; None where there is no test split.
+
+    What an earlier run of the same command found stands.
+    """
+    split = recipe.evaluation.test
+    if split is None:
+        return None
+    what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
+    path = out / TEST_NAME
+    found = _found_before(path)
+    if {name: found.get(name) for name in what} != what:
+        # As it is on disk and as `clipvip-eval` loads it.
+        # OUT/best of a run that an older version began does not say how it was trained.
+        wanted = recipe.data
+        model = load_clip_vip(
+            str(folder),
+            device=place.device,
+            num_frames=wanted.num_frames,
+            max_text_tokens=wanted.max_text_tokens,
+        )
+        found = {**what, **_score(recipe, model, Path(split), place=place)}
+        if place.is_first:
+            write_json(path, found)
+    barrier(place)
+    return found
+
+
+def write_training_card(
+    recipe: Recipe, model: ClipVip, step: int, scores: dict[str, Any] | None, *, folder: Path
+) -> None:
+    """Say in the model's card how it was trained and what it scores; no paths of this machine."""
+    optim = recipe.optim
+    is_local = Path(recipe.model.init).exists()
+    training = {
+        **({} if is_local else {"base_model": recipe.model.init}),
+        "steps": f"{step:,} of batches of {optim.batch_size:,}",
+        "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
+        "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
+        "frames": str(recipe.data.num_frames),
+        "weights": f"of step {step:,} ({recipe.evaluation.select})",
+    }
+    tree = recipe_tree(recipe)
+    settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
+    results = table(scores) if scores else ""
+    write_card(folder, model.config, training=training, recipe=settings, scores=results)
+
+
+def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:
+    """The scores of a split, in every process."""
+    paths = list_shards(folder)
+    mine = paths[place.rank :: place.world_size]
+    states = torch.get_rng_state()
+    pairs = embed_pairs(
+        model,
+        mine,
+        captions=None,
+        batch_size=recipe.evaluation.clips_at_once,
+        show_progress=False,
+    )
+    torch.set_rng_state(states)
+    joined = _join(gather_objects(pairs, place=place))
+    if not len(joined.texts):
+        raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
+    return score_pairs(joined, queries="subtitles", settings=settings_of(model))
+
+
+def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
+    """The embeddings of all processes as those of one."""
+    used = [part for part in parts if len(part.texts)]
+    if not used:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
+    return PairEmbeddings(
+        np.concatenate([part.texts for part in used]),
+        np.concatenate([part.videos for part in used]),
+        np.concatenate([part.labels + start for part, start in zip(used, starts, strict=True)]),
+        [sentence for part in used for sentence in part.sentences],
+        [skip for part in parts for skip in part.skips],
+    )

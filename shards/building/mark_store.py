@@ -1,0 +1,65 @@
+"""What came of all shards of a run, and what was skipped, on the disk until the run sums up: a fifth of a hundred
+million clips would not fit in memory.
+"""
+
+import heapq
+import json
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipvip.shards.building.marks import PlacedSkip, ShardMark, mark_content, mark_from
+from clipvip.shards.files.scratch import ScratchFile
+from clipvip.shards.skips import Skip
+
+
+class MarkStore:
+    """The marks of shards, added in any order and gone through by shard. Memory is 8 bytes a shard."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` is on the disk to use; else that of temporary files is."""
+        self._file = ScratchFile(folder)
+        self._places = array("q")
+
+    def add(self, mark: ShardMark) -> None:
+        """Take a mark; a later one of the same shard stands for it."""
+        missing = mark.shard + 1 - len(self._places)
+        self._places.extend([-1] * missing)
+        self._places[mark.shard] = self._file.append(json.dumps(mark_content(mark)).encode() + b"\n")
+
+    def __iter__(self) -> Iterator[ShardMark]:
+        for shard, at in enumerate(self._places):
+            if at >= 0:
+                yield mark_from(shard, json.loads(self._file.line_at(at)))
+
+
+class SkipStore:
+    """Skips in the order in which they are added, which is that of their places."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = ScratchFile(folder)
+
+    def add(self, skip: PlacedSkip) -> None:
+        row = [skip.line, skip.position, skip.skip.reason, skip.skip.what, skip.skip.detail]
+        self._file.append(json.dumps(row).encode() + b"\n")
+
+    def __iter__(self) -> Iterator[PlacedSkip]:
+        for row in self._file.lines():
+            line, position, *texts = json.loads(row)
+            yield PlacedSkip(line, position, Skip(*texts))
+
+
+class AllSkips:
+    """All skips of a run in the order of the metadata, as often as they are asked for.
+
+    Shards are planned in that order, so that their skips need to be merged, and not sorted.
+    """
+
+    def __init__(self, of_metadata: SkipStore, marks: MarkStore) -> None:
+        self._of_metadata = of_metadata
+        self._marks = marks
+
+    def __iter__(self) -> Iterator[Skip]:
+        of_shards = (skip for mark in self._marks for skip in mark.skips)
+        placed = heapq.merge(self._of_metadata, of_shards, key=lambda skip: (skip.line, skip.position))
+        return (skip.skip for skip in placed)

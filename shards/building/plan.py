@@ -1,0 +1,52 @@
+"""Which clip goes into which shard: a pure function of the metadata and the shard size.
+
+Knows neither workers nor which clips will fail, so that the answer is the same however the work is done.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from clipvip.shards.sources.hdvila import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one worker makes in one go: one shard of whole sources, or all shards of one large source."""
+
+    first_shard: int
+    num_shards: int
+    sources: tuple[Source, ...]
+    shard_size: int
+
+    @property
+    def num_clips(self) -> int:
+        return sum(len(source.clips) for source in self.sources)
+
+    def shard_of(self, index: int) -> int:
+        """The shard of the unit's clip number `index`, counted over its sources."""
+        return self.first_shard + index // self.shard_size
+
+
+def plan_units(sources: Iterable[Source], *, shard_size: int) -> Iterator[Unit]:
+    """Yield the units for `sources` in order; sources without clips take no part.
+
+    A source joins the current shard if its clips fit, else it begins the next. One with more clips than
+    `shard_size` has shards to itself: it is decoded once, and no shard grows beyond its size.
+    """
+    shard, waiting, num_waiting = 0, list[Source](), 0
+    for source in sources:
+        num_clips = len(source.clips)
+        if not num_clips:
+            continue
+        if waiting and num_waiting + num_clips > shard_size:
+            yield Unit(shard, 1, tuple(waiting), shard_size)
+            shard, waiting, num_waiting = shard + 1, [], 0
+        if num_clips > shard_size:
+            num_shards = -(-num_clips // shard_size)
+            yield Unit(shard, num_shards, (source,), shard_size)
+            shard += num_shards
+        else:
+            waiting.append(source)
+            num_waiting += num_clips
+    if waiting:
+        yield Unit(shard, 1, tuple(waiting), shard_size)

@@ -1,0 +1,1 @@
+"""Check shards, folders and the notes beside them; every finding is one value."""

@@ -1,0 +1,62 @@
+"""Records of what is wrong with shards, captions and their folders. Finding it is `check`'s business."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.tar.writer import ShardRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: its kind, the file by its name, the sample's key ("" for the whole file)."""
+
+    kind: str
+    file: str
+    key: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Findings:
+    """Problems, counted by kind, of which the first `max_listed` of each kind are kept."""
+
+    max_listed: int = 100
+    counts: Counter[str] = field(default_factory=Counter)
+    listed: list[Problem] = field(default_factory=list)
+
+    def add(self, problem: Problem, *, count: int = 1) -> None:
+        if self.counts[problem.kind] < self.max_listed:
+            self.listed.append(problem)
+        self.counts[problem.kind] += count
+
+    def add_all(self, other: "Findings") -> None:
+        for problem in other.listed:
+            self.add(problem)
+        listed = Counter(problem.kind for problem in other.listed)
+        self.counts.update({kind: count - listed[kind] for kind, count in other.counts.items()})
+
+
+@dataclass
+class FolderCheck:
+    """What a folder should hold, and what is wrong with it.
+
+    `records` are the files listed, in order; `is_listed` says whether anything lists them, else they are
+    those that are there and have no checksum to compare with. `options` made them. `bad_marks` are the shards whose
+    marks are damaged, `mark_counts` what the others say of frames and of clips without subtitle;
+    `options_to_restore` is what a damaged `_state/options.json` must say.
+    """
+
+    folder: Path
+    records: list[ShardRecord] = field(default_factory=list)
+    is_listed: bool = True
+    options: dict[str, Any] | None = None
+    findings: Findings = field(default_factory=Findings)
+    notes: list[str] = field(default_factory=list)
+    bad_marks: set[str] = field(default_factory=set)
+    mark_counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    options_to_restore: dict[str, Any] | None = None
+
+    def problem(self, kind: str, name: str, detail: str) -> None:
+        self.findings.add(Problem(kind, f"{self.folder.name}/{name}", "", detail))

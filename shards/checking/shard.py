@@ -1,0 +1,253 @@
+"""What is wrong with a shard or a caption file: their bytes, their structure, and whether pixels decode.
+
+Looks at one file at a time and changes none. What holds between shards is `key_hashes`' business.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipvip.shards.checking.findings import Findings, Problem
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
+from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
+from clipvip.shards.format.record import SampleRecord, parse_record
+from clipvip.shards.tar.index import SampleSpan, ShardFile
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
+from clipvip.shards.tar.writer import ShardRecord
+
+_READ_BYTES = 8 << 20
+# Of a long clip that is stored as video, so many pictures are in memory at a time.
+_PICTURES_AT_ONCE = 32
+# Frames may be a millisecond before their clip (see `cutting`), and times are rounded.
+_SPAN_TOLERANCE_SECONDS = 0.0011
+
+
+@dataclass
+class ShardCheck:
+    """What a shard holds and what is wrong with it. `keys` are those of all its samples, also of bad ones."""
+
+    name: str
+    keys: list[str] = field(default_factory=list)
+    num_frames: int = 0
+    num_without_subtitle: int = 0
+    num_decoded: int = 0
+    findings: Findings = field(default_factory=Findings)
+
+    def note(self, kind: str, key: str, detail: str) -> None:
+        self.findings.add(Problem(kind, self.name, key, detail))
+
+
+def check_shard(
+    path: Path,
+    *,
+    record: ShardRecord | None,
+    places: Callable[[int], Sequence[int]],
+    decode: Callable[[Sample], None],
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> ShardCheck:
+    """Compare a shard with its `record`, check the record of every sample, and decode some.
+
+    `places(n)` says which of `n` samples to hand to `decode`, which raises DatasetError for a bad one.
+    `heartbeat` is called before every piece of work that takes long.
+
+    Kinds of problems: `missing`, `size_differs`, `checksum_differs`, `samples_differ` (from the record),
+    `damaged_tar`, `duplicate_key`, `wrong_members`, `wrong_record`, `undecodable`,
+    `empty_shard` (of one that no manifest lists).
+    """
+    found = ShardCheck(path.name)
+    if not path.is_file():
+        found.note("missing", "", "no such file")
+        return found
+    if record is not None:
+        _check_bytes(found, path, record, heartbeat)
+    with ShardFile(path) as shard:
+        spans = list(_spans(found, shard))
+        found.keys = [span.key for span in spans]
+        if not spans and record is None and not found.findings.counts:
+            found.note(EMPTY_SHARD, "", "holds no samples")
+        if record is not None and len(spans) != record.num_samples:
+            found.note("samples_differ", "", f"holds {len(spans)} samples, {record.num_samples} listed")
+        for key, count in Counter(found.keys).items():
+            if count > 1:
+                found.note("duplicate_key", key, f"{count} times in one shard")
+        wanted = set(places(len(spans)))
+        for place, span in enumerate(spans):
+            heartbeat()
+            _check_sample(found, shard, span, decode if place in wanted else None, max_pixels)
+    return found
+
+
+def _check_bytes(found: ShardCheck, path: Path, record: ShardRecord, heartbeat: Callable[[], None]) -> None:
+    size = path.stat().st_size
+    if size != record.num_bytes:
+        found.note("size_differs", "", f"{size} bytes, {record.num_bytes} listed")
+        return
+    digest = file_sha256(path, heartbeat)
+    if digest != record.sha256:
+        found.note("checksum_differs", "", f"sha256 {digest[:12]}…, {record.sha256[:12]}… listed")
+
+
+def file_sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `heartbeat` is called every few megabytes."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_READ_BYTES):
+            heartbeat()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _spans(found: ShardCheck, shard: ShardFile) -> Iterator[SampleSpan]:
+    try:
+        yield from shard.spans()
+    except DatasetError as error:
+        found.note("damaged_tar", "", _without_path(error, shard.path))
+
+
+def _check_sample(
+    found: ShardCheck,
+    shard: ShardFile,
+    span: SampleSpan,
+    decode: Callable[[Sample], None] | None,
+    max_pixels: int,
+) -> None:
+    extension = span.extension
+    if extension is None or not is_safe_key(span.key):
+        detail = span.problem or f"its members are {', '.join(span.members)[:200]!r}"
+        found.note("wrong_members", span.shown_key, detail)
+        return
+    try:
+        record = parse_record(read_text_member(shard, span, "json"))
+        for detail in _disagreements(record, span, read_text_member(shard, span, "txt")):
+            raise DatasetError(detail)
+    except DatasetError as error:
+        found.note("wrong_record", span.key, _without_path(error, shard.path))
+        return
+    found.num_frames += len(record.frame_seconds)
+    found.num_without_subtitle += not (record.subtitle or record.sentences)
+    if decode is None:
+        return
+    found.num_decoded += 1
+    try:
+        meta = record.model_dump(by_alias=True)
+        decode(Sample(span.key, meta, extension, shard.read(span, extension), max_pixels))
+    except DatasetError as error:
+        found.note("undecodable", span.key, _without_path(error, shard.path))
+
+
+def _disagreements(record: SampleRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
+    """What KEY.json says otherwise than its neighbours, its key or itself."""
+    extension = span.extension
+    assert extension is not None
+    number = record.key.rpartition("_")[2]
+    if record.key != span.key:
+        yield f"key: {record.key[:100]!r} under another name"
+    elif not number.isdecimal() or make_key(record.video_id, int(number)) != record.key:
+        yield f"key: not that of a clip of video {record.video_id[:80]!r}"
+    if text != record.subtitle.encode("utf-8", "surrogatepass"):
+        yield "subtitle: not the text of KEY.txt"
+    if (record.sentences is None) != (record.sentences_are is None):
+        yield "sentences: stands without sentences_are, or the other way round"
+    start, end = record.span_seconds
+    if not start < end:
+        yield f"span_seconds: [{start}, {end}) is empty"
+    seconds = record.frame_seconds
+    if any(a >= b for a, b in pairwise(seconds)):
+        yield "frame_seconds: not in order"
+    if not start - _SPAN_TOLERANCE_SECONDS <= seconds[0] <= seconds[-1] <= end + _SPAN_TOLERANCE_SECONDS:
+        yield f"frame_seconds: {seconds[0]} to {seconds[-1]} lie outside of [{start}, {end})"
+    lengths, size = record.frame_bytes, span.members[extension][1]
+    if extension == FRAMES_EXTENSION and (len(lengths) != len(seconds) or sum(lengths) != size):
+        yield f"frame_bytes: {sum(lengths)} bytes in {len(lengths)} frames of {size} bytes, {len(seconds)} times"
+    if extension != FRAMES_EXTENSION and lengths:
+        yield "frame_bytes: stands in a clip that is stored as video"
+
+
+def decode_all(sample: Sample) -> None:
+    """Decode every frame of a sample.
+
+    Raises:
+        DatasetError: a frame does not decode, or is of another size than the record says.
+    """
+    at_once = 1 if sample.extension == FRAMES_EXTENSION else _PICTURES_AT_ONCE
+    for first in range(0, sample.num_frames, at_once):
+        sample.decode(range(first, min(first + at_once, sample.num_frames)))
+
+
+def check_captions(
+    path: Path,
+    *,
+    keys: Sequence[str],
+    shard: Path,
+    origin: dict[str, Any] | None,
+    record: ShardRecord | None,
+    shard_sha256: str | None = None,
+) -> Findings:
+    """What is wrong with the caption file of the file `shard` that holds `keys`.
+
+    `origin` are the options that its folder's manifest gives, `record` what it says of this file.
+
+    Kinds of problems: `captions_missing`, `captions_unreadable`, `captions_checksum_differs`,
+    `captions_of_another_shard` (missing or foreign keys among them), `captions_options_differ`.
+    """
+    found = Findings()
+
+    def note(kind: str, detail: str, key: str = "") -> None:
+        found.add(Problem(kind, path.name, key, detail))
+
+    if not path.is_file():
+        note("captions_missing", "no such file")
+        return found
+    if record is not None and file_sha256(path) != record.sha256:
+        note("captions_checksum_differs", "the content is not what the manifest lists")
+    try:
+        content = read_caption_file(path)
+        origins = read_origins(path)
+    except DatasetError as error:
+        note("captions_unreadable", _without_path(error, path))
+        return found
+    num_bytes = shard.stat().st_size
+    if not is_made_of(content.source, num_bytes=num_bytes, sha256=shard_sha256):
+        here = f"{num_bytes} bytes" + (f", sha256 {shard_sha256}" if shard_sha256 else "")
+        note("captions_of_another_shard", f"made of a shard of {content.source}, this has {here}")
+    for key, detail in _key_differences(content, keys):
+        note("captions_of_another_shard", detail, key)
+    if origin is not None and origins - {_origin_of(origin)}:
+        note("captions_options_differ", "made by another model or other options than the manifest says")
+    return found
+
+
+def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each key that the file has too much or too little."""
+    captioned = [key for key, _ in content.rows]
+    answered = set(captioned) | {skip.what for skip in content.skips if skip.reason != EMPTY_SHARD}
+    for key in sorted(answered - set(keys)):
+        yield key, "not in the shard"
+    for key in keys:
+        if key not in answered:
+            yield key, "neither captioned nor skipped"
+    places = {key: place for place, key in enumerate(keys)}
+    order = [places[key] for key in captioned if key in places]
+    if np.any(np.diff(order) <= 0):
+        yield "", "its rows are not in the shard's order"
+
+
+def _origin_of(options: dict[str, Any]) -> tuple[str, str, str]:
+    """What the rows say whose folder's manifest has `options`."""
+    rest = {n: v for n, v in options.items() if n not in ("model", "revision", "model_sha256")}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
+    return str(options.get("model", "")), str(options.get("revision", "")), text
+
+
+def _without_path(error: DatasetError, path: Path) -> str:
+    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    return text.removesuffix("; make this shard again").removesuffix("; make it again")

@@ -1,0 +1,131 @@
+"""What is wrong with what resuming goes by: the marks of finished shards, and the options of the folder.
+
+Three files know the options, two the skips: where they disagree, the odd one out is damaged.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.building.marks import STATE_FOLDER, ShardMark, read_mark
+from clipvip.shards.checking.findings import FolderCheck
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.writer import ShardRecord
+
+OPTIONS_NAME = "options.json"
+SKIPPED_NAME = "skipped.jsonl"
+
+
+def read_options(state: Path) -> dict[str, Any] | None:
+    """The options that a folder's state gives; None where they are missing or damaged."""
+    try:
+        options = json.loads((state / OPTIONS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return options if isinstance(options, dict) else None
+
+
+def read_skips(folder: Path) -> Iterator[Skip]:
+    """The skips that a folder lists.
+
+    Raises:
+        DatasetError: a line is none; the message does not name the file.
+    """
+    path = folder / SKIPPED_NAME
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        try:
+            for line in lines:
+                yield Skip(**json.loads(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DatasetError(" ".join(str(error).split())) from error
+
+
+def marks_of(folder: Path) -> Iterator[ShardMark | None]:
+    """The marks of a folder in the order of shards; None for one that is damaged or has lost its shard."""
+    for _, mark in _numbered_marks(folder):
+        yield mark
+
+
+def _numbered_marks(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
+    names = (path.stem for path in (folder / STATE_FOLDER).glob("*.json"))
+    for number in sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name)):
+        yield number, read_mark(folder, number)
+
+
+def check_options(found: FolderCheck, reported: Any) -> None:
+    """Compare `_state/options.json` with the manifest's, and with those that the report has.
+
+    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is right.
+    """
+    name = f"{STATE_FOLDER}/{OPTIONS_NAME}"
+    options = read_options(found.folder / STATE_FOLDER)
+    if options == found.options:
+        return
+    if options is not None and options == reported:
+        found.problem("damaged_manifest", "manifest.json", f"names other options than {name} and the report")
+        found.options = options
+    elif options is None or reported == found.options:
+        found.problem(
+            "damaged_options", name, "not there, not JSON or not the options of manifest and report"
+        )
+        found.options_to_restore = found.options
+    else:
+        found.problem("options_differ", name, "names other options than the manifest")
+
+
+def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
+    """Compare the marks with the manifest and with the list of skips.
+
+    Kinds of problems: `damaged_mark` (also a missing one), `mark_differs`.
+    """
+    listed = {record.name: record for record in found.records}
+    marked = set()
+    skips = _listed_skips(found)
+    for number, mark in _numbered_marks(found.folder):
+        name = f"{number:06d}.tar"
+        record = listed.get(name)
+        marked.add(name)
+        if mark is None:
+            if not _is_spoilt(found, listed.get(name)):
+                _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
+            continue
+        found.mark_counts[name] = (mark.num_frames, mark.num_without_subtitle)
+        if has_manifest and mark.record != record:
+            _bad_mark(found, name, "mark_differs", "lists another content than the manifest")
+        elif skips is not None and not all(placed.skip in skips for placed in mark.skips):
+            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in between.
+            _bad_mark(
+                found,
+                name,
+                "mark_differs",
+                "has a skip that the list of skips has not, or the list is damaged",
+            )
+            skips = None
+    for name in listed.keys() - marked if has_manifest else ():
+        if not _is_spoilt(found, listed.get(name)):
+            _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
+
+
+def _listed_skips(found: FolderCheck) -> Iterator[Skip] | None:
+    """The list of skips; None where there is no whole one to compare with."""
+    if "damaged_skips" in found.findings.counts or not (found.folder / SKIPPED_NAME).is_file():
+        return None
+    return read_skips(found.folder)
+
+
+def _is_spoilt(found: FolderCheck, record: ShardRecord | None) -> bool:
+    """Whether the shard itself is gone or of another length, which its own check tells."""
+    if record is None:
+        return False
+    path = found.folder / record.name
+    return not path.is_file() or path.stat().st_size != record.num_bytes
+
+
+def _bad_mark(found: FolderCheck, name: str, kind: str, detail: str) -> None:
+    found.problem(kind, f"{STATE_FOLDER}/{Path(name).stem}.json", detail)
+    found.bad_marks.add(name)

@@ -1,0 +1,1 @@
+"""What stands in a folder of shards: a clip, its record, the manifest, captions."""

@@ -1,0 +1,202 @@
+"""Captions beside a shard: one Parquet file per shard, looked up by sample key.
+
+A file is complete when it exists, and holds what was left out too, so it is the mark of its shard being done.
+Making captions and deciding what is missing happen elsewhere.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.writer import sha256_of_file
+
+CAPTIONS_EXTENSION = ".parquet"
+_ORIGIN_COLUMNS = ("model", "revision", "options")
+_COLUMNS = ("key", "caption", *_ORIGIN_COLUMNS)
+_NO_ORIGIN = ("", "", "{}")
+_SKIPS_FIELD = b"clipvip.skips"
+_SOURCE_FIELD = b"clipvip.source"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionFile:
+    """What a caption file holds: (key, caption) in shard order, what was left out, and from which shard.
+
+    `source` identifies the content of the shard, see `shard_source`; "" where it was not said.
+    """
+
+    rows: list[tuple[str, str]]
+    skips: list[Skip]
+    source: str
+
+
+def captions_path(folder: Path | str, shard_stem: str) -> Path:
+    return Path(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
+
+
+def shard_source(shard: Path, sha256: str | None = None) -> str:
+    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is not given."""
+    return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
+
+
+def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
+    """Whether a caption file's `source` may be the shard of that size and, where known, checksum.
+
+    Captions of others say nothing, and those of the first versions only the size.
+    """
+    size, _, digest = source.partition(", sha256 ")
+    if source and size != f"{num_bytes} bytes":
+        return False
+    return not digest or sha256 is None or digest == sha256
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCaptions:
+    """The captions of one shard by key, and why there are none where some were to be expected."""
+
+    by_key: dict[str, str]
+    skips: list[Skip]
+
+
+def captions_of_shard(
+    folders: Sequence[str], shard_stem: str, *, num_bytes: int, sha256: str | None, keys: Collection[str]
+) -> ShardCaptions:
+    """What the folders hold for a shard that has the `keys`; the first that has a key counts.
+
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
+    the keys, is not used. Reasons:
+    `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
+    """
+    by_key: dict[str, str] = {}
+    wanted = set(keys)
+    skips: list[Skip] = []
+    is_used = False
+    for folder in folders:
+        path = captions_path(folder, shard_stem)
+        if not path.is_file():
+            continue
+        try:
+            found = read_caption_file(path)
+        except DatasetError as error:
+            skips.append(Skip("unreadable_captions", path.name, str(error)))
+            continue
+        is_of_shard = is_made_of(found.source, num_bytes=num_bytes, sha256=sha256)
+        rows = {key: caption for key, caption in found.rows if key in wanted} if is_of_shard else {}
+        if rows or (is_of_shard and not found.rows):
+            is_used = True
+            by_key = rows | by_key
+        else:
+            made_of = f"made of {found.source}" if not is_of_shard else "has none of the shard's keys"
+            skips.append(Skip("captions_of_another_shard", path.name, f"{path}: {made_of}"))
+    if is_used:
+        # A file of another data set beside the right one is as it should be.
+        skips = [skip for skip in skips if skip.reason != "captions_of_another_shard"]
+    elif not skips:
+        skips = [Skip("no_captions", f"{shard_stem}{CAPTIONS_EXTENSION}", f"in {', '.join(folders)}")]
+    return ShardCaptions(by_key, skips)
+
+
+def write_captions(
+    path: Path | str,
+    rows: Iterable[tuple[str, str]],
+    *,
+    model: str = "",
+    revision: str = "",
+    options: Mapping[str, Any] | None = None,
+    skips: Sequence[Skip] = (),
+    source: str = "",
+) -> None:
+    """Write (key, caption) pairs to the Parquet file `path`, all or nothing; equal input gives equal bytes.
+
+    `model`, `revision` and `options` (as JSON) stand in every row, so that files can be mixed and still tell
+    what made them.
+    """
+    keys, captions = [], []
+    for key, caption in rows:
+        keys.append(key)
+        captions.append(caption)
+    origin = [model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False)]
+    columns = [keys, captions, *([value] * len(keys) for value in origin)]
+    metadata = {
+        _SKIPS_FIELD: json.dumps([skip.as_dict() for skip in skips], ensure_ascii=False).encode(),
+        _SOURCE_FIELD: source.encode(),
+    }
+    fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in _COLUMNS]
+    table = pyarrow.table(
+        [pyarrow.array(column, pyarrow.string()) for column in columns],
+        schema=pyarrow.schema(fields, metadata=metadata),
+    )
+    with atomic_path(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary, compression="zstd")
+
+
+def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
+    """Sample key -> caption, for the shard whose file name without extension is `shard_stem`.
+
+    Raises:
+        DatasetError: the shard has no captions there, or its file is damaged or of another schema.
+    """
+    return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
+
+
+def read_caption_file(path: Path) -> CaptionFile:
+    """All that the Parquet file `path` says.
+
+    Raises:
+        DatasetError: as `read_captions`.
+    """
+    try:
+        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            lacking = [name for name in ("key", "caption") if name not in schema.names]
+            if lacking:
+                raise DatasetError(
+                    f"{path}: no column {', '.join(lacking)}; captions have a key and a caption in each row"
+                )
+            table = file.read(columns=["key", "caption"])
+            keys, captions = (table.column(name).to_pylist() for name in ("key", "caption"))
+            fields = schema.metadata or {}
+            skips = [Skip(**skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
+            origin = fields.get(_SOURCE_FIELD, b"").decode()
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"{path}: no captions for this shard; make them with 'clipvip-data caption'"
+        ) from error
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
+    if not all(isinstance(value, str) for value in (*keys, *captions)):
+        raise DatasetError(f"{path}: a key or caption is not a text; make it again")
+    if len(set(keys)) != len(keys):
+        raise DatasetError(f"{path}: a key stands there twice; make it again")
+    return CaptionFile(list(zip(keys, captions, strict=True)), skips, origin)
+
+
+def read_origins(path: Path) -> set[tuple[str, str, str]]:
+    """Each (model, revision, options as JSON) that the rows of a caption file name; none where it has no rows.
+
+    Captions that others made may lack these columns.
+
+    Raises:
+        DatasetError: as `read_captions`.
+    """
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+        if not set(_ORIGIN_COLUMNS) <= set(schema.names):
+            return {_NO_ORIGIN}
+        table = pyarrow.parquet.read_table(path, columns=list(_ORIGIN_COLUMNS))
+        columns = [table.column(name).to_pylist() for name in _ORIGIN_COLUMNS]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
+    return set(zip(*columns, strict=True))

@@ -1,0 +1,70 @@
+"""What KEY.json must look like: types and ranges of every field, checked strictly wherever shards are read."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.clip import SCHEMA_VERSION
+
+# Larger than any file, and any video, and small enough to be computed with.
+_Count = Annotated[int, Field(gt=0, lt=1 << 40)]
+_Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
+
+
+class SampleRecord(BaseModel):
+    """KEY.json, as docs/format.md has it; fields of later versions are let through."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    key: str
+    video_id: str
+    clip_id: str
+    span_seconds: tuple[_Seconds, _Seconds]
+    frame_seconds: Annotated[list[_Seconds], Field(min_length=1)]
+    frame_bytes: list[_Count]
+    width: _Count
+    height: _Count
+    source_width: _Count
+    source_height: _Count
+    source_fps: _Seconds
+    subtitle: str
+    sentences: list[str] | None = None
+    sentences_are: Literal["alternatives", "paragraph"] | None = None
+
+
+def parse_record(data: bytes) -> SampleRecord:
+    """The record that `data`, the bytes of a KEY.json, holds.
+
+    Raises:
+        DatasetError: it is none; the message names the fields that it lacks, or the first that is wrong.
+    """
+    try:
+        record = SampleRecord.model_validate_json(data)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+    else:
+        _require_json(record.model_extra)
+        return record
+    lacking = [str(found["loc"][0]) for found in errors if found["type"] == "missing"]
+    if lacking:
+        raise DatasetError(f"its KEY.json lacks {', '.join(lacking)}")
+    where = ".".join(map(str, errors[0]["loc"]))[:100] or "record"
+    raise DatasetError(f"{where}: {' '.join(errors[0]['msg'].split())[:200]}")
+
+
+def load_record(data: bytes) -> dict[str, Any]:
+    """The record that `data` holds as plain values, with all of its fields. Raises as `parse_record`."""
+    parse_record(data)
+    fields: dict[str, Any] = json.loads(data)
+    return fields
+
+
+def _require_json(others: dict[str, Any] | None) -> None:
+    """Fields of later versions can be written again: none holds an infinite number, which JSON does not know."""
+    try:
+        json.dumps(others, allow_nan=False) if others else ""
+    except ValueError as error:
+        raise DatasetError(f"record: holds what is no JSON ({error})") from error

@@ -1,0 +1,1 @@
+"""Lists of videos and clips, subtitles and texts as their publishers give them."""

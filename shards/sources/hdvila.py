@@ -1,0 +1,282 @@
+"""Read HD-VILA-100M's metadata (one video with its clips a line), and find the videos in a folder.
+
+Decides which clips can be asked for at all; says nothing about what is inside the videos.
+"""
+
+import json
+import math
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.disk_index import DiskIndex
+from clipvip.shards.files.stores import list_urls, parse_location
+from clipvip.shards.format.clip import Clip, make_key
+from clipvip.shards.format.key_hashes import Repeats
+from clipvip.shards.skips import Skip
+
+VIDEO_EXTENSIONS = frozenset(
+    [
+        ".3g2",
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".dv",
+        ".f4v",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".ogv",
+        ".rm",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
+)
+
+_AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
+_CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
+_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video and the clips that are asked of it, in the metadata's order.
+
+    `positions[i]` is the place of `clips[i]` in the metadata's list of clips. `skips` are the clips of this
+    line that cannot be asked for, each with its place; a line that is no source at all has no `video_id`.
+    """
+
+    line: int
+    video_id: str
+    clips: tuple[Clip, ...] = ()
+    positions: tuple[int, ...] = ()
+    skips: tuple[tuple[int, Skip], ...] = ()
+
+
+class Survey:
+    """What a list of clips asks for, counted: videos, and clips that can be asked for.
+
+    `repeats` are those of all well-formed clips whose key came before.
+    """
+
+    def __init__(self, metadata: Path | str) -> None:
+        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for temporary files."""
+        self.num_videos = self.num_clips = self.num_skips = 0
+        self.repeats = Repeats(self._keys(metadata))
+        self.num_clips -= self.repeats.count
+        self.num_skips += self.repeats.count
+
+    def _keys(self, metadata: Path | str) -> Iterator[str]:
+        for source in _sources_with_repeats(metadata):
+            self.num_videos += bool(source.video_id)
+            self.num_clips += len(source.clips)
+            self.num_skips += len(source.skips)
+            yield from (clip.key for clip in source.clips)
+
+
+def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator[Source]:
+    """Yield one `Source` per line of the JSONL file `metadata` (blank lines give none), in order.
+
+    Whatever is wrong with a line or clip becomes a `Skip`: `bad_metadata`, `unsafe_id`, `bad_span`,
+    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat; once
+    where its `survey` is given.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    repeats = (survey or Survey(metadata)).repeats
+    num_before = 0
+    for source in _sources_with_repeats(metadata):
+        num_clips = len(source.clips)
+        yield _without_repeats(source, repeats, num_before) if repeats.count else source
+        num_before += num_clips
+
+
+def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Source:
+    """The source, of whose clips `num_before` others stand before, without those that came before."""
+    taken = [number for number in range(len(source.clips)) if num_before + number in repeats]
+    if not taken:
+        return source
+    skips = list(source.skips)
+    for number in taken:
+        clip = source.clips[number]
+        skips.append(
+            (source.positions[number], Skip("duplicate_clip", clip.clip_id[:200], f"key {clip.key} is taken"))
+        )
+    kept = [number for number in range(len(source.clips)) if num_before + number not in repeats]
+    return replace(
+        source,
+        clips=tuple(source.clips[number] for number in kept),
+        positions=tuple(source.positions[number] for number in kept),
+        skips=tuple(sorted(skips, key=lambda skip: skip[0])),
+    )
+
+
+def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
+    with Path(metadata).open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            if raw.strip():
+                yield _parse_line(line, raw)
+
+
+def _parse_line(line: int, raw: bytes) -> Source:
+    where = f"line {line}"
+    try:
+        entry = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return Source(line, "", skips=((0, Skip("bad_metadata", where, f"not JSON: {error}"[:200])),))
+    if not isinstance(entry, dict) or not isinstance(entry.get("video_id"), str):
+        detail = 'want {"video_id": "...", "clip": [...]}'
+        return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
+    video_id, listed = entry["video_id"], entry.get("clip")
+    if not isinstance(listed, list):
+        return Source(line, "", skips=((0, Skip("bad_metadata", where, "field 'clip' is not a list")),))
+    try:
+        prefix = make_key(video_id, 0).rpartition("_")[0]
+        video_id.encode()
+    except (DatasetError, UnicodeEncodeError):
+        skip = Skip("unsafe_id", where, f"video_id {ascii(video_id)[:80]}")
+        return Source(line, "", skips=tuple((position, skip) for position in range(max(1, len(listed)))))
+    draft = _Draft(video_id, prefix, where)
+    for position, clip in enumerate(listed):
+        draft.add(position, clip)
+    return Source(line, video_id, tuple(draft.clips), tuple(draft.positions), tuple(draft.skips))
+
+
+@dataclass
+class _Draft:
+    """The clips of one line while they are looked at."""
+
+    video_id: str
+    prefix: str  # of keys
+    where: str
+    clips: list[Clip] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    skips: list[tuple[int, Skip]] = field(default_factory=list)
+
+    def add(self, position: int, entry: Any) -> None:
+        clip = self._clip_or_skip(position, entry)
+        if isinstance(clip, Skip):
+            self.skips.append((position, clip))
+        else:
+            self.clips.append(clip)
+            self.positions.append(position)
+
+    def _clip_or_skip(self, position: int, entry: Any) -> Clip | Skip:
+        where = f"{self.where}, clip {position}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("clip_id"), str) or "span" not in entry:
+            return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
+        clip_id = entry["clip_id"]
+        try:
+            clip_id.encode()
+        except UnicodeEncodeError:
+            return Skip("unsafe_id", where, f"clip_id {ascii(clip_id)[:80]}")
+        span = parse_span(entry["span"])
+        if span is None:
+            return Skip("bad_span", clip_id[:200], f"span {ascii(entry['span'])[:80]}")
+        number = clip_number(self.video_id, clip_id, position)
+        key = f"{self.prefix}_{number:05d}"
+        return Clip(key, self.video_id, clip_id, *span)
+
+
+def clip_number(video_id: str, clip_id: str, position: int) -> int:
+    """The number in a clip id (`QMi8x8o55Ns.16.mp4` is 16), else `position`."""
+    if clip_id.startswith(video_id):
+        match = _AFTER_VIDEO_ID.fullmatch(clip_id, len(video_id))
+    else:
+        match = _CLIP_NUMBER.fullmatch(clip_id)
+    return int(match[1]) if match else position
+
+
+def parse_span(span: Any) -> tuple[float, float] | None:
+    """(start, end) in seconds of ["00:00:17.759", "00:00:23.279"] or [17.759, 23.279]; None if it is no span.
+
+    A span is finite, not negative, and ends after it starts.
+    """
+    if not isinstance(span, list) or len(span) != 2:
+        return None
+    start, end = (_parse_time(time) for time in span)
+    return (start, end) if start is not None and end is not None and start < end else None
+
+
+def _parse_time(time: Any) -> float | None:
+    if isinstance(time, str):
+        match = _CLOCK.fullmatch(time.strip())
+        if match is None:
+            return None
+        hours, minutes, seconds, fraction = match.groups(default="")
+        whole = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds)
+        # One division of integers, so that "17.759" is the float 17.759.
+        return int(f"{whole}{fraction}") / 10 ** len(fraction)
+    if isinstance(time, bool) or not isinstance(time, int | float):
+        return None
+    try:
+        seconds_given = float(time)
+    except OverflowError:
+        return None
+    return seconds_given if math.isfinite(seconds_given) and seconds_given >= 0 else None
+
+
+def index_videos(folder: Path | str) -> Mapping[str, str]:
+    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its extension.
+
+    The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
+    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a time.
+
+    Raises:
+        DatasetError: `folder` is no folder; as `parse_location`.
+        OSError: a store does not answer, or there is no room for temporary files.
+    """
+    place = parse_location(str(folder))
+    if isinstance(place, Path):
+        if not place.is_dir():
+            raise DatasetError(f"{place}: no such folder of videos")
+        paths = _video_files(str(place))
+    else:
+        paths = (url for url in list_urls(str(folder)) if _is_video_name(url))
+    return DiskIndex.of_pairs((posixpath.splitext(posixpath.basename(path))[0], path) for path in paths)
+
+
+def _is_video_name(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+
+
+def _video_files(folder: str) -> Iterator[str]:
+    """The video files of a folder, by name, and then those of its folders; links to folders are not followed."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        names, folders = [], []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif _is_video_name(entry.name) and _is_file(entry):
+                        names.append(entry.name)
+        except (PermissionError, FileNotFoundError):  # a folder of others, or gone since
+            if here == folder:
+                raise
+        yield from (os.path.join(here, name) for name in sorted(names))
+        waiting += [os.path.join(here, name) for name in sorted(folders, reverse=True)]
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

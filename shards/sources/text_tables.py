@@ -1,0 +1,173 @@
+"""Tables of clip id and text: JSON lines or Parquet, as ASR texts and captions are passed around."""
+
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.disk_index import DiskIndex, RepeatedKeyError
+from clipvip.shards.files.scratch import ScratchFile, line_at
+
+ID_FIELDS = ("clip_id", "key")
+TEXT_FIELDS = ("text", "subtitle", "caption")
+TABLE_EXTENSIONS = (".jsonl", ".parquet")
+_READ_BYTES = 1 << 20
+_Row = Mapping[str, Any]
+
+
+def load_text_table(path: Path | str) -> Mapping[str, str]:
+    """Clip id -> text, from a file of JSON lines or a Parquet file (`.parquet`), however large it is.
+
+    A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or a list of strings
+    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here. What is
+    kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be changed meanwhile,
+    those of a Parquet file in a copy for as long as the mapping lives.
+
+    Raises:
+        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two texts.
+        OSError: the file cannot be opened, or there is no room for temporary files.
+    """
+    path = Path(path)
+    if _is_parquet(path):
+        lines: _TableFile | ScratchFile = (copy := ScratchFile())
+        rows = _copied_rows(path, copy)
+    else:
+        lines = _TableFile(path)
+        rows = _json_rows(path)
+
+    def read(at: int) -> tuple[str, str]:
+        try:
+            clip_id, text = _entry(json.loads(lines.line_at(at).decode("utf-8-sig")), "row")
+        except (ValueError, RecursionError, TypeError, DatasetError):
+            text = None
+        if text is None:
+            raise DatasetError(f"{path}: changed while it was read; run the same command again")
+        return clip_id, text
+
+    def entries() -> Iterator[tuple[str, int]]:
+        for number, at, row in rows:
+            clip_id, text = _entry(row, f"{path}, row {number}")
+            if text is not None:
+                yield clip_id, at
+
+    try:
+        return DiskIndex(entries(), read, repeats_must_agree=True)
+    except RepeatedKeyError as error:
+        raise DatasetError(
+            f"{path}, row {_row_number(lines, error.at)}: another text for clip {error.key!r} came before; "
+            "keep one of them"
+        ) from error
+
+
+def iter_texts(path: Path | str) -> Iterator[str]:
+    """The texts of such a table in order, without need of an id; a null or empty text gives "".
+
+    Raises:
+        DatasetError, OSError: as `load_text_table`.
+    """
+    for row_number, row in _rows(Path(path)):
+        yield _text(row, f"{path}, row {row_number}") or ""
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    if _is_parquet(path):
+        yield from _parquet_rows(path)
+    else:
+        yield from ((number, row) for number, _, row in _json_rows(path))
+
+
+class _TableFile:
+    """A file that stays open, to read lines of it again."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
+
+    def read(self, at: int, num_bytes: int) -> bytes:
+        return os.pread(self._fd, num_bytes, at)
+
+    def line_at(self, at: int) -> bytes:
+        return line_at(self.read, at)
+
+
+def _row_number(lines: "_TableFile | ScratchFile", at: int) -> int:
+    """The row whose line begins at byte `at`."""
+    starts = range(0, at, _READ_BYTES)
+    return 1 + sum(lines.read(start, min(_READ_BYTES, at - start)).count(b"\n") for start in starts)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
+    """Number of the line, the byte where it begins, row."""
+    end = 0
+    with path.open("rb", buffering=_READ_BYTES) as file:
+        for number, line in enumerate(file, start=1):
+            at, end = end, end + len(line)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(
+                    f"{path}, row {number}: not JSON ({error}); give JSON Lines, one object per line, or a .parquet file"
+                ) from error
+            if not isinstance(row, dict):
+                raise DatasetError(f"{path}, row {number}: not a JSON object; give one object per line")
+            yield number, at, row
+
+
+def _copied_rows(path: Path, lines: ScratchFile) -> Iterator[tuple[int, int, _Row]]:
+    """The rows of a Parquet file, put down as lines: none can be read again without its neighbours."""
+    for number, row in _parquet_rows(path):
+        clip_id, text = _entry(row, f"{path}, row {number}")
+        line = {ID_FIELDS[0]: clip_id, TEXT_FIELDS[0]: text}
+        yield number, lines.append(json.dumps(line).encode() + b"\n"), line
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    try:
+        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+            columns = [name for name in (*ID_FIELDS, *TEXT_FIELDS) if name in file.schema_arrow.names]
+            number = 0
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        raise DatasetError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _entry(row: _Row, where: str) -> tuple[str, str | None]:
+    clip_id = _field(row, ID_FIELDS, where)
+    text = _text(row, where)
+    if not isinstance(clip_id, str) or not clip_id:
+        raise DatasetError(f"{where}: the clip id is {clip_id!r}; give a string")
+    return clip_id, text
+
+
+def _field(row: _Row, names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    raise DatasetError(f"{where}: no field {' or '.join(names)}; it has {', '.join(map(str, row)) or 'none'}")
+
+
+def _text(row: _Row, where: str) -> str | None:
+    text = _field(row, TEXT_FIELDS, where)
+    if isinstance(text, list) and all(isinstance(part, str) for part in text):
+        text = " ".join(text)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise DatasetError(f"{where}: the text is {str(text)[:40]!r}; give a string or a list of strings")
+    # A lone surrogate (a JSON escape can hold one) has no UTF-8 form and would fail when written.
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())

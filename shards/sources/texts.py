@@ -1,0 +1,76 @@
+"""All the texts of one corpus, in order, whatever it is stored as: lines, a table, shards, captions."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.clip import is_safe_key
+from clipvip.shards.skips import Skip
+from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
+from clipvip.shards.tar.index import ShardFile
+from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_text_member
+
+
+def read_texts(path: Path | str) -> Iterator[str | Skip]:
+    """The texts of a corpus in order, white space normalised; an empty text is yielded as "".
+
+    A clip whose text cannot be read is yielded as the Skip that says why.
+
+    `path` is a text file with one text a line, a table (.jsonl, .parquet) with a field text, subtitle or
+    caption, a folder of shards (their subtitles; pixels are passed over unread), or a folder of captions
+    (.parquet files by name). The corpus is read as a stream.
+
+    Raises:
+        DatasetError: there is nothing at `path`, or it is none of these, or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _texts_of_folder(path)
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file or folder of texts")
+    if path.suffix.lower() in TABLE_EXTENSIONS:
+        return _normalised(iter_texts(path))
+    return _lines(path)
+
+
+def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
+    captions = sorted(folder.glob("*.parquet"))
+    has_shards = any(folder.glob("*.tar"))
+    if captions and has_shards:
+        raise DatasetError(f"{folder}: holds both shards and captions; keep them in folders of their own")
+    if captions:
+        return _normalised(text for path in captions for text in iter_texts(path))
+    if has_shards:
+        return (text for path in list_shards(folder) for text in _subtitles(path))
+    raise DatasetError(
+        f"{folder}: holds neither shards (*.tar) nor captions (*.parquet); give a folder of one"
+    )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        yield from _normalised(file)
+
+
+def _normalised(texts: Iterable[str]) -> Iterator[str]:
+    return (" ".join(text.split()) for text in texts)
+
+
+def _subtitles(shard: Path) -> Iterator[str | Skip]:
+    """The KEY.txt members of a shard, which are all that is read."""
+    is_empty = True
+    with ShardFile(shard) as file:
+        for span in file.spans():
+            if not is_safe_key(span.key) or not (is_clip(span) or "txt" in span.members):
+                continue
+            is_empty = False
+            try:
+                if span.problem:
+                    raise DatasetError(span.problem)
+                text = read_text_member(file, span, "txt").decode("utf-8")
+            except (DatasetError, UnicodeDecodeError) as error:
+                yield Skip("unreadable_text", span.key, " ".join(str(error).split()))
+            else:
+                yield " ".join(text.split())
+    if is_empty:
+        yield empty_shard(shard)

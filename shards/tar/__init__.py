@@ -1,0 +1,1 @@
+"""Tar files of samples: index, read, write and copy them."""

@@ -1,0 +1,296 @@
+"""Read shards: samples in tar order, and the frames of a sample that are asked for.
+
+Shuffling, splitting over workers and turning frames into tensors happen elsewhere.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
+from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
+from clipvip.shards.format.record import load_record
+from clipvip.shards.skips import Skip
+from clipvip.shards.tar.index import PIXEL_EXTENSIONS, SampleSpan, ShardFile
+
+# A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
+DEFAULT_MAX_PIXELS = 1 << 26
+# A JPEG spends a bit at the least on each block of 8 x 8 pixels; this is what a byte can hold then.
+_MOST_PIXELS_PER_JPEG_BYTE = 512
+EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
+# Records and texts are kilobytes; what is larger is not read.
+MAX_TEXT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip read from a shard: its metadata and its still encoded pixels.
+
+    A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it. `problem` says
+    why a damaged sample can be asked for nothing but its key; it is empty for others.
+    """
+
+    key: str
+    meta: dict[str, Any]
+    extension: str
+    pixels: bytes = field(repr=False)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    problem: str = ""
+
+    @property
+    def subtitle(self) -> str:
+        return str(self.meta.get("subtitle", ""))
+
+    @property
+    def sentences(self) -> list[str]:
+        """The captions that a video set's annotations have for the clip; none for other clips."""
+        found = self.meta.get("sentences")
+        return [str(sentence) for sentence in found] if isinstance(found, list) else []
+
+    @property
+    def sentences_are(self) -> str | None:
+        """`alternatives`, `paragraph`, or None for clips without sentences."""
+        found = self.meta.get("sentences_are")
+        return found if isinstance(found, str) else None
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames are stored; DatasetError where the metadata is damaged."""
+        self._require_readable()
+        seconds = self.meta.get("frame_seconds")
+        if not isinstance(seconds, list) or not seconds:
+            raise DatasetError(f"sample {self.key}: damaged metadata (frame_seconds)")
+        return len(seconds)
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        lengths = self.meta.get("frame_bytes")
+        if not isinstance(lengths, list) or not all(isinstance(n, int) and n > 0 for n in lengths):
+            raise DatasetError(f"sample {self.key}: damaged metadata (frame_bytes)")
+        offsets = [0, *itertools.accumulate(lengths)]
+        if len(lengths) != self.num_frames or offsets[-1] != len(self.pixels):
+            raise DatasetError(f"sample {self.key}: its frames are not where its metadata says")
+        return offsets
+
+    def jpeg(self, index: int) -> bytes:
+        """The JPEG file of frame `index` (only of shards made with `--store frames`)."""
+        self._require_readable()
+        if self.extension != FRAMES_EXTENSION:
+            raise DatasetError(f"sample {self.key} holds a video, not JPEG frames; use decode()")
+        return self.pixels[self._offsets[index] : self._offsets[index + 1]]
+
+    def decode(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decode the frames at `indices` (any order, repeats allowed) and no others.
+
+        Returns:
+            uint8 array (len(indices), height, width, 3), RGB.
+
+        Raises:
+            DatasetError: the pixels are damaged, or not of the size that the metadata has.
+        """
+        self._require_readable()
+        wanted = [int(index) for index in indices]
+        if self.extension == FRAMES_EXTENSION:
+            # A short clip asks for the same frame several times: decode each once.
+            decoded = {index: self._decode_jpeg(index) for index in dict.fromkeys(wanted)}
+            return np.stack([decoded[index] for index in wanted])
+        frames = _decode_video(self, wanted)
+        self._require_size(wanted[0], *frames.shape[1:3])
+        return frames
+
+    def _decode_jpeg(self, index: int) -> np.ndarray:
+        data = self.checked_jpeg(index)
+        try:
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        except ValueError as error:
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is not a readable JPEG ({error})"
+            ) from error
+
+    def checked_jpeg(self, index: int) -> bytes:
+        """As `jpeg`, of a frame whose header is right: decoding it takes no more memory than its record says.
+
+        Raises:
+            DatasetError: it is no JPEG, has another size than the record says, or a size that cannot be.
+        """
+        data = self.jpeg(index)
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is not a readable JPEG ({error})"
+            ) from error
+        self._require_size(index, height, width)
+        if not holds_pixels(data, height * width):
+            raise DatasetError(
+                f"sample {self.key}: frame {index} claims {width}x{height} in {len(data):,} bytes"
+            )
+        return data
+
+    def _require_readable(self) -> None:
+        if self.problem:
+            raise DatasetError(f"sample {self.key}: {self.problem}")
+
+    def _require_size(self, index: int, height: int, width: int) -> None:
+        expected_height, expected_width = self.meta.get("height"), self.meta.get("width")
+        if (height, width) != (expected_height, expected_width):
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is {width}x{height}, "
+                f"its record says {expected_width}x{expected_height}"
+            )
+        if height * width > self.max_pixels:
+            raise DatasetError(
+                f"sample {self.key}: frame {index} is {width}x{height}, more than {self.max_pixels:,} pixels"
+            )
+
+    def middle_frame(self) -> np.ndarray:
+        """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
+        return self.decode([self.num_frames // 2])[0]
+
+
+def holds_pixels(jpeg: bytes, num_pixels: int) -> bool:
+    """Whether a JPEG of so few bytes can have so many pixels; where it cannot, it is damaged or a trap."""
+    return num_pixels <= _MOST_PIXELS_PER_JPEG_BYTE * len(jpeg)
+
+
+def _decode_video(sample: Sample, indices: list[int]) -> np.ndarray:
+    # FFmpeg takes a while to import, and only `--store video` needs it.
+    from clipvip.media.mp4 import decode_mp4
+
+    try:
+        return decode_mp4(sample.pixels, indices, max_pixels=sample.max_pixels)
+    except DatasetError as error:
+        raise DatasetError(f"sample {sample.key}: its video does not decode ({error})") from error
+
+
+def list_shards(folder: Path | str) -> list[Path]:
+    """The shards of a folder in order: those of its manifest, else every .tar file by name.
+
+    Raises:
+        DatasetError: the folder is missing or holds captions or no shard, or one that the manifest names is
+            missing, or is no file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder of shards")
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.stage == CAPTION_STAGE:
+        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
+    if manifest is None:
+        shards = sorted(folder.glob("*.tar"))
+    else:
+        shards = [folder / record.name for record in manifest.shards]
+        if not shards:
+            raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
+    if not shards:
+        raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
+    for shard in shards:
+        if shard.is_file():
+            continue
+        if os.path.lexists(shard):
+            raise DatasetError(
+                f"{shard}: not a file, {_kind_of(shard)}; remove it, or put the shard in its place"
+            )
+        raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
+    return shards
+
+
+def _kind_of(path: Path) -> str:
+    """What stands there that is no file."""
+    if path.is_dir():
+        return "but a folder"
+    return "but a link to nothing" if path.is_symlink() and not path.exists() else "but a pipe or a device"
+
+
+def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
+
+    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so that
+    it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
+
+    Raises:
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+    """
+    for sample in read_samples(path, with_pixels=with_pixels):
+        if isinstance(sample, Sample):
+            yield sample
+        elif is_safe_key(sample.what):
+            yield Sample(sample.what, {}, "", b"", problem=sample.detail)
+
+
+def read_samples(
+    path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[Sample | Skip]:
+    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
+
+    So are clips under names that no clip has, and a shard without a clip (`empty_shard`).
+
+    Raises:
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+    """
+    is_empty = True
+    with ShardFile(path) as shard:
+        for span in shard.spans():
+            if is_clip(span):
+                is_empty = False
+                yield read_sample(shard, span, with_pixels=with_pixels, max_pixels=max_pixels)
+    if is_empty:
+        yield empty_shard(path)
+
+
+def empty_shard(path: Path | str) -> Skip:
+    """What is said of a shard without a single sample: whoever gave it expects some."""
+    return Skip(EMPTY_SHARD, Path(path).name, "holds no samples")
+
+
+def is_clip(span: SampleSpan) -> bool:
+    """Whether these members are a clip, or what is left of one."""
+    return "json" in span.members or span.first_of(PIXEL_EXTENSIONS) is not None
+
+
+def read_sample(
+    shard: ShardFile,
+    span: SampleSpan,
+    *,
+    with_pixels: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Sample | Skip:
+    """One clip of a shard; as a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
+    extension = span.first_of(PIXEL_EXTENSIONS)
+    problem = span.problem
+    if not is_safe_key(span.key):
+        problem = "its name is not that of a clip"
+    elif extension is None or "json" not in span.members:
+        problem = problem or f"its members are {', '.join(span.members)[:200]}"
+    if problem or extension is None:
+        return Skip("wrong_members", span.shown_key, problem)
+    try:
+        meta = load_record(read_text_member(shard, span, "json"))
+        if meta["key"] != span.key:
+            raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
+        pixels = shard.read(span, extension) if with_pixels else b""
+    except DatasetError as error:
+        return Skip("damaged_sample", span.key, " ".join(str(error).split()))
+    return Sample(span.key, meta, extension, pixels, max_pixels)
+
+
+def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
+    """A member that is a record or a text.
+
+    Raises:
+        DatasetError: it is absent, or too large to be one, or the file has become shorter.
+        OSError: the disk fails.
+    """
+    if extension not in span.members:
+        raise DatasetError(f"has no KEY.{extension}")
+    if (length := span.members[extension][1]) > MAX_TEXT_BYTES:
+        raise DatasetError(f"its KEY.{extension} has {length:,} bytes")
+    return shard.read(span, extension)

@@ -1,0 +1,63 @@
+"""Write one shard: a tar of samples whose bytes depend on nothing but the samples."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.stores import Location
+from clipvip.shards.format.clip import StoredClip
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A finished shard, as the manifest lists it."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
+    """Write `clips` to the tar file `path`, which may be in a store, all or nothing, in the order given.
+
+    Each clip becomes KEY.json, KEY.txt (its subtitle) and KEY.mjpg or KEY.mp4, next to each other as
+    WebDataset asks.
+
+    Raises:
+        OSError: the folder is missing, not writable or full; `path` is then as it was before.
+    """
+    num_samples = 0
+    with atomic_path(path) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for stored in clips:
+                _add_sample(tar, stored)
+                num_samples += 1
+        num_bytes = temporary.stat().st_size
+        digest = sha256_of_file(temporary)
+    return ShardRecord(path.name, num_samples, num_bytes, digest)
+
+
+def _add_sample(tar: tarfile.TarFile, stored: StoredClip) -> None:
+    key = stored.clip.key
+    metadata = json.dumps(stored.metadata(), ensure_ascii=False, allow_nan=False)
+    _add_member(tar, f"{key}.json", metadata.encode())
+    _add_member(tar, f"{key}.txt", stored.subtitle.encode())
+    _add_member(tar, f"{key}.{stored.extension}", stored.pixels)
+
+
+def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def sha256_of_file(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,94 @@
+"""`clipvip-demo run`: every stage's own command, end to end, and again without doing the work twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipvip.experiments.demo.report import loss_curve
+from clipvip.experiments.demo.results import failed_expectations
+from clipvip.experiments.demo.run import Stage, demo_stages, run_stage
+from clipvip.pipeline.runtime.errors import UserError
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_demo_shows_what_it_is_to_show_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    command = [Path(sys.executable).parent / "clipvip-demo", "run", "--quick", "--workers", "2", "--out", out]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert failed_expectations(results, must_improve=False) == []
+    page = (out / "index.html").read_text()
+    assert page.count("<img") >= 13 and "<svg" in page and "http" not in page.split("<pre>")[0]
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.tar")}
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads((out / "results.json").read_text()) == results
+    assert kept == {path: path.stat().st_mtime_ns for path in out.glob("*/*.tar")}
+
+
+def test_a_failing_command_stops_the_demo_with_its_line(tmp_path: Path) -> None:
+    command = ("clipvip-eval", "retrieval", "--model", "nowhere", "--shards", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"clipvip-eval retrieval --model nowhere .* exit code 1"):
+        run_stage(Stage("", command))
+
+
+def test_stages_are_commands_a_user_can_type(tmp_path: Path) -> None:
+    names = [stage.command[:2] for stage in demo_stages(tmp_path, workers=2, quick=False)]
+    assert [" ".join(name) for name in names] == [
+        "clipvip-data shard",
+        "clipvip-data shard",
+        "clipvip-data caption",
+        "clipvip-data nmi",
+        "clipvip-eval retrieval",
+        "clipvip-eval retrieval",
+        "clipvip-train demo",
+        "clipvip-eval retrieval",
+    ]
+
+
+def _row(r1: float) -> dict:
+    return {"text_to_video": {"r1": r1}, "chance": {"r1": 0.01}}
+
+
+def _results(**changed: object) -> dict:
+    good = {
+        "captions": {"all_right": 0.9},
+        "nmi": {"subtitles": {"mean": 0.1}, "captions": {"mean": 0.0}},
+        "loss": [[1, 2.0], [2, 1.0]],
+        "retrieval": {"start": _row(0.4), "trained": _row(0.5)},
+    }
+    return good | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"captions": {"all_right": 0.4}}, "captions are right"),
+        ({"nmi": {"subtitles": {"mean": 0.1}, "captions": {"mean": 0.2}}}, "not nearer"),
+        ({"loss": [[1, 1.0], [2, 1.0]]}, "did not fall"),
+        ({"retrieval": {"start": _row(0.6), "trained": _row(0.5)}}, "not better"),
+        ({"retrieval": {"start": _row(0.01), "trained": _row(0.04)}}, "above chance"),
+    ],
+)
+def test_results_that_disappoint_are_told(changed: dict, said: str) -> None:
+    assert failed_expectations(_results()) == []
+    assert said in " ".join(failed_expectations(_results(**changed)))
+
+
+def test_a_quick_demo_need_not_improve() -> None:
+    worse = _results(retrieval={"start": _row(0.6), "trained": _row(0.5)})
+    assert failed_expectations(worse, must_improve=False) == []
+
+
+def test_loss_curve_stays_inside_its_figure() -> None:
+    figure = loss_curve([[1, 3.0], [2, 1.0], [3, 2.0]], width=100, height=80)
+    points = figure.split('points="')[1].split('"')[0].split()
+    for point in points:
+        x, y = map(float, point.split(","))
+        assert 0 <= x <= 100 and 0 <= y <= 80
+    assert float(points[0].split(",")[1]) < float(points[1].split(",")[1])
