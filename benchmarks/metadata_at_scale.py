@@ -29,9 +29,9 @@ import click
 
 from clipvip.shards.building.marks import STATE_FOLDER, PlacedSkip, ShardMark, mark_content, shard_name
 from clipvip.shards.building.plan import Unit, plan_units
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.sources.hdvila import read_sources
-from clipvip.shards.tar.writer import ShardRecord
 
 CLIPS_PER_VIDEO, SIGMA = 30.3, 0.8  # HD-VILA-100M's mean; the spread is assumed
 SHARD_BYTES = 16

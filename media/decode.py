@@ -20,8 +20,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from clipvip.media.errors import MediaError
 from clipvip.media.packets import plan_steps
-from clipvip.shards.errors import DatasetError
 
 # A playlist or script that is named like a video must not make FFmpeg open other files or hosts.
 _OPEN_OPTIONS = {
@@ -35,7 +35,7 @@ _LEAST_PIXEL_ASPECT, _MOST_PIXEL_ASPECT = Fraction(1, 4), Fraction(4)
 _MOST_FRAMES_PER_SECOND = 300
 
 
-class UnreadableVideo(DatasetError):
+class UnreadableVideo(MediaError):
     """No frame of a file can be had; `reason` is `undecodable_video` or `no_video_stream`."""
 
     def __init__(self, reason: str, message: str) -> None:

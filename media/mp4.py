@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from clipvip.shards.errors import DatasetError
+from clipvip.media.errors import MediaError
 
 DEFAULT_CRF = 23
 
@@ -65,31 +65,31 @@ def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarra
         uint8 array (len(indices), height, width, 3), RGB.
 
     Raises:
-        DatasetError: it is no MP4 file, is damaged where it is wanted, has fewer frames, or frames of more than
+        MediaError: it is no MP4 file, is damaged where it is wanted, has fewer frames, or frames of more than
             `max_pixels` pixels.
     """
     try:
         with av.open(io.BytesIO(data), format="mp4", metadata_errors="replace") as container:
             if not container.streams.video:
-                raise DatasetError("holds no pictures")
+                raise MediaError("holds no pictures")
             return _decode_frames(container, indices, max_pixels)
     except (av.FFmpegError, ValueError, IndexError) as error:
-        if isinstance(error, DatasetError):
+        if isinstance(error, MediaError):
             raise
-        raise DatasetError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise MediaError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def _decode_frames(container: Any, indices: list[int], max_pixels: int) -> np.ndarray:
     stream = container.streams.video[0]
     context = stream.codec_context
     if context is None:
-        raise DatasetError("no decoder for its codec")
+        raise MediaError("no decoder for its codec")
     context.thread_type, context.thread_count = "NONE", 1
     _require_pixels(context, max_pixels)
     packets = [packet for packet in container.demux(stream) if packet.size]
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     if max(indices) >= len(times) or len(set(times)) != len(packets):
-        raise DatasetError(f"holds {len(times)} frames that have a time, frame {max(indices)} is wanted")
+        raise MediaError(f"holds {len(times)} frames that have a time, frame {max(indices)} is wanted")
     wanted = {times[index] for index in indices}
     found = {}
     for run in _runs(packets):
@@ -102,13 +102,13 @@ def _decode_frames(container: Any, indices: list[int], max_pixels: int) -> np.nd
             if not left:
                 break
     if found.keys() != wanted:
-        raise DatasetError("a wanted frame does not decode")
+        raise MediaError("a wanted frame does not decode")
     return np.stack([found[times[index]] for index in indices])
 
 
 def _require_pixels(picture: Any, max_pixels: int) -> None:
     if picture.width * picture.height > max_pixels:
-        raise DatasetError(f"is {picture.width}x{picture.height}, more than {max_pixels:,} pixels")
+        raise MediaError(f"is {picture.width}x{picture.height}, more than {max_pixels:,} pixels")
 
 
 def _runs(packets: list[Any]) -> Iterator[list[Any]]:
@@ -127,5 +127,5 @@ def _frames_of(context: Any, run: list[Any]) -> Iterator[Any]:
     for packet in [*run, None]:
         for frame in context.decode(packet):
             if frame.is_corrupt:
-                raise DatasetError("a damaged frame")
+                raise MediaError("a damaged frame")
             yield frame

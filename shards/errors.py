@@ -1,6 +1,7 @@
-"""The one exception that this package raises about what it was given to read or write."""
+"""What goes wrong with data: one exception for a whole folder or file, one value for a bad sample."""
 
 import errno
+from dataclasses import dataclass
 
 # Of a write that found no room the system does not say where.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -10,5 +11,21 @@ class DatasetError(ValueError):
     """A data set, file or folder is unusable as a whole.
 
     The message is one line that names the file or folder and says what to do. A single bad sample is
-    never this: it is a `clipvip.shards.skips.Skip`.
+    never this: it is a `clipvip.shards.errors.Skip`.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """One sample (or source) that a stage left out.
+
+    `reason` is a short identifier that counts can be grouped by, such as `missing_video`; `what` names
+    the sample, clip, video or input line; `detail` says what was found.
+    """
+
+    reason: str
+    what: str
+    detail: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {"reason": self.reason, "what": self.what, "detail": self.detail}

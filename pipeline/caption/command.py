@@ -27,9 +27,9 @@ from clipvip.pipeline.runtime.report import SKIPPED_NAME
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.building.marks import claim_folder, require_free_folder
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import list_shards
-from clipvip.shards.tar.writer import sha256_of_file
 
 if TYPE_CHECKING:
     from clipvip.pipeline.caption.work import CaptionSetup, CaptionTask

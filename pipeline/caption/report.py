@@ -15,13 +15,12 @@ import numpy as np
 
 from clipvip.pipeline.pages.cards import escape, thumbnail_url
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
-from clipvip.shards.format.manifest import MANIFEST_NAME, write_manifest
-from clipvip.shards.skips import Skip
+from clipvip.shards.format.manifest import MANIFEST_NAME, ShardRecord, write_manifest
 from clipvip.shards.tar.reader import read_shard
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
 
 PAGE_NAME = "report.html"
 _MAX_SAMPLES = 24

@@ -23,9 +23,8 @@ from transformers.utils import logging as transformers_logging
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.building.marks import STATE_FOLDER
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 
 # Batches that wait for the model while it is at work.

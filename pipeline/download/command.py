@@ -22,7 +22,7 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.shards.building.marks import STATE_FOLDER, claim_folder
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
 from clipvip.shards.sources.download_list import Wanted, read_wanted
 from clipvip.shards.sources.hdvila import index_videos
 

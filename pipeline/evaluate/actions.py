@@ -20,8 +20,8 @@ from clipvip.pipeline.evaluate.options import clips_options, measuring_options
 from clipvip.pipeline.evaluate.output import finish, reasons
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.manifest import num_samples
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ Options and output; the numbers are made in `retrieval_scores`, clips read and e
 """
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from clipvip.pipeline.evaluate.output import finish, why_none
 from clipvip.pipeline.evaluate.retrieval import score_pairs, table
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
 from clipvip.pipeline.runtime.report import Report
-from clipvip.pipeline.search.command import search
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import list_shards
 
@@ -39,7 +39,20 @@ Examples:
 """
 
 
-@click.group(cls=StageGroup, epilog=_GROUP_EPILOG)
+class _Group(StageGroup):
+    """`search` stands above this package, and is loaded by name when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "search"])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "search":
+            command: click.Command = import_module("clipvip.pipeline.search.command").search
+            return command
+        return super().get_command(ctx, name)
+
+
+@click.group(cls=_Group, epilog=_GROUP_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Measure a model."""
@@ -152,7 +165,6 @@ def _bank(model: "ClipVip", source: Path) -> "np.ndarray":
 
 main.add_command(multiple_choice)
 main.add_command(actions)
-main.add_command(search)
 
 if __name__ == "__main__":
     main()

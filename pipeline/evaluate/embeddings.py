@@ -16,8 +16,7 @@ from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 
 # libjpeg-turbo lets go of Python's lock, so threads decode side by side.

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.video_set_files import Row, make_row, read_json, read_table, read_text
 
 _CLIP_FIELDS = ("key", "clip_id", "video_id", "video", "id", "youtube_id", "file", "filename", "path")

@@ -7,8 +7,8 @@ from typing import Any
 
 from clipvip.pipeline.runtime.options import print_result
 from clipvip.pipeline.runtime.report import Report
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json
-from clipvip.shards.skips import Skip
 
 
 def finish(

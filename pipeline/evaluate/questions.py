@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.video_set_files import read_json, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")

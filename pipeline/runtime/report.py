@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json, write_jsonl
 from clipvip.shards.files.stores import Location
-from clipvip.shards.skips import Skip
 
 REPORT_NAME = "report.json"
 SKIPPED_NAME = "skipped.jsonl"

@@ -18,16 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import (
     TEMPORARY_SUFFIX,
     atomic_write_bytes,
     remove_temporary_files,
     write_json,
 )
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import read_manifest
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.reader import list_shards
-from clipvip.shards.tar.writer import sha256_of_file
 
 INDEX_NAME = "index.json"
 _SCHEMA = 1

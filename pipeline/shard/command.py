@@ -24,8 +24,9 @@ from clipvip.shards.building.cutting import CutOptions
 from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
 from clipvip.shards.building.marks import PlacedSkip, claim_folder, require_free_folder
 from clipvip.shards.building.plan import plan_units
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
-from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
@@ -35,7 +36,6 @@ from clipvip.shards.sources.video_sets import (
     read_annotations,
     with_published_names,
 )
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
 
 _MAX_EXAMPLES = 5
 

@@ -23,10 +23,9 @@ from clipvip.shards.building.marks import (
     write_note,
 )
 from clipvip.shards.building.plan import Unit
-from clipvip.shards.errors import NO_ROOM, DatasetError
+from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
 from clipvip.shards.files.stores import Location, is_url, local_copy
 from clipvip.shards.format.clip import StoredClip
-from clipvip.shards.skips import Skip
 from clipvip.shards.sources.hdvila import Source
 from clipvip.shards.sources.subtitles import Cue, parse_subtitles, read_subtitles, text_in_spans
 from clipvip.shards.tar.writer import write_shard

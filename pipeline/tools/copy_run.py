@@ -21,14 +21,18 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
 from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
-from clipvip.shards.format.key_hashes import HashStore
-from clipvip.shards.format.manifest import CAPTION_STAGE, MANIFEST_NAME, read_manifest, write_manifest
-from clipvip.shards.skips import Skip
+from clipvip.shards.format.manifest import (
+    CAPTION_STAGE,
+    MANIFEST_NAME,
+    ShardRecord,
+    read_manifest,
+    write_manifest,
+)
 from clipvip.shards.tar.copying import Piece
 from clipvip.shards.tar.reader import list_shards
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
 
 DEFAULT_SHARD_SIZE = 256
 _MADE_BY = "made_by"

@@ -10,15 +10,14 @@ import numpy as np
 
 from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
 from clipvip.shards.checking.shard import file_sha256
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.clip import is_safe_key
-from clipvip.shards.format.key_hashes import key_hashes
-from clipvip.shards.skips import Skip
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.tar.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard
-from clipvip.shards.tar.writer import ShardRecord
 
 
 @dataclass(frozen=True, slots=True)

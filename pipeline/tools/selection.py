@@ -12,8 +12,8 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_run import Choose
 from clipvip.pipeline.tools.copy_work import video_part
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.format.clip import is_safe_key, make_key
-from clipvip.shards.format.key_hashes import key_hash, key_hashes
 
 _ALL = 2**64
 

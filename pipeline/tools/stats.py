@@ -21,7 +21,7 @@ from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
 from clipvip.pipeline.tools.tally import Tally, tally_shard
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_json
-from clipvip.shards.format.key_hashes import HashStore
+from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.reader import list_shards
 
 STATS_NAME = "stats.json"

@@ -25,7 +25,7 @@ from clipvip.pipeline.tools.copy_run import (
     write_output,
 )
 from clipvip.pipeline.tools.selection import Listed, inverse, listed_key, listed_video, up_to
-from clipvip.shards.tar.writer import sha256_of_file
+from clipvip.shards.files.hashes import sha256_of_file
 
 _EPILOG = """\b
 Examples (the first is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper):

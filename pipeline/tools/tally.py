@@ -12,8 +12,8 @@ import numpy as np
 
 from clipvip.pipeline.tools.copy_work import video_part
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.key_hashes import key_hashes
 from clipvip.shards.format.record import parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import read_text_member

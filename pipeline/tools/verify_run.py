@@ -14,7 +14,7 @@ from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.checking.findings import Findings, FolderCheck, Problem
 from clipvip.shards.checking.folder import check_folder
 from clipvip.shards.checking.shard import decode_all
-from clipvip.shards.format.key_hashes import HashStore
+from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 

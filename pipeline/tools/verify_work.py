@@ -13,10 +13,10 @@ import numpy as np
 
 from clipvip.shards.checking.findings import Findings
 from clipvip.shards.checking.shard import check_captions, check_shard, decode_all
+from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.format.captions import captions_path
-from clipvip.shards.format.key_hashes import key_hashes
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
-from clipvip.shards.tar.writer import ShardRecord
 
 # After these nobody knows which keys the shard should have.
 _KEYS_UNKNOWN = {

@@ -30,8 +30,7 @@ from clipvip.pipeline.train.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300

@@ -33,8 +33,8 @@ from clipvip.pipeline.train.tensor_files import (
     write_checksums,
     write_tensors,
 )
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json
-from clipvip.shards.skips import Skip
 
 FOLDER = "checkpoints"
 RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint

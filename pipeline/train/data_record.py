@@ -18,9 +18,9 @@ from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.shard_set import open_shards
 from clipvip.pipeline.train.tensor_files import is_whole
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.manifest import listed_files, read_manifest
-from clipvip.shards.tar.writer import sha256_of_file
 
 _SCHEMA = 1
 _MOST_NAMES = 3

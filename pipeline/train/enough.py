@@ -17,8 +17,8 @@ from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
 from clipvip.pipeline.train.shard_set import Shard, ShardReader, is_url
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.captions import ShardCaptions
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 
 _MOST_SAMPLES = 4096

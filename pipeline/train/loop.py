@@ -69,7 +69,7 @@ from clipvip.pipeline.train.validation import (
     write_rows,
     write_training_card,
 )
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
 
 MODEL_FOLDER = "model"
 MODELS_FOLDER = "models"

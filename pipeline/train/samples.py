@@ -17,10 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
 

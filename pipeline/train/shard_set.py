@@ -17,21 +17,21 @@ import webdataset as wds
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import Source
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import copy_url, read_url, size_of_url
 from clipvip.shards.format.manifest import (
     CAPTION_STAGE,
     MANIFEST_NAME,
     Manifest,
+    ShardRecord,
     listed_files,
     parse_manifest,
     read_manifest,
 )
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import is_clip, list_shards
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file
 
 _URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
 _FETCH_ATTEMPTS = 3

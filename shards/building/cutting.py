@@ -14,8 +14,8 @@ from clipvip.media.decode import UnreadableVideo, Video, open_video, split_plane
 from clipvip.media.jpeg import encode_jpeg_planes
 from clipvip.media.mp4 import Mp4Encoder
 from clipvip.media.sampling import uniform_indices
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip
-from clipvip.shards.skips import Skip
 
 # Spans are often a little longer than the video, since they were made from its sound or its subtitles.
 END_TOLERANCE_SECONDS = 1.0

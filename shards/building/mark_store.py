@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clipvip.shards.building.marks import PlacedSkip, ShardMark, mark_content, mark_from
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.scratch import ScratchFile
-from clipvip.shards.skips import Skip
 
 
 class MarkStore:

@@ -14,12 +14,10 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import naming, remove_temporary_files, write_json
 from clipvip.shards.files.stores import Location, store_errors
-from clipvip.shards.format.manifest import MANIFEST_NAME, require_same_options
-from clipvip.shards.skips import Skip
-from clipvip.shards.tar.writer import ShardRecord
+from clipvip.shards.format.manifest import MANIFEST_NAME, ShardRecord, require_same_options
 
 STATE_FOLDER = "_state"
 Folder = TypeVar("Folder", Path, UPath, Location)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.tar.writer import ShardRecord
+from clipvip.shards.format.manifest import ShardRecord
 
 
 @dataclass(frozen=True, slots=True)

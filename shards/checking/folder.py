@@ -20,8 +20,7 @@ from clipvip.shards.checking.state import (
 )
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import TEMPORARY_SUFFIX
-from clipvip.shards.format.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from clipvip.shards.tar.writer import ShardRecord
+from clipvip.shards.format.manifest import MANIFEST_NAME, Manifest, ShardRecord, parse_manifest
 
 _REPORT_NAME = "report.json"
 _STAGES = {".tar": "shard", ".parquet": "caption"}

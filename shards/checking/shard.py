@@ -18,10 +18,10 @@ from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.format.record import SampleRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
-from clipvip.shards.tar.writer import ShardRecord
 
 _READ_BYTES = 8 << 20
 # Of a long clip that is stored as video, so many pictures are in memory at a time.

@@ -11,9 +11,8 @@ from typing import Any
 
 from clipvip.shards.building.marks import STATE_FOLDER, ShardMark, read_mark
 from clipvip.shards.checking.findings import FolderCheck
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
-from clipvip.shards.tar.writer import ShardRecord
+from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.format.manifest import ShardRecord
 
 OPTIONS_NAME = "options.json"
 SKIPPED_NAME = "skipped.jsonl"

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from clipvip.shards.files.hashes import key_hash
 from clipvip.shards.files.scratch import ScratchFile
-from clipvip.shards.format.key_hashes import key_hash
 
 _AT_ONCE = 1 << 22
 _PLACE = np.dtype([("hash", "<u8"), ("at", "<u8")])

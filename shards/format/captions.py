@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
-from clipvip.shards.skips import Skip
-from clipvip.shards.tar.writer import sha256_of_file
+from clipvip.shards.files.hashes import sha256_of_file
 
 CAPTIONS_EXTENSION = ".parquet"
 _ORIGIN_COLUMNS = ("model", "revision", "options")

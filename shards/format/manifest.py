@@ -13,10 +13,19 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import SCHEMA_VERSION
-from clipvip.shards.tar.writer import ShardRecord
 
 MANIFEST_NAME = "manifest.json"
 CAPTION_STAGE = "caption"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A finished shard, as the manifest lists it."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import make_key
-from clipvip.shards.skips import Skip
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _YOUTUBE_LINK = re.compile(

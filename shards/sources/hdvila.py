@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
+from clipvip.shards.files.hashes import Repeats
 from clipvip.shards.files.stores import list_urls, parse_location
 from clipvip.shards.format.clip import Clip, make_key
-from clipvip.shards.format.key_hashes import Repeats
-from clipvip.shards.skips import Skip
 
 VIDEO_EXTENSIONS = frozenset(
     [

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import is_safe_key
-from clipvip.shards.skips import Skip
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_text_member

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.video_set_files import (
     Row,
     Rows,

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.format.clip import Clip, SentencesAre, make_key
-from clipvip.shards.skips import Skip
 from clipvip.shards.sources import video_set_files as formats
 from clipvip.shards.sources.hdvila import Source
 from clipvip.shards.sources.video_set_files import Row, Rows

@@ -19,11 +19,11 @@ from clipvip.shards.format.captions import (
     shard_source,
     write_captions,
 )
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.format.record import parse_record
 from clipvip.shards.tar.headers import TAR_BLOCK_BYTES
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import read_text_member
-from clipvip.shards.tar.writer import ShardRecord
 
 # As `tar` and Python write it: two blocks of zeros, and then zeros up to a multiple of this.
 _TAR_RECORD_BYTES = 20 * TAR_BLOCK_BYTES

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from clipvip.shards.errors import DatasetError
+from clipvip.media.errors import MediaError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import load_record
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.index import PIXEL_EXTENSIONS, SampleSpan, ShardFile
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
@@ -167,7 +167,7 @@ def _decode_video(sample: Sample, indices: list[int]) -> np.ndarray:
 
     try:
         return decode_mp4(sample.pixels, indices, max_pixels=sample.max_pixels)
-    except DatasetError as error:
+    except MediaError as error:
         raise DatasetError(f"sample {sample.key}: its video does not decode ({error})") from error
 
 

@@ -1,26 +1,15 @@
 """Write one shard: a tar of samples whose bytes depend on nothing but the samples."""
 
-import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import StoredClip
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """A finished shard, as the manifest lists it."""
-
-    name: str
-    num_samples: int
-    num_bytes: int
-    sha256: str
+from clipvip.shards.format.manifest import ShardRecord
 
 
 def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
@@ -55,9 +44,3 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
-
-
-def sha256_of_file(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,7 @@ from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main as train
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import Sample, read_samples
 from clipvip.shards.tar.writer import write_shard

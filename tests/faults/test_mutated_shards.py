@@ -21,8 +21,7 @@ from clipvip.pipeline.train.recipe import Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import open_shards
 from clipvip.shards.checking.shard import check_shard, decode_all
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.texts import read_texts
 from clipvip.shards.tar.copying import Piece, copy_samples
 from clipvip.shards.tar.reader import read_samples

@@ -12,8 +12,8 @@ import pytest
 
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.shards.building.cutting import CutOptions, cut_clips
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.reader import Sample
 from make_videos import make_video, read_number
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipvip.media.errors import MediaError
 from clipvip.media.mp4 import Mp4Encoder, decode_mp4
-from clipvip.shards.errors import DatasetError
 
 NUM_FRAMES, WIDTH, HEIGHT = 30, 48, 32  # three runs of twelve, from keyframe to keyframe
 
@@ -42,5 +42,5 @@ def test_the_frames_that_are_asked_for_are_those(indices: list[int]) -> None:
     [(b"", "."), (b"junk" * 100, "."), (DATA[:500], "."), (encoded(3), "frame 3 is wanted"), (DATA, "more than 1,535 pixels")],
 )  # fmt: skip
 def test_what_cannot_be_decoded_is_told(data: bytes, told: str) -> None:
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(MediaError, match=told):
         decode_mp4(data, [3], max_pixels=WIDTH * HEIGHT - (data == DATA))

@@ -13,9 +13,8 @@ import pytest
 from clipvip.media import decode as video_module
 from clipvip.media.decode import open_video
 from clipvip.shards.building.cutting import CutOptions, cut_clips
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
-from clipvip.shards.skips import Skip
 from make_videos import make_video
 
 OPTIONS = CutOptions(fps=3, size=96, store="frames", quality=85)

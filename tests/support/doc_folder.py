@@ -12,9 +12,10 @@ from clipvip.experiments.demo.corpus import write_corpus
 from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.experiments.demo.world import World
 from clipvip.model import ClipVip
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
-from clipvip.shards.format.manifest import write_manifest
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file, write_shard
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.tar.writer import write_shard
 from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_ofa import make_fairseq, make_model, write_vocabulary
 

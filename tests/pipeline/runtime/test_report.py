@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
 
 
 def test_skips_are_counted_by_reason_and_all_listed(tmp_path: Path) -> None:

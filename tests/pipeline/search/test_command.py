@@ -35,10 +35,11 @@ from clipvip.pipeline.search.index import (
     update_index,
 )
 from clipvip.shards.checking.folder import check_folder
-from clipvip.shards.format.manifest import write_manifest
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
+from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file, write_shard
+from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
 from tiny_clip import make_clip, tiny_tokenizer
 

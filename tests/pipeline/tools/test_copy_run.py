@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.tools.selection import between, up_to
+from clipvip.shards.files.hashes import HashStore, key_hashes
 from clipvip.shards.format.captions import read_captions
-from clipvip.shards.format.key_hashes import HashStore, key_hashes
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import Sample, list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard

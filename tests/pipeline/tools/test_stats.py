@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.tools.stats_page import histogram_svg
 from clipvip.pipeline.tools.tally import Distribution
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import write_manifest
-from clipvip.shards.skips import Skip
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip

@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.tools.verify_run import verify_folder
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import write_captions
-from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file, write_shard
+from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
 from make_videos import make_video, write_metadata
 from tiny_ofa import make_ofa

@@ -23,7 +23,7 @@ from clipvip.pipeline.train.checkpoint import (
 )
 from clipvip.pipeline.train.distributed import Place, meeting_place
 from clipvip.pipeline.train.tensor_files import share_out
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
 
 ALONE = Place(0, 1, torch.device("cpu"))
 Things = tuple[torch.nn.Module, torch.optim.Optimizer]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from clipvip.pipeline.train.checkpoint import list_checkpoints
 from clipvip.pipeline.train.command import main
 from clipvip.pipeline.train.data_record import recorded_data
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import write_captions
-from clipvip.shards.format.manifest import write_manifest
-from clipvip.shards.tar.writer import ShardRecord, sha256_of_file, write_shard
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
 from tiny_clip import make_clip
 

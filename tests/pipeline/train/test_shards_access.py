@@ -15,8 +15,7 @@ import pytest
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import Source
 from clipvip.pipeline.train.shard_set import ShardReader, open_shards
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.tar.index import ShardFile
 from make_shards import make_shard_folder
 from s3_server import s3_server, use_s3

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from clipvip.shards.checking.shard import ShardCheck, check_shard, decode_all
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.format.key_hashes import HashStore, key_hash, key_hashes
+from clipvip.shards.files.hashes import HashStore, key_hash, key_hashes
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import Sample, read_shard
-from clipvip.shards.tar.writer import ShardRecord, write_shard
+from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
 from make_videos import HEIGHT, WIDTH, make_video
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
 from clipvip.shards.building.marks import PlacedSkip, ShardMark
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.disk_index import DiskIndex, RepeatedKeyError
+from clipvip.shards.files.hashes import Repeats
 from clipvip.shards.files.scratch import ScratchFile
-from clipvip.shards.format.key_hashes import Repeats
-from clipvip.shards.skips import Skip
+from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.sources.text_tables import load_text_table
-from clipvip.shards.tar.writer import ShardRecord
 
 # Few keys, so that they repeat; some that are odd.
 KEYS = st.one_of(st.text(max_size=2), st.sampled_from(["a", "b", "\ud800", "", "v.1.mp4"]))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import (
     captions_of_shard,
     is_made_of,
@@ -17,9 +18,7 @@ from clipvip.shards.format.captions import (
     shard_source,
     write_captions,
 )
-from clipvip.shards.skips import Skip
 from clipvip.shards.sources.text_tables import load_text_table
-from clipvip.shards.tar.writer import sha256_of_file
 
 ROWS = [("b_00001", "a dog on a beach"), ("a_00000", "naïve 犬 🐕"), ("c_00002", "")]
 ORIGIN = {"model": "ofa-large", "revision": "sha256:12", "options": {"num_beams": 5, "prompt": " what?"}}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import Skip
 from clipvip.shards.sources.download_list import Wanted, read_wanted
 
 WATCH = "https://www.youtube.com/watch?v="

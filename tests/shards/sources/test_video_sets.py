@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipvip.shards.errors import DatasetError
-from clipvip.shards.skips import Skip
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.video_sets import (
     DATASETS,
     find_annotation_file,

@@ -194,3 +194,9 @@ class HashStore:
         data = np.frombuffer(self._file.read(count * _HASH_BYTES), np.uint64)
         self._file.seek(0, 2)
         return data
+
+
+def sha256_of_file(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
