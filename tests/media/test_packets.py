@@ -12,8 +12,8 @@ import pytest
 
 from clipvip.media import decode as video_module
 from clipvip.media.decode import open_video
+from clipvip.media.errors import MediaError, Skip
 from clipvip.shards.building.cutting import CutOptions, cut_clips
-from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from make_videos import make_video
 
@@ -171,5 +171,5 @@ def test_a_clip_before_a_gap_survives_damage_right_after_it(tmp_path: Path) -> N
 
 
 def test_no_file_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError), open_video(tmp_path / "nothing.mp4", size=64):
+    with pytest.raises(MediaError), open_video(tmp_path / "nothing.mp4", size=64):
         pass
