@@ -24,7 +24,7 @@ import click
 from av.video.reformatter import VideoReformatter
 
 from clipvip.media.decode import open_video
-from clipvip.shards.errors import DatasetError
+from clipvip.media.errors import MediaError
 from clipvip.shards.sources.hdvila import index_videos
 
 CLIP_SECONDS = 13.0
@@ -38,7 +38,7 @@ def readable_seconds(path: str) -> float:
             for _ in video.frames():
                 pass
             return 0.0 if video.damage else video.end_seconds
-    except DatasetError:
+    except MediaError:
         return 0.0
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from clipvip.media import decode as video_module
 from clipvip.media.decode import open_video
-from clipvip.media.errors import MediaError, Skip
+from clipvip.media.errors import MediaError
 from clipvip.shards.building.cutting import CutOptions, cut_clips
+from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from make_videos import make_video
 
