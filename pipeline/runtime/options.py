@@ -1,8 +1,10 @@
-"""Options that mean the same in several commands, each written once. What is one command's own is in its file."""
+"""How options are written, and those that mean the same in several commands, each written once."""
 
 import json
+import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 import click
 
@@ -22,6 +24,54 @@ class LocalName(click.ParamType):
         require_local(param.opts[0] if param else "", value)
         return value
 
+
+@dataclass(frozen=True)
+class Opt:
+    """How an option is written on a command line; its type, where none is given, is that of the annotation.
+
+    `shown` is what help says in the place of the default. `names` are other than --the-field's-name. An `argument` is
+    known by its place.
+    """
+
+    help: str = ""
+    type: click.ParamType | None = None
+    _: KW_ONLY
+    names: tuple[str, ...] = ()
+    shown: str | None = None
+    metavar: str | None = None
+    argument: bool = False
+
+
+class _FiniteRange(click.FloatRange):
+    """Click lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("give a number", param, ctx)
+        return number
+
+
+def finite(least: float | None = None, most: float | None = None, *, above: bool = False) -> click.ParamType:
+    """Numbers from `least` (not itself where they are to be `above` it) to `most`."""
+    return _FiniteRange(least, most, min_open=above)
+
+
+Workers = Annotated[int | None, Opt("Processes.", click.IntRange(min=1), shown="one per core")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Opt("Where to compute; auto: on a GPU where there is one.")
+]
+MaxPixels = Annotated[
+    int, Opt("A frame that claims more pixels is taken for damage and passed over.", click.IntRange(min=1))
+]
+RayAddress = Annotated[
+    str | None,
+    Opt(
+        "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
+        metavar="ADDRESS",
+    ),
+]
+DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."

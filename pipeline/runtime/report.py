@@ -1,5 +1,6 @@
 """The summary that every stage ends with: on the terminal, and as report.json beside its output."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,23 @@ class SkipTally:
     def by_reason(self) -> dict[str, int]:
         """Reason -> count, the most frequent first."""
         return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did. `content` is what its report.json holds, `text` what its command prints."""
+
+    content: dict[str, Any]
+    text: str = field(repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of what there are in the whole output, also of earlier runs."""
+        counts: dict[str, int] = self.content["counts"]
+        return counts
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass
@@ -76,6 +94,11 @@ class Report:
         content = self.content(seconds=seconds, done_now=done_now, unit=unit)
         write_json(folder / REPORT_NAME, content)
         return content
+
+    def finish(self, folder: Location, *, started: float, done_now: int, unit: str) -> StageReport:
+        """`write`, as what the stage returns; `started` is when it did, by `time.monotonic`."""
+        content = self.write(folder, seconds=time.monotonic() - started, done_now=done_now, unit=unit)
+        return StageReport(content=content, text=self.summary(folder))
 
     def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
         """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""

@@ -78,7 +78,8 @@ def run_units(
     crew: set[WorkerProcess] = set()
 
     def start() -> WorkerProcess:
-        worker = WorkerProcess(initializer, initargs)
+        needs_main = function.__module__ == "__main__"
+        worker = WorkerProcess(initializer, initargs, needs_main=needs_main)
         crew.add(worker)
         return worker
 
