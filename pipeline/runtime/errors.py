@@ -15,7 +15,7 @@ import click
 
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
-from clipvip.pipeline.runtime.stopping import Stopping, exit_code
+from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
 
@@ -118,10 +118,10 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
                 raise UserError(_describe(error)) from error
             raise
         except KeyboardInterrupt as error:
-            if (
-                os.environ.get("RANK", "0") == "0"
-            ):  # of processes that train together the first speaks for all
-                click.echo(when_stopped, err=True)
+            said = error.message if isinstance(error, Stopped) else when_stopped
+            # Of processes that train together the first speaks for all.
+            if said and os.environ.get("RANK", "0") == "0":
+                click.echo(said, err=True)
             ctx.exit(exit_code(error))
 
 

@@ -99,7 +99,8 @@ def stage_command(
         except StageFailed as failure:
             print_result(failure.report.content, failure.report.text, as_json=as_json)
             raise
-        print_result(report.content, report.text, as_json=as_json)
+        if report.content:  # of processes that train together only the first has something to say
+            print_result(report.content, report.text, as_json=as_json)
 
     parameters: list[click.Parameter] = [option.parameter() for option in _options_of(made.options)]
     parameters.append(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clipvip.model import ClipVip, ClipVipConfig
     from clipvip.pipeline.runtime.report import StageReport
     from clipvip.pipeline.shard.stage import ShardOptions, shard
+    from clipvip.pipeline.train.stage import TrainOptions, train
 
 __version__ = "0.1.0"
 _MODULES = {
@@ -22,9 +23,20 @@ _MODULES = {
     "ClipVipConfig": "model",
     "ShardOptions": "pipeline.shard.stage",
     "StageReport": "pipeline.runtime.report",
+    "TrainOptions": "pipeline.train.stage",
     "shard": "pipeline.shard.stage",
+    "train": "pipeline.train.stage",
 }
-__all__ = ["ClipVip", "ClipVipConfig", "ShardOptions", "StageReport", "__version__", "shard"]
+__all__ = [
+    "ClipVip",
+    "ClipVipConfig",
+    "ShardOptions",
+    "StageReport",
+    "TrainOptions",
+    "__version__",
+    "shard",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

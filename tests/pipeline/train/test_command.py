@@ -67,7 +67,7 @@ def run(world: Path, out: Path, *more: str) -> Result:
 
 def start(world: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "clipvip.pipeline.train.command", *arguments(world, out, *more)]
+    command = [sys.executable, "-m", "clipvip.pipeline.train", *arguments(world, out, *more)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
