@@ -177,8 +177,8 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option: `Annotated[int | None, Opt("...")] = None`."""
-    kind, opt = one.type, Opt()
+    """What a field says of an option, by `opt` or in an annotation."""
+    kind, opt = one.type, one.metadata.get("opt", Opt())
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
         opt = next(note for note in notes if isinstance(note, Opt))

@@ -7,14 +7,13 @@ import json
 import os
 import tempfile
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.pipeline.runtime.options import LocalName, Opt
+from clipvip.pipeline.runtime.options import LocalName, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.train.processes import run_training
@@ -33,56 +32,54 @@ if TYPE_CHECKING:
     from clipvip.pipeline.train.batches import BatchPlan
 
 
-@dataclass(frozen=True)
+@options
 class TrainOptions(StageOptions):
     """What `train` is asked for: a recipe, by the name of a packaged one or the path of a YAML file, and changes."""
 
-    recipe: Annotated[str, Opt(argument=True)]
-    _: KW_ONLY
-    shards: Annotated[
-        str | None, Opt("Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS")
-    ] = None
-    captions: Annotated[
-        str | None,
-        Opt("Folder that 'clipvip-data caption' wrote for these shards.", LocalName(), metavar="DIR"),
-    ] = None
-    init: Annotated[
-        str | None, Opt("The CLIP or CLIP-ViP model to start from.", LocalName(), metavar="FOLDER_OR_NAME")
-    ] = None
-    out: Annotated[
-        str | None,
-        Opt("Folder for this run; the same command again goes on from there.", LocalName(), metavar="DIR"),
-    ] = None
-    gpus: Annotated[
-        int | None, Opt("Processes with a GPU each; 0: compute on the CPU.", click.IntRange(min=0))
-    ] = None
-    validation: Annotated[
-        str | None,
-        Opt(
-            "Folder of shards to score during training, each clip with one text.", LocalName(), metavar="DIR"
-        ),
-    ] = None
-    test: Annotated[
-        str | None,
-        Opt("Folder of shards to score once, at the end, into test.json.", LocalName(), metavar="DIR"),
-    ] = None
-    select: Annotated[
-        Literal["best", "last"] | None,
-        Opt(
-            "The weights to keep: of the best validation, or of the last step.",
-            shown="the recipe's",
-        ),
-    ] = None
-    resume: Annotated[
-        Literal["auto", "never"],
-        Opt(
-            "auto: go on from the last checkpoint in --out where there is one; never: refuse if there is one."
-        ),
-    ] = "auto"
-    overrides: Annotated[
-        tuple[str, ...], Opt("Change one setting; repeatable.", names=("--set",), metavar="KEY=VALUE")
-    ] = ()
-    dry_run: Annotated[bool, Opt("Say what the recipe comes to after all checks, and write nothing.")] = False
+    recipe: str = opt(argument=True, kw_only=False)
+    shards: str | None = opt(
+        "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
+    )
+    captions: str | None = opt(
+        "Folder that 'clipvip-data caption' wrote for these shards.", LocalName(), metavar="DIR", default=None
+    )
+    init: str | None = opt(
+        "The CLIP or CLIP-ViP model to start from.", LocalName(), metavar="FOLDER_OR_NAME", default=None
+    )
+    out: str | None = opt(
+        "Folder for this run; the same command again goes on from there.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    gpus: int | None = opt(
+        "Processes with a GPU each; 0: compute on the CPU.", click.IntRange(min=0), default=None
+    )
+    validation: str | None = opt(
+        "Folder of shards to score during training, each clip with one text.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    test: str | None = opt(
+        "Folder of shards to score once, at the end, into test.json.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    select: Literal["best", "last"] | None = opt(
+        "The weights to keep: of the best validation, or of the last step.",
+        shown="the recipe's",
+        default=None,
+    )
+    resume: Literal["auto", "never"] = opt(
+        "auto: go on from the last checkpoint in --out where there is one; never: refuse if there is one.",
+        default="auto",
+    )
+    overrides: tuple[str, ...] = opt(
+        "Change one setting; repeatable.", names=("--set",), metavar="KEY=VALUE", default=()
+    )
+    dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
 
 
 @stage(TrainOptions)
