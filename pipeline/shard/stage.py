@@ -107,7 +107,7 @@ class ShardOptions(StageOptions):
         )
 
 
-@stage(ShardOptions)
+@stage(ShardOptions, "clipvip-data shard")
 def shard(options: ShardOptions) -> StageReport:
     """Cut videos into clips and write them as WebDataset shards.
 

@@ -82,7 +82,7 @@ class TrainOptions(StageOptions):
     dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
 
 
-@stage(TrainOptions)
+@stage(TrainOptions, "clipvip-train")
 def train(options: TrainOptions) -> StageReport:
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 
