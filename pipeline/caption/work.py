@@ -20,7 +20,8 @@ from typing import IO, Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.ofa.captioner import Captioner
+from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
+from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.errors import DatasetError, Skip
@@ -59,7 +60,7 @@ class CaptionSetup:
     def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        return Captioner(
+        return CAPTIONERS[require_kind(self.folder, CAPTIONERS)](
             self.folder,
             device=device,
             dtype=dtype,

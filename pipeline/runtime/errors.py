@@ -16,6 +16,7 @@ import click
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
 from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
+from clipvip.plugins import PluginError
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
 
@@ -107,7 +108,7 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
     with Stopping():
         try:
             yield
-        except (DatasetError, CheckpointError) as error:
+        except (DatasetError, CheckpointError, PluginError) as error:
             raise UserError(" ".join(str(error).split())) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
