@@ -17,7 +17,8 @@ from clipvip.analysis.classification import ClassScores, class_scores, mean_of_p
 from clipvip.pipeline.evaluate.clip_names import ClipName
 from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
 from clipvip.pipeline.evaluate.options import clips_options, measuring_options
-from clipvip.pipeline.evaluate.output import finish, reasons
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
@@ -234,13 +235,13 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips of {with_clips:,} classes, {result['num_frames']} frames each"]
     if with_clips < result["num_classes"]:
         lines[0] += f"; {result['num_classes']:,} classes to choose from"
-    lines.append(f"{'':<16}{'':>7}{'chance':>9}")
-    for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class")):
-        line = f"{title:<16}{100 * result[name]:7.1f}{100 * result['chance'][name]:9.1f}"
-        if "intervals" in result:
-            low, high = result["intervals"][name]
-            line += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
-        lines.append(line)
+    columns = (Column(width=16), Column(spec=".1f", width=7), Column("chance", ".1f", 9), Column())
+    intervals = result.get("intervals", {})
+    rows = [
+        (title, 100 * result[name], 100 * result["chance"][name], interval_note(intervals.get(name)))
+        for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class"))
+    ]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["confused"]:
         lines.append("most confused:")
     for pair in result["confused"]:

@@ -16,8 +16,9 @@ from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.pipeline.evaluate.options import clips_options, measuring_options
-from clipvip.pipeline.evaluate.output import finish, reasons
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
 from clipvip.pipeline.evaluate.questions import Question, read_questions
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
@@ -211,14 +212,12 @@ def table(result: dict[str, Any]) -> str:
     sizes = ", ".join(f"{size} ({count:,})" for size, count in result["num_options"].items())
     about = f"{result['num_questions']:,} questions about {result['num_clips']:,} clips"
     lines = [f"{about}, {result['num_frames']} frames each; options: {sizes}"]
-    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}")
-    if "interval" in result:
-        low, high = result["interval"]
-        lines[-1] += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
+    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}{interval_note(result.get('interval'))}")
     lines.append(f"{'chance':<12}{100 * result['chance']:6.1f}")
-    lines.append(f"{'option':<12}{'answer':>9}{'chosen':>9}{'right':>9}")
-    for number, place in enumerate(result["places"], start=1):
-        lines.append(f"{number:<12}{place['answer']:9,}{place['chosen']:9,}{place['right']:9,}")
+    names = ("answer", "chosen", "right")
+    rows = [(number, *map(place.get, names)) for number, place in enumerate(result["places"], start=1)]
+    columns = [Column("option", width=12), *(Column(name, ",", 9) for name in names)]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["num_undecided"]:
         lines.append(f"undecided, counted as wrong: {result['num_undecided']:,}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from clipvip.analysis.retrieval import (
     similarities,
     similarity_ranks,
 )
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,32 +184,27 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips, {searched}, {result['num_frames']} frames each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
-    columns = ["R@1", "R@5", "R@10", "mean"]
-    lines.append(f"{'':<24}{''.join(f'{name:>7}' for name in columns)}{'MdR':>9}{'MeanR':>10}")
+    rows = []
     for kind, directions in result["metrics"].items():
         suffix = {"plain": "", "dsl": ", DSL*", "qb_norm": ", QB-Norm*"}[kind]
         for direction in DIRECTIONS:
             name = direction.replace("_", " ") + suffix
-            lines.append(_row(name, directions[direction]))
-            if "intervals" in directions[direction]:
-                lines += _interval_rows(directions[direction]["intervals"])
-    lines.append(_row("chance", result["chance"]))
+            rows.append(_row(name, directions[direction]))
+            intervals = directions[direction].get("intervals", {})
+            for end, name in enumerate(("  95% interval, from", "  to") if intervals else ()):
+                rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
+    rows.append(_row("chance", result["chance"]))
+    lines.append(Table(_COLUMNS, rows).text(gap=""))
     if len(result["metrics"]) > 1:
         lines.append(f"* {RESCORED_NOTE}")
     return "\n".join(lines)
 
 
 _RECALLS = [*(f"r{k}" for k in RECALLS_AT), "mean_recall"]
+_RECALL_COLUMNS = [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "mean")]
+_COLUMNS = (Column(width=24), *_RECALL_COLUMNS, Column("MdR", ".1f", 9), Column("MeanR", ".1f", 10))
 
 
-def _row(name: str, metrics: Metrics) -> str:
-    recalls = "".join(f"{100 * metrics[recall]:7.1f}" for recall in _RECALLS)
-    return f"{name:<24}{recalls}{metrics['median_rank']:9.1f}{metrics['mean_rank']:10.1f}"
-
-
-def _interval_rows(intervals: dict[str, list[float]]) -> list[str]:
-    """The ends of the 95% intervals, below the numbers that they belong to."""
-    rows = []
-    for end, name in enumerate(("  95% interval, from", "  to")):
-        rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
-    return rows
+def _row(name: str, metrics: Metrics) -> tuple[object, ...]:
+    recalls = (100 * metrics[recall] for recall in _RECALLS)
+    return name, *recalls, metrics["median_rank"], metrics["mean_rank"]

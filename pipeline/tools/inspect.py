@@ -1,22 +1,12 @@
-"""The command `clipvip-data inspect`: what is in a shard, on the terminal or as a page.
-
-Choosing and drawing is `contact_sheet`'s business.
-"""
+"""The command `clipvip-data inspect`: what is in a shard, on the terminal or as a page."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import (
-    Pick,
-    facts_of,
-    page,
-    pick_evenly,
-    pick_keys,
-    render_cards,
-    texts_of,
-)
+from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick_evenly, pick_keys, texts_of
+from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
@@ -79,8 +69,9 @@ def command(
     content = {"clips": list(map(_row, picks)), "damage": damage}
     print_result(content, "\n".join(map(_lines, picks)), as_json=as_json)
     if html_path is not None:
-        cards = render_cards(picks, num_frames=frames, workers=min(workers or num_cores(), len(picks)))
-        atomic_write_bytes(html_path, page(f"{len(picks)} clips of {shard.name}", cards))
+        title = f"{len(picks)} clips of {shard.name}"
+        cards = draw_cards(picks, num_frames=frames, workers=min(workers or num_cores(), len(picks)))
+        atomic_write_bytes(html_path, render_page(title, [Section(blocks=[Cards(cards)])]))
         click.echo(f"inspect: {len(picks):,} clips -> {html_path}", err=True)
 
 

@@ -1,6 +1,6 @@
 """The command `clipvip-data stats`: how much there is in a folder of shards, and what it is like.
 
-Adding up is `stats_work`'s business, drawing `stats_page`'s.
+Adding up is in `tally`, the page and its tables in `stats_page`.
 """
 
 import json
@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import pick_evenly, render_cards
+from clipvip.pipeline.pages.cards import draw_cards, pick_evenly
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME
-from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
+from clipvip.pipeline.tools.stats_page import PAGE_NAME, counts_table, summary_table, write_page
 from clipvip.pipeline.tools.tally import Tally, tally_shard
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_json
@@ -61,7 +61,7 @@ def command(
         write_json(out / STATS_NAME, content)
         has_all_captions = captions is not None and not tally.missing_captions
         picks = list(pick_evenly(shards, num, captions=captions if has_all_captions else None)) if num else []
-        cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else ""
+        cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else []
         write_page(out, folder.name, content, tally, cards)
     print_result(content, _table(folder, content), as_json=as_json)
     if out is not None:
@@ -136,23 +136,12 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
 
 
 def _table(folder: Path, content: dict[str, Any]) -> str:
-    lines = [f"stats: {folder}"]
-    lines += [f"  {name.replace('_', ' '):20}{value:>20,}" for name, value in content["counts"].items()]
-    captions = content.get("captions", {})
-    if captions:
-        lines.append(f"  {'captions':20}{captions['captions']:>20,}")
-    rows = [
-        (name, content[name])
-        for name in ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    tables = [
+        table.text(gap="", indent="  ")
+        for table in (counts_table(content), summary_table(content))
+        if table.rows
     ]
-    rows += [("words_per_caption", captions.get("words"))]
-    rows = [(name, row) for name, row in rows if row]
-    if rows:
-        columns = ("min", "p05", "median", "mean", "p95", "max")
-        lines.append("  " + " " * 20 + "".join(f"{column:>13}" for column in columns))
-        for name, row in rows:
-            numbers = "".join(f"{row[column]:>13,.6g}" for column in columns)
-            lines.append(f"  {name.replace('_', ' '):20}{numbers}")
+    lines = [f"stats: {folder}", *tables]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
         if content[title]:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, max_pixels_option, print_result, workers_option
@@ -118,18 +119,16 @@ def _in_order(found: Verification) -> list[Any]:
 
 def _table(found: Verification, removed: list[str]) -> str:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in _counts(found).items())
-    rows = [("problem", "file", "sample", "what was found")]
+    rows = []
     shown: dict[str, int] = {}
     for problem in _in_order(found):
         shown[problem.kind] = shown.get(problem.kind, 0) + 1
         if shown[problem.kind] <= _MAX_ROWS_PER_KIND:
             rows.append((problem.kind, problem.file, problem.key or "-", problem.detail))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"verify: {counts} -> {found.folder.folder}"]
-    if len(rows) > 1:
-        lines += [
-            "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-        ]
+    if rows:
+        titles = ("problem", "file", "sample", "what was found")
+        lines.append(Table(list(map(Column, titles)), rows).text())
     for kind, count in sorted(found.findings.counts.items()):
         if count > _MAX_ROWS_PER_KIND:
             lines.append(f"{kind}: {count - _MAX_ROWS_PER_KIND:,} more")
