@@ -6,7 +6,7 @@ Shuffling, splitting over workers and turning frames into tensors happen elsewhe
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -273,13 +273,23 @@ def read_sample(
     if problem or extension is None:
         return Skip("wrong_members", span.shown_key, problem)
     try:
-        meta = load_record(read_text_member(shard, span, "json"))
-        if meta["key"] != span.key:
-            raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
-        pixels = shard.read(span, extension) if with_pixels else b""
+        record = read_text_member(shard, span, "json")
+        sample = parse_sample(span.key, record, extension, b"", max_pixels=max_pixels)
+        return replace(sample, pixels=shard.read(span, extension)) if with_pixels else sample
     except DatasetError as error:
         return Skip("damaged_sample", span.key, " ".join(str(error).split()))
-    return Sample(span.key, meta, extension, pixels, max_pixels)
+
+
+def parse_sample(key: str, record: bytes, extension: str, pixels: bytes, *, max_pixels: int) -> Sample:
+    """A clip from the bytes of its members.
+
+    Raises:
+        DatasetError: the record is damaged, or that of another clip.
+    """
+    meta = load_record(record)
+    if meta["key"] != key or not is_safe_key(key):
+        raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
+    return Sample(key, meta, extension, pixels, max_pixels)
 
 
 def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
