@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import (
     LocalName,
@@ -213,7 +214,7 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, most=200)
             raise UserError(
                 f"--model {name}: no such folder, and not to be had from the hub ({reason})"
             ) from error

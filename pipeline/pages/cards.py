@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipvip.media.errors import one_line
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
@@ -124,7 +125,7 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
     try:
         return replace(pick, record=load_record(read_text_member(shard, span, "json")))
     except DatasetError as error:
-        return replace(pick, problem=" ".join(str(error).split()))
+        return replace(pick, problem=one_line(error))
 
 
 def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
@@ -173,7 +174,7 @@ def render_card(task: tuple[int, Pick, int]) -> str:
         indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
         return _card(pick, [thumbnail_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
-        return _card(pick, [], " ".join(str(error).split()))
+        return _card(pick, [], one_line(error))
 
 
 def thumbnail_url(frame: np.ndarray, *, side: int = _THUMBNAIL_SIDE) -> str:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipvip.media.errors import one_line
 from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.building.marks import (
     PlacedSkip,
@@ -151,7 +152,7 @@ def _why_not_fetched(error: OSError) -> tuple[str, str]:
         raise error
     if isinstance(error, FileNotFoundError):
         return "missing_video", "it was listed, and is gone"
-    return "unreachable_video", " ".join(str(error).split())[:200]
+    return "unreachable_video", one_line(error, most=200)
 
 
 def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:

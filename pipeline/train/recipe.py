@@ -17,6 +17,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from clipvip.media.errors import one_line
 from clipvip.model.variants import Encoder, Precision, Variant, Weighting
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -267,7 +268,7 @@ def parse_value(text: str, *, name: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{name}: not YAML ({one_line(error)})") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import webdataset as wds
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import Source
 from clipvip.shards.errors import DatasetError, Skip
@@ -245,7 +246,7 @@ def _remote_manifest(folder: str, *, kind: str = "clips") -> Manifest:
     try:
         data = read_url(url)
     except OSError as error:
-        raise _NoManifest(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
+        raise _NoManifest(f"{url}: cannot be read ({one_line(error)})") from error
     manifest = parse_manifest(data, name=url)
     if manifest.stage == CAPTION_STAGE:
         raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
@@ -319,7 +320,7 @@ class ShardReader:
             else:
                 file = ShardFile(wanted.location)
         except (OSError, DatasetError) as error:
-            return Skip("unreadable_shard", wanted.stem, " ".join(str(error).split()))
+            return Skip("unreadable_shard", wanted.stem, one_line(error))
         spans, damage = file.index()
         return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
 

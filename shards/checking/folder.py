@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clipvip.media.errors import one_line
 from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.checking.findings import FolderCheck
 from clipvip.shards.checking.state import (
@@ -96,7 +97,7 @@ def _read_manifest(found: FolderCheck, stage: str) -> Manifest | None:
         if manifest.stage != stage:
             raise ValueError(f"of the stage {manifest.stage[:40]!r}, not {stage!r}")
     except (ValueError, DatasetError) as error:
-        reason = " ".join(str(error).split()).removeprefix(f"{MANIFEST_NAME}: ")
+        reason = one_line(error).removeprefix(f"{MANIFEST_NAME}: ")
         found.problem("damaged_manifest", MANIFEST_NAME, reason)
         return None
     return manifest
@@ -117,7 +118,7 @@ def _read_report(found: FolderCheck) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
-        found.problem("damaged_report", _REPORT_NAME, " ".join(str(error).split()))
+        found.problem("damaged_report", _REPORT_NAME, one_line(error))
         return {}
     return content if isinstance(content, dict) else {}
 

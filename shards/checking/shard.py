@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clipvip.media.errors import one_line
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
@@ -249,5 +250,5 @@ def _origin_of(options: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _without_path(error: DatasetError, path: Path) -> str:
-    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    text = one_line(error).removeprefix(f"{path}: ")
     return text.removesuffix("; make this shard again").removesuffix("; make it again")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clipvip.media.errors import one_line
 from clipvip.shards.building.marks import STATE_FOLDER, ShardMark, read_mark
 from clipvip.shards.checking.findings import FolderCheck
 from clipvip.shards.errors import DatasetError, Skip
@@ -41,7 +42,7 @@ def read_skips(folder: Path) -> Iterator[Skip]:
             for line in lines:
                 yield Skip(**json.loads(line))
         except (ValueError, TypeError, RecursionError) as error:
-            raise DatasetError(" ".join(str(error).split())) from error
+            raise DatasetError(one_line(error)) from error
 
 
 def marks_of(folder: Path) -> Iterator[ShardMark | None]:

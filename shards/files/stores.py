@@ -16,6 +16,7 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
 Location = Path | UPath
@@ -132,16 +133,16 @@ def store_errors(url: object) -> Iterator[None]:
         raise
     except OSError as error:
         if is_url(url) and error.filename is None and error.errno is None:
-            error.args = (f"{url}: {' '.join(str(error).split())}",)
+            error.args = (f"{url}: {one_line(error)}",)
         elif is_url(url) and error.filename is None:
             error.filename = str(url)
         raise
     except (ImportError, ValueError) as error:  # a package that is missing, a scheme that nobody knows
         scheme = str(url).partition("://")[0]
         hint = f"; pip install 'clipvip[{scheme}]'" if scheme in _PACKAGES else ""
-        raise DatasetError(f"{url}: {' '.join(str(error).split())}{hint}") from error
+        raise DatasetError(f"{url}: {one_line(error)}{hint}") from error
     except Exception as error:  # every store has its own, and none of them derives from OSError
-        raise OSError(f"{url}: {' '.join(str(error).split())}") from error
+        raise OSError(f"{url}: {one_line(error)}") from error
 
 
 def read_url(url: str) -> bytes:

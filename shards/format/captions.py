@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
@@ -172,7 +173,7 @@ def read_caption_file(path: Path) -> CaptionFile:
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, DatasetError):
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
     if not all(isinstance(value, str) for value in (*keys, *captions)):
         raise DatasetError(f"{path}: a key or caption is not a text; make it again")
@@ -196,6 +197,6 @@ def read_origins(path: Path) -> set[tuple[str, str, str]]:
         table = pyarrow.parquet.read_table(path, columns=list(_ORIGIN_COLUMNS))
         columns = [table.column(name).to_pylist() for name in _ORIGIN_COLUMNS]
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
     return set(zip(*columns, strict=True))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.stores import Location
@@ -101,7 +102,7 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DatasetError(f"{name}: not JSON ({reason}); restore it or make the folder again") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("shards"), list):
         raise DatasetError(f"{name}: not a clipvip manifest; point at a folder that a clipvip stage wrote")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from clipvip.media.errors import MediaError
+from clipvip.media.errors import MediaError, one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
@@ -278,7 +278,7 @@ def read_sample(
             raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
         pixels = shard.read(span, extension) if with_pixels else b""
     except DatasetError as error:
-        return Skip("damaged_sample", span.key, " ".join(str(error).split()))
+        return Skip("damaged_sample", span.key, one_line(error))
     return Sample(span.key, meta, extension, pixels, max_pixels)
 
 
