@@ -19,7 +19,7 @@ from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import REPORT_NAME, Report
+from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.search.index import (
     Encoded,
     Maker,
@@ -35,6 +35,7 @@ from clipvip.pipeline.search.index import (
 from clipvip.pipeline.search.page import Found, look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:

@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipvip.media.errors import one_line
+from clipvip.pipeline.shard.blame import read_blame, take_note, write_note
 from clipvip.shards.building.cutting import CutOptions, cut_clips
-from clipvip.shards.building.marks import (
-    PlacedSkip,
-    ShardMark,
-    read_blame,
-    shard_path,
-    take_note,
-    write_mark,
-    write_note,
-)
+from clipvip.shards.building.marks import PlacedSkip, ShardMark, shard_path, write_mark
 from clipvip.shards.building.plan import Unit
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
 from clipvip.shards.files.stores import Location, is_url, local_copy

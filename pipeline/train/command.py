@@ -23,8 +23,8 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import lock_folder
 
 if TYPE_CHECKING:
     from clipvip.pipeline.train.batches import BatchPlan

@@ -20,11 +20,11 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import Source
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.claims import MANIFEST_NAME
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import copy_url, read_url, size_of_url
 from clipvip.shards.format.manifest import (
     CAPTION_STAGE,
-    MANIFEST_NAME,
     Manifest,
     ShardRecord,
     listed_files,

@@ -3,7 +3,6 @@
 Looks at one file at a time and changes none. What holds between shards is `key_hashes`' business.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from clipvip.media.errors import one_line
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
 from clipvip.shards.format.manifest import ShardRecord
@@ -24,7 +24,6 @@ from clipvip.shards.format.record import SampleRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
 
-_READ_BYTES = 8 << 20
 # Of a long clip that is stored as video, so many pictures are in memory at a time.
 _PICTURES_AT_ONCE = 32
 # Frames may be a millisecond before their clip (see `cutting`), and times are rounded.
@@ -92,19 +91,9 @@ def _check_bytes(found: ShardCheck, path: Path, record: ShardRecord, heartbeat: 
     if size != record.num_bytes:
         found.note("size_differs", "", f"{size} bytes, {record.num_bytes} listed")
         return
-    digest = file_sha256(path, heartbeat)
+    digest = sha256_of_file(path, heartbeat=heartbeat)
     if digest != record.sha256:
         found.note("checksum_differs", "", f"sha256 {digest[:12]}…, {record.sha256[:12]}… listed")
-
-
-def file_sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
-    """The SHA-256 of a file, in hexadecimal; `heartbeat` is called every few megabytes."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_READ_BYTES):
-            heartbeat()
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _spans(found: ShardCheck, shard: ShardFile) -> Iterator[SampleSpan]:
@@ -208,7 +197,7 @@ def check_captions(
     if not path.is_file():
         note("captions_missing", "no such file")
         return found
-    if record is not None and file_sha256(path) != record.sha256:
+    if record is not None and sha256_of_file(path) != record.sha256:
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
         content = read_caption_file(path)

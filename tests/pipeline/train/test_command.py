@@ -22,7 +22,7 @@ from clipvip.pipeline.train.distributed import Place, process_group
 from clipvip.pipeline.train.failures import diverged, naming_lack_of_memory
 from clipvip.pipeline.train.loop import prepare
 from clipvip.pipeline.train.recipe import load_recipe
-from clipvip.shards.building.marks import lock_folder
+from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.format.captions import write_captions
 from make_images import make_images
 from make_shards import make_shard_folder

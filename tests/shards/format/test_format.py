@@ -18,9 +18,10 @@ from PIL import Image
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.claims import require_same_options
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.clip import is_safe_key, make_key
-from clipvip.shards.format.manifest import ShardRecord, read_manifest, require_same_options, write_manifest
+from clipvip.shards.format.manifest import ShardRecord, read_manifest, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_samples, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
