@@ -224,8 +224,8 @@ def _row(found: Found) -> dict[str, Any]:
         "similarity": round(found.similarity, 6),
         "shard": clip.path.name,
         "key": clip.key,
-        "video_id": clip.record.get("video_id"),
-        "span_seconds": clip.record.get("span_seconds"),
+        "video_id": clip.record.video_id if clip.record else None,
+        "span_seconds": clip.record.span_seconds if clip.record else None,
         "text": _text(found),
         "problem": clip.problem or None,
     }
@@ -234,8 +234,8 @@ def _row(found: Found) -> dict[str, Any]:
 def _line(found: Found) -> str:
     clip, text = found.clip, _text(found)
     if clip.record:
-        start, end = clip.record["span_seconds"]
-        where = f"{start:.2f} to {end:.2f} s of {clip.record['video_id']}"
+        start, end = clip.record.span_seconds
+        where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
     else:
         where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

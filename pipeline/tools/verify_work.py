@@ -86,7 +86,7 @@ def check_unit(task: CheckTask) -> CheckResult:
                 captions_path(task.captions, task.path.stem),
                 keys=found.keys,
                 shard=task.path,
-                origin=task.caption_options,
+                options=task.caption_options,
                 record=task.caption_record,
                 shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
             )

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clipvip.media.errors import one_line
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.claims import Options
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
+from clipvip.shards.format.captions import CaptionFile, Origin, is_made_of, read_caption_file
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.format.record import SampleRecord, parse_record
+from clipvip.shards.format.record import ClipRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
 
@@ -123,18 +123,17 @@ def _check_sample(
         found.note("wrong_record", span.key, _without_path(error, shard.path))
         return
     found.num_frames += len(record.frame_seconds)
-    found.num_without_subtitle += not (record.subtitle or record.sentences)
+    found.num_without_subtitle += not record.has_text
     if decode is None:
         return
     found.num_decoded += 1
     try:
-        meta = record.model_dump(by_alias=True)
-        decode(Sample(span.key, meta, extension, shard.read(span, extension), max_pixels))
+        decode(Sample(span.key, record, extension, shard.read(span, extension), max_pixels))
     except DatasetError as error:
         found.note("undecodable", span.key, _without_path(error, shard.path))
 
 
-def _disagreements(record: SampleRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
+def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
     """What KEY.json says otherwise than its neighbours, its key or itself."""
     extension = span.extension
     assert extension is not None
@@ -178,13 +177,13 @@ def check_captions(
     *,
     keys: Sequence[str],
     shard: Path,
-    origin: dict[str, Any] | None,
+    options: Options | None,
     record: ShardRecord | None,
     shard_sha256: str | None = None,
 ) -> Findings:
     """What is wrong with the caption file of the file `shard` that holds `keys`.
 
-    `origin` are the options that its folder's manifest gives, `record` what it says of this file.
+    `options` are those that its folder's manifest gives, `record` what it says of this file.
 
     Kinds of problems: `captions_missing`, `captions_unreadable`, `captions_checksum_differs`,
     `captions_of_another_shard` (missing or foreign keys among them), `captions_options_differ`.
@@ -201,7 +200,6 @@ def check_captions(
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
         content = read_caption_file(path)
-        origins = read_origins(path)
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found
@@ -211,14 +209,14 @@ def check_captions(
         note("captions_of_another_shard", f"made of a shard of {content.source}, this has {here}")
     for key, detail in _key_differences(content, keys):
         note("captions_of_another_shard", detail, key)
-    if origin is not None and origins - {_origin_of(origin)}:
+    if options is not None and content.origins - {_origin_of(options)}:
         note("captions_options_differ", "made by another model or other options than the manifest says")
     return found
 
 
 def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each key that the file has too much or too little."""
-    captioned = [key for key, _ in content.rows]
+    captioned = [row.key for row in content.rows]
     answered = set(captioned) | {skip.what for skip in content.skips if skip.reason != EMPTY_SHARD}
     for key in sorted(answered - set(keys)):
         yield key, "not in the shard"
@@ -231,11 +229,11 @@ def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tupl
         yield "", "its rows are not in the shard's order"
 
 
-def _origin_of(options: dict[str, Any]) -> tuple[str, str, str]:
+def _origin_of(options: Options) -> Origin:
     """What the rows say whose folder's manifest has `options`."""
     rest = {n: v for n, v in options.items() if n not in ("model", "revision", "model_sha256")}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
-    return str(options.get("model", "")), str(options.get("revision", "")), text
+    return Origin(str(options.get("model", "")), str(options.get("revision", "")), text)
 
 
 def _without_path(error: DatasetError, path: Path) -> str:

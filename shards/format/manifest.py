@@ -15,7 +15,7 @@ from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
-from clipvip.shards.format.clip import SCHEMA_VERSION
+from clipvip.shards.format.record import SCHEMA_VERSION
 
 CAPTION_STAGE = "caption"
 

@@ -4,18 +4,19 @@ The bytes of a sample stay as they are. Which samples go where is decided elsewh
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.text import parse_object
 from clipvip.shards.format.captions import (
+    Caption,
+    Origin,
     is_made_of,
     read_caption_file,
-    read_origins,
     shard_source,
     write_captions,
 )
@@ -115,7 +116,7 @@ def _glance(shard: ShardFile, span: SampleSpan) -> tuple[int, bool]:
         record = parse_record(read_text_member(shard, span, "json"))
     except DatasetError:
         return 0, False
-    return len(record.frame_seconds), bool(record.subtitle or record.sentences)
+    return len(record.frame_seconds), record.has_text
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
@@ -126,8 +127,9 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
     Raises:
         DatasetError: a caption file is missing or damaged, or they are of several models or options.
     """
-    origins: set[tuple[str, str, str]] = set()
-    rows, skips = [], []
+    origins: set[Origin] = set()
+    rows: list[Caption] = []
+    skips: list[Skip] = []
     for piece in pieces:
         assert piece.captions is not None
         content = read_caption_file(piece.captions)
@@ -135,11 +137,11 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
         skipped = {skip.what: skip for skip in content.skips}
-        origins |= read_origins(piece.captions)
+        origins |= content.origins
         with ShardFile(piece.path) as source:
             for span in _chosen(source, piece.places):
                 if span.key in captions:
-                    rows.append((span.key, captions[span.key]))
+                    rows.append(Caption(span.key, captions[span.key]))
                 elif span.key in skipped:
                     skips.append(skipped[span.key])
     if len(origins) > 1:
@@ -147,13 +149,13 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
             f"{pieces[0].captions}: made by another model or other options than its neighbours; "
             "caption all by one, or leave --captions out"
         )
-    model, revision, options = next(iter(origins), ("", "", "{}"))
+    origin = next(iter(origins), Origin())
     write_captions(
         target,
         rows,
-        model=model,
-        revision=revision,
-        options=json.loads(options),
+        model=origin.model,
+        revision=origin.revision,
+        options=parse_object(origin.options),
         skips=skips,
         source=shard_source(shard, sha256),
     )

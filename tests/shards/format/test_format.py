@@ -69,7 +69,7 @@ def test_a_shard_reads_back(tmp_path: Path) -> None:
     for number, sample in enumerate(samples):
         assert sample.subtitle == "h\u00e9llo \u4e16"
         assert sample.num_frames == 9
-        assert sample.meta == clips[number].metadata()
+        assert sample.record == clips[number].record
         frames = sample.decode([8, 0, 0, 4])
         assert frames.shape == (4, 32, 48, 3)
         expected_green = np.array([160, 0, 0, 80])
