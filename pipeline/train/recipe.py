@@ -34,8 +34,8 @@ class Source:
     (KEY.jpg, .png or .webp beside KEY.txt); an image is a clip of one frame, and is contrasted with its
     own text only."""
     shards: str | list[str] = ""
-    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
-    `pipe:ssh host cat {000000..000099}.tar`)."""
+    """A folder, or URLs (`https://host/{000000..000099}.tar`, `s3://`), or commands that write a shard
+    (`pipe:ssh host cat {000000..000099}.tar`)."""
     captions: str | list[str] | None = None
     """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
     folders. A file counts for the shard that it was made of, also where names are equal."""
