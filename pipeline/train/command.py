@@ -1,6 +1,5 @@
 """The command `clipvip-train`: a recipe, a few options, and the processes that train. Training is in training/."""
 
-import json
 import os
 import signal
 import tempfile
@@ -253,7 +252,7 @@ def claim(recipe: Recipe, plan: "BatchPlan") -> None:
     if os.environ.get("RANK", "0") == "0":
         click.get_current_context().with_resource(lock_folder(out))
         atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
-        atomic_write_bytes(out / DATA_NAME, (json.dumps(describe_data(recipe, plan)) + "\n").encode())
+        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())
 
 
 def is_launched() -> bool:

@@ -27,10 +27,10 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[Problem] = field(default_factory=list)
 
-    def add(self, problem: Problem, *, count: int = 1) -> None:
+    def add(self, problem: Problem) -> None:
         if self.counts[problem.kind] < self.max_listed:
             self.listed.append(problem)
-        self.counts[problem.kind] += count
+        self.counts[problem.kind] += 1
 
     def add_all(self, other: "Findings") -> None:
         for problem in other.listed:

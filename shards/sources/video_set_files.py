@@ -150,15 +150,13 @@ def read_activitynet(path: Path) -> Rows:
             yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, tuple(span))
 
 
-def read_table(
-    path: Path, *, video: Sequence[str], sentence: Sequence[str], delimiter: str | None = None
-) -> Rows:
+def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
     """A table with a header; `video` and `sentence` are the names that their columns may have.
 
     Raises:
         DatasetError: it has no such columns, or is no table.
     """
-    header, rows = _table(path, delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","))
+    header, rows = _table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     columns = [
         next((header.index(name) for name in names if name in header), None) for names in (video, sentence)
     ]

@@ -17,11 +17,11 @@ from clipvip.shards.sources.subtitles import (
     Cue,
     find_subtitle_file,
     index_subtitles,
-    load_text_table,
     parse_subtitles,
     read_subtitles,
     text_in_span,
 )
+from clipvip.shards.sources.text_tables import load_text_table
 
 ROLLING = """WEBVTT
 Kind: captions
