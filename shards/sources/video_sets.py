@@ -17,8 +17,7 @@ from clipvip.shards.format.clip import Clip, make_key
 from clipvip.shards.format.record import SentencesAre
 from clipvip.shards.sources import video_set_files as formats
 from clipvip.shards.sources.hdvila import Source
-from clipvip.shards.sources.video_set_files import Row, Rows
-from clipvip.shards.sources.video_set_records import has_records, read_records
+from clipvip.shards.sources.video_set_files import Row, Rows, has_records, read_records
 
 
 @dataclass(frozen=True)
