@@ -94,9 +94,13 @@ def _copy_piece(out: _Target, piece: Piece) -> None:
         for span in _chosen(shard, piece.places):
             out.write(shard.read_span(span))
             out.num_samples += 1
-            num_frames, has_subtitle = _glance(shard, span)
-            out.num_frames += num_frames
-            out.num_without_subtitle += not has_subtitle
+            try:
+                record = parse_record(read_text_member(shard, span, "json"))
+            except DatasetError:  # copied all the same, as a clip without frames and text
+                out.num_without_subtitle += 1
+            else:
+                out.num_frames += len(record.frame_seconds)
+                out.num_without_subtitle += not record.has_text
 
 
 def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
@@ -108,15 +112,6 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
             place = next(wanted, None)
     if place is not None:
         raise DatasetError(f"{shard.path}: has no sample {place} any more; it was changed meanwhile")
-
-
-def _glance(shard: ShardFile, span: SampleSpan) -> tuple[int, bool]:
-    """How many frames, and whether there is any text, by a KEY.json that may be damaged."""
-    try:
-        record = parse_record(read_text_member(shard, span, "json"))
-    except DatasetError:
-        return 0, False
-    return len(record.frame_seconds), record.has_text
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
