@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
     from clipvip.shards.errors import DatasetError
     from clipvip.shards.format.captions import read_captions
-    from clipvip.shards.format.record import SampleRecord
+    from clipvip.shards.format.record import ClipRecord
     from clipvip.shards.tar.reader import Sample, list_shards, read_shard
     from clipvip.shards.tar.streaming import DecodedClip, decode_clip
 
 __all__ = [
+    "ClipRecord",
     "DatasetError",
     "DecodedClip",
     "Sample",
-    "SampleRecord",
     "decode_clip",
     "jittered_indices",
     "list_shards",
@@ -32,7 +32,7 @@ _MODULES = {
     "clipvip.media.sampling": ("jittered_indices", "middle_index", "uniform_indices"),
     "clipvip.shards.errors": ("DatasetError",),
     "clipvip.shards.format.captions": ("read_captions",),
-    "clipvip.shards.format.record": ("SampleRecord",),
+    "clipvip.shards.format.record": ("ClipRecord",),
     "clipvip.shards.tar.reader": ("Sample", "list_shards", "read_shard"),
     "clipvip.shards.tar.streaming": ("DecodedClip", "decode_clip"),
 }

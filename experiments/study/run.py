@@ -15,8 +15,8 @@ from clipvip.experiments.study.results import gap_result, study_result
 from clipvip.experiments.study.tasks import is_finished, run_tasks
 from clipvip.pipeline.pages.plots import svg_file
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
+from clipvip.shards.files.claims import lock_folder
 
 RESULTS_NAME, TABLES_NAME, PAGE_NAME = "results.json", "tables.md", "index.html"
 

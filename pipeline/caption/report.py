@@ -19,9 +19,10 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
-from clipvip.shards.format.manifest import MANIFEST_NAME, ShardRecord, write_manifest
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
 
 PAGE_NAME = "report.html"
 _MAX_SAMPLES = 24
@@ -42,7 +43,7 @@ class CaptionSummary:
         return sum(record.num_samples for record in self.records)
 
 
-def finish_captions(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
+def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Report:
     """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
     stems = [shard.stem for shard in shards]
     summary = summarize(out, stems)
@@ -112,9 +113,7 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
                 yield digest, caption
 
 
-def write_page(
-    out: Path, shards: Sequence[Path], *, options: dict[str, Any], statistics: dict[str, Any]
-) -> None:
+def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any]) -> None:
     """Write report.html: frames and captions from all over the folder."""
     picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.caption is not None]
     facts = {**options, **statistics.get("caption_words", {})}

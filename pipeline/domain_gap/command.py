@@ -25,8 +25,8 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
+from clipvip.shards.files.claims import lock_folder
 
 if TYPE_CHECKING:
     from clipvip.pipeline.domain_gap.corpora import Corpus, DrawnFeatures, EncodingCluster

@@ -4,19 +4,20 @@ Which clips is for the commands to say.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
+from clipvip.media.errors import one_line
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.pipeline.pages.html import data_url
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.record import load_record
+from clipvip.shards.format.record import ClipRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import Sample, read_text_member
 
@@ -51,7 +52,7 @@ class Pick:
     path: Path
     place: int
     key: str
-    record: dict[str, Any] = field(default_factory=dict)
+    record: ClipRecord | None = None
     num_bytes: int = 0
     caption: str | None = None
     problem: str = ""
@@ -125,9 +126,9 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
         return replace(pick, problem=f"not a whole sample: {problem}"[:200])
     pick = replace(pick, num_bytes=span.members[extension][1])
     try:
-        return replace(pick, record=load_record(read_text_member(shard, span, "json")))
+        return replace(pick, record=parse_record(read_text_member(shard, span, "json")))
     except DatasetError as error:
-        return replace(pick, problem=" ".join(str(error).split()))
+        return replace(pick, problem=one_line(error))
 
 
 def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
@@ -156,7 +157,7 @@ def _draw(task: tuple[int, Pick, int]) -> Card:
 
 def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
     """The clip's card with up to `num_frames` frames; one that does not decode says so."""
-    if pick.problem:
+    if pick.record is None:
         return _card(pick, [], pick.problem)
     try:
         with ShardFile(pick.path) as shard:
@@ -168,7 +169,7 @@ def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
         indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
         return _card(pick, [_thumbnail_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
-        return _card(pick, [], " ".join(str(error).split()))
+        return _card(pick, [], one_line(error))
 
 
 def _thumbnail_url(frame: np.ndarray) -> str:
@@ -186,20 +187,20 @@ def _card(pick: Pick, pictures: Sequence[str], problem: str) -> Card:
 
 def texts_of(pick: Pick) -> list[tuple[str, str]]:
     """What there is to read of a clip: (kind, text)."""
-    record = pick.record
-    sentences = [("sentence", str(sentence)) for sentence in record.get("sentences") or []]
-    texts = [("text", str(record["subtitle"]))] if record.get("subtitle") else []
-    texts += sentences
+    texts: list[tuple[str, str]] = []
+    if pick.record is not None:
+        texts += [("text", pick.record.subtitle)] if pick.record.subtitle else []
+        texts += [("sentence", sentence) for sentence in pick.record.sentences or []]
     return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
 
 
 def facts_of(pick: Pick) -> str:
     """Video, span, frames, size and bytes of a clip in a line."""
     record = pick.record
-    if not record:
+    if record is None:
         return f"{pick.num_bytes:,} bytes"
-    start, end = record["span_seconds"]
+    start, end = record.span_seconds
     return (
-        f"{start:.2f} to {end:.2f} s of {record['video_id']}, {len(record['frame_seconds'])} frames, "
-        f"{record['width']}x{record['height']}, {pick.num_bytes:,} bytes"
+        f"{start:.2f} to {end:.2f} s of {record.video_id}, {len(record.frame_seconds)} frames, "
+        f"{record.width}x{record.height}, {pick.num_bytes:,} bytes"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
 from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
@@ -109,7 +110,7 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
         try:
             yield
         except (DatasetError, CheckpointError, PluginError) as error:
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(one_line(error)) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
         except (MemoryError, OSError, ImportError, RuntimeError) as error:
@@ -128,6 +129,6 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
 
 def _describe(error: OSError) -> str:
     if error.filename is None:
-        return " ".join(str(error).split())
+        return one_line(error)
     hint = "; make room, then the same command goes on from here" if error.errno in NO_ROOM else ""
     return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}{hint}"

@@ -19,7 +19,7 @@ from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import REPORT_NAME, Report
+from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.search.index import (
     Encoded,
     Maker,
@@ -35,6 +35,7 @@ from clipvip.pipeline.search.index import (
 from clipvip.pipeline.search.page import Found, look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
@@ -223,8 +224,8 @@ def _row(found: Found) -> dict[str, Any]:
         "similarity": round(found.similarity, 6),
         "shard": clip.path.name,
         "key": clip.key,
-        "video_id": clip.record.get("video_id"),
-        "span_seconds": clip.record.get("span_seconds"),
+        "video_id": clip.record.video_id if clip.record else None,
+        "span_seconds": clip.record.span_seconds if clip.record else None,
         "text": _text(found),
         "problem": clip.problem or None,
     }
@@ -233,8 +234,8 @@ def _row(found: Found) -> dict[str, Any]:
 def _line(found: Found) -> str:
     clip, text = found.clip, _text(found)
     if clip.record:
-        start, end = clip.record["span_seconds"]
-        where = f"{start:.2f} to {end:.2f} s of {clip.record['video_id']}"
+        start, end = clip.record.span_seconds
+        where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
     else:
         where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

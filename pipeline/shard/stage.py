@@ -18,13 +18,14 @@ from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
-from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.shard.run import count_work, make_shards, make_tasks
 from clipvip.shards.building.cutting import CutOptions
 from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
-from clipvip.shards.building.marks import PlacedSkip, claim_folder, require_free_folder
+from clipvip.shards.building.marks import PlacedSkip
 from clipvip.shards.building.plan import plan_units
+from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
@@ -136,7 +137,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     if dataset is not None:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
-    made_by = {
+    made_by: Options = {
         "fps": cut.fps,
         "size": cut.size,
         "store": cut.store,
@@ -268,9 +269,7 @@ def _dry_summary(counts: dict[str, int], out: Location) -> str:
     )
 
 
-def _finish(
-    out: Location, options: dict[str, Any], num_videos: int, marks: MarkStore, skips: AllSkips
-) -> Report:
+def _finish(out: Location, options: Options, num_videos: int, marks: MarkStore, skips: AllSkips) -> Report:
     """Write the manifest, and sum up."""
     counts = dict.fromkeys(("clips", "frames", "shards", "bytes", "clips_without_subtitle"), 0)
     warnings: dict[str, Any] = {"count": 0, "examples": []}

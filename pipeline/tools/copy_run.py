@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from clipvip.pipeline.caption.report import finish_captions
 from clipvip.pipeline.runtime.errors import UserError
@@ -20,17 +20,12 @@ from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
-from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
+from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
-from clipvip.shards.format.manifest import (
-    CAPTION_STAGE,
-    MANIFEST_NAME,
-    ShardRecord,
-    read_manifest,
-    write_manifest,
-)
+from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, read_manifest, write_manifest
 from clipvip.shards.tar.copying import Piece
 from clipvip.shards.tar.reader import list_shards
 
@@ -51,8 +46,8 @@ class Input:
     folder: Path
     captions: Path | None
     shards: list[tuple[Path, ShardRecord | None]]
-    options: dict[str, Any]
-    caption_options: dict[str, Any]
+    options: dict[str, JsonValue]
+    caption_options: dict[str, JsonValue]
     identity: str
 
 
@@ -94,7 +89,7 @@ def shard_size_of(source: Input) -> int:
     return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
 
-def common_options(inputs: Sequence[Input]) -> dict[str, Any]:
+def common_options(inputs: Sequence[Input]) -> dict[str, JsonValue]:
     """The options that made all of them."""
     first, *others = (dict(source.options) for source in inputs)
     shared = {name for name in first if all(name in o and o[name] == first[name] for o in others)}
@@ -157,8 +152,8 @@ class Output:
     command: str
     folder: Path
     captions: Path | None
-    options: dict[str, Any]
-    made_by: dict[str, Any]
+    options: dict[str, JsonValue]
+    made_by: dict[str, JsonValue]
     shard_size: int | None
     workers: int
 
@@ -169,14 +164,14 @@ def count_chosen(survey: Survey, choose: Choose) -> int:
     return sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
 
 
-def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, object], str]:
     """What `write_output` would do, as JSON has it and in words."""
     counts = {"clips": count_chosen(survey, choose), "clips_to_choose_from": len(survey.hashes)}
     text = "{}: would take {:,} of {:,} clips -> {}".format(output.command, *counts.values(), output.folder)
     return {"stage": output.command, "counts": counts}, text
 
 
-def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, object], str]:
     """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
 
     Returns what report.json holds, and its summary for the terminal.
@@ -296,7 +291,11 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
 
 
 def _report(
-    output: Output, options: dict[str, Any], marks: Sequence[ShardMark], skips: list[Skip], num_given: int
+    output: Output,
+    options: dict[str, JsonValue],
+    marks: Sequence[ShardMark],
+    skips: list[Skip],
+    num_given: int,
 ) -> Report:
     records = [mark.record for mark in marks if mark.record is not None]
     return Report(

@@ -82,7 +82,7 @@ def _row(pick: Pick) -> dict[str, Any]:
         "bytes": pick.num_bytes,
         "caption": pick.caption,
         "problem": pick.problem or None,
-        "record": pick.record or None,
+        "record": pick.record.as_dict() if pick.record is not None else None,
     }
 
 

@@ -6,7 +6,6 @@ Choosing is `selection`'s business, copying `rearrange`'s.
 import re
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,7 +36,7 @@ class _Part(click.ParamType):
     name = "name=fraction"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, float]:
         match = re.fullmatch(r"([A-Za-z0-9_-]+)=([0-9]*\.?[0-9]+)", str(value))
         if match is None or not 0 < float(match[2]) < 1:
@@ -88,7 +87,7 @@ def command(
     size = shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in parts))[:-1], 1.0]
     num_workers = workers or num_cores()
-    made: dict[str, tuple[dict[str, Any], str]] = {}
+    made: dict[str, tuple[dict[str, object], str]] = {}
     with survey_inputs([source], workers=num_workers, check=check, seed=seed, by_video=True) as survey:
         for name, (low, high) in zip(names, pairwise(ends), strict=True):
             output = Output(

@@ -3,7 +3,6 @@
 Adding up is in `tally`, the page and its tables in `stats_page`.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import SKIPPED_NAME
 from clipvip.pipeline.tools.stats_page import PAGE_NAME, counts_table, summary_table, write_page
 from clipvip.pipeline.tools.tally import Tally, tally_shard
+from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.claims import SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.reader import list_shards
 
@@ -87,15 +87,10 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
 
 def _skipped(folder: Path) -> dict[str, int]:
     """Reason -> how many clips the stage left out, the most frequent first."""
-    path = folder / SKIPPED_NAME
-    reasons: Counter[str] = Counter()
-    if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            try:
-                reasons.update(str(json.loads(line)["reason"]) for line in lines)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise DatasetError(f"{path}: damaged ({error}); run the stage again") from error
-    return _by_count(reasons)
+    try:
+        return _by_count(Counter(skip.reason for skip in read_skips(folder)))
+    except DatasetError as error:
+        raise DatasetError(f"{folder / SKIPPED_NAME}: damaged ({error}); run the stage again") from error
 
 
 def _by_count(counts: Counter[str]) -> dict[str, int]:

@@ -4,9 +4,9 @@ Choosing is `selection`'s business, copying `rearrange`'s.
 """
 
 from pathlib import Path
-from typing import Any
 
 import click
+from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
@@ -131,7 +131,7 @@ def _made_by(
     *,
     exclude: bool,
     seed: int,
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
     """What was chosen, by content rather than by file name."""
     if keys is not None or video_ids is not None:
         path = keys or video_ids

@@ -14,6 +14,7 @@ import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from clipvip.media.errors import one_line
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
@@ -132,7 +133,7 @@ class SampleLoader:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
-            return Skip("damaged_sample", sample.key, " ".join(str(error).split()))
+            return Skip("damaged_sample", sample.key, one_line(error))
         return Example(sample.key, text, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
@@ -151,14 +152,14 @@ class SampleLoader:
         except OSError as error:
             return Skip("unreadable_shard", span.shown_key, str(error))
         except (DatasetError, UnicodeDecodeError) as error:
-            return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
+            return Skip("damaged_text", span.shown_key, one_line(error))
         if not text:
             return Skip("empty_text", span.shown_key)
         try:
             pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
-            return Skip("damaged_image", span.shown_key, " ".join(str(error).split()) or type(error).__name__)
+            return Skip("damaged_image", span.shown_key, one_line(error))
         picture = (
             resize(torch.from_numpy(pixels[None]), self._image_size).numpy()
             if self._resizes

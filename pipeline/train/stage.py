@@ -3,7 +3,6 @@
 Training is in `loop`, the processes that do it in `processes`.
 """
 
-import json
 import os
 import tempfile
 from contextlib import ExitStack
@@ -25,8 +24,8 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import lock_folder
 
 if TYPE_CHECKING:
     from clipvip.pipeline.train.batches import BatchPlan
@@ -219,4 +218,4 @@ def _claim(recipe: Recipe, plan: "BatchPlan", resources: ExitStack) -> None:
     if os.environ.get("RANK", "0") == "0":
         resources.enter_context(lock_folder(out))
         atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
-        atomic_write_bytes(out / DATA_NAME, (json.dumps(describe_data(recipe, plan)) + "\n").encode())
+        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())

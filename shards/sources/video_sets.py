@@ -13,11 +13,11 @@ from pathlib import Path
 from clipvip.plugins import Registry
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
-from clipvip.shards.format.clip import Clip, SentencesAre, make_key
+from clipvip.shards.format.clip import Clip, make_key
+from clipvip.shards.format.record import SentencesAre
 from clipvip.shards.sources import video_set_files as formats
 from clipvip.shards.sources.hdvila import Source
-from clipvip.shards.sources.video_set_files import Row, Rows
-from clipvip.shards.sources.video_set_records import has_records, read_records
+from clipvip.shards.sources.video_set_files import Row, Rows, has_records, read_records
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from clipvip.media.sampling import jittered_indices, uniform_indices
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.stores import store_errors
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
-from clipvip.shards.format.record import SampleRecord, parse_record
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import PIXEL_EXTENSIONS
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, parse_sample
 
@@ -38,7 +38,7 @@ class DecodedClip(TypedDict):
     subtitle: str
     caption: str
     """Empty where no captions were asked for, or the clip has none."""
-    record: SampleRecord
+    record: ClipRecord
 
 
 def decode_clip(
@@ -99,7 +99,7 @@ def decode_clip(
         frames=frames if len(distinct) == num_frames else frames[torch.from_numpy(places)],
         subtitle=clip.subtitle,
         caption=_caption(key, url, tuple(os.fspath(folder) for folder in folders)) if folders else "",
-        record=parse_record(record),
+        record=clip.record,
     )
 
 

@@ -74,7 +74,7 @@ class Readers:
                 self.seen["read: undecodable"] += 1
                 continue
             self.seen["read: right"] += 1
-            assert frames.shape == (2, sample.meta["height"], sample.meta["width"], 3)
+            assert frames.shape == (2, sample.record.height, sample.record.width, 3)
             " ".join([sample.subtitle, *sample.sentences]).encode()
             if mutant.must_agree:
                 members = self.expected[tar.name]

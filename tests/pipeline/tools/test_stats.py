@@ -77,7 +77,7 @@ def captions(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_numbers_are_those_of_the_clips(shards: Path, captions: Path) -> None:
     found = stats(shards, "--captions", captions)
     samples = [sample for path in list_shards(shards) for sample in read_shard(path)]
-    seconds = [s.meta["span_seconds"][1] - s.meta["span_seconds"][0] for s in samples]
+    seconds = [s.record.span_seconds[1] - s.record.span_seconds[0] for s in samples]
     assert found["counts"] == {
         "shards": 4,
         "clips": 20,
