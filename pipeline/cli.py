@@ -8,7 +8,7 @@ from click.shell_completion import CompletionItem
 from clipvip import __version__
 from clipvip.pipeline.runtime.errors import StageGroup
 
-# name -> (module, one line for --help); a module has its command under `command`.
+# name -> (module, one line for --help); a module has its command under `command`, or `:another name`.
 _COMMANDS = {
     "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
     "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
@@ -30,11 +30,11 @@ _COMMANDS = {
     ),
     "verify": ("clipvip.pipeline.tools.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
-        "clipvip.pipeline.tools.convert_released",
+        "clipvip.pipeline.tools.convert:released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
     "convert-ofa": (
-        "clipvip.pipeline.tools.convert_ofa",
+        "clipvip.pipeline.tools.convert:ofa",
         "Turn a fairseq OFA checkpoint into a model folder.",
     ),
 }
@@ -49,7 +49,8 @@ class _LazyGroup(StageGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = import_module(_COMMANDS[name][0]).command
+        module, _, attribute = _COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute or "command")
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

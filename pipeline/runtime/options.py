@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import click
 
-from clipvip.pipeline.runtime.errors import require_local
+from clipvip.pipeline.runtime.errors import UserError, require_local
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 Kind = TypeVar("Kind")
@@ -17,21 +18,54 @@ Decorator = Callable[[Function], Function]
 
 
 class LocalName(click.ParamType):
-    """The value of an option that names a file or folder on this machine, or something else that is no URL."""
+    """The value of an option that names a file or folder on this machine, or anything else that is no URL."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(param.opts[0] if param else "", value)
-        return value
+        return str(value)
+
+
+class Listed(click.ParamType):
+    """Several words in one value, as `en,de`; from Python also a sequence. `wanted` says what matches `pattern`.
+
+    A field with it is a tuple, but its option is not repeatable.
+    """
+
+    name = "text"
+
+    def __init__(self, pattern: str, wanted: str) -> None:
+        self._pattern, self._wanted = pattern, wanted
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        given = value.split(",") if isinstance(value, str) else map(str, value)
+        words = tuple(dict.fromkeys(word.strip() for word in given if word.strip()))
+        if not all(re.fullmatch(self._pattern, word) for word in words):
+            self.fail(self._wanted, param, ctx)
+        return words
+
+
+class Named(click.ParamType):
+    """NAME=PATH, where the path is on this machine's disk; from Python also a pair of the two."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, path = value.partition("=")[::2] if isinstance(value, str) else map(str, value)
+        lead = f"{param.opts[0]} " if param else ""
+        require_local(lead.strip(), f"{name}={path}")
+        if not (name and path):
+            raise UserError(f"{lead}{value}: give NAME=PATH, as in {lead}HowTo=texts.txt")
+        return name, path
 
 
 @dataclass(frozen=True)
 class Opt:
     """How an option is written on a command line; its type, where none is given, is that of the annotation.
 
-    `shown` is what help says in the place of the default. `names` are other than --the-field's-name. An `argument` is
-    known by its place.
+    `shown` is what help says in the place of the default. `names` are other than --the-field's-name. An
+    `argument` is known by its place.
     """
 
     help: str = ""
@@ -75,17 +109,22 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
+def at_least(least: int) -> click.ParamType:
+    """Whole numbers from `least` on."""
+    return click.IntRange(least)
+
+
 def finite(least: float | None = None, most: float | None = None, *, above: bool = False) -> click.ParamType:
     """Numbers from `least` (not itself where they are to be `above` it) to `most`."""
     return _FiniteRange(least, most, min_open=above)
 
 
-Workers = Annotated[int | None, Opt("Processes.", click.IntRange(min=1), shown="one per core")]
+Workers = Annotated[int | None, Opt("Processes.", at_least(1), shown="one per core")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Opt("Where to compute; auto: on a GPU where there is one.")
 ]
 MaxPixels = Annotated[
-    int, Opt("A frame that claims more pixels is taken for damage and passed over.", click.IntRange(min=1))
+    int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
 RayAddress = Annotated[
     str | None,
@@ -122,7 +161,7 @@ json_option = click.option(
 
 
 def print_result(content: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Print what a command has found: `text`, or with --json `content` as the only thing on standard output."""
+    """Print what a command has found: `text`, or with --json `content` as all of standard output."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 

@@ -1,4 +1,4 @@
-"""A stage is one function with typed options; its command is made from them, so that each option is written once.
+"""A stage is one function with typed options; its command is made from them: each option is written once.
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions(StageOptions):
@@ -14,7 +14,7 @@ shard(out="clips", size=128)        # the same from Python
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import Opt, finite, print_result
+from clipvip.pipeline.runtime.options import Listed, Opt, finite, print_result
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -52,11 +52,7 @@ class StageOptions:
             value = getattr(self, option.name)
             if value is None and option.may_be_none:
                 continue
-            if option.is_many:
-                value = (value,) if isinstance(value, str | Path) else value
-                converted = tuple(option.convert(one) for one in value)
-            else:
-                converted = option.convert(value)
+            converted = option.convert_many(value) if option.is_many else option.convert(value)
             object.__setattr__(self, option.name, converted)
 
 
@@ -118,13 +114,18 @@ def stage_command(
     """
 
     def run(as_json: bool, **given: Any) -> None:
+        def show(report: StageReport) -> None:
+            if report.content:  # of processes that train together only the first has something to say
+                print_result(report.content, report.text, as_json=as_json)
+            if report.note:
+                click.echo(report.note, err=as_json)
+
         try:
             report = made(**given)
         except StageFailed as failure:
-            print_result(failure.report.content, failure.report.text, as_json=as_json)
+            show(failure.report)
             raise
-        if report.content:  # of processes that train together only the first has something to say
-            print_result(report.content, report.text, as_json=as_json)
+        show(report)
 
     parameters: list[click.Parameter] = [option.parameter() for option in _options_of(made.options)]
     parameters.append(
@@ -156,7 +157,25 @@ class _Option:
     default: Any
     is_flag: bool
     is_many: bool
+    is_named: bool
     may_be_none: bool
+
+    def convert_many(self, value: Any) -> Any:
+        """All values of a repeatable option; a dict where each has a name."""
+        if isinstance(value, str | Path):
+            value = (value,)
+        values = tuple(map(self.convert, value.items() if isinstance(value, Mapping) else value))
+        if not values and self.default is MISSING:
+            raise UserError(f"{self.name}: give at least one")
+        if not self.is_named:
+            return values
+        named = {}
+        for name, one in values:
+            if name in named:
+                option = self.opt.names[0] if self.opt.names else self.name
+                raise UserError(f"{option} {name}: given twice; each needs a name of its own")
+            named[name] = one
+        return named
 
     def convert(self, value: Any) -> Any:
         if isinstance(self.type, click.Path):
@@ -214,7 +233,8 @@ def _option(one: Field[Any]) -> _Option:
     kinds = set(get_args(kind)) if _is_union(kind) else {kind}
     may_be_none = NoneType in kinds
     (kind,) = kinds - {NoneType}
-    is_many = get_origin(kind) is tuple
+    is_named = get_origin(kind) is Mapping
+    is_many = is_named or (get_origin(kind) is tuple and not isinstance(opt.type, Listed))
     if is_many:
         kind = get_args(kind)[0]
     return _Option(
@@ -224,6 +244,7 @@ def _option(one: Field[Any]) -> _Option:
         default=one.default,
         is_flag=kind is bool,
         is_many=is_many,
+        is_named=is_named,
         may_be_none=may_be_none,
     )
 

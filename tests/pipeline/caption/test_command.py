@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from caption_runs import BAD, MARKUP, NUM_SHARDS, caption, content
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.caption import work as caption_work
-from clipvip.pipeline.caption.command import gpu_batch_size
+from clipvip.pipeline.caption.stage import gpu_batch_size
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.format.captions import read_captions
