@@ -99,7 +99,7 @@ def caption(options: CaptionOptions) -> StageReport:
     # torch is imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.caption.report import finish_captions
 
-    where = _share_cluster(options.ray, options) if options.ray else _share_machine(options)
+    where = _share_out(options)
     setup, made_by = _set_up(options, where)
     if options.dry_run:
         require_free_folder(out, made_by, outputs="*.parquet")
@@ -152,12 +152,15 @@ def gpu_batch_size(memory_bytes: int) -> int:
     return 256 if gib >= 36 else 64 if gib >= 14 else 32
 
 
-def _share_machine(options: CaptionOptions) -> Where:
+def _share_out(options: CaptionOptions) -> Where:
+    gpus, workers = options.gpus, options.workers
+    if options.ray:
+        ray = share_machines(options.ray, gpus=gpus, workers=workers, cpus_per_worker=_CORES_PER_WORKER)
+        return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
     import torch
 
     from clipvip.pipeline.caption.work import share_of_cores
 
-    gpus, workers = options.gpus, options.workers
     found = torch.cuda.device_count()
     if gpus is not None and gpus > found:
         raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
@@ -166,13 +169,6 @@ def _share_machine(options: CaptionOptions) -> Where:
         return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
     num_workers = workers or share_of_cores(_CORES_PER_WORKER)
     return Where(0, num_workers, share_of_cores(num_workers))
-
-
-def _share_cluster(address: str, options: CaptionOptions) -> Where:
-    ray = share_machines(
-        address, gpus=options.gpus, workers=options.workers, cpus_per_worker=_CORES_PER_WORKER
-    )
-    return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
 
 
 def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Options]:
