@@ -78,7 +78,7 @@ class CaptionOptions(StageOptions):
     dry_run: DryRun = False
 
 
-@stage(CaptionOptions)
+@stage(CaptionOptions, "clipvip-data caption")
 def caption(options: CaptionOptions) -> StageReport:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
 

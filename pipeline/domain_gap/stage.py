@@ -80,7 +80,7 @@ class DomainGapReport(StageReport):
     gaps: tuple[CorpusGap, ...]
 
 
-@stage(DomainGapOptions)
+@stage(DomainGapOptions, "clipvip-data nmi")
 def nmi(options: DomainGapOptions) -> DomainGapReport:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 

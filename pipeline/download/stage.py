@@ -102,7 +102,7 @@ class DownloadOptions(StageOptions):
         return self.rate_limit / self.workers if self.rate_limit else None
 
 
-@stage(DownloadOptions)
+@stage(DownloadOptions, "clipvip-data download")
 def download(options: DownloadOptions) -> StageReport:
     """Fetch videos and their subtitles by yt-dlp.
 

@@ -94,7 +94,7 @@ def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]
         value = getattr(options, option.name)
         if value == option.default:
             continue
-        values = [str(one) for one in value] if option.is_many else [str(value)]
+        values = option.written(value)
         if option.opt.argument:
             arguments += values
         elif option.is_flag:
@@ -172,8 +172,7 @@ class _Option:
         named = {}
         for name, one in values:
             if name in named:
-                option = self.opt.names[0] if self.opt.names else self.name
-                raise UserError(f"{option} {name}: given twice; each needs a name of its own")
+                raise UserError(f"{self.flag} {name}: given twice; each needs a name of its own")
             named[name] = one
         return named
 
@@ -186,6 +185,14 @@ class _Option:
             return self.type.convert(value, None, None)
         except click.BadParameter as error:
             raise UserError(f"{self.name}: {error.message}") from error
+
+    def written(self, value: Any) -> list[str]:
+        """A value as words of a command line, one for each time that the option is given."""
+        if self.is_named:
+            return [f"{name}={one}" for name, one in value.items()]
+        if isinstance(self.type, Listed):
+            return [",".join(value)]
+        return [str(one) for one in value] if self.is_many else [str(value)]
 
     @property
     def flag(self) -> str:

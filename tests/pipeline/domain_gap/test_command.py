@@ -17,6 +17,7 @@ from clipvip.analysis.domain_gap import domain_gap
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.stage import command_line
 from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.sources.texts import read_texts
 from make_shards import make_shard_folder
@@ -125,7 +126,10 @@ def test_corpora_have_names_in_whatever_way_they_are_given() -> None:
     rest: Any = {"targets": "b=b.txt", "model": "m", "out": "out"}
     ways: list[Any] = [{"a": Path("x=y.txt")}, [("a", "x=y.txt")], ["a=x=y.txt"], "a=x=y.txt"]
     for sources in ways:
-        assert clipvip.DomainGapOptions(sources=sources, **rest).sources == {"a": "x=y.txt"}
+        made = clipvip.DomainGapOptions(sources=sources, **rest)
+        assert made.sources == {"a": "x=y.txt"}
+    line = "clipvip-data nmi --source a=x=y.txt --target b=b.txt --model m --out out"
+    assert command_line(clipvip.nmi, made) == line.split()
 
 
 def test_again_encodes_nothing_and_gives_the_same_bytes(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import clipvip
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.stage import StageFailed
+from clipvip.pipeline.runtime.stage import StageFailed, command_line
 from make_videos import make_video
 from stages import content
 from video_server import VideoServer
@@ -47,6 +47,7 @@ def test_languages_and_rates_are_what_the_command_line_takes_or_values(tmp_path:
     for languages in ("en, de", ("en", "de", "en"), ["en", "de"]):
         made = clipvip.DownloadOptions(subtitle_languages=languages, **rest)  # type: ignore[arg-type]
         assert made.subtitle_languages == ("en", "de")
+        assert command_line(clipvip.download, made)[-2:] == ["--subtitle-languages", "en,de"]
     assert clipvip.DownloadOptions(**rest).subtitle_languages == ("en",)
     assert clipvip.DownloadOptions(subtitle_languages=(), **rest).subtitle_languages == ()
     for rate in ("2.5M", 2.5 * 2**20, 2_621_440):
