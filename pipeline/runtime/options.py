@@ -22,7 +22,7 @@ class LocalName(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(param.opts[0] if param else "", value)
-        return value
+        return str(value)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Opt:
     shown: str | None = None
     metavar: str | None = None
     argument: bool = False
+
+
+# Beside an `Opt`: such options of a base stand after those of the stage itself.
+LAST = "last"
 
 
 class _FiniteRange(click.FloatRange):

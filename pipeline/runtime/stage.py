@@ -23,7 +23,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Opt, finite, print_result
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -55,6 +55,8 @@ class StageOptions:
             if option.is_many:
                 value = (value,) if isinstance(value, str | Path) else value
                 converted = tuple(option.convert(one) for one in value)
+                if not converted and option.default is MISSING:
+                    raise UserError(f"{option.name}: give one or more")
             else:
                 converted = option.convert(value)
             object.__setattr__(self, option.name, converted)
@@ -99,9 +101,11 @@ def stage_command(
         except StageFailed as failure:
             print_result(failure.report.content, failure.report.text, as_json=as_json)
             raise
-        print_result(report.content, report.text, as_json=as_json)
+        if as_json or report.text:
+            print_result(report.content, report.text, as_json=as_json)
 
-    parameters: list[click.Parameter] = [option.parameter() for option in _options_of(made.options)]
+    options = sorted(_options_of(made.options), key=lambda option: option.is_last)
+    parameters: list[click.Parameter] = [option.parameter() for option in options]
     parameters.append(
         click.Option(
             ["--json", "as_json"],
@@ -132,6 +136,7 @@ class _Option:
     is_flag: bool
     is_many: bool
     may_be_none: bool
+    is_last: bool
 
     def convert(self, value: Any) -> Any:
         if isinstance(self.type, click.Path):
@@ -177,7 +182,7 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 def _option(one: Field[Any]) -> _Option:
     """What a field says of an option: `Annotated[int | None, Opt("...")] = None`."""
-    kind, opt = one.type, Opt()
+    kind, opt, notes = one.type, Opt(), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
         opt = next(note for note in notes if isinstance(note, Opt))
@@ -195,6 +200,7 @@ def _option(one: Field[Any]) -> _Option:
         is_flag=kind is bool,
         is_many=is_many,
         may_be_none=may_be_none,
+        is_last=LAST in notes,
     )
 
 

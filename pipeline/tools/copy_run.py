@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from clipvip.pipeline.caption.report import finish_captions
-from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions
+from clipvip.pipeline.runtime.options import LAST, Opt, Workers
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
 from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
@@ -39,6 +42,32 @@ _MADE_BY = "made_by"
 
 # (number of the input shard, hashes of its samples) -> which of them to take.
 Choose = Callable[[int, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyOptions(StageOptions):
+    """What merge, split and subset are asked for alike."""
+
+    workers: Annotated[Workers, LAST] = None
+    check: Annotated[
+        bool,
+        Opt(
+            "Compare each input shard with its manifest's checksum first, which reads all of it.",
+            names=("--check/--no-check",),
+        ),
+        LAST,
+    ] = True
+    dry_run: Annotated[bool, Opt("Say how many clips would be taken, and write nothing.")] = False
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or num_cores()
+
+
+def require_captions_pair(*, given: bool, out: Path | None) -> None:
+    """Refuse --captions without --captions-out, and the other way round."""
+    if given != (out is not None):
+        raise WrongOptions("--captions and --captions-out go together")
 
 
 @dataclass(frozen=True)
@@ -163,31 +192,23 @@ class Output:
     workers: int
 
 
-def count_chosen(survey: Survey, choose: Choose) -> int:
-    """How many samples `choose` takes."""
-    hashes = survey.hashes
-    return sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
-
-
-def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
-    """What `write_output` would do, as JSON has it and in words."""
-    counts = {"clips": count_chosen(survey, choose), "clips_to_choose_from": len(survey.hashes)}
-    text = "{}: would take {:,} of {:,} clips -> {}".format(output.command, *counts.values(), output.folder)
-    return {"stage": output.command, "counts": counts}, text
-
-
-def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+def make_output(survey: Survey, choose: Choose, output: Output, *, dry_run: bool) -> StageReport:
     """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
 
-    Returns what report.json holds, and its summary for the terminal.
+    With `dry_run` say what there is to do, and do nothing.
 
     Raises:
         UserError: nothing is chosen, or the folder is one of the inputs.
         DatasetError: another run or other options made what is there, or an input is damaged.
     """
     started = time.monotonic()
+    hashes = survey.hashes
+    num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
+    if dry_run:
+        counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
+        text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
+        return StageReport(content={"stage": output.command, "counts": counts}, text=text)
     _refuse_inputs(survey, output)
-    num_chosen = count_chosen(survey, choose)
     if not num_chosen:
         raise UserError(f"{output.folder}: no clip is left for it; choose others")
     options = output.options | {
@@ -204,17 +225,15 @@ def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[s
             caption_options = survey.inputs[0].caption_options
             claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
         marks, num_made = _copy(_plan(survey, choose, output), output, num_chosen)
-        skips = [skip for number in sorted(survey.skips) for skip in survey.skips[number]]
-        report = _report(output, options, marks, skips, len(survey.hashes))
         records = [mark.record for mark in marks if mark.record is not None]
         write_manifest(output.folder, stage="shard", options=options, shards=records)
-        seconds = time.monotonic() - started
-        content = report.write(output.folder, seconds=seconds, done_now=num_made, unit="clips")
+        report = _report(survey, output, options, marks)
+        made = report.finish(output.folder, started=started, done_now=num_made, unit="clips")
         if output.captions is not None:
             shards = [shard_path(output.folder, mark.shard) for mark in marks]
             captions = finish_captions(output.captions, shards, survey.inputs[0].caption_options)
-            captions.write(output.captions, seconds=seconds, done_now=num_made, unit="captions")
-    return content, report.summary(output.folder)
+            captions.finish(output.captions, started=started, done_now=num_made, unit="captions")
+    return made
 
 
 def _refuse_inputs(survey: Survey, output: Output) -> None:
@@ -295,9 +314,7 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
     return mark if content.source and same else None
 
 
-def _report(
-    output: Output, options: dict[str, Any], marks: Sequence[ShardMark], skips: list[Skip], num_given: int
-) -> Report:
+def _report(survey: Survey, output: Output, options: dict[str, Any], marks: Sequence[ShardMark]) -> Report:
     records = [mark.record for mark in marks if mark.record is not None]
     return Report(
         stage=output.command,
@@ -308,7 +325,7 @@ def _report(
             "shards": len(records),
             "bytes": sum(record.num_bytes for record in records),
             "clips_without_subtitle": sum(mark.num_without_subtitle for mark in marks),
-            "clips_to_choose_from": num_given,
+            "clips_to_choose_from": len(survey.hashes),
         },
-        skips=skips,
+        skips=[skip for number in sorted(survey.skips) for skip in survey.skips[number]],
     )
