@@ -1,25 +1,25 @@
-"""`clipvip-eval actions`: zero-shot recognition of actions, by the names of their classes alone.
+"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone.
 
-Classes and labels are read in `eval_labels`, clips encoded in `clip_embeddings`, scores made in
-`analysis.classification`.
+Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by `analysis.classification`.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import numpy as np
 
 from clipvip.analysis.classification import ClassScores, class_scores, mean_of_prompts
 from clipvip.pipeline.evaluate.clip_names import ClipName
 from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
-from clipvip.pipeline.evaluate.options import clips_options, measuring_options
+from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
 from clipvip.pipeline.evaluate.output import finish, reasons
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
@@ -39,110 +39,180 @@ DEFAULT_PROMPTS = (
     "footage of the action {}",
 )
 
-_EPILOG = """\b
-Examples:
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
-"""
+
+@dataclass(frozen=True, kw_only=True)
+class ActionsOptions(ClipsOptions):
+    """What `actions` is asked for."""
+
+    classes: Annotated[Path, Opt("Class names: one a line, or .json.")]
+    labels: Annotated[
+        Path | None,
+        Opt(
+            "Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
+            shown="the sentence that each clip has from its set's annotations",
+        ),
+    ] = None
+    prompts: Annotated[
+        tuple[str, ...],
+        Opt(
+            "A sentence with {} (or [label]) in the place of the class; give it again for more, which are averaged.",
+            names=("--prompt",),
+            metavar="TEXT",
+            shown="; ".join(DEFAULT_PROMPTS),
+        ),
+    ] = ()
+    out: Annotated[Path | None, result_folder(RESULT_NAME)] = None
+    bootstrap: Bootstrap = DEFAULT_RESAMPLES
+
+    def sentences(self) -> tuple[str, ...]:
+        """The prompts, each with {} in the place of the class.
+
+        Raises:
+            UserError: one has no such place.
+        """
+        # The paper writes the place as [label].
+        prompts = tuple(prompt.replace("[label]", "{}") for prompt in self.prompts) or DEFAULT_PROMPTS
+        for prompt in prompts:
+            if "{}" not in prompt:
+                raise UserError(f'--prompt "{prompt[:80]}": put {{}} where the class is to stand')
+        return prompts
 
 
-@click.command("actions", cls=StageCommand, resumable=False, epilog=_EPILOG)
-@clips_options
-@click.option(
-    "--classes",
-    "classes_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Class names: one a line, or .json.",
-)
-@click.option(
-    "--labels",
-    "labels_file",
-    type=click.Path(path_type=Path),
-    help="Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
-    show_default="the sentence that each clip has from its set's annotations",
-)
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="A sentence with {} (or [label]) in the place of the class; give it again for more, which are averaged.",
-    show_default="; ".join(DEFAULT_PROMPTS),
-)
-@measuring_options(RESULT_NAME)
-def actions(
-    model_name: str,
-    shards: Path,
-    classes_file: Path,
-    labels_file: Path | None,
-    prompts: tuple[str, ...],
-    out: Path | None,
-    resamples: int,
-    num_frames: int | None,
-    max_text_tokens: int | None,
-    batch_size: int,
-    max_pixels: int,
-    device: str,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class Accuracies:
+    """As fractions."""
+
+    top1: float
+    top5: float
+    mean_per_class: float
+
+
+@dataclass(frozen=True)
+class Confused:
+    """So many `clips` of a class, which has `of`, are nearest to the class `taken_for`."""
+
+    class_name: str
+    taken_for: str
+    clips: int
+    of: int
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The share of a class's clips that are nearest to it, as a fraction; None where it has none."""
+
+    class_name: str
+    clips: int
+    top1: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionScores(Accuracies):
+    """Accuracies beside those of guessing and with their 95% intervals; what is taken for what; each class's own.
+
+    `labels_not_used` are those that no classified clip has; None where clips have theirs from annotations.
+    """
+
+    chance: Accuracies
+    num_clips: int
+    num_classes: int
+    num_classes_with_clips: int
+    confused: list[Confused]
+    classes: list[ClassScore]
+    intervals: dict[str, list[float]] | None
+    num_frames: int
+    max_text_tokens: int
+    labels_not_used: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, where a class is called `class`."""
+
+        def named(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+            return {"class" if name == "class_name" else name: value for name, value in fields}
+
+        content = asdict(self, dict_factory=named)
+        return {name: value for name, value in content.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionsReport(StageReport):
+    """How well the clips were classified."""
+
+    scores: ActionScores
+
+
+@stage(ActionsOptions)
+def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
     A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips without a
     label, or with one that is no class, are passed over and counted.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it has a class.
     """
     started = time.monotonic()
-    # The paper writes the place as [label].
-    prompts = tuple(prompt.replace("[label]", "{}") for prompt in prompts) or DEFAULT_PROMPTS
-    for prompt in prompts:
-        if "{}" not in prompt:
-            raise UserError(f'--prompt "{prompt[:80]}": put {{}} where the class is to stand')
+    shards = options.shards
+    prompts = options.sentences()
     paths = list_shards(shards)
-    names = read_classes(classes_file)
-    labels, skips = (None, []) if labels_file is None else read_labels(labels_file)
-    # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, load_clip_vip, settings_of
-    from clipvip.pipeline.runtime.device import torch_device
+    names = read_classes(options.classes)
+    labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
+    model = options.load_model()
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
 
-    model = load_clip_vip(
-        model_name,
-        device=torch_device(device),
-        num_frames=num_frames,
-        max_text_tokens=max_text_tokens,
-    )
-    choose = labelling(class_numbers(names), labels, skips)
     clips = embed_clips(
-        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+        model,
+        paths,
+        labelling(class_numbers(names), labels, skips),
+        batch_size=options.batch_size,
+        total=num_samples(shards),
+        max_pixels=options.max_pixels,
     )
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
-    found = _scores(clips, embed_classes(model, names, prompts), resamples)
-    result = {**as_result(found, names), **settings_of(model)}
-    if labels is not None:
-        seen = {name for clip in clips.about for name in clip.name.all()}
-        result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
-    options = {
-        "model": model_name,
+    found = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
+    settings = settings_of(model)
+    scores = _with_names(found, names, settings, _count_not_used(labels, clips.about))
+    about = {
+        "model": options.model,
         "shards": str(shards),
-        "classes": str(classes_file),
-        "labels": None if labels_file is None else str(labels_file),
+        "classes": str(options.classes),
+        "labels": None if options.labels is None else str(options.labels),
         "prompts": list(prompts),
-        **settings_of(model),
+        **settings,
     }
-    report = Report("actions", options, {"clips": len(clips.about), "classes": len(names)}, skips=skips)
-    finish(
-        report,
+    result = scores.as_dict()
+    made = finish(
+        Report("actions", about, {"clips": len(clips.about), "classes": len(names)}, skips=skips),
         result,
         table(result),
-        as_json=as_json,
-        out=out,
+        out=options.out,
         name=RESULT_NAME,
         started=started,
         done=len(clips.about),
         unit="clips",
     )
+    return ActionsReport(content=made.content, text=made.text, scores=scores)
+
+
+command = stage_command(
+    actions,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
+""",
+)
+
+
+def _count_not_used(labels: Labels | None, clips: Sequence["Labelled"]) -> int | None:
+    if labels is None:
+        return None
+    seen = {name for clip in clips for name in clip.name.all()}
+    return sum(seen.isdisjoint(row) for row in labels.rows)
 
 
 def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:
@@ -194,38 +264,31 @@ def embed_classes(model: "ClipVip", names: Sequence[str], prompts: Sequence[str]
     return mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
 
 
-def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:
-    """Accuracies as fractions, beside those of guessing; the classes' own; and what is taken for what."""
+def _with_names(
+    found: ClassScores, names: Sequence[str], settings: Mapping[str, int], labels_not_used: int | None
+) -> ActionScores:
+    """The scores with the classes' names, and beside those of guessing."""
     num_classes = len(names)
-    result: dict[str, Any] = {
-        "top1": found.top1,
-        "top5": found.top5,
-        "mean_per_class": found.mean_per_class,
-        "chance": {
-            "top1": 1 / num_classes,
-            "top5": min(1.0, 5 / num_classes),
-            "mean_per_class": 1 / num_classes,
-        },
-        "num_clips": int(found.num_clips.sum()),
-        "num_classes": num_classes,
-        "num_classes_with_clips": int((found.num_clips > 0).sum()),
-        "confused": [
-            {
-                "class": names[pair.label],
-                "taken_for": names[pair.taken_for],
-                "clips": pair.count,
-                "of": int(found.num_clips[pair.label]),
-            }
+    return ActionScores(
+        top1=found.top1,
+        top5=found.top5,
+        mean_per_class=found.mean_per_class,
+        chance=Accuracies(1 / num_classes, min(1.0, 5 / num_classes), 1 / num_classes),
+        num_clips=int(found.num_clips.sum()),
+        num_classes=num_classes,
+        num_classes_with_clips=int((found.num_clips > 0).sum()),
+        confused=[
+            Confused(names[pair.label], names[pair.taken_for], pair.count, int(found.num_clips[pair.label]))
             for pair in found.confusions
         ],
-        "classes": [
-            {"class": name, "clips": int(clips), "top1": float(share) if clips else None}
+        classes=[
+            ClassScore(name, int(clips), float(share) if clips else None)
             for name, clips, share in zip(names, found.num_clips, found.per_class, strict=True)
         ],
-    }
-    if found.intervals:
-        result["intervals"] = {name: list(ends) for name, ends in found.intervals.items()}
-    return result
+        intervals={name: list(ends) for name, ends in found.intervals.items()} or None,
+        **settings,
+        labels_not_used=labels_not_used,
+    )
 
 
 def table(result: dict[str, Any]) -> str:

@@ -77,9 +77,6 @@ RayAddress = Annotated[
 ]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."
-)
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
