@@ -4,8 +4,8 @@ Classes and labels are read by `labels`, clips encoded by `embeddings`, scores m
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,67 +78,12 @@ class ActionsOptions(ClipsOptions):
         return prompts
 
 
-@dataclass(frozen=True)
-class Accuracies:
-    """As fractions."""
-
-    top1: float
-    top5: float
-    mean_per_class: float
-
-
-@dataclass(frozen=True)
-class Confused:
-    """So many `clips` of a class, which has `of`, are nearest to the class `taken_for`."""
-
-    class_name: str
-    taken_for: str
-    clips: int
-    of: int
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """The share of a class's clips that are nearest to it, as a fraction; None where it has none."""
-
-    class_name: str
-    clips: int
-    top1: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionScores(Accuracies):
-    """Accuracies beside those of guessing and with their 95% intervals; what is taken for what; each class's own.
-
-    `labels_not_used` are those that no classified clip has; None where clips have theirs from annotations.
-    """
-
-    chance: Accuracies
-    num_clips: int
-    num_classes: int
-    num_classes_with_clips: int
-    confused: list[Confused]
-    classes: list[ClassScore]
-    intervals: dict[str, list[float]] | None
-    num_frames: int
-    max_text_tokens: int
-    labels_not_used: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it, where a class is called `class`."""
-
-        def named(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-            return {"class" if name == "class_name" else name: value for name, value in fields}
-
-        content = asdict(self, dict_factory=named)
-        return {name: value for name, value in content.items() if value is not None}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ActionsReport(StageReport):
-    """How well the clips were classified."""
+    """How well the clips were classified; `classes` are the names of the classes that `scores` has by number."""
 
-    scores: ActionScores
+    scores: ClassScores
+    classes: list[str]
 
 
 @stage(ActionsOptions)
@@ -172,9 +117,12 @@ def actions(options: ActionsOptions) -> ActionsReport:
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
-    found = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
+    scores = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
     settings = settings_of(model)
-    scores = _with_names(found, names, settings, _count_not_used(labels, clips.about))
+    result = {**as_result(scores, names), **settings}
+    if labels is not None:
+        seen = {name for clip in clips.about for name in clip.name.all()}
+        result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
     about = {
         "model": options.model,
         "shards": str(shards),
@@ -183,18 +131,10 @@ def actions(options: ActionsOptions) -> ActionsReport:
         "prompts": list(prompts),
         **settings,
     }
-    result = scores.as_dict()
-    made = finish(
-        Report("actions", about, {"clips": len(clips.about), "classes": len(names)}, skips=skips),
-        result,
-        table(result),
-        out=options.out,
-        name=RESULT_NAME,
-        started=started,
-        done=len(clips.about),
-        unit="clips",
-    )
-    return ActionsReport(content=made.content, text=made.text, scores=scores)
+    counts: dict[str, int | float] = {"clips": len(clips.about), "classes": len(names)}
+    report = Report("actions", about, counts, skips=skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
+    return ActionsReport(content=made.content, text=made.text, scores=scores, classes=names)
 
 
 command = stage_command(
@@ -206,13 +146,6 @@ Examples:
   clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
 """,
 )
-
-
-def _count_not_used(labels: Labels | None, clips: Sequence["Labelled"]) -> int | None:
-    if labels is None:
-        return None
-    seen = {name for clip in clips for name in clip.name.all()}
-    return sum(seen.isdisjoint(row) for row in labels.rows)
 
 
 def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:
@@ -264,31 +197,38 @@ def embed_classes(model: "ClipVip", names: Sequence[str], prompts: Sequence[str]
     return mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
 
 
-def _with_names(
-    found: ClassScores, names: Sequence[str], settings: Mapping[str, int], labels_not_used: int | None
-) -> ActionScores:
-    """The scores with the classes' names, and beside those of guessing."""
+def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:
+    """Accuracies as fractions, beside those of guessing; the classes' own; and what is taken for what."""
     num_classes = len(names)
-    return ActionScores(
-        top1=found.top1,
-        top5=found.top5,
-        mean_per_class=found.mean_per_class,
-        chance=Accuracies(1 / num_classes, min(1.0, 5 / num_classes), 1 / num_classes),
-        num_clips=int(found.num_clips.sum()),
-        num_classes=num_classes,
-        num_classes_with_clips=int((found.num_clips > 0).sum()),
-        confused=[
-            Confused(names[pair.label], names[pair.taken_for], pair.count, int(found.num_clips[pair.label]))
+    result: dict[str, Any] = {
+        "top1": found.top1,
+        "top5": found.top5,
+        "mean_per_class": found.mean_per_class,
+        "chance": {
+            "top1": 1 / num_classes,
+            "top5": min(1.0, 5 / num_classes),
+            "mean_per_class": 1 / num_classes,
+        },
+        "num_clips": int(found.num_clips.sum()),
+        "num_classes": num_classes,
+        "num_classes_with_clips": int((found.num_clips > 0).sum()),
+        "confused": [
+            {
+                "class": names[pair.label],
+                "taken_for": names[pair.taken_for],
+                "clips": pair.count,
+                "of": int(found.num_clips[pair.label]),
+            }
             for pair in found.confusions
         ],
-        classes=[
-            ClassScore(name, int(clips), float(share) if clips else None)
+        "classes": [
+            {"class": name, "clips": int(clips), "top1": float(share) if clips else None}
             for name, clips, share in zip(names, found.num_clips, found.per_class, strict=True)
         ],
-        intervals={name: list(ends) for name, ends in found.intervals.items()} or None,
-        **settings,
-        labels_not_used=labels_not_used,
-    )
+    }
+    if found.intervals:
+        result["intervals"] = {name: list(ends) for name, ends in found.intervals.items()}
+    return result
 
 
 def table(result: dict[str, Any]) -> str:

@@ -125,16 +125,8 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     settings, num_clips = settings_of(model), len(set(rows))
     about = {"model": options.model, "shards": str(shards), "questions": str(options.questions), **settings}
     result = {**scores.as_dict(), "num_clips": num_clips, **settings}
-    made = finish(
-        Report("multiple-choice", about, counts={"questions": len(asked), "clips": num_clips}, skips=skips),
-        result,
-        table(result),
-        out=options.out,
-        name=RESULT_NAME,
-        started=started,
-        done=len(asked),
-        unit="questions",
-    )
+    report = Report("multiple-choice", about, {"questions": len(asked), "clips": num_clips}, skips=skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
     return MultipleChoiceReport(content=made.content, text=made.text, scores=scores)
 
 

@@ -11,31 +11,24 @@ from clipvip.shards.files.atomic import write_json
 
 
 def finish(
-    report: Report,
-    result: dict[str, Any],
-    table: str,
-    *,
-    out: Path | None,
-    name: str,
-    started: float,
-    done: int,
-    unit: str,
+    report: Report, result: dict[str, Any], table: str, *, out: Path | None, name: str, started: float
 ) -> StageReport:
     """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
 
     With `out` write `name`, the same whenever run again, and the report. `started` is when the stage did, by
-    `time.monotonic`; `done` counts the `unit` that `result` is about.
+    `time.monotonic`; `result` is about what the first of the report's counts counts.
     """
+    unit, done = next(iter(report.counts.items()))
     report.details = {"result": result}
     if report.tally.total:
         table += f"\npassed over {report.tally.total:,}: {reasons(report.skips)}"
     if out is None:
-        content = report.content(seconds=time.monotonic() - started, done_now=done, unit=unit)
+        content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
         return StageReport(content=content, text=table)
     out.mkdir(parents=True, exist_ok=True)
     head = {"schema": 1, "stage": report.stage, "options": report.options}
     write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
-    written = report.finish(out, started=started, done_now=done, unit=unit)
+    written = report.finish(out, started=started, done_now=int(done), unit=unit)
     return StageReport(content=written.content, text=f"{table}\n{written.text}")
 
 

@@ -191,16 +191,8 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
         click.echo(f"Warning: {shards}: {warning}", err=True)
     about = {"model": options.model, "shards": str(shards), "queries": queries, **settings}
     result = scores.as_dict()
-    made = finish(
-        Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips),
-        result,
-        table(result),
-        out=options.out,
-        name=RESULT_NAME,
-        started=started,
-        done=num_queries,
-        unit="clips",
-    )
+    report = Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
     return RetrievalReport(content=made.content, text=made.text, scores=scores)
 
 

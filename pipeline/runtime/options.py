@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import click
@@ -68,6 +69,7 @@ Device = Annotated[
 MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", click.IntRange(min=1))
 ]
+Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
 RayAddress = Annotated[
     str | None,
     Opt(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import numpy as np
 
 from clipvip.pipeline.caption.report import finish_captions
@@ -59,9 +60,8 @@ class CopyOptions(StageOptions):
     ] = True
     dry_run: Annotated[bool, Opt("Say how many clips would be taken, and write nothing.")] = False
 
-    @property
-    def num_workers(self) -> int:
-        return self.workers or num_cores()
+
+ShardSize = Annotated[int | None, Opt("Most clips in a shard.", click.IntRange(min=1), shown="as before")]
 
 
 def require_captions_pair(*, given: bool, out: Path | None) -> None:
@@ -146,22 +146,22 @@ class Survey:
 
 @contextmanager
 def survey_inputs(
-    inputs: list[Input], *, workers: int, check: bool, seed: int = 0, by_video: bool = False
+    inputs: list[Input], options: CopyOptions, *, seed: int = 0, by_video: bool = False
 ) -> Iterator[Survey]:
     """List the samples of all inputs with a hash of each one's key (or video).
 
     Raises:
-        DatasetError: a shard is damaged, or with `check` has another checksum than listed.
+        DatasetError: a shard is damaged, or where that is checked has another checksum than listed.
     """
     with HashStore() as hashes:
         found = Survey(inputs, hashes)
         shards = found.shards
         tasks = (
-            SurveyTask(number, path, record, seed, by_video, check)
+            SurveyTask(number, path, record, seed, by_video, options.check)
             for number, (_, path, record) in enumerate(shards)
         )
         with Progress("survey", total=len(shards), unit="shard") as bar:
-            for outcome in run_plain_units(survey_shard, tasks, workers=workers):
+            for outcome in run_plain_units(survey_shard, tasks, workers=options.workers or num_cores()):
                 task, result = outcome.unit, outcome.result
                 if result is None:
                     assert outcome.failure is not None
@@ -189,13 +189,12 @@ class Output:
     options: dict[str, Any]
     made_by: dict[str, Any]
     shard_size: int | None
-    workers: int
 
 
-def make_output(survey: Survey, choose: Choose, output: Output, *, dry_run: bool) -> StageReport:
+def make_output(survey: Survey, choose: Choose, output: Output, asked: CopyOptions) -> StageReport:
     """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
 
-    With `dry_run` say what there is to do, and do nothing.
+    On a dry run say what there is to do, and do nothing.
 
     Raises:
         UserError: nothing is chosen, or the folder is one of the inputs.
@@ -204,7 +203,7 @@ def make_output(survey: Survey, choose: Choose, output: Output, *, dry_run: bool
     started = time.monotonic()
     hashes = survey.hashes
     num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
-    if dry_run:
+    if asked.dry_run:
         counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
         text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
         return StageReport(content={"stage": output.command, "counts": counts}, text=text)
@@ -224,7 +223,9 @@ def make_output(survey: Survey, choose: Choose, output: Output, *, dry_run: bool
         if output.captions is not None:
             caption_options = survey.inputs[0].caption_options
             claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
-        marks, num_made = _copy(_plan(survey, choose, output), output, num_chosen)
+        marks, num_made = _copy(
+            _plan(survey, choose, output), output, num_chosen, workers=asked.workers or num_cores()
+        )
         records = [mark.record for mark in marks if mark.record is not None]
         write_manifest(output.folder, stage="shard", options=options, shards=records)
         report = _report(survey, output, options, marks)
@@ -273,7 +274,9 @@ def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
         yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
 
 
-def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[list[ShardMark], int]:
+def _copy(
+    tasks: Iterable[CopyTask], output: Output, num_chosen: int, *, workers: int
+) -> tuple[list[ShardMark], int]:
     """Make the shards that are not there yet; all marks, and how many clips this run copied."""
     marks: dict[int, ShardMark] = {}
     num_made = 0
@@ -288,7 +291,7 @@ def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[l
                     marks[task.number] = mark
                     bar.add(task.num_samples)
 
-        for outcome in run_plain_units(copy_unit, missing(), workers=output.workers):
+        for outcome in run_plain_units(copy_unit, missing(), workers=workers):
             if outcome.result is None:
                 assert outcome.failure is not None
                 raise UserError(

@@ -17,7 +17,7 @@ from clipvip.pipeline.pages.cards import (
 )
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt, Workers
+from clipvip.pipeline.runtime.options import Captions, Opt, Workers
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -33,7 +33,7 @@ class InspectOptions(StageOptions):
     keys: Annotated[
         tuple[str, ...], Opt("Show the clip with this key, instead; may be repeated.", names=("--key",))
     ] = ()
-    captions: Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")] = None
+    captions: Captions = None
     html: Annotated[Path | None, Opt("Write a page with frames of these clips to this file.")] = None
     frames: Annotated[int, Opt("Frames of each clip on the page.", click.IntRange(1, 32))] = 4
     workers: Workers = None

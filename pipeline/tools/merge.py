@@ -3,7 +3,7 @@
 Whether the folders go together is decided here, the copying done by `copy_run`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,14 +79,13 @@ def merge(options: MergeOptions) -> StageReport:
         options=common_options(inputs) | ({"shard_size": shard_size} if shard_size else {}),
         made_by={"duplicates": options.duplicates, "shard_size": shard_size},
         shard_size=shard_size,
-        workers=options.num_workers,
     )
     keep_first = options.duplicates == "first"
     # A shard that is copied whole has its checksum compared on the way.
-    is_checked_first = options.check and (keep_first or shard_size is not None)
-    with survey_inputs(inputs, workers=output.workers, check=is_checked_first) as survey:
+    stays_whole = not keep_first and shard_size is None
+    with survey_inputs(inputs, replace(options, check=options.check and not stays_whole)) as survey:
         dropped = _repeated(survey) if keep_first else _refuse_repeated(survey)
-        return make_output(survey, without(dropped), output, dry_run=options.dry_run)
+        return make_output(survey, without(dropped), output, options)
 
 
 command = stage_command(

@@ -15,6 +15,7 @@ from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
     CopyOptions,
     Output,
+    ShardSize,
     common_options,
     make_output,
     open_input,
@@ -55,9 +56,7 @@ class SplitOptions(CopyOptions):
     seed: Annotated[int, Opt("Seed of the split.", click.IntRange(0, 2**64 - 1))] = 0
     captions: Annotated[Path | None, Opt("Folder of the clips' captions, to split along.")] = None
     captions_out: Annotated[Path | None, Opt("Folder for the parts of the captions.")] = None
-    shard_size: Annotated[
-        int | None, Opt("Most clips in a shard.", click.IntRange(min=1), shown="as before")
-    ] = None
+    shard_size: ShardSize = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +87,7 @@ def split(options: SplitOptions) -> SplitReport:
     size = options.shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in options.parts))[:-1], 1.0]
     parts: dict[str, StageReport] = {}
-    with survey_inputs(
-        [source], workers=options.num_workers, check=options.check, seed=seed, by_video=True
-    ) as survey:
+    with survey_inputs([source], options, seed=seed, by_video=True) as survey:
         for name, (low, high) in zip(names, pairwise(ends), strict=True):
             output = Output(
                 "split",
@@ -99,9 +96,8 @@ def split(options: SplitOptions) -> SplitReport:
                 options=common_options([source]) | {"shard_size": size},
                 made_by={"part": name, "from": low, "to": high, "seed": seed},
                 shard_size=size,
-                workers=options.num_workers,
             )
-            parts[name] = make_output(survey, between(low, high), output, dry_run=options.dry_run)
+            parts[name] = make_output(survey, between(low, high), output, options)
     content = {"parts": {name: part.content for name, part in parts.items()}}
     return SplitReport(content=content, text="\n".join(map(str, parts.values())), parts=parts)
 

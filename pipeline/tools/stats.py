@@ -11,7 +11,7 @@ import click
 from clipvip.pipeline.pages.cards import pick_evenly, render_cards
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt, Workers
+from clipvip.pipeline.runtime.options import Captions, Opt, Workers
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import SKIPPED_NAME, StageReport
@@ -33,7 +33,7 @@ class StatsOptions(StageOptions):
     """What `stats` is asked for."""
 
     folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
-    captions: Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")] = None
+    captions: Captions = None
     out: Annotated[Path | None, Opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written")] = (
         None
     )

@@ -14,6 +14,7 @@ from clipvip.pipeline.tools.copy_run import (
     Choose,
     CopyOptions,
     Output,
+    ShardSize,
     common_options,
     make_output,
     open_input,
@@ -49,9 +50,7 @@ class SubsetOptions(CopyOptions):
     ] = 0
     captions: Annotated[Path | None, Opt("Folder of the clips' captions, to take along.")] = None
     captions_out: Annotated[Path | None, Opt("Folder for the captions taken along.")] = None
-    shard_size: Annotated[
-        int | None, Opt("Most clips in a shard.", click.IntRange(min=1), shown="as before")
-    ] = None
+    shard_size: ShardSize = None
 
     def listed(self) -> Listed | None:
         """What --keys or --video-ids lists."""
@@ -94,15 +93,10 @@ def subset(options: SubsetOptions) -> StageReport:
         options=common_options([source]) | {"shard_size": size},
         made_by=options.made_by(),
         shard_size=size,
-        workers=options.num_workers,
     )
-    with survey_inputs(
-        [source],
-        workers=output.workers,
-        check=options.check,
-        seed=options.seed if listed is None else 0,
-        by_video=options.video_ids is not None,
-    ) as survey:
+    seed = options.seed if listed is None else 0
+    by_video = options.video_ids is not None
+    with survey_inputs([source], options, seed=seed, by_video=by_video) as survey:
         if listed is None:
             choose = _at_random(survey.hashes, options)
         else:
@@ -110,7 +104,7 @@ def subset(options: SubsetOptions) -> StageReport:
             for number in range(len(survey.shards)):
                 choose(number, survey.hashes.of_shard(number))
             _tell_missing(listed)
-        return make_output(survey, choose, output, dry_run=options.dry_run)
+        return make_output(survey, choose, output, options)
 
 
 def _at_random(hashes: HashStore, options: SubsetOptions) -> Choose:

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import click
 
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.options import MaxPixels, Opt, Workers, finite
+from clipvip.pipeline.runtime.options import Captions, MaxPixels, Opt, Workers, finite
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command
 from clipvip.pipeline.tools.repair import repair
 from clipvip.pipeline.tools.verify_run import Verification, verify_folder
-from clipvip.shards.checking.findings import Problem
+from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.files.atomic import write_json
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -40,7 +40,7 @@ class VerifyOptions(StageOptions):
     """What `verify` is asked for."""
 
     folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
-    captions: Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")] = None
+    captions: Captions = None
     decode: Annotated[
         str,
         Opt(
@@ -68,13 +68,12 @@ class VerifyOptions(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport(StageReport):
-    """What was found: problems counted by kind, those of each kind that are listed, and files that must be made again.
+    """What was found: problems, and the names of files that must be made again.
 
-    `removed` are the files that a repair took away, `notes` what is unusual and not wrong.
+    `removed` are those that a repair took away, `notes` what is unusual and not wrong.
     """
 
-    problems: dict[str, int]
-    listed: list[Problem]
+    findings: Findings
     broken: list[str]
     removed: list[str]
     notes: list[str]
@@ -107,8 +106,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
     report = VerifyReport(
         content=content,
         text=_table(found, removed),
-        problems=content["problems"],
-        listed=_in_order(found),
+        findings=found.findings,
         broken=content["broken"],
         removed=removed,
         notes=found.notes,
