@@ -13,18 +13,75 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip, ClipVipConfig
+    from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
+    from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
+    from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
     from clipvip.pipeline.runtime.report import StageReport
+    from clipvip.pipeline.search.command import SearchOptions, search
     from clipvip.pipeline.shard.stage import ShardOptions, shard
+    from clipvip.pipeline.tools.inspect import InspectOptions, inspect
+    from clipvip.pipeline.tools.merge import MergeOptions, merge
+    from clipvip.pipeline.tools.split import SplitOptions, split
+    from clipvip.pipeline.tools.stats import StatsOptions, stats
+    from clipvip.pipeline.tools.subset import SubsetOptions, subset
+    from clipvip.pipeline.tools.verify import VerifyOptions, verify
 
 __version__ = "0.1.0"
 _MODULES = {
+    "ActionsOptions": "pipeline.evaluate.actions",
     "ClipVip": "model",
     "ClipVipConfig": "model",
+    "InspectOptions": "pipeline.tools.inspect",
+    "MergeOptions": "pipeline.tools.merge",
+    "MultipleChoiceOptions": "pipeline.evaluate.multiple_choice",
+    "RetrievalOptions": "pipeline.evaluate.retrieval",
+    "SearchOptions": "pipeline.search.command",
     "ShardOptions": "pipeline.shard.stage",
+    "SplitOptions": "pipeline.tools.split",
     "StageReport": "pipeline.runtime.report",
+    "StatsOptions": "pipeline.tools.stats",
+    "SubsetOptions": "pipeline.tools.subset",
+    "VerifyOptions": "pipeline.tools.verify",
+    "actions": "pipeline.evaluate.actions",
+    "inspect": "pipeline.tools.inspect",
+    "merge": "pipeline.tools.merge",
+    "multiple_choice": "pipeline.evaluate.multiple_choice",
+    "retrieval": "pipeline.evaluate.retrieval",
+    "search": "pipeline.search.command",
     "shard": "pipeline.shard.stage",
+    "split": "pipeline.tools.split",
+    "stats": "pipeline.tools.stats",
+    "subset": "pipeline.tools.subset",
+    "verify": "pipeline.tools.verify",
 }
-__all__ = ["ClipVip", "ClipVipConfig", "ShardOptions", "StageReport", "__version__", "shard"]
+__all__ = [
+    "ActionsOptions",
+    "ClipVip",
+    "ClipVipConfig",
+    "InspectOptions",
+    "MergeOptions",
+    "MultipleChoiceOptions",
+    "RetrievalOptions",
+    "SearchOptions",
+    "ShardOptions",
+    "SplitOptions",
+    "StageReport",
+    "StatsOptions",
+    "SubsetOptions",
+    "VerifyOptions",
+    "__version__",
+    "actions",
+    "inspect",
+    "merge",
+    "multiple_choice",
+    "retrieval",
+    "search",
+    "shard",
+    "split",
+    "stats",
+    "subset",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
