@@ -1,6 +1,7 @@
 """The stage `actions`: zero-shot recognition of actions, by the names of their classes alone.
 
-Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by `analysis.classification`.
+Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by
+`analysis.classification`.
 """
 
 import time
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 RESULT_NAME = "actions.json"
-# Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's for
-# HMDB51 (appendix A).
+# Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's
+# for HMDB51 (appendix A).
 DEFAULT_PROMPTS = (
     "a video of {}",
     "a person {}",
@@ -55,7 +56,8 @@ class ActionsOptions(ClipsOptions):
     prompts: Annotated[
         tuple[str, ...],
         Opt(
-            "A sentence with {} (or [label]) in the place of the class; give it again for more, which are averaged.",
+            "A sentence with {} (or [label]) in the place of the class; give it again for more, which are "
+            "averaged.",
             names=("--prompt",),
             metavar="TEXT",
             shown="; ".join(DEFAULT_PROMPTS),
@@ -80,7 +82,7 @@ class ActionsOptions(ClipsOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ActionsReport(StageReport):
-    """How well the clips were classified; `classes` are the names of the classes that `scores` has by number."""
+    """How well the clips were classified; `classes` has the names to the numbers of `scores`."""
 
     scores: ClassScores
     classes: list[str]
@@ -90,8 +92,8 @@ class ActionsReport(StageReport):
 def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
-    A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips without a
-    label, or with one that is no class, are passed over and counted.
+    A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips
+    without a label, or with one that is no class, are passed over and counted.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it has a class.
@@ -167,7 +169,7 @@ class Labelled:
 def labelling(
     numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
 ) -> Callable[[Sample], Labelled | None]:
-    """What finds the class of a clip among `numbers`: by `labels`, or without them by the clip's own one sentence.
+    """What finds the class of a clip among `numbers`: by `labels`, else by the clip's own one sentence.
 
     It gives None for a clip that has no class, and notes why in `skips`.
     """

@@ -40,8 +40,8 @@ class MultipleChoiceOptions(ClipsOptions):
     questions: Annotated[
         Path,
         Opt(
-            'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of MSR-VTT MC '
-            "(JSFusion) or LSMDC MC as published."
+            'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of '
+            "MSR-VTT MC (JSFusion) or LSMDC MC as published."
         ),
     ]
     out: Annotated[Path | None, result_folder(RESULT_NAME)] = None
@@ -59,7 +59,7 @@ class PlaceCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceScores:
-    """Accuracy, its 95% interval and chance, as fractions; questions by their number of options; counts of each place."""
+    """Accuracy, its 95% interval, and chance, as fractions; `num_options`: options -> questions."""
 
     accuracy: float
     chance: float
@@ -86,12 +86,12 @@ class MultipleChoiceReport(StageReport):
 def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     """Answer questions about clips: the answer is the option whose text is most similar to the clip.
 
-    A tie of the right option with a wrong one counts as wrong; options with the text of the right one are right too.
-    Each question is answered for itself: there is no DSL here. A question whose clip is not in the shards, or
-    whose video has several clips there, is passed over and counted.
+    A tie of the right option with a wrong one counts as wrong; options with the text of the right one are
+    right too. Each question is answered for itself: there is no DSL here. A question whose clip is not in the
+    shards, or whose video has several clips there, is passed over and counted.
 
     Raises:
-        UserError, DatasetError, CheckpointError: what was given cannot be used, or no question is about a clip of it.
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no question fits a clip.
     """
     started = time.monotonic()
     shards = options.shards
@@ -118,8 +118,8 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     skips += [*clips.skips, *not_asked]
     if not asked:
         raise UserError(
-            f"{options.questions}: none of its questions is about one clip of {shards} ({reasons(skips)}); the first is "
-            f"about {questions[0].video[:80]!r}"
+            f"{options.questions}: none of its questions is about one clip of {shards} ({reasons(skips)}); "
+            f"the first is about {questions[0].video[:80]!r}"
         )
     scores = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=options.bootstrap)
     settings, num_clips = settings_of(model), len(set(rows))
@@ -135,7 +135,7 @@ command = stage_command(
     resumable=False,
     epilog="""\b
 Examples:
-  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
+  clipvip-eval multiple-choice --model model/ --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
 """,
 )
 
@@ -143,7 +143,7 @@ Examples:
 def match_clips(
     questions: Sequence[Question], clips: Sequence[ClipName]
 ) -> tuple[list[int], list[Question], list[Skip]]:
-    """The clip (its index) of each question that is about one, those questions, and why the others are about none.
+    """The clip (its index) of each question that is about one, those questions, and why others are not.
 
     A key or clip id names a clip; a video id names the only clip of its video.
     """

@@ -47,7 +47,9 @@ class ClipsOptions(StageOptions):
     device: Annotated[Device, LAST] = "auto"
 
     def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
-        """The model, ready to encode; torch is imported only now, so that mistakes in other options are told at once.
+        """The model, ready to encode.
+
+        torch is imported only now, so that mistakes in other options are told at once.
 
         Raises:
             UserError, CheckpointError: as `load_clip_vip`; or a GPU is asked for and there is none.

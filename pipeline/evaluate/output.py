@@ -1,4 +1,4 @@
-"""How the tests of a model that answer questions about clips end: lines for the terminal, and files where asked for."""
+"""How the tests of a model end: lines for the terminal, and files where asked for."""
 
 import time
 from collections.abc import Iterable, Sequence

@@ -66,7 +66,7 @@ class RetrievalOptions(ClipsOptions):
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """Recalls, and their mean, as fractions of the queries; ranks from 1; by the name of each its 95% interval."""
+    """Recalls, and their mean, as fractions of the queries; ranks from 1; 95% intervals by these names."""
 
     r1: float
     r5: float
@@ -145,8 +145,8 @@ class RetrievalReport(StageReport):
 def retrieval(options: RetrievalOptions) -> RetrievalReport:
     """Rank all clips for each text and all texts for each clip: R@1, R@5, R@10, median and mean rank.
 
-    A clip is the one right answer to its text; from clip to text the best of its own counts. Frames are evenly
-    spread, first to last. A tie with the right answer counts against recall and gives the middle rank.
+    A clip is the one right answer to its text; from clip to text the best of its own counts. Frames are
+    evenly spread, first to last. A tie with the right answer counts against recall and gives the middle rank.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
@@ -259,8 +259,8 @@ def few_clips_warning(num_clips: int) -> str | None:
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
     clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
     return (
-        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say little of the model; "
-        f"give {_FEW_CLIPS} or more"
+        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
+        f"little of the model; give {_FEW_CLIPS} or more"
     )
 
 
@@ -275,7 +275,7 @@ def all_metrics(
     resamples: int = 0,
     device: "torch.device | None" = None,
 ) -> RetrievalMetrics:
-    """Both directions' metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
+    """Metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
 
     `labels` (n,) is the video of each text, text i's being video i without. `bank` (k, dim) are embeddings of
     other texts for QB-Norm from text to video; without it, and from video to text, the queries are their own
@@ -324,7 +324,7 @@ def all_metrics(
 
 
 def torch_products(device: "torch.device") -> Products:
-    """Inner products that `device` computes, for `embedding_ranks`; it holds one side's embeddings and a chunk of scores."""
+    """Inner products that `device` computes; it holds one side's embeddings and a chunk of scores."""
     import torch
 
     def of_columns(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

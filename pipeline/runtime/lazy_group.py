@@ -13,7 +13,7 @@ from clipvip.pipeline.runtime.errors import StageGroup
 class LazyGroup(StageGroup):
     """Loads a subcommand's module on use, so that `--help` starts without torch.
 
-    `modules`: name -> (module, one line for --help); a module has its command under `command`. `title` heads the list.
+    `modules`: name -> (module, one line for --help); a module has its command under `command`.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class StageReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of what there are in the whole output, also of earlier runs; empty where nothing is counted."""
+        """How many of what there are in the whole output, also of earlier runs; empty where none are."""
         counts: dict[str, int] = self.content.get("counts", {})
         return counts
 

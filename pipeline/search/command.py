@@ -105,11 +105,11 @@ class SearchReport(StageReport):
 def search(options: SearchOptions) -> SearchReport:
     """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
 
-    The first search encodes all clips into an index beside the shards; later ones encode only shards that are new
-    or have changed. Without a sentence the index is brought up to date and that is all.
+    The first search encodes all clips into an index beside the shards; later ones encode only shards that are
+    new or have changed. Without a sentence the index is brought up to date and that is all.
 
     Raises:
-        UserError, DatasetError, CheckpointError: what was given cannot be used, or another model made the index.
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.
     """
     queries = [" ".join(sentence.split()) for sentence in options.sentences]
     page = options.page
@@ -155,7 +155,7 @@ Examples:
 
 
 def fingerprint(model: "ClipVip") -> str:
-    """A hash of all that a clip's embedding depends on, but for its pixels: parameters, and settings that are none."""
+    """A hash of all that a clip's embedding depends on but its pixels: parameters and other settings."""
     from clipvip.pipeline.domain_gap.encoder import model_fingerprint
 
     config = model.config

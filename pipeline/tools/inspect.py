@@ -1,4 +1,4 @@
-"""The stage `inspect`: what is in a shard, on the terminal or as a page. How a clip is drawn, `pages.cards` says."""
+"""The stage `inspect`: what is in a shard, on the terminal or as a page that `pages.cards` draws."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -58,8 +58,8 @@ class MergeOptions(CopyOptions):
 def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 
-    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are refused
-    unless you say what to do about it.
+    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are
+    refused unless you say what to do about it.
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.

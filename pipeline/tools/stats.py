@@ -43,7 +43,7 @@ class StatsOptions(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StatsReport(StageReport):
-    """What was added up: how each quantity is spread, distinct videos, and reason -> clips that were left out."""
+    """The sums, how many videos there are, and reason -> how many clips were left out."""
 
     tally: Tally
     num_videos: int

@@ -71,8 +71,8 @@ class SubsetOptions(CopyOptions):
 def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
-    At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and however
-    often this runs, and of two sizes the smaller is part of the larger.
+    At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and
+    however often this runs, and of two sizes the smaller is part of the larger.
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.

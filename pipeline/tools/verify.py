@@ -83,8 +83,9 @@ class VerifyReport(StageReport):
 def verify(options: VerifyOptions) -> VerifyReport:
     """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
 
-    Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are removed
-    with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and no others.
+    Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are
+    removed with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and
+    no others.
 
     Raises:
         StageFailed: something is wrong; its `report` is the `VerifyReport`.

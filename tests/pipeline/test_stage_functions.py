@@ -1,4 +1,4 @@
-"""Stages that measure, look at and copy shards, called from Python: their results are those of the commands."""
+"""Stages that measure, look at and copy shards, called from Python: the results are the commands'."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`clipvip-eval multiple-choice`: the answers that the model's own embeddings give, from every file of questions."""
+"""`clipvip-eval multiple-choice`: the answers that the model's own embeddings give to all files."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def write_lines(path: Path, *records: Any) -> Path:
 
 
 def nearest_options(model: Path, shards: Path) -> dict[str, int]:
-    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time and straight from the model."""
+    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time."""
     vip = ClipVip.from_pretrained(model).eval()
     found = {}
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and every clip accounted for."""
+"""`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and no clip unaccounted."""
 
 import json
 import shutil

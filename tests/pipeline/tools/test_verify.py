@@ -1,4 +1,4 @@
-"""The command `clipvip-data verify`: what it finds, how it survives it, and that repairing restores every byte."""
+"""The command `clipvip-data verify`: what it finds and survives, and that repairing restores every byte."""
 
 import io
 import json
