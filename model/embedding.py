@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from clipvip.media.errors import one_line
 from clipvip.model.preprocess import tokenize
 from clipvip.model.videos import Video, iterate_videos, to_pixels
 
@@ -56,7 +57,7 @@ def embed_videos(
             except ValueError as error:
                 if raises:
                     raise
-                failures.append(VideoFailure(index, " ".join(str(error).split())))
+                failures.append(VideoFailure(index, one_line(error)))
             else:
                 by_length.setdefault(len(pixels), []).append((row, pixels.to(model.device)))
         for alike in by_length.values():

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.images import resize_images, scale_pixels
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.ofa.tokenizer import OfaTokenizer
 from clipvip.model.precision import half_dtype
+from clipvip.plugins import Registry
 
 DEFAULT_PROMPT = " what does the image describe?"
 DEFAULT_NUM_BEAMS = 5
@@ -112,6 +114,11 @@ class Captioner:
         return [clean_caption(text) for text in texts]
 
 
+# By the model_type in a folder's config.json: a `Captioner`, or another class with its arguments, `preprocess`,
+# `caption_pixels`, `batch_size`, `image_size` and `dtype`. Plug-ins may add to it.
+CAPTIONERS: Registry[type[Captioner]] = Registry({"ofa": Captioner})
+
+
 def authors_search(
     config: OfaConfig, *, num_beams: int = DEFAULT_NUM_BEAMS, max_length: int = DEFAULT_MAX_LENGTH
 ) -> tuple[GenerationConfig, LogitsProcessorList]:
@@ -165,7 +172,7 @@ def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaToken
     try:
         tokenizer: OfaTokenizer = OfaTokenizer.from_pretrained(source)
     except Exception as error:  # the tokenizers library raises nothing more specific
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, most=300)
         raise CheckpointError(f"{source}: no vocabulary that loads ({reason})") from error
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(

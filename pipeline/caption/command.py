@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import (
     LocalName,
@@ -23,10 +24,9 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, ray_option, share_machines
-from clipvip.pipeline.runtime.report import SKIPPED_NAME
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.shards.building.marks import claim_folder, require_free_folder
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import list_shards
@@ -123,7 +123,7 @@ def command(
     dtype = default_dtype(torch.device("cuda" if num_gpus else "cpu"))
     checked = setup.load(torch.device("cpu"), dtype=dtype)
     setup = replace(setup, image_size=checked.image_size, dtype=dtype)
-    options = {
+    options: Options = {
         "model": name,
         "revision": revision,
         "model_sha256": fingerprint,
@@ -213,7 +213,7 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, most=200)
             raise UserError(
                 f"--model {name}: no such folder, and not to be had from the hub ({reason})"
             ) from error

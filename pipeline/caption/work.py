@@ -3,7 +3,6 @@
 Which shards there are and what becomes of a worker that dies is decided in `caption`.
 """
 
-import fcntl
 import itertools
 import os
 import queue
@@ -11,26 +10,28 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.ofa.captioner import Captioner
+from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
+from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import STATE_FOLDER
+from clipvip.shards.files.locks import locked
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
 CLAIM_SECONDS = 30.0
-_held_locks: list[IO[bytes]] = []
+_held_locks = ExitStack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class CaptionSetup:
     def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        return Captioner(
+        return CAPTIONERS[require_kind(self.folder, CAPTIONERS)](
             self.folder,
             device=device,
             dtype=dtype,
@@ -157,7 +158,7 @@ def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
 def claim_gpu(out: Path, num_gpus: int) -> int:
     """The number of a GPU that no other worker of this run has.
 
-    It stays this process's own until it ends. A lock on a file rather than a counter: the system takes it back when the worker dies, however it dies.
+    It stays this process's own until it ends. A lock rather than a counter: it is let go however the worker dies.
 
     Raises:
         UserError: all are taken, and stay so for CLAIM_SECONDS.
@@ -165,14 +166,9 @@ def claim_gpu(out: Path, num_gpus: int) -> int:
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
         for number in range(num_gpus):
-            lock = (out / STATE_FOLDER / f"gpu{number}.lock").open("ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                continue
-            _held_locks.append(lock)
-            return number
+            with suppress(BlockingIOError):
+                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
+                return number
         time.sleep(0.1)
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import (
     LocalName,
@@ -24,8 +25,8 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.ray_units import ray_option, share_machines
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
+from clipvip.shards.files.claims import lock_folder
 
 if TYPE_CHECKING:
     from clipvip.pipeline.domain_gap.corpora import Corpus, DrawnFeatures, EncodingCluster
@@ -218,12 +219,10 @@ def _draw(path: Path, result: dict[str, list]) -> None:
 def _table(result: dict[str, list]) -> str:
     """Sources down, targets across, mean ± standard deviation over the draws, and the mean over targets."""
     rows, columns = _names(result)
-    lines = [["NMI", *columns, "Mean"]]
+    lines = []
     for index, (name, row) in enumerate(zip(rows, result["means"], strict=True)):
         pairs = result["gaps"][index * len(columns) : (index + 1) * len(columns)]
         cells = [f"{pair['mean']:.3f} ± {pair['std']:.3f}" for pair in pairs]
-        lines.append([name, *cells, f"{row['mean']:.3f}"])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
-    )
+        lines.append([name, *cells, row["mean"]])
+    head = [Column("NMI"), *(Column(name, ".3f") for name in (*columns, "Mean"))]
+    return Table(head, lines).text()

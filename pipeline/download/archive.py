@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path, flush_folder, write_json
+from clipvip.shards.files.claims import STATE_FOLDER
 
 ARCHIVE_NAME = "archive.jsonl"
 FETCHED, PERMANENT, PASSING = "fetched", "permanent", "passing"

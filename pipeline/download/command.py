@@ -19,10 +19,10 @@ from clipvip.pipeline.download.archive import FETCHED, PASSING, PERMANENT, Archi
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import dry_run_option, json_option, print_result
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report
+from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.runtime.workers import Outcome, run_units
-from clipvip.shards.building.marks import STATE_FOLDER, claim_folder
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.claims import SKIPPED_NAME, STATE_FOLDER, Options, claim_folder
 from clipvip.shards.sources.download_list import Wanted, read_wanted
 from clipvip.shards.sources.hdvila import index_videos
 
@@ -123,7 +123,7 @@ def command(
         cookies=None if cookies is None else read_cookies(cookies),
         **polite,
     )
-    options = {"height": height, "subtitle_languages": list(languages)}
+    options: Options = {"height": height, "subtitle_languages": list(languages)}
     survey = _survey(metadata)
     if dry_run:
         _tell_plan(metadata, out, survey, retry_permanent=retry_permanent, as_json=as_json)
@@ -259,9 +259,7 @@ def _failed(outcome: Outcome["FetchTask", Entry]) -> Entry:
     return Entry(wanted.video_id, wanted.url, PASSING, reason=failure.reason, detail=failure.detail)
 
 
-def _report(
-    metadata: Path, archive: Archive, plan: _Plan, survey: _Survey, options: dict[str, Any]
-) -> Report:
+def _report(metadata: Path, archive: Archive, plan: _Plan, survey: _Survey, options: Options) -> Report:
     """Sum up what there is of the videos of this list, in the list's order."""
     outcomes: Counter[str] = Counter()
     subtitles: Counter[str] = Counter()

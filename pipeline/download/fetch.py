@@ -30,7 +30,7 @@ from clipvip.pipeline.download.choice import choose_subtitles, pick_format
 from clipvip.pipeline.download.failures import Refusal, describe, is_local, plain_text
 from clipvip.pipeline.download.pace import await_turn, hold_all
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.building.marks import STATE_FOLDER
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.sources.download_list import Wanted
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from clipvip.analysis.classification import ClassScores, class_scores, mean_of_p
 from clipvip.pipeline.evaluate.clip_names import ClipName
 from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, reasons
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
@@ -41,29 +42,25 @@ DEFAULT_PROMPTS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ActionsOptions(ClipsOptions):
     """What `actions` is asked for."""
 
-    classes: Annotated[Path, Opt("Class names: one a line, or .json.")]
-    labels: Annotated[
-        Path | None,
-        Opt(
-            "Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
-            shown="the sentence that each clip has from its set's annotations",
-        ),
-    ] = None
-    prompts: Annotated[
-        tuple[str, ...],
-        Opt(
-            "A sentence with {} (or [label]) in the place of the class; give it again for more, which are "
-            "averaged.",
-            names=("--prompt",),
-            metavar="TEXT",
-            shown="; ".join(DEFAULT_PROMPTS),
-        ),
-    ] = ()
-    out: Annotated[Path | None, result_folder(RESULT_NAME)] = None
+    classes: Path = opt("Class names: one a line, or .json.")
+    labels: Path | None = opt(
+        "Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
+        shown="the sentence that each clip has from its set's annotations",
+        default=None,
+    )
+    prompts: tuple[str, ...] = opt(
+        "A sentence with {} (or [label]) in the place of the class; give it again for more, which are "
+        "averaged.",
+        names=("--prompt",),
+        metavar="TEXT",
+        shown="; ".join(DEFAULT_PROMPTS),
+        default=(),
+    )
+    out: Path | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
     def sentences(self) -> tuple[str, ...]:
@@ -88,7 +85,7 @@ class ActionsReport(StageReport):
     classes: list[str]
 
 
-@stage(ActionsOptions)
+@stage(ActionsOptions, "clipvip-eval actions")
 def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
@@ -239,13 +236,13 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips of {with_clips:,} classes, {result['num_frames']} frames each"]
     if with_clips < result["num_classes"]:
         lines[0] += f"; {result['num_classes']:,} classes to choose from"
-    lines.append(f"{'':<16}{'':>7}{'chance':>9}")
-    for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class")):
-        line = f"{title:<16}{100 * result[name]:7.1f}{100 * result['chance'][name]:9.1f}"
-        if "intervals" in result:
-            low, high = result["intervals"][name]
-            line += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
-        lines.append(line)
+    columns = (Column(width=16), Column(spec=".1f", width=7), Column("chance", ".1f", 9), Column())
+    intervals = result.get("intervals", {})
+    rows = [
+        (title, 100 * result[name], 100 * result["chance"][name], interval_note(intervals.get(name)))
+        for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class"))
+    ]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["confused"]:
         lines.append("most confused:")
     for pair in result["confused"]:

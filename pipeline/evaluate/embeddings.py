@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
+from clipvip.media.errors import one_line
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
@@ -88,7 +89,7 @@ def load_clip_vip(
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        first_line = " ".join(str(error).split())[:200]
+        first_line = one_line(error, most=200)
         raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
     if needs_tokenizer and model.tokenizer is None:
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")

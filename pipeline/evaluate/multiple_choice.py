@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, reasons, without_none
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons, without_none
 from clipvip.pipeline.evaluate.questions import Question, read_questions
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
@@ -33,18 +34,15 @@ if TYPE_CHECKING:
 RESULT_NAME = "multiple_choice.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class MultipleChoiceOptions(ClipsOptions):
     """What `multiple_choice` is asked for."""
 
-    questions: Annotated[
-        Path,
-        Opt(
-            'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of '
-            "MSR-VTT MC (JSFusion) or LSMDC MC as published."
-        ),
-    ]
-    out: Annotated[Path | None, result_folder(RESULT_NAME)] = None
+    questions: Path = opt(
+        'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of '
+        "MSR-VTT MC (JSFusion) or LSMDC MC as published."
+    )
+    out: Path | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -82,7 +80,7 @@ class MultipleChoiceReport(StageReport):
     scores: ChoiceScores
 
 
-@stage(MultipleChoiceOptions)
+@stage(MultipleChoiceOptions, "clipvip-eval multiple-choice")
 def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     """Answer questions about clips: the answer is the option whose text is most similar to the clip.
 
@@ -226,14 +224,12 @@ def table(result: dict[str, Any]) -> str:
     sizes = ", ".join(f"{size} ({count:,})" for size, count in result["num_options"].items())
     about = f"{result['num_questions']:,} questions about {result['num_clips']:,} clips"
     lines = [f"{about}, {result['num_frames']} frames each; options: {sizes}"]
-    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}")
-    if "interval" in result:
-        low, high = result["interval"]
-        lines[-1] += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
+    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}{interval_note(result.get('interval'))}")
     lines.append(f"{'chance':<12}{100 * result['chance']:6.1f}")
-    lines.append(f"{'option':<12}{'answer':>9}{'chosen':>9}{'right':>9}")
-    for number, place in enumerate(result["places"], start=1):
-        lines.append(f"{number:<12}{place['answer']:9,}{place['chosen']:9,}{place['right']:9,}")
+    names = ("answer", "chosen", "right")
+    rows = [(number, *map(place.get, names)) for number, place in enumerate(result["places"], start=1)]
+    columns = [Column("option", width=12), *(Column(name, ",", 9) for name in names)]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["num_undecided"]:
         lines.append(f"undecided, counted as wrong: {result['num_undecided']:,}")
     return "\n".join(lines)

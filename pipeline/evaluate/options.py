@@ -1,12 +1,11 @@
 """The options that every stage has that encodes the clips of shards."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt
+from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, opt, options
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -17,32 +16,28 @@ DEFAULT_RESAMPLES = 1000
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", click.IntRange(min=0))]
 
 
-def result_folder(name: str) -> Opt:
+def result_folder(name: str) -> Any:
     """`--out` of a stage that writes its result to the file `name`."""
-    return Opt(
-        f"Folder for {name} and report.json.",
-        click.Path(file_okay=False, path_type=Path),
-        shown="none is written",
-    )
+    kind = click.Path(file_okay=False, path_type=Path)
+    return opt(f"Folder for {name} and report.json.", kind, shown="none is written", default=None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ClipsOptions(StageOptions):
     """A model, clips, and how these are encoded."""
 
-    model: Annotated[str, Opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")]
-    shards: Annotated[Path, Opt("Folder of shards.")]
-    num_frames: Annotated[
-        int | None,
-        Opt("Frames per clip that are encoded.", click.IntRange(min=1), shown="as the model was trained"),
-        LAST,
-    ] = None
-    max_text_tokens: Annotated[
-        int | None,
-        Opt("Tokens that texts are cut to.", click.IntRange(min=3), shown="as the model was trained"),
-        LAST,
-    ] = None
-    batch_size: Annotated[int, Opt("Clips at once.", click.IntRange(min=1)), LAST] = 16
+    model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
+    shards: Path = opt("Folder of shards.")
+    num_frames: Annotated[int | None, LAST] = opt(
+        "Frames per clip that are encoded.",
+        click.IntRange(min=1),
+        shown="as the model was trained",
+        default=None,
+    )
+    max_text_tokens: Annotated[int | None, LAST] = opt(
+        "Tokens that texts are cut to.", click.IntRange(min=3), shown="as the model was trained", default=None
+    )
+    batch_size: Annotated[int, LAST] = opt("Clips at once.", click.IntRange(min=1), default=16)
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 

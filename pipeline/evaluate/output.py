@@ -47,3 +47,8 @@ def reasons(skips: Iterable[Skip]) -> str:
     """How many of each reason, on one line."""
     counts = Report("", {}, skips=skips).skipped_by_reason()
     return ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+
+
+def interval_note(ends: Sequence[float] | None) -> str:
+    """The two ends of a 95% interval in percent, as the last cell of a table; nothing without them."""
+    return f"   (95% interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else ""

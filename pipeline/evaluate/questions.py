@@ -5,14 +5,13 @@ Nothing is answered here.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.sources.video_set_files import read_json, read_text
+from clipvip.shards.sources.video_set_files import first_of, read_json, read_json_lines, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
 _OPTION_FIELDS = ("options", "caption")
@@ -69,21 +68,14 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
 
 
 def _from_lines(path: Path) -> Iterator[Question | Skip]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
+    for number, entry in read_json_lines(path):
         yield _from_record(f"{path.name}, line {number}", entry)
 
 
 def _from_record(where: str, entry: Any) -> Question | Skip:
     if not isinstance(entry, dict):
         return Skip("bad_question", where, "is no JSON record")
-    video = next((entry[name] for name in _VIDEO_FIELDS if name in entry), None)
-    options = next((entry[name] for name in _OPTION_FIELDS if name in entry), None)
+    video, options = first_of(entry, _VIDEO_FIELDS), first_of(entry, _OPTION_FIELDS)
     return _question(where, video, options, entry.get("answer"))
 
 

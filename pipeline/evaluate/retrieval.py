@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -25,8 +25,9 @@ from clipvip.analysis.retrieval import (
 )
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
 from clipvip.pipeline.evaluate.output import finish, why_none, without_none
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.format.manifest import num_samples
@@ -46,21 +47,21 @@ _MAX_RESCORED_SCORES = 2**29
 _FEW_CLIPS = 20
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Annotated[Path | None, Opt("Folder of captions to search by, not by subtitles.")] = None
-    dsl: Annotated[bool, Opt("Also with the dual softmax, which uses all queries at once.")] = False
-    qb_norm: Annotated[bool, Opt("Also with QB-Norm, the queries being their own bank.")] = False
-    query_bank: Annotated[
-        Path | None,
-        Opt("Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines."),
-    ] = None
-    all_captions: Annotated[
-        bool, Opt("Search by each caption of clips that have several, all being right.")
-    ] = False
-    out: Annotated[Path | None, result_folder(RESULT_NAME)] = None
+    captions: Path | None = opt("Folder of captions to search by, not by subtitles.", default=None)
+    dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
+    qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
+    query_bank: Path | None = opt(
+        "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
+        default=None,
+    )
+    all_captions: bool = opt(
+        "Search by each caption of clips that have several, all being right.", default=False
+    )
+    out: Path | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -141,7 +142,7 @@ class RetrievalReport(StageReport):
         return self.scores.metrics.plain.video_to_text
 
 
-@stage(RetrievalOptions)
+@stage(RetrievalOptions, "clipvip-eval retrieval")
 def retrieval(options: RetrievalOptions) -> RetrievalReport:
     """Rank all clips for each text and all texts for each clip: R@1, R@5, R@10, median and mean rank.
 
@@ -356,32 +357,27 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips, {searched}, {result['num_frames']} frames each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
-    columns = ["R@1", "R@5", "R@10", "mean"]
-    lines.append(f"{'':<24}{''.join(f'{name:>7}' for name in columns)}{'MdR':>9}{'MeanR':>10}")
+    rows = []
     for kind, directions in result["metrics"].items():
         suffix = {"plain": "", "dsl": ", DSL*", "qb_norm": ", QB-Norm*"}[kind]
         for direction in DIRECTIONS:
             name = direction.replace("_", " ") + suffix
-            lines.append(_row(name, directions[direction]))
-            if "intervals" in directions[direction]:
-                lines += _interval_rows(directions[direction]["intervals"])
-    lines.append(_row("chance", result["chance"]))
+            rows.append(_row(name, directions[direction]))
+            intervals = directions[direction].get("intervals", {})
+            for end, name in enumerate(("  95% interval, from", "  to") if intervals else ()):
+                rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
+    rows.append(_row("chance", result["chance"]))
+    lines.append(Table(_COLUMNS, rows).text(gap=""))
     if len(result["metrics"]) > 1:
         lines.append(f"* {RESCORED_NOTE}")
     return "\n".join(lines)
 
 
 _RECALLS = [*(f"r{k}" for k in RECALLS_AT), "mean_recall"]
+_RECALL_COLUMNS = [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "mean")]
+_COLUMNS = (Column(width=24), *_RECALL_COLUMNS, Column("MdR", ".1f", 9), Column("MeanR", ".1f", 10))
 
 
-def _row(name: str, metrics: dict[str, Any]) -> str:
-    recalls = "".join(f"{100 * metrics[recall]:7.1f}" for recall in _RECALLS)
-    return f"{name:<24}{recalls}{metrics['median_rank']:9.1f}{metrics['mean_rank']:10.1f}"
-
-
-def _interval_rows(intervals: dict[str, list[float]]) -> list[str]:
-    """The ends of the 95% intervals, below the numbers that they belong to."""
-    rows = []
-    for end, name in enumerate(("  95% interval, from", "  to")):
-        rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
-    return rows
+def _row(name: str, metrics: dict[str, Any]) -> tuple[object, ...]:
+    recalls = (100 * metrics[recall] for recall in _RECALLS)
+    return name, *recalls, metrics["median_rank"], metrics["mean_rank"]

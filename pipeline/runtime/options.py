@@ -3,15 +3,16 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import click
 
 from clipvip.pipeline.runtime.errors import require_local
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
+Kind = TypeVar("Kind")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
@@ -43,8 +44,30 @@ class Opt:
     argument: bool = False
 
 
-# Beside an `Opt`: such options of a base stand after those of the stage itself.
+def opt(
+    help: str = "",
+    type: click.ParamType | None = None,
+    *,
+    default: Any = MISSING,
+    kw_only: bool = True,
+    names: tuple[str, ...] = (),
+    shown: str | None = None,
+    metavar: str | None = None,
+    argument: bool = False,
+) -> Any:
+    """A field of a stage's options, with its `Opt`; `kw_only=False` is for arguments, which Python takes by place too."""
+    written = Opt(help, type, names=names, shown=shown, metavar=metavar, argument=argument)
+    return field(default=default, kw_only=kw_only, metadata={"opt": written})
+
+
+# Beside a type, `Annotated[int, LAST]`: such options of a base stand after those of the stage itself.
 LAST = "last"
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(opt,))
+def options(kind: type[Kind]) -> type[Kind]:
+    """Make a class of fields by `opt`, or of the annotations below, the options of a stage."""
+    return dataclass(frozen=True, kw_only=True)(kind)
 
 
 class _FiniteRange(click.FloatRange):

@@ -2,16 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json, write_jsonl
+from clipvip.shards.files.claims import REPORT_NAME, SKIPPED_NAME
 from clipvip.shards.files.stores import Location
 
-REPORT_NAME = "report.json"
-SKIPPED_NAME = "skipped.jsonl"
 _MAX_EXAMPLES = 5
 
 
@@ -64,7 +63,7 @@ class Report:
     """
 
     stage: str
-    options: dict[str, Any]
+    options: Mapping[str, object]
     counts: dict[str, int | float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     skips: Iterable[Skip] = field(default_factory=list)
@@ -104,7 +103,7 @@ class Report:
         """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
         return {
             "stage": self.stage,
-            "options": self.options,
+            "options": dict(self.options),
             "counts": self.counts,
             "skipped": self.tally.total,
             "skipped_by_reason": {

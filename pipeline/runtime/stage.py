@@ -63,10 +63,16 @@ class StageOptions:
 
 
 class Stage(Generic[P, Options, Result]):
-    """A stage as a function: it takes its options as one object or as keywords."""
+    """A stage as a function: it takes its options as one object or as keywords.
 
-    def __init__(self, function: Callable[[Options], Result], options: Callable[P, Options]) -> None:
+    `program` is the command that does the same, such as "clipvip-data shard".
+    """
+
+    def __init__(
+        self, function: Callable[[Options], Result], options: Callable[P, Options], program: str
+    ) -> None:
         self.options = options
+        self.program = program
         self._function = function
         functools.update_wrapper(self, function)
 
@@ -81,10 +87,28 @@ class Stage(Generic[P, Options, Result]):
 
 
 def stage(
-    options: Callable[P, Options],
+    options: Callable[P, Options], program: str
 ) -> Callable[[Callable[[Options], Result]], Stage[P, Options, Result]]:
     """Make a stage of a function that takes such options."""
-    return lambda function: Stage(function, options)
+    return lambda function: Stage(function, options, program)
+
+
+def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]:
+    """The words of the command that does what `made(options)` does; what is as by default is left out."""
+    arguments, words = [], []
+    for option in _options_of(made.options):
+        value = getattr(options, option.name)
+        if value == option.default:
+            continue
+        values = [str(one) for one in value] if option.is_many else [str(value)]
+        if option.opt.argument:
+            arguments += values
+        elif option.is_flag:
+            on, _, off = option.flag.partition("/")
+            words.append(on if value else off)
+        else:
+            words += [word for one in values for word in (option.flag, one)]
+    return [*made.program.split(), *arguments, *words]
 
 
 def stage_command(
@@ -101,7 +125,8 @@ def stage_command(
         except StageFailed as failure:
             print_result(failure.report.content, failure.report.text, as_json=as_json)
             raise
-        if as_json or report.text:
+        # Of processes that train together only the first has something to say.
+        if report.text or (as_json and report.content):
             print_result(report.content, report.text, as_json=as_json)
 
     options = sorted(_options_of(made.options), key=lambda option: option.is_last)
@@ -148,6 +173,11 @@ class _Option:
         except click.BadParameter as error:
             raise UserError(f"{self.name}: {error.message}") from error
 
+    @property
+    def flag(self) -> str:
+        """As it is written: --name, or --name/--no-name."""
+        return self.opt.names[0] if self.opt.names else f"--{self.name.replace('_', '-')}"
+
     def parameter(self) -> click.Parameter:
         if self.opt.argument:
             return click.Argument(
@@ -157,7 +187,7 @@ class _Option:
                 nargs=-1 if self.is_many else 1,
                 required=self.default is MISSING,
             )
-        names = [*(self.opt.names or (f"--{self.name.replace('_', '-')}",)), self.name]
+        names = [*(self.opt.names or (self.flag,)), self.name]
         attributes: dict[str, Any] = {"help": self.opt.help, "metavar": self.opt.metavar}
         if self.is_flag:
             switch = "/" in names[0]
@@ -181,11 +211,11 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option: `Annotated[int | None, Opt("...")] = None`."""
-    kind, opt, notes = one.type, Opt(), list[Any]()
+    """What a field says of an option, by `opt` or in an annotation."""
+    kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
-        opt = next(note for note in notes if isinstance(note, Opt))
+        opt = next((note for note in notes if isinstance(note, Opt)), opt)
     kinds = set(get_args(kind)) if _is_union(kind) else {kind}
     may_be_none = NoneType in kinds
     (kind,) = kinds - {NoneType}

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from clipvip.pipeline.runtime.stopping import starting_a_process
+from clipvip.shards.files.atomic import name_writer
 
 _PR_SET_PDEATHSIG = 1
 _QUIET = "ignore:resource_tracker:UserWarning"
@@ -42,18 +43,16 @@ class Death:
 
 
 class WorkerProcess:
-    """A fresh process that runs `initializer(*initargs)` and then one unit after another; it dies with this one."""
+    """A fresh process that does one unit after another; it dies with this one.
 
-    def __init__(
-        self,
-        initializer: Callable[..., None] | None,
-        initargs: tuple[Any, ...],
-        *,
-        needs_main: bool = False,
-    ) -> None:
+    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`). `needs_main` is for
+    functions that the caller's script defines.
+    """
+
+    def __init__(self, *, writer: str = "", needs_main: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, os.getpid(), initializer, initargs)
+        arguments = (theirs, os.getpid(), writer)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         start_resource_tracker()  # which unblocks signals
         with starting_a_process(), nullcontext() if needs_main else without_main():
@@ -134,14 +133,13 @@ def die_with_parent(parent_pid: int | None = None) -> None:
             os._exit(1)
 
 
-def _work(
-    pipe: Connection, parent_pid: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
-) -> None:
+def _work(pipe: Connection, parent_pid: int, writer: str) -> None:
     """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with_parent(parent_pid)
-    is_ready = False
+    if writer:
+        name_writer(writer)
     while True:
         try:
             job = pipe.recv_bytes()
@@ -149,9 +147,6 @@ def _work(
             return
         reply: tuple[Any, Exception | None]
         try:
-            if not is_ready and initializer is not None:
-                initializer(*initargs)
-            is_ready = True
             reply = _run(job), None
             data = pickle.dumps(reply)
         except Exception as error:  # noqa: BLE001 (raised again in the parent)

@@ -50,15 +50,12 @@ def run_units(
     *,
     workers: int,
     timeout_seconds: float | None = None,
-    initializer: Callable[..., None] | None = None,
-    initargs: tuple[Any, ...] = (),
     ray: "RayCluster | None" = None,
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
-    `function` and `initializer` are module-level functions; each worker is a fresh process that has run
-    `initializer(*initargs)` once. `units` is read lazily; an iterator that has none at the moment is asked again after
-    each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
+    `function` is a module-level function; each worker is a fresh process. `units` is read lazily; an iterator that has
+    none at the moment is asked again after each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
     `timeout_seconds` is per unit. An exception that `function` raises is the stage's own mistake, or the end of the
     stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
     the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
@@ -66,20 +63,12 @@ def run_units(
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import run_units_on_ray
 
-        yield from run_units_on_ray(
-            function,
-            units,
-            cluster=ray,
-            timeout_seconds=timeout_seconds,
-            initializer=initializer,
-            initargs=initargs,
-        )
+        yield from run_units_on_ray(function, units, cluster=ray, timeout_seconds=timeout_seconds)
         return
     crew: set[WorkerProcess] = set()
 
     def start() -> WorkerProcess:
-        needs_main = function.__module__ == "__main__"
-        worker = WorkerProcess(initializer, initargs, needs_main=needs_main)
+        worker = WorkerProcess(needs_main=function.__module__ == "__main__")
         crew.add(worker)
         return worker
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +18,9 @@ from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import texts_of
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import REPORT_NAME, Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.search.index import (
     Encoded,
@@ -37,6 +37,7 @@ from clipvip.pipeline.search.index import (
 from clipvip.pipeline.search.page import Found, look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
@@ -49,31 +50,27 @@ _MOST_TEXT = 100
 _VISION_SETTINGS = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class SearchOptions(ClipsOptions):
     """What `search` is asked for."""
 
-    sentences: Annotated[tuple[str, ...], Opt(argument=True, metavar="[SENTENCE]...")] = ()
-    top: Annotated[int, Opt("Clips to show for each sentence.", click.IntRange(1, 10_000))] = 10
-    index: Annotated[
-        Path | None,
-        Opt(
-            "Folder for the index.",
-            click.Path(file_okay=False, path_type=Path),
-            shown=f"{INDEX_FOLDER}/ in the folder of shards",
-        ),
-    ] = None
-    rebuild: Annotated[
-        bool, Opt("Replace an index that another model, or another number of frames, made.")
-    ] = False
-    page: Annotated[
-        Path | None,
-        Opt(
-            "Write a page with frames of the clips to this file.",
-            click.Path(dir_okay=False, path_type=Path),
-        ),
-    ] = None
-    frames: Annotated[int, Opt("Frames of each clip on the page.", click.IntRange(1, 32))] = 4
+    sentences: tuple[str, ...] = opt(argument=True, metavar="[SENTENCE]...", kw_only=False, default=())
+    top: int = opt("Clips to show for each sentence.", click.IntRange(1, 10_000), default=10)
+    index: Path | None = opt(
+        "Folder for the index.",
+        click.Path(file_okay=False, path_type=Path),
+        shown=f"{INDEX_FOLDER}/ in the folder of shards",
+        default=None,
+    )
+    rebuild: bool = opt(
+        "Replace an index that another model, or another number of frames, made.", default=False
+    )
+    page: Path | None = opt(
+        "Write a page with frames of the clips to this file.",
+        click.Path(dir_okay=False, path_type=Path),
+        default=None,
+    )
+    frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ class SearchReport(StageReport):
     clips: list[FoundClip] = field(default_factory=list)
 
 
-@stage(SearchOptions)
+@stage(SearchOptions, "clipvip-eval search")
 def search(options: SearchOptions) -> SearchReport:
     """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
 
@@ -244,8 +241,8 @@ def _found_clip(sentence: str, found: Found) -> FoundClip:
         similarity=round(found.similarity, 6),
         shard=clip.path.name,
         key=clip.key,
-        video_id=clip.record.get("video_id"),
-        span_seconds=clip.record.get("span_seconds"),
+        video_id=clip.record.video_id if clip.record else None,
+        span_seconds=clip.record.span_seconds if clip.record else None,
         text=_text(found),
         problem=clip.problem or None,
     )
@@ -254,8 +251,8 @@ def _found_clip(sentence: str, found: Found) -> FoundClip:
 def _line(found: Found) -> str:
     clip, text = found.clip, _text(found)
     if clip.record:
-        start, end = clip.record["span_seconds"]
-        where = f"{start:.2f} to {end:.2f} s of {clip.record['video_id']}"
+        start, end = clip.record.span_seconds
+        where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
     else:
         where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

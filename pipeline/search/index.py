@@ -4,11 +4,10 @@ A file tells by itself which shard and which model made it, so that a build that
 files that are there. Encoding clips is the caller's business.
 """
 
-import fcntl
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from clipvip.shards.files.atomic import (
     write_json,
 )
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.locks import locked
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards
 
@@ -256,9 +256,9 @@ def _is_ours_in_passing(entry: Path) -> bool:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    with (folder / _LOCK_NAME).open("ab") as lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
         except BlockingIOError:
             raise UserError(f"{folder}: another run is building this index; wait for it") from None
         remove_temporary_files(folder)
@@ -284,7 +284,7 @@ def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
             vectors = file.get_slice(_VECTORS)
             form = (vectors.get_shape(), vectors.get_dtype())
         keys = [str(key) for key in about["keys"]]
-        skips = [Skip(**skip) for skip in about["skips"]]
+        skips = [Skip.from_json(skip) for skip in about["skips"]]
         is_of_it = _origin(shard.sha256, maker).items() <= about.items()
         # In pieces of earlier versions nothing is summed.
         is_whole = "about_crc32" not in about or about.pop("about_crc32") == _sum_of(about)

@@ -14,19 +14,18 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Outcome, run_units
-from clipvip.pipeline.shard.work import ShardTask, make_unit
-from clipvip.shards.building.mark_store import MarkStore
-from clipvip.shards.building.marks import (
-    STATE_FOLDER,
-    ShardMark,
+from clipvip.pipeline.shard.blame import (
     add_blame,
     count_clips_in_progress,
     forget_blame,
     read_blame,
-    read_mark,
     take_note,
 )
+from clipvip.pipeline.shard.work import ShardTask, make_unit
+from clipvip.shards.building.mark_store import MarkStore
+from clipvip.shards.building.marks import ShardMark, read_mark
 from clipvip.shards.building.plan import Unit
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.hdvila import Source
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import click
 
@@ -16,15 +16,16 @@ from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, Opt, RayAddress, Workers, finite
+from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
-from clipvip.pipeline.runtime.report import SKIPPED_NAME, Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.shard.run import count_work, make_shards, make_tasks
 from clipvip.shards.building.cutting import CutOptions
 from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
-from clipvip.shards.building.marks import PlacedSkip, claim_folder, require_free_folder
+from clipvip.shards.building.marks import PlacedSkip
 from clipvip.shards.building.plan import plan_units
+from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
@@ -41,59 +42,48 @@ from clipvip.shards.sources.video_sets import (
 _MAX_EXAMPLES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ShardOptions(StageOptions):
     """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
-    metadata: Annotated[
-        str,
-        Opt(
-            "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the set's "
-            "annotation file, or the folder that has it.",
-            names=("--metadata", "--annotations"),
-        ),
-    ]
-    dataset: Annotated[
-        str | None,
-        Opt(
-            "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
-            "lsmdc/test1k, activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of "
-            "video and text.",
-            metavar="NAME/SPLIT",
-        ),
-    ] = None
-    videos: Annotated[str, Opt("Folder of video files, named by video id; also s3:// and gs://.")]
-    subtitles: Annotated[
-        str | None,
-        Opt(
-            "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text."
-        ),
-    ] = None
-    out: Annotated[str, Opt("Folder for the shards; also s3:// and gs://.")]
-    workers: Workers = None
-    fps: Annotated[float, Opt("Frames kept per second.", finite(0, 240, above=True))] = 3.0
-    size: Annotated[int, Opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096))] = 256
-    store: Annotated[Literal["frames", "video"], Opt("JPEG frames (fast to load) or H.264 (small).")] = (
-        "frames"
+    metadata: str = opt(
+        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the set's "
+        "annotation file, or the folder that has it.",
+        names=("--metadata", "--annotations"),
     )
-    shard_size: Annotated[int, Opt("Most clips in a shard.", click.IntRange(min=1))] = 256
-    quality: Annotated[
-        int | None,
-        Opt(
-            f"JPEG quality, 1 to 100 (default {DEFAULT_JPEG_QUALITY}); with --store video x264's CRF, 51 to 0 "
-            f"(default {DEFAULT_CRF}).",
-            click.IntRange(0, 100),
-        ),
-    ] = None
-    max_frames: Annotated[
-        int | None, Opt("Most frames of a clip, spread evenly.", click.IntRange(min=1), shown="no limit")
-    ] = None
-    video_timeout: Annotated[
-        float, Opt("Give a video up after so many seconds without a new frame.", finite(0, above=True))
-    ] = 120.0
-    retry_skipped: Annotated[
-        bool, Opt("Make those shards again in which a video was missing, unreadable or too slow.")
-    ] = False
+    dataset: str | None = opt(
+        "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
+        "lsmdc/test1k, activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of "
+        "video and text.",
+        metavar="NAME/SPLIT",
+        default=None,
+    )
+    videos: str = opt("Folder of video files, named by video id; also s3:// and gs://.")
+    subtitles: str | None = opt(
+        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text.",
+        default=None,
+    )
+    out: str = opt("Folder for the shards; also s3:// and gs://.")
+    workers: Workers = None
+    fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
+    size: int = opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096), default=256)
+    store: Literal["frames", "video"] = opt("JPEG frames (fast to load) or H.264 (small).", default="frames")
+    shard_size: int = opt("Most clips in a shard.", click.IntRange(min=1), default=256)
+    quality: int | None = opt(
+        f"JPEG quality, 1 to 100 (default {DEFAULT_JPEG_QUALITY}); with --store video x264's CRF, 51 to 0 "
+        f"(default {DEFAULT_CRF}).",
+        click.IntRange(0, 100),
+        default=None,
+    )
+    max_frames: int | None = opt(
+        "Most frames of a clip, spread evenly.", click.IntRange(min=1), shown="no limit", default=None
+    )
+    video_timeout: float = opt(
+        "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0
+    )
+    retry_skipped: bool = opt(
+        "Make those shards again in which a video was missing, unreadable or too slow.", default=False
+    )
     ray: RayAddress = None
     dry_run: DryRun = False
 
@@ -118,7 +108,7 @@ class ShardOptions(StageOptions):
         )
 
 
-@stage(ShardOptions)
+@stage(ShardOptions, "clipvip-data shard")
 def shard(options: ShardOptions) -> StageReport:
     """Cut videos into clips and write them as WebDataset shards.
 
@@ -147,7 +137,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     if dataset is not None:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
-    made_by = {
+    made_by: Options = {
         "fps": cut.fps,
         "size": cut.size,
         "store": cut.store,
@@ -279,9 +269,7 @@ def _dry_summary(counts: dict[str, int], out: Location) -> str:
     )
 
 
-def _finish(
-    out: Location, options: dict[str, Any], num_videos: int, marks: MarkStore, skips: AllSkips
-) -> Report:
+def _finish(out: Location, options: Options, num_videos: int, marks: MarkStore, skips: AllSkips) -> Report:
     """Write the manifest, and sum up."""
     counts = dict.fromkeys(("clips", "frames", "shards", "bytes", "clips_without_subtitle"), 0)
     warnings: dict[str, Any] = {"count": 0, "examples": []}

@@ -12,16 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipvip.media.errors import one_line
+from clipvip.pipeline.shard.blame import read_blame, take_note, write_note
 from clipvip.shards.building.cutting import CutOptions, cut_clips
-from clipvip.shards.building.marks import (
-    PlacedSkip,
-    ShardMark,
-    read_blame,
-    shard_path,
-    take_note,
-    write_mark,
-    write_note,
-)
+from clipvip.shards.building.marks import PlacedSkip, ShardMark, shard_path, write_mark
 from clipvip.shards.building.plan import Unit
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
 from clipvip.shards.files.stores import Location, is_url, local_copy
@@ -151,7 +145,7 @@ def _why_not_fetched(error: OSError) -> tuple[str, str]:
         raise error
     if isinstance(error, FileNotFoundError):
         return "missing_video", "it was listed, and is gone"
-    return "unreachable_video", " ".join(str(error).split())[:200]
+    return "unreachable_video", one_line(error, most=200)
 
 
 def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:

@@ -10,27 +10,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 import numpy as np
+from pydantic import JsonValue
 
 from clipvip.pipeline.caption.report import finish_captions
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import LAST, Opt, Workers
+from clipvip.pipeline.runtime.options import LAST, Opt, Workers, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
-from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
+from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 from clipvip.shards.format.manifest import (
     CAPTION_STAGE,
-    MANIFEST_NAME,
     ShardRecord,
     read_manifest,
     write_manifest,
@@ -45,20 +46,17 @@ _MADE_BY = "made_by"
 Choose = Callable[[int, np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class CopyOptions(StageOptions):
     """What merge, split and subset are asked for alike."""
 
     workers: Annotated[Workers, LAST] = None
-    check: Annotated[
-        bool,
-        Opt(
-            "Compare each input shard with its manifest's checksum first, which reads all of it.",
-            names=("--check/--no-check",),
-        ),
-        LAST,
-    ] = True
-    dry_run: Annotated[bool, Opt("Say how many clips would be taken, and write nothing.")] = False
+    check: Annotated[bool, LAST] = opt(
+        "Compare each input shard with its manifest's checksum first, which reads all of it.",
+        names=("--check/--no-check",),
+        default=True,
+    )
+    dry_run: bool = opt("Say how many clips would be taken, and write nothing.", default=False)
 
 
 ShardSize = Annotated[int | None, Opt("Most clips in a shard.", click.IntRange(min=1), shown="as before")]
@@ -80,8 +78,8 @@ class Input:
     folder: Path
     captions: Path | None
     shards: list[tuple[Path, ShardRecord | None]]
-    options: dict[str, Any]
-    caption_options: dict[str, Any]
+    options: dict[str, JsonValue]
+    caption_options: dict[str, JsonValue]
     identity: str
 
 
@@ -123,7 +121,7 @@ def shard_size_of(source: Input) -> int:
     return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
 
-def common_options(inputs: Sequence[Input]) -> dict[str, Any]:
+def common_options(inputs: Sequence[Input]) -> dict[str, JsonValue]:
     """The options that made all of them."""
     first, *others = (dict(source.options) for source in inputs)
     shared = {name for name in first if all(name in o and o[name] == first[name] for o in others)}
@@ -186,8 +184,8 @@ class Output:
     command: str
     folder: Path
     captions: Path | None
-    options: dict[str, Any]
-    made_by: dict[str, Any]
+    options: dict[str, JsonValue]
+    made_by: dict[str, JsonValue]
     shard_size: int | None
 
 
@@ -317,7 +315,9 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
     return mark if content.source and same else None
 
 
-def _report(survey: Survey, output: Output, options: dict[str, Any], marks: Sequence[ShardMark]) -> Report:
+def _report(
+    survey: Survey, output: Output, options: dict[str, JsonValue], marks: Sequence[ShardMark]
+) -> Report:
     records = [mark.record for mark in marks if mark.record is not None]
     return Report(
         stage=output.command,

@@ -1,41 +1,42 @@
 """The stage `inspect`: what is in a shard, on the terminal or as a page that `pages.cards` draws."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 
 import click
 
 from clipvip.pipeline.pages.cards import (
+    Cards,
     Pick,
+    draw_cards,
     facts_of,
-    page,
     pick_evenly,
     pick_keys,
-    render_cards,
     texts_of,
 )
+from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Opt, Workers
+from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.reader import list_shards
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class InspectOptions(StageOptions):
     """What `inspect` is asked for."""
 
-    shard: Annotated[Path, Opt(argument=True, metavar="SHARD_OR_DIR")]
-    num: Annotated[int, Opt("Clips to show, from all over.", click.IntRange(min=1))] = 10
-    keys: Annotated[
-        tuple[str, ...], Opt("Show the clip with this key, instead; may be repeated.", names=("--key",))
-    ] = ()
+    shard: Path = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
+    num: int = opt("Clips to show, from all over.", click.IntRange(min=1), default=10)
+    keys: tuple[str, ...] = opt(
+        "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
+    )
     captions: Captions = None
-    html: Annotated[Path | None, Opt("Write a page with frames of these clips to this file.")] = None
-    frames: Annotated[int, Opt("Frames of each clip on the page.", click.IntRange(1, 32))] = 4
+    html: Path | None = opt("Write a page with frames of these clips to this file.", default=None)
+    frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
     workers: Workers = None
 
 
@@ -48,7 +49,11 @@ class InspectedClip:
     bytes: int
     caption: str | None
     problem: str | None
-    record: dict[str, Any] | None
+    record: ClipRecord | None
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {**vars(self), "record": self.record.as_dict() if self.record else None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,7 @@ class InspectReport(StageReport):
     damage: list[str] = field(default_factory=list)
 
 
-@stage(InspectOptions)
+@stage(InspectOptions, "clipvip-data inspect")
 def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
@@ -91,11 +96,12 @@ def inspect(options: InspectOptions) -> InspectReport:
         raise UserError(f"{shard}: has no readable clip; 'clipvip-data verify' says why")
     if options.html is not None:
         workers = min(options.workers or num_cores(), len(picks))
-        cards = render_cards(picks, num_frames=options.frames, workers=workers)
-        atomic_write_bytes(options.html, page(f"{len(picks)} clips of {shard.name}", cards))
+        cards = draw_cards(picks, num_frames=options.frames, workers=workers)
+        title = f"{len(picks)} clips of {shard.name}"
+        atomic_write_bytes(options.html, render_page(title, [Section(blocks=[Cards(cards)])]))
         click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
     clips = list(map(_inspected, picks))
-    content = {"clips": list(map(asdict, clips)), "damage": damage}
+    content = {"clips": [clip.as_dict() for clip in clips], "damage": damage}
     return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=clips, damage=damage)
 
 
@@ -117,7 +123,7 @@ def _inspected(pick: Pick) -> InspectedClip:
         bytes=pick.num_bytes,
         caption=pick.caption,
         problem=pick.problem or None,
-        record=pick.record or None,
+        record=pick.record,
     )
 
 

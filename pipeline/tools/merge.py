@@ -3,14 +3,14 @@
 Whether the folders go together is decided here, the copying done by `copy_run`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import click
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
@@ -32,29 +32,27 @@ CUT_OPTIONS = ("fps", "size", "store", "quality", "max_frames")
 _MAX_LOOKED_UP = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class MergeOptions(CopyOptions):
     """What `merge` is asked for."""
 
-    folders: Annotated[tuple[Path, ...], Opt(argument=True, metavar="DIR...")]
-    out: Annotated[Path, Opt("Folder for the merged shards.")]
-    duplicates: Annotated[
-        Literal["refuse", "first"], Opt("Where several clips have one key: give up, or keep the first.")
-    ] = "refuse"
-    mixed_options: Annotated[bool, Opt("Merge also what was cut in different ways.")] = False
-    captions: Annotated[tuple[Path, ...], Opt("Folder of captions, one for each DIR in their order.")] = ()
-    captions_out: Annotated[Path | None, Opt("Folder for the merged captions.")] = None
-    shard_size: Annotated[
-        int | None,
-        Opt(
-            "Most clips in a shard; packs the clips anew.",
-            click.IntRange(min=1),
-            shown="each shard stays as it is",
-        ),
-    ] = None
+    folders: tuple[Path, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
+    out: Path = opt("Folder for the merged shards.")
+    duplicates: Literal["refuse", "first"] = opt(
+        "Where several clips have one key: give up, or keep the first.", default="refuse"
+    )
+    mixed_options: bool = opt("Merge also what was cut in different ways.", default=False)
+    captions: tuple[Path, ...] = opt("Folder of captions, one for each DIR in their order.", default=())
+    captions_out: Path | None = opt("Folder for the merged captions.", default=None)
+    shard_size: int | None = opt(
+        "Most clips in a shard; packs the clips anew.",
+        click.IntRange(min=1),
+        shown="each shard stays as it is",
+        default=None,
+    )
 
 
-@stage(MergeOptions)
+@stage(MergeOptions, "clipvip-data merge")
 def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 

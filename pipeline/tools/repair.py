@@ -8,10 +8,10 @@ from pathlib import Path
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.verify_run import Verification
-from clipvip.shards.building.marks import STATE_FOLDER, claim_folder, forget_shard
+from clipvip.shards.building.marks import forget_shard
 from clipvip.shards.checking.findings import FolderCheck
-from clipvip.shards.checking.state import OPTIONS_NAME
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.claims import OPTIONS_NAME, STATE_FOLDER, Options, claim_folder
 
 
 def repair(found: Verification) -> list[str]:
@@ -46,7 +46,7 @@ def repair(found: Verification) -> list[str]:
     return removed
 
 
-def _options(folder: FolderCheck) -> dict[str, object] | None:
+def _options(folder: FolderCheck) -> Options | None:
     """What made the folder; None where it cannot be gone on with."""
     return folder.options if (folder.folder / STATE_FOLDER).is_dir() else None
 

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import NamedTuple
 
 import click
+import numpy as np
 
 from clipvip.pipeline.runtime.errors import WrongOptions
-from clipvip.pipeline.runtime.options import Opt
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
@@ -25,7 +26,15 @@ from clipvip.pipeline.tools.copy_run import (
 )
 from clipvip.pipeline.tools.selection import between
 
-Part = tuple[str, float]
+
+class Part(NamedTuple):
+    """A part and its share of the videos."""
+
+    name: str
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"{self.name}={np.format_float_positional(self.fraction)}"
 
 
 class _PartType(click.ParamType):
@@ -33,29 +42,26 @@ class _PartType(click.ParamType):
 
     name = "name=fraction"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Part:
-        if isinstance(value, str):
-            name, _, number = value.partition("=")
-            fraction = float(number) if re.fullmatch(r"[0-9]*\.?[0-9]+", number) else 0.0
-        else:
-            name, fraction = value
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not 0 < fraction < 1:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        text = str(Part(*value)) if isinstance(value, tuple) else str(value)
+        match = re.fullmatch(r"([A-Za-z0-9_-]+)=([0-9]*\.?[0-9]+)", text)
+        if match is None or not 0 < float(match[2]) < 1:
             self.fail(f"{value!r}: write NAME=FRACTION, such as val=0.01", param, ctx)
-        return name, fraction
+        return Part(match[1], float(match[2]))
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class SplitOptions(CopyOptions):
     """What `split` is asked for; a part is ("val", 0.01) or "val=0.01"."""
 
-    folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
-    out: Annotated[Path, Opt("Folder for the parts, each a folder of shards.")]
-    parts: Annotated[
-        tuple[Part, ...], Opt("A part and its share of the videos.", _PartType(), names=("--part",))
-    ]
-    seed: Annotated[int, Opt("Seed of the split.", click.IntRange(0, 2**64 - 1))] = 0
-    captions: Annotated[Path | None, Opt("Folder of the clips' captions, to split along.")] = None
-    captions_out: Annotated[Path | None, Opt("Folder for the parts of the captions.")] = None
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    out: Path = opt("Folder for the parts, each a folder of shards.")
+    parts: tuple[tuple[str, float], ...] = opt(
+        "A part and its share of the videos.", _PartType(), names=("--part",)
+    )
+    seed: int = opt("Seed of the split.", click.IntRange(0, 2**64 - 1), default=0)
+    captions: Path | None = opt("Folder of the clips' captions, to split along.", default=None)
+    captions_out: Path | None = opt("Folder for the parts of the captions.", default=None)
     shard_size: ShardSize = None
 
 
@@ -66,7 +72,7 @@ class SplitReport(StageReport):
     parts: dict[str, StageReport]
 
 
-@stage(SplitOptions)
+@stage(SplitOptions, "clipvip-data split")
 def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 

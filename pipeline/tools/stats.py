@@ -1,25 +1,26 @@
 """The stage `stats`: how much there is in a folder of shards, and what it is like."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import pick_evenly, render_cards
+from clipvip.pipeline.pages.cards import draw_cards, pick_evenly
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Opt, Workers
+from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import SKIPPED_NAME, StageReport
+from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
-from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
+from clipvip.pipeline.tools.stats_page import PAGE_NAME, counts_table, summary_table, write_page
 from clipvip.pipeline.tools.tally import Tally, tally_shard
+from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.claims import SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.reader import list_shards
 
@@ -28,16 +29,14 @@ _MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class StatsOptions(StageOptions):
     """What `stats` is asked for."""
 
-    folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
-    out: Annotated[Path | None, Opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written")] = (
-        None
-    )
-    num: Annotated[int, Opt("Clips on the page.", click.IntRange(min=0))] = 24
+    out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
+    num: int = opt("Clips on the page.", click.IntRange(min=0), default=24)
     workers: Workers = None
 
 
@@ -50,7 +49,7 @@ class StatsReport(StageReport):
     skipped: dict[str, int]
 
 
-@stage(StatsOptions)
+@stage(StatsOptions, "clipvip-data stats")
 def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
@@ -73,7 +72,7 @@ def stats(options: StatsOptions) -> StatsReport:
         has_all_captions = captions is not None and not tally.missing_captions
         with_captions = captions if has_all_captions else None
         picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
-        cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else ""
+        cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
         write_page(out, folder.name, content, tally, cards)
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
     return StatsReport(
@@ -110,15 +109,10 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
 
 def _skipped(folder: Path) -> dict[str, int]:
     """Reason -> how many clips the stage left out, the most frequent first."""
-    path = folder / SKIPPED_NAME
-    reasons: Counter[str] = Counter()
-    if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            try:
-                reasons.update(str(json.loads(line)["reason"]) for line in lines)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise DatasetError(f"{path}: damaged ({error}); run the stage again") from error
-    return _by_count(reasons)
+    try:
+        return _by_count(Counter(skip.reason for skip in read_skips(folder)))
+    except DatasetError as error:
+        raise DatasetError(f"{folder / SKIPPED_NAME}: damaged ({error}); run the stage again") from error
 
 
 def _by_count(counts: Counter[str]) -> dict[str, int]:
@@ -159,23 +153,12 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
 
 
 def _table(folder: Path, content: dict[str, Any]) -> str:
-    lines = [f"stats: {folder}"]
-    lines += [f"  {name.replace('_', ' '):20}{value:>20,}" for name, value in content["counts"].items()]
-    captions = content.get("captions", {})
-    if captions:
-        lines.append(f"  {'captions':20}{captions['captions']:>20,}")
-    rows = [
-        (name, content[name])
-        for name in ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    tables = [
+        table.text(gap="", indent="  ")
+        for table in (counts_table(content), summary_table(content))
+        if table.rows
     ]
-    rows += [("words_per_caption", captions.get("words"))]
-    rows = [(name, row) for name, row in rows if row]
-    if rows:
-        columns = ("min", "p05", "median", "mean", "p95", "max")
-        lines.append("  " + " " * 20 + "".join(f"{column:>13}" for column in columns))
-        for name, row in rows:
-            numbers = "".join(f"{row[column]:>13,.6g}" for column in columns)
-            lines.append(f"  {name.replace('_', ' '):20}{numbers}")
+    lines = [f"stats: {folder}", *tables]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
         if content[title]:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])

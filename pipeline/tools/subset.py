@@ -1,13 +1,12 @@
 """The stage `subset`: some clips of a folder of shards, as a folder of their own."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import click
+from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import Opt, finite
+from clipvip.pipeline.runtime.options import finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
@@ -26,30 +25,26 @@ from clipvip.pipeline.tools.selection import Listed, inverse, listed_key, listed
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class SubsetOptions(CopyOptions):
     """What `subset` is asked for: one of `num`, `fraction`, `keys` and `video_ids`."""
 
-    folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
-    out: Annotated[Path, Opt("Folder for the new shards.")]
-    num: Annotated[int | None, Opt("Take so many clips at random.", click.IntRange(min=1))] = None
-    fraction: Annotated[
-        float | None, Opt("Take this part of the clips at random.", finite(0, 1, above=True))
-    ] = None
-    keys: Annotated[Path | None, Opt("Take the clips whose keys this text file lists, one a line.")] = None
-    video_ids: Annotated[Path | None, Opt("Take the clips of the videos whose ids this text file lists.")] = (
-        None
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    out: Path = opt("Folder for the new shards.")
+    num: int | None = opt("Take so many clips at random.", click.IntRange(min=1), default=None)
+    fraction: float | None = opt(
+        "Take this part of the clips at random.", finite(0, 1, above=True), default=None
     )
-    exclude: Annotated[bool, Opt("Take all but what --keys or --video-ids lists.")] = False
-    seed: Annotated[
-        int,
-        Opt(
-            "Seed of --num and --fraction; with one seed, small subsets lie in larger ones.",
-            click.IntRange(0, 2**64 - 1),
-        ),
-    ] = 0
-    captions: Annotated[Path | None, Opt("Folder of the clips' captions, to take along.")] = None
-    captions_out: Annotated[Path | None, Opt("Folder for the captions taken along.")] = None
+    keys: Path | None = opt("Take the clips whose keys this text file lists, one a line.", default=None)
+    video_ids: Path | None = opt("Take the clips of the videos whose ids this text file lists.", default=None)
+    exclude: bool = opt("Take all but what --keys or --video-ids lists.", default=False)
+    seed: int = opt(
+        "Seed of --num and --fraction; with one seed, small subsets lie in larger ones.",
+        click.IntRange(0, 2**64 - 1),
+        default=0,
+    )
+    captions: Path | None = opt("Folder of the clips' captions, to take along.", default=None)
+    captions_out: Path | None = opt("Folder for the captions taken along.", default=None)
     shard_size: ShardSize = None
 
     def listed(self) -> Listed | None:
@@ -58,7 +53,7 @@ class SubsetOptions(CopyOptions):
             return Listed(self.keys, listed_key)
         return None if self.video_ids is None else Listed(self.video_ids, listed_video)
 
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self) -> dict[str, JsonValue]:
         """What was chosen, by content rather than by file name."""
         for kind, path in (("keys", self.keys), ("video_ids", self.video_ids)):
             if path is not None:
@@ -67,7 +62,7 @@ class SubsetOptions(CopyOptions):
         return {**chosen, "seed": self.seed}
 
 
-@stage(SubsetOptions)
+@stage(SubsetOptions, "clipvip-data subset")
 def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 

@@ -5,12 +5,13 @@ Checking is done by `verify_run`, removing what is broken by `repair`.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import click
 
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.options import Captions, MaxPixels, Opt, Workers, finite
+from clipvip.pipeline.runtime.options import Captions, MaxPixels, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command
 from clipvip.pipeline.tools.repair import repair
@@ -35,30 +36,28 @@ class _Decode(click.ParamType):
         return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class VerifyOptions(StageOptions):
     """What `verify` is asked for."""
 
-    folder: Annotated[Path, Opt(argument=True, metavar="DIR")]
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
-    decode: Annotated[
-        str,
-        Opt(
-            "Samples of each shard whose frames are all decoded, at even distances.",
-            _Decode(),
-            metavar="[all|none|N]",
-        ),
-    ] = "all"
+    decode: str = opt(
+        "Samples of each shard whose frames are all decoded, at even distances.",
+        _Decode(),
+        metavar="[all|none|N]",
+        default="all",
+    )
     workers: Workers = None
-    sample_timeout: Annotated[
-        float, Opt("Give a sample up after so many seconds.", finite(0, above=True))
-    ] = 120.0
+    sample_timeout: float = opt(
+        "Give a sample up after so many seconds.", finite(0, above=True), default=120.0
+    )
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
-    repair: Annotated[
-        bool,
-        Opt("Remove broken shards and captions, so that the commands that made them make these again."),
-    ] = False
-    out: Annotated[Path | None, Opt(f"Folder for {VERIFY_NAME}.", shown="none is written")] = None
+    repair: bool = opt(
+        "Remove broken shards and captions, so that the commands that made them make these again.",
+        default=False,
+    )
+    out: Path | None = opt(f"Folder for {VERIFY_NAME}.", shown="none is written", default=None)
 
     @property
     def num_decoded(self) -> int | None:
@@ -79,7 +78,7 @@ class VerifyReport(StageReport):
     notes: list[str]
 
 
-@stage(VerifyOptions)
+@stage(VerifyOptions, "clipvip-data verify")
 def verify(options: VerifyOptions) -> VerifyReport:
     """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
 
@@ -159,18 +158,16 @@ def _in_order(found: Verification) -> list[Problem]:
 
 def _table(found: Verification, removed: list[str]) -> str:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in _counts(found).items())
-    rows = [("problem", "file", "sample", "what was found")]
+    rows = []
     shown: dict[str, int] = {}
     for problem in _in_order(found):
         shown[problem.kind] = shown.get(problem.kind, 0) + 1
         if shown[problem.kind] <= _MAX_ROWS_PER_KIND:
             rows.append((problem.kind, problem.file, problem.key or "-", problem.detail))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"verify: {counts} -> {found.folder.folder}"]
-    if len(rows) > 1:
-        lines += [
-            "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-        ]
+    if rows:
+        titles = ("problem", "file", "sample", "what was found")
+        lines.append(Table(list(map(Column, titles)), rows).text())
     for kind, count in sorted(found.findings.counts.items()):
         if count > _MAX_ROWS_PER_KIND:
             lines.append(f"{kind}: {count - _MAX_ROWS_PER_KIND:,} more")

@@ -10,10 +10,10 @@ from pathlib import Path
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.pipeline.tools.verify_work import CheckResult, CheckTask, check_unit, places_to_decode
-from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.checking.findings import Findings, FolderCheck, Problem
 from clipvip.shards.checking.folder import check_folder
 from clipvip.shards.checking.shard import decode_all
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample

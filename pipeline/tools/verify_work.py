@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from clipvip.shards.checking.findings import Findings
 from clipvip.shards.checking.shard import check_captions, check_shard, decode_all
@@ -44,7 +44,7 @@ class CheckTask:
     timeout_seconds: float
     captions: Path | None = None
     caption_record: ShardRecord | None = None
-    caption_options: dict[str, Any] | None = None
+    caption_options: dict[str, JsonValue] | None = None
     only: int | None = None
     decode: Callable[[Sample], None] = decode_all
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -86,7 +86,7 @@ def check_unit(task: CheckTask) -> CheckResult:
                 captions_path(task.captions, task.path.stem),
                 keys=found.keys,
                 shard=task.path,
-                origin=task.caption_options,
+                options=task.caption_options,
                 record=task.caption_record,
                 shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
             )

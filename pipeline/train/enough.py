@@ -16,8 +16,9 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
-from clipvip.pipeline.train.shard_set import Shard, ShardReader, is_url
+from clipvip.pipeline.train.shard_set import Shard, ShardReader
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.captions import ShardCaptions
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 
@@ -72,7 +73,7 @@ def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
     """
     for part in plan.parts:
         _check_captions_given(part)
-        if part.shards.shards[0].location.startswith("pipe:"):
+        if part.shards.shards[0].location.startswith(COMMAND):
             continue  # a program may run for as long as it likes: it is started by the loading processes alone
         look = look_at(part)
         _check_captions_found(part, look)
@@ -85,8 +86,8 @@ def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
 def look_at(part: SourcePart) -> Look:
     """Look at samples all over a source."""
     shards = part.shards.shards
-    most = _MOST_REMOTE_SHARDS if is_url(shards[0].location) else _MOST_SHARDS
-    if part.order.num_samples <= _MOST_SAMPLES and not is_url(shards[0].location):
+    most = _MOST_REMOTE_SHARDS if is_remote(shards[0].location) else _MOST_SHARDS
+    if part.order.num_samples <= _MOST_SAMPLES and not is_remote(shards[0].location):
         most = len(shards)
     chosen = np.unique(np.linspace(0, len(shards) - 1, min(most, len(shards))).astype(int))
     reader = ShardReader(part.shards)

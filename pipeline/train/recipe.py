@@ -11,17 +11,28 @@ import math
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from clipvip.model.variants import Encoder, Precision, Variant, Weighting
+from clipvip.media.errors import one_line
+from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _one_of(registry: Registry[Any], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(registry.refusal(what, name))
+        return name
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
@@ -33,8 +44,8 @@ class Source:
     (KEY.jpg, .png or .webp beside KEY.txt); an image is a clip of one frame, and is contrasted with its
     own text only."""
     shards: str | list[str] = ""
-    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
-    `pipe:ssh host cat {000000..000099}.tar`)."""
+    """A folder, or URLs (`https://host/{000000..000099}.tar`, `s3://`), or commands that write a shard
+    (`pipe:ssh host cat {000000..000099}.tar`)."""
     captions: str | list[str] | None = None
     """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
     folders. A file counts for the shard that it was made of, also where names are equal."""
@@ -76,8 +87,8 @@ class Model:
     """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
-    encoder: Encoder | None = None
-    """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
+    encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
+    """A row of Table 2, or a plug-in's. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
@@ -92,7 +103,7 @@ class Model:
 class Loss:
     """Which pairs are contrasted: V video, S subtitle, F middle frame, C its caption (Table 3)."""
 
-    pairs: Variant = "d"
+    pairs: Annotated[str, _one_of(VARIANTS, "loss")] = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
     weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
@@ -267,7 +278,7 @@ def parse_value(text: str, *, name: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{name}: not YAML ({one_line(error)})") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -312,7 +323,9 @@ def _explain(error: ValidationError) -> str:
     message = mistake["msg"].removeprefix("Value error, ")
     given = (
         ""
-        if isinstance(mistake["input"], dict) or "ArgsKwargs" in type(mistake["input"]).__name__
+        if isinstance(mistake["input"], dict)
+        or mistake["type"] == "value_error"
+        or "ArgsKwargs" in type(mistake["input"]).__name__
         else (f" (given: {mistake['input']!r})")
     )
     return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{given}"

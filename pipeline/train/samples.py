@@ -14,6 +14,7 @@ import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from clipvip.media.errors import one_line
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
@@ -22,6 +23,7 @@ from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
+from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
 # The most that a JPEG can have; resizing longer lines takes gigabytes.
@@ -131,7 +133,7 @@ class SampleLoader:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
-            return Skip("damaged_sample", sample.key, " ".join(str(error).split()))
+            return Skip("damaged_sample", sample.key, one_line(error))
         return Example(sample.key, text, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
@@ -150,15 +152,19 @@ class SampleLoader:
         except OSError as error:
             return Skip("unreadable_shard", span.shown_key, str(error))
         except (DatasetError, UnicodeDecodeError) as error:
-            return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
+            return Skip("damaged_text", span.shown_key, one_line(error))
         if not text:
             return Skip("empty_text", span.shown_key)
         try:
             pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
-            return Skip("damaged_image", span.shown_key, " ".join(str(error).split()) or type(error).__name__)
-        picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
+            return Skip("damaged_image", span.shown_key, one_line(error))
+        picture = (
+            resize(torch.from_numpy(pixels[None]), self._image_size).numpy()
+            if self._resizes
+            else pixels[None]
+        )
         video.space(picture.shape)[:] = picture
         return Example(span.key, text, None)
 
@@ -176,7 +182,7 @@ class SampleLoader:
         else:
             frames = sample.decode(distinct)
         if self._resizes:
-            frames = resize(frames, self._image_size).numpy()
+            frames = resize(torch.from_numpy(frames), self._image_size).numpy()
         row = {index: number for number, index in enumerate(distinct)}
         for indices, writer in choices:
             space = writer.space((len(indices), *frames.shape[1:]))
@@ -268,21 +274,6 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
     if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
         return sample.sentences[int(rng.integers(len(sample.sentences)))]
     return sample.subtitle
-
-
-def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
-    """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
-
-    The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
-    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
-    overshoots and bytes cannot), and several times faster.
-    """
-    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if planes.shape[-2:] != (image_size, image_size):
-        planes = torch.nn.functional.interpolate(
-            planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:

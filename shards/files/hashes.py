@@ -7,7 +7,7 @@ the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone wh
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from clipvip.shards.files.scratch import ScratchFile
 
 _AT_ONCE = 1 << 22
 _HASH_BYTES = 8
+_READ_BYTES = 1 << 20
 
 
 def key_hash(text: str, *, seed: int = 0) -> int:
@@ -196,7 +197,11 @@ class HashStore:
         return data
 
 
-def sha256_of_file(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `heartbeat` is called for each megabyte."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb", buffering=0) as file:
+        while block := file.read(_READ_BYTES):
+            heartbeat()
+            digest.update(block)
+    return digest.hexdigest()

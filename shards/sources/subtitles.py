@@ -18,18 +18,6 @@ from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.files.stores import is_url, list_urls
 from clipvip.shards.sources.rolling_captions import without_rolled_lines
 from clipvip.shards.sources.subtitle_formats import ShownCue, parse_shown_cues
-from clipvip.shards.sources.text_tables import load_text_table
-
-__all__ = [
-    "Cue",
-    "find_subtitle_file",
-    "index_subtitles",
-    "load_text_table",
-    "parse_subtitles",
-    "read_subtitles",
-    "text_in_span",
-    "text_in_spans",
-]
 
 # Preferred first: json3 has each line once with exact times of the words.
 SUBTITLE_EXTENSIONS = (".json3", ".vtt", ".srv3", ".ytt", ".srt", ".srv2", ".srv1", ".xml")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.tools.stats import StatsOptions, stats
     from clipvip.pipeline.tools.subset import SubsetOptions, subset
     from clipvip.pipeline.tools.verify import VerifyOptions, verify
+    from clipvip.pipeline.train.stage import TrainOptions, train
 
 __version__ = "0.1.0"
 _MODULES = {
@@ -41,6 +42,7 @@ _MODULES = {
     "StageReport": "pipeline.runtime.report",
     "StatsOptions": "pipeline.tools.stats",
     "SubsetOptions": "pipeline.tools.subset",
+    "TrainOptions": "pipeline.train.stage",
     "VerifyOptions": "pipeline.tools.verify",
     "actions": "pipeline.evaluate.actions",
     "inspect": "pipeline.tools.inspect",
@@ -52,6 +54,7 @@ _MODULES = {
     "split": "pipeline.tools.split",
     "stats": "pipeline.tools.stats",
     "subset": "pipeline.tools.subset",
+    "train": "pipeline.train.stage",
     "verify": "pipeline.tools.verify",
 }
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "StageReport",
     "StatsOptions",
     "SubsetOptions",
+    "TrainOptions",
     "VerifyOptions",
     "__version__",
     "actions",
@@ -80,6 +84,7 @@ __all__ = [
     "split",
     "stats",
     "subset",
+    "train",
     "verify",
 ]
 

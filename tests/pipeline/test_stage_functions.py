@@ -131,8 +131,8 @@ def test_inspect(shards: Path, tmp_path: Path) -> None:
     before = page.read_bytes()
     assert_printed(report, data, "inspect", shards, "--num", 3, "--html", page, "--workers", 1)
     assert page.read_bytes() == before
-    assert [asdict(clip) for clip in report.clips] == report.content["clips"] and not report.damage
-    assert report.clips[0].record is not None and report.clips[0].record["width"] == 48
+    assert [clip.as_dict() for clip in report.clips] == report.content["clips"] and not report.damage
+    assert report.clips[0].record is not None and report.clips[0].record.width == 48
     (clip,) = clipvip.inspect(shard=shards, keys=("video1_00002",)).clips
     assert (clip.shard, clip.problem) == ("000001.tar", None)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from clipvip.experiments.demo.report import loss_curve
 from clipvip.experiments.demo.results import failed_expectations
 from clipvip.experiments.demo.run import Stage, demo_stages, run_stage
 from clipvip.pipeline.runtime.errors import UserError
@@ -83,12 +82,3 @@ def test_results_that_disappoint_are_told(changed: dict, said: str) -> None:
 def test_a_quick_demo_need_not_improve() -> None:
     worse = _results(retrieval={"start": _row(0.6), "trained": _row(0.5)})
     assert failed_expectations(worse, must_improve=False) == []
-
-
-def test_loss_curve_stays_inside_its_figure() -> None:
-    figure = loss_curve([[1, 3.0], [2, 1.0], [3, 2.0]], width=100, height=80)
-    points = figure.split('points="')[1].split('"')[0].split()
-    for point in points:
-        x, y = map(float, point.split(","))
-        assert 0 <= x <= 100 and 0 <= y <= 80
-    assert float(points[0].split(",")[1]) < float(points[1].split(",")[1])

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from clipvip.analysis.domain_gap import domain_gap
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
-from clipvip.shards.building.marks import lock_folder
+from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.sources.texts import read_texts
 from make_shards import make_shard_folder
 from tiny_clip import make_clip, make_text_tower, tiny_tokenizer

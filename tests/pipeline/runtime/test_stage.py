@@ -1,11 +1,11 @@
 """Stages as functions: the same options, checks and results as on the command line."""
 
 import json
+import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import click
 import pytest
@@ -13,32 +13,32 @@ from click.testing import CliRunner
 
 import clipvip
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Opt, Workers, finite
+from clipvip.pipeline.runtime.options import Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command
+from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, command_line, stage, stage_command
 from make_videos import make_video
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ExampleOptions(StageOptions):
-    folders: Annotated[tuple[Path, ...], Opt(argument=True, metavar="DIR...")]
-    out: Annotated[Path, Opt("Folder.")]
-    rate: Annotated[float, Opt("A rate.", finite(0, 10, above=True))] = 3.0
-    kind: Annotated[Literal["one", "two"], Opt("A kind.")] = "one"
-    names: Annotated[tuple[str, ...], Opt("A name.", names=("--name",))] = ()
-    check: Annotated[bool, Opt("Look.", names=("--check/--no-check",))] = True
+    folders: tuple[Path, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
+    out: Path = opt("Folder.")
+    rate: float = opt("A rate.", finite(0, 10, above=True), default=3.0)
+    kind: Literal["one", "two"] = opt("A kind.", default="one")
+    names: tuple[str, ...] = opt("A name.", names=("--name",), default=())
+    check: bool = opt("Look.", names=("--check/--no-check",), default=True)
     workers: Workers = None
 
 
-@stage(ExampleOptions)
-def example(options: ExampleOptions) -> StageReport:
+@stage(ExampleOptions, "clipvip-data example")
+def example(given: ExampleOptions) -> StageReport:
     """Do a thing.
 
     Raises:
         UserError: never.
     """
-    content = {"counts": {"folders": len(options.folders)}, "seen": repr(options)}
-    if options.kind == "two":
+    content = {"counts": {"folders": len(given.folders)}, "seen": repr(given)}
+    if given.kind == "two":
         raise StageFailed("nothing came of it", StageReport(content=content, text="failed"))
     return StageReport(content=content, text="done")
 
@@ -58,7 +58,16 @@ def test_keywords_and_the_command_line_give_the_same_options() -> None:
         check=False,
     )
     assert json.loads(result.output) == called.content
-    assert example(ExampleOptions(folders=(Path("a"),), out=Path("o"))).counts == {"folders": 1}
+    assert example(ExampleOptions((Path("a"),), out=Path("o"))).counts == {"folders": 1}
+
+
+def test_options_say_the_command_that_does_the_same() -> None:
+    given = ExampleOptions((Path("a"), Path("b c")), out=Path("o"), names=("x", "y"), check=False, workers=2)
+    words = command_line(example, given)
+    shown = "clipvip-data example a 'b c' --out o --name x --name y --no-check --workers 2"
+    assert shlex.join(words) == shown
+    result = CliRunner().invoke(COMMAND, [*words[2:], "--json"])
+    assert json.loads(result.output) == example(given).content
 
 
 @pytest.mark.parametrize(
