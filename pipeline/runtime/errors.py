@@ -27,6 +27,10 @@ class UserError(click.ClickException):
     exit_code = 1
 
 
+class WrongOptions(click.UsageError, UserError):
+    """Options that do not go together; a command also says how it is used, and ends in 2."""
+
+
 _URL = re.compile(r"(?:[^=/]*=)?[A-Za-z][A-Za-z0-9+.-]*://")  # also NAME=URL
 _GOES_ON = "Stopped. What is finished is kept: the same command goes on from here."
 _STARTS_OVER = "Stopped. Nothing of this run is kept: the same command starts over."

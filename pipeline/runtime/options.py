@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import click
@@ -93,6 +94,10 @@ def opt(
     return field(default=default, kw_only=kw_only, metadata={"opt": written})
 
 
+# Beside a type, `Annotated[int, LAST]`: such options of a base stand after those of the stage itself.
+LAST = "last"
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(opt,))
 def options(kind: type[Kind]) -> type[Kind]:
     """Make a class of fields by `opt`, or of the annotations below, the options of a stage."""
@@ -126,6 +131,7 @@ Device = Annotated[
 MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
+Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
 RayAddress = Annotated[
     str | None,
     Opt(
@@ -135,9 +141,6 @@ RayAddress = Annotated[
 ]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."
-)
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

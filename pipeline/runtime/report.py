@@ -50,8 +50,8 @@ class StageReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of what there are in the whole output, also of earlier runs."""
-        counts: dict[str, int] = self.content["counts"]
+        """How many of what there are in the whole output, also of earlier runs; empty where none are."""
+        counts: dict[str, int] = self.content.get("counts", {})
         return counts
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import Listed, Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -115,7 +115,8 @@ def stage_command(
 
     def run(as_json: bool, **given: Any) -> None:
         def show(report: StageReport) -> None:
-            if report.content:  # of processes that train together only the first has something to say
+            # Of processes that train together only the first has something to say.
+            if report.text or (as_json and report.content):
                 print_result(report.content, report.text, as_json=as_json)
             if report.note:
                 click.echo(report.note, err=as_json)
@@ -127,7 +128,8 @@ def stage_command(
             raise
         show(report)
 
-    parameters: list[click.Parameter] = [option.parameter() for option in _options_of(made.options)]
+    options = sorted(_options_of(made.options), key=lambda option: option.is_last)
+    parameters: list[click.Parameter] = [option.parameter() for option in options]
     parameters.append(
         click.Option(
             ["--json", "as_json"],
@@ -159,6 +161,7 @@ class _Option:
     is_many: bool
     is_named: bool
     may_be_none: bool
+    is_last: bool
 
     def convert_many(self, value: Any) -> Any:
         """All values of a repeatable option; a dict where each has a name."""
@@ -233,10 +236,10 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 def _option(one: Field[Any]) -> _Option:
     """What a field says of an option, by `opt` or in an annotation."""
-    kind, opt = one.type, one.metadata.get("opt", Opt())
+    kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
-        opt = next(note for note in notes if isinstance(note, Opt))
+        opt = next((note for note in notes if isinstance(note, Opt)), opt)
     kinds = set(get_args(kind)) if _is_union(kind) else {kind}
     may_be_none = NoneType in kinds
     (kind,) = kinds - {NoneType}
@@ -253,6 +256,7 @@ def _option(one: Field[Any]) -> _Option:
         is_many=is_many,
         is_named=is_named,
         may_be_none=may_be_none,
+        is_last=LAST in notes,
     )
 
 
