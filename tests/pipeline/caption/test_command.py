@@ -6,14 +6,13 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from caption_runs import BAD, MARKUP, NUM_SHARDS, caption, content
+from caption_runs import BAD, MARKUP, NUM_SHARDS, caption
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.caption import work as caption_work
 from clipvip.pipeline.caption.command import gpu_batch_size
@@ -23,12 +22,8 @@ from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
+from outputs import content, report
 from tiny_ofa import make_ofa
-
-
-def report(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return found
 
 
 def test_each_clip_has_the_caption_of_its_middle_frame(undisturbed: Path, shards: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+import commands
 from clipvip.analysis.domain_gap import domain_gap
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
 from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.sources.texts import read_texts
 from make_shards import make_shard_folder
+from outputs import content
 from tiny_clip import make_clip, make_text_tower, tiny_tokenizer
 
 COOKING = ["chop the onion", "boil some rice", "fry it in oil", "add salt and stir", "taste the soup"]
@@ -39,14 +40,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["nmi", *map(str, arguments)])
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """All that a run wrote and that must not differ from run to run."""
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "report.json"]
-    return {path.name: path.read_bytes() for path in files}
+run = partial(commands.run, "nmi")
 
 
 def options(model: Path, out: Path, *more: object) -> list[object]:
@@ -89,7 +83,7 @@ def test_again_encodes_nothing_and_gives_the_same_bytes(
         return json.loads((out / "report.json").read_text())["this_run"]["texts_encoded"]
 
     assert encoded() > 60
-    before = contents(out)
+    before = content(out)
     assert encoded() == 0
     # as after a run that was killed: one side's features are there, the results are not
     one, other = sorted((out / "features").iterdir())
@@ -97,7 +91,7 @@ def test_again_encodes_nothing_and_gives_the_same_bytes(
     other.write_bytes(other.read_bytes()[:50])
     (out / "nmi.json").unlink()
     assert encoded() > 60
-    assert before == contents(out)
+    assert before == content(out)
 
 
 def test_features_are_never_those_of_other_texts_or_weights(

@@ -1,14 +1,15 @@
 """`clipvip-eval actions`: classes by the model's own embeddings, from every file of classes and labels."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+import commands
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.cli import main
@@ -21,6 +22,9 @@ from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_clip import make_clip, tiny_tokenizer
 
 CLASSES = ["brush hair", "cartwheel", "Climb stairs", "dive", "eat", "fencing"]
+
+
+run = partial(commands.run, "actions", "--device", "cpu", program=main)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +45,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("classes") / "classes.txt"
     path.write_text("brush_hair\ncartwheel\n\nClimb stairs\ndive\neat\nfencing\n")
     return path
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["actions", "--device", "cpu", *map(str, arguments)])
 
 
 def write_lines(path: Path, *records: Any) -> Path:

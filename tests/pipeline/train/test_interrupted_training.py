@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import commands
 from clipvip.pipeline.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.failures import diverged
@@ -23,8 +23,7 @@ from train_runs import arguments, run
 
 def start(world: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "clipvip.pipeline.train.command", *arguments(world, out, *more)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return commands.start(*arguments(world, out, *more), program="clipvip.pipeline.train.command")
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
