@@ -2,7 +2,6 @@
 
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ import pytest
 
 from commands import run_to_end
 from outputs import content
+from resources import lack
 from stage_commands import COMMANDS
 
 # On a busy machine a stage may take minutes to start.
@@ -73,7 +73,7 @@ done
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux' unshare")
+@pytest.mark.needs("linux", "mount")
 def test_a_disk_that_is_full_and_then_larger(tmp_path: Path) -> None:
     """A disk of its own, in memory: smaller than one shard, than two, than the whole, and large enough."""
     command = COMMANDS["shard"](tmp_path)
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_and_then_larger(tmp_path: Path) -> None:
         ["unshare", "--mount", "--map-root-user", "sh", "-c", script], timeout=200, check=False
     )
     if found.returncode in {1, 77} and not list(results.iterdir()):
-        pytest.skip("this system lets nobody but root mount a disk of their own")
+        lack("mount")
     codes = [int((results / f"{size}.code").read_text()) for size in sizes]
     assert codes == [1, 1, 1, 1, 0]
     for size in sizes[:-1]:

@@ -21,7 +21,7 @@ from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
 from unit_functions import visible_gpus
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
 
 class _Loss:
@@ -91,7 +91,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
 
 
 def test_a_cluster_just_for_the_run(corpus: list[object], local: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+    import ray
+
     try:
         run_well("shard", *corpus, "--out", tmp_path, "--ray", "local", "--workers", 2)
     finally:
@@ -146,7 +147,8 @@ def test_features_of_texts_with_a_machine_lost(tmp_path: Path, monkeypatch: pyte
 
 
 def test_ctrl_c_ends_it_cleanly(corpus: list[object], local: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+    import ray
+
     command = ("shard", *corpus, "--out", tmp_path, "--ray", "local")
     process = start(*command, "--workers", 1)
     while len(list(tmp_path.glob("0*.tar"))) < 3 and process.poll() is None:

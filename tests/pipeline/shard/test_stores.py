@@ -16,7 +16,7 @@ from outputs import content, report, skipped
 from s3_server import s3_server, use_s3
 from shard_folders import shard
 
-pytest.importorskip("s3fs")
+pytestmark = pytest.mark.needs("s3fs")
 VTT = "WEBVTT\n\n00:00:00.200 --> 00:00:00.800\nhello {}\n"
 
 

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import shutil
 import tarfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -104,7 +103,7 @@ def test_a_folder_and_urls_give_the_same_samples(tmp_path: Path) -> None:
     assert len(copies) == 1  # older copies make room
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset opens https:// by curl")
+@pytest.mark.needs("curl")
 def test_shards_behind_http(tmp_path: Path) -> None:
     folder = make_shard_folder(tmp_path / "clips", num_shards=2, clips_per_shard=3)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -121,8 +120,8 @@ def test_shards_behind_http(tmp_path: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.needs("s3fs")
 def test_shards_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
     folder = make_shard_folder(tmp_path / "bucket" / "clips", num_shards=2, clips_per_shard=3)
     with s3_server(tmp_path) as address:
         use_s3(monkeypatch, address)
