@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from caption_runs import BAD, MARKUP, NUM_SHARDS, caption
+from caption_runs import BAD, CLIPS_PER_SHARD, MARKUP, NUM_SHARDS, caption
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.caption import work as caption_work
 from clipvip.pipeline.caption.command import gpu_batch_size
@@ -95,7 +95,10 @@ def test_the_page_shows_samples_and_needs_no_other_file(undisturbed: Path) -> No
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert page.text.count(MARKUP) == 23
     assert "script" not in page.tags
-    for caption_text in read_captions(undisturbed, "000001").values():
+    assert len(page.sources) == 23
+    captions = read_captions(undisturbed, "000001")
+    assert len(captions) == CLIPS_PER_SHARD
+    for caption_text in captions.values():
         assert caption_text in page.text
 
 

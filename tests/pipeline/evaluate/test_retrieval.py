@@ -218,7 +218,9 @@ def test_clips_with_the_same_caption_tie(tmp_path: Path, model: Path) -> None:
     result = run(*options, "--dsl", "--qb-norm")
     assert result.exit_code == 0 and "38 of the texts repeat another" in result.stdout, result.output
     # From clip to text the 39 clips of one sentence never have their answer alone among the first ten.
-    for metrics in json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"].values():
+    written = json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"]
+    assert set(written) == {"plain", "dsl", "qb_norm"}
+    for metrics in written.values():
         assert metrics["video_to_text"]["r10"] <= 14 / 53
         assert metrics["video_to_text"]["mean_rank"] >= 39 / 53 * 20
 

@@ -166,7 +166,9 @@ def test_a_run_that_diverges_keeps_no_weights_that_are_no_numbers(
     assert "no checkpoint from before that is kept" in result.stderr
     place = Place(0, 1, torch.device("cpu"))
     job = prepare(load_recipe(str(tmp_path / "out/recipe.yaml")), place, cache=tmp_path)
-    for folder in list_checkpoints(tmp_path / "out"):
+    kept = list_checkpoints(tmp_path / "out")
+    assert len(kept) == (1 if rate == "1e30" else 0)  # of step 1
+    for folder in kept:
         load_checkpoint(folder, job.model, job.optimizer, place=place)
         assert all(tensor.isfinite().all() for tensor in job.model.state_dict().values()), folder
 
