@@ -5,26 +5,21 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from caption_runs import BAD, MARKUP, NUM_SHARDS, caption, content
+from caption_runs import BAD, CLIPS_PER_SHARD, MARKUP, NUM_SHARDS, caption
 from clipvip.model.ofa.captioner import Captioner
 from clipvip.pipeline.cli import main
 from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
+from outputs import content, report
 from tiny_ofa import make_ofa
-
-
-def report(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return found
 
 
 def test_each_clip_has_the_caption_of_its_middle_frame(undisturbed: Path, shards: Path, model: Path) -> None:
@@ -96,7 +91,10 @@ def test_the_page_shows_samples_and_needs_no_other_file(undisturbed: Path) -> No
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert page.text.count(MARKUP) == 23
     assert "script" not in page.tags
-    for caption_text in read_captions(undisturbed, "000001").values():
+    assert len(page.sources) == 23
+    captions = read_captions(undisturbed, "000001")
+    assert len(captions) == CLIPS_PER_SHARD
+    for caption_text in captions.values():
         assert caption_text in page.text
 
 

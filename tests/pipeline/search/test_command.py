@@ -13,8 +13,9 @@ from clipvip.pipeline.search.index import (
     shards_of,
 )
 from clipvip.shards.tar.writer import write_shard
+from commands import error_of
 from make_shards import make_shard_folder, stored_clip
-from search_folders import error_of, expected, make_model, run, run_well
+from search_folders import expected, make_model, run, run_well
 
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
 

@@ -6,14 +6,14 @@ import json
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from clipvip.pipeline.cli import main
+import commands
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
@@ -23,10 +23,7 @@ from make_shards import stored_clip
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
 
 
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["inspect", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+run = partial(commands.run, "inspect")
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.tools.stats_page import histogram
 from clipvip.pipeline.tools.tally import Distribution
@@ -24,15 +22,10 @@ from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
+from commands import run
 from make_shards import stored_clip
 
 MARKUP = '<script>alert("x")</script> & more'
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def stats(folder: Path, *options: object) -> dict[str, Any]:
