@@ -10,6 +10,7 @@ import pytest
 from clipvip.experiments.demo.results import failed_expectations
 from clipvip.experiments.demo.run import Stage, demo_stages, run_stage
 from clipvip.pipeline.runtime.errors import UserError
+from html_page import HtmlPage
 
 
 @pytest.mark.slow
@@ -22,6 +23,7 @@ def test_quick_demo_shows_what_it_is_to_show_and_resumes(tmp_path: Path) -> None
     results = json.loads((out / "results.json").read_text())
     assert failed_expectations(results, must_improve=False) == []
     page = (out / "index.html").read_text()
+    assert len(HtmlPage(page.encode()).sources) >= 13
     assert page.count("<img") >= 13 and "<svg" in page and "http" not in page.split("<pre>")[0]
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.tar")}
     again = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -40,6 +40,7 @@ from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
+from html_page import HtmlPage
 from make_shards import make_shard_folder, stored_clip
 from tiny_clip import make_clip, tiny_tokenizer
 
@@ -365,6 +366,7 @@ def test_the_page_shows_the_clips_and_nothing_of_others_runs(model: Path, tmp_pa
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout)
     assert "x" * 99 + "…\n" in result.stdout and "x" * 100 not in result.stdout
     text = (tmp_path / "found.html").read_text()
+    assert UGLY in HtmlPage(text.encode()).text
     assert text.count("data:image/jpeg;base64,") == 2 * 3 * 3
     assert "&lt;script&gt;" in text and "<script" not in text and "&lt;img src=&#34;http" in text
     assert len(re.findall(r"src=\"(?!data:)|href=", text)) == 0
