@@ -38,8 +38,8 @@ class Section:
 
 def render_page(title: str, sections: Sequence[Section], *, note: str = "") -> bytes:
     """A whole page as UTF-8; equal arguments give equal bytes."""
-    page = _TEMPLATES.get_template("page.html").render(title=title, note=note, sections=sections)
-    return page.encode("utf-8", "replace")
+    parts = _TEMPLATES.get_template("page.html").generate(title=title, note=note, sections=sections)
+    return b"".join(part.encode("utf-8", "replace") for part in parts)
 
 
 def render_block(block: Block) -> str:
