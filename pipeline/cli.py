@@ -5,7 +5,7 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.runtime.lazy_group import LazyGroup
 
-# name -> (module, one line for --help); a module has its command under `command`.
+# name -> (module, one line for --help); a module has its command under `command`, or `:another name`.
 _COMMANDS = {
     "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
     "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
@@ -27,11 +27,11 @@ _COMMANDS = {
     ),
     "verify": ("clipvip.pipeline.tools.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
-        "clipvip.pipeline.tools.convert_released",
+        "clipvip.pipeline.tools.convert:released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
     "convert-ofa": (
-        "clipvip.pipeline.tools.convert_ofa",
+        "clipvip.pipeline.tools.convert:ofa",
         "Turn a fairseq OFA checkpoint into a model folder.",
     ),
 }

@@ -39,10 +39,14 @@ class SkipTally:
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """What a stage did. `content` is what its report.json holds, `text` what its command prints."""
+    """What a stage did. `content` is what its report.json holds, `text` what its command prints.
+
+    A `note` on how to go on comes after the text; with --json it goes to standard error.
+    """
 
     content: dict[str, Any]
     text: str = field(repr=False)
+    note: str = field(default="", repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -51,15 +55,15 @@ class StageReport:
         return counts
 
     def __str__(self) -> str:
-        return self.text
+        return f"{self.text}\n{self.note}" if self.note else self.text
 
 
 @dataclass
 class Report:
     """What a stage did: counts, and what it skipped by reason.
 
-    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips` may be
-    more than memory holds: they are gone through once, when they are written or asked about.
+    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips`
+    may be more than memory holds: they are gone through once, when they are written or asked about.
     """
 
     stage: str
@@ -100,7 +104,7 @@ class Report:
         return StageReport(content=content, text=self.summary(folder))
 
     def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
-        """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
+        """What report.json holds: `seconds` and `done_now` are this run's time and number of `unit`s."""
         return {
             "stage": self.stage,
             "options": dict(self.options),

@@ -1,4 +1,4 @@
-"""A stage is one function with typed options; its command is made from them, so that each option is written once.
+"""A stage is one function with typed options; its command is made from them: each option is written once.
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions(StageOptions):
@@ -14,7 +14,7 @@ shard(out="clips", size=128)        # the same from Python
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -52,13 +52,7 @@ class StageOptions:
             value = getattr(self, option.name)
             if value is None and option.may_be_none:
                 continue
-            if option.is_many:
-                value = (value,) if isinstance(value, str | Path) else value
-                converted = tuple(option.convert(one) for one in value)
-                if not converted and option.default is MISSING:
-                    raise UserError(f"{option.name}: give one or more")
-            else:
-                converted = option.convert(value)
+            converted = option.convert_many(value) if option.is_many else option.convert(value)
             object.__setattr__(self, option.name, converted)
 
 
@@ -100,7 +94,7 @@ def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]
         value = getattr(options, option.name)
         if value == option.default:
             continue
-        values = [str(one) for one in value] if option.is_many else [str(value)]
+        values = option.written(value)
         if option.opt.argument:
             arguments += values
         elif option.is_flag:
@@ -120,14 +114,19 @@ def stage_command(
     """
 
     def run(as_json: bool, **given: Any) -> None:
+        def show(report: StageReport) -> None:
+            # Of processes that train together only the first has something to say.
+            if report.text or (as_json and report.content):
+                print_result(report.content, report.text, as_json=as_json)
+            if report.note:
+                click.echo(report.note, err=as_json)
+
         try:
             report = made(**given)
         except StageFailed as failure:
-            print_result(failure.report.content, failure.report.text, as_json=as_json)
+            show(failure.report)
             raise
-        # Of processes that train together only the first has something to say.
-        if report.text or (as_json and report.content):
-            print_result(report.content, report.text, as_json=as_json)
+        show(report)
 
     options = sorted(_options_of(made.options), key=lambda option: option.is_last)
     parameters: list[click.Parameter] = [option.parameter() for option in options]
@@ -160,8 +159,25 @@ class _Option:
     default: Any
     is_flag: bool
     is_many: bool
+    is_named: bool
     may_be_none: bool
     is_last: bool
+
+    def convert_many(self, value: Any) -> Any:
+        """All values of a repeatable option; a dict where each has a name."""
+        if isinstance(value, str | Path):
+            value = (value,)
+        values = tuple(map(self.convert, value.items() if isinstance(value, Mapping) else value))
+        if not values and self.default is MISSING:
+            raise UserError(f"{self.name}: give at least one")
+        if not self.is_named:
+            return values
+        named = {}
+        for name, one in values:
+            if name in named:
+                raise UserError(f"{self.flag} {name}: given twice; each needs a name of its own")
+            named[name] = one
+        return named
 
     def convert(self, value: Any) -> Any:
         if isinstance(self.type, click.Path):
@@ -172,6 +188,14 @@ class _Option:
             return self.type.convert(value, None, None)
         except click.BadParameter as error:
             raise UserError(f"{self.name}: {error.message}") from error
+
+    def written(self, value: Any) -> list[str]:
+        """A value as words of a command line, one for each time that the option is given."""
+        if self.is_named:
+            return [f"{name}={one}" for name, one in value.items()]
+        if isinstance(self.type, Listed):
+            return [",".join(value)]
+        return [str(one) for one in value] if self.is_many else [str(value)]
 
     @property
     def flag(self) -> str:
@@ -219,7 +243,8 @@ def _option(one: Field[Any]) -> _Option:
     kinds = set(get_args(kind)) if _is_union(kind) else {kind}
     may_be_none = NoneType in kinds
     (kind,) = kinds - {NoneType}
-    is_many = get_origin(kind) is tuple
+    is_named = get_origin(kind) is Mapping
+    is_many = is_named or (get_origin(kind) is tuple and not isinstance(opt.type, Listed))
     if is_many:
         kind = get_args(kind)[0]
     return _Option(
@@ -229,6 +254,7 @@ def _option(one: Field[Any]) -> _Option:
         default=one.default,
         is_flag=kind is bool,
         is_many=is_many,
+        is_named=is_named,
         may_be_none=may_be_none,
         is_last=LAST in notes,
     )

@@ -17,7 +17,7 @@ from clipvip.pipeline.pages.cards import (
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -30,7 +30,7 @@ class InspectOptions(StageOptions):
     """What `inspect` is asked for."""
 
     shard: Path = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
-    num: int = opt("Clips to show, from all over.", click.IntRange(min=1), default=10)
+    num: int = opt("Clips to show, from all over.", at_least(1), default=10)
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )

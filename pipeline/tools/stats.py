@@ -10,7 +10,7 @@ import click
 from clipvip.pipeline.pages.cards import draw_cards, pick_evenly
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
@@ -36,7 +36,7 @@ class StatsOptions(StageOptions):
     folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
     out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
-    num: int = opt("Clips on the page.", click.IntRange(min=0), default=24)
+    num: int = opt("Clips on the page.", at_least(0), default=24)
     workers: Workers = None
 
 

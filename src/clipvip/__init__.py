@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip, ClipVipConfig
+    from clipvip.pipeline.caption.stage import CaptionOptions, caption
+    from clipvip.pipeline.domain_gap.stage import DomainGapOptions, DomainGapReport, nmi
+    from clipvip.pipeline.download.stage import DownloadOptions, download
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
@@ -30,8 +33,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _MODULES = {
     "ActionsOptions": "pipeline.evaluate.actions",
+    "CaptionOptions": "pipeline.caption.stage",
     "ClipVip": "model",
     "ClipVipConfig": "model",
+    "DomainGapOptions": "pipeline.domain_gap.stage",
+    "DomainGapReport": "pipeline.domain_gap.stage",
+    "DownloadOptions": "pipeline.download.stage",
     "InspectOptions": "pipeline.tools.inspect",
     "MergeOptions": "pipeline.tools.merge",
     "MultipleChoiceOptions": "pipeline.evaluate.multiple_choice",
@@ -45,9 +52,12 @@ _MODULES = {
     "TrainOptions": "pipeline.train.stage",
     "VerifyOptions": "pipeline.tools.verify",
     "actions": "pipeline.evaluate.actions",
+    "caption": "pipeline.caption.stage",
+    "download": "pipeline.download.stage",
     "inspect": "pipeline.tools.inspect",
     "merge": "pipeline.tools.merge",
     "multiple_choice": "pipeline.evaluate.multiple_choice",
+    "nmi": "pipeline.domain_gap.stage",
     "retrieval": "pipeline.evaluate.retrieval",
     "search": "pipeline.search.command",
     "shard": "pipeline.shard.stage",
@@ -59,8 +69,12 @@ _MODULES = {
 }
 __all__ = [
     "ActionsOptions",
+    "CaptionOptions",
     "ClipVip",
     "ClipVipConfig",
+    "DomainGapOptions",
+    "DomainGapReport",
+    "DownloadOptions",
     "InspectOptions",
     "MergeOptions",
     "MultipleChoiceOptions",
@@ -75,9 +89,12 @@ __all__ = [
     "VerifyOptions",
     "__version__",
     "actions",
+    "caption",
+    "download",
     "inspect",
     "merge",
     "multiple_choice",
+    "nmi",
     "retrieval",
     "search",
     "shard",
