@@ -19,7 +19,7 @@ from clipvip.shards.tar.reader import list_shards
 _NUM_CARDS = 12
 
 
-def write_report(path: Path, out: Path, results: dict[str, Any], commands: Sequence[tuple[str, ...]]) -> None:
+def write_report(path: Path, out: Path, results: dict[str, Any], commands: Sequence[Sequence[str]]) -> None:
     """Write the page to `path` from the demo's folder `out`."""
     captions = results["captions"]
     picks = pick_evenly(list_shards(out / "shards-train"), _NUM_CARDS, captions=out / "captions")
