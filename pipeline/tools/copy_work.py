@@ -1,6 +1,6 @@
 """What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
 
-Which samples are wanted, and which go together, is decided in `rearrange`.
+Which samples are wanted, and which go together, is decided in `copy_run`.
 """
 
 from dataclasses import dataclass

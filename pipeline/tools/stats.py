@@ -14,10 +14,10 @@ from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
@@ -41,7 +41,7 @@ class StatsOptions(StageOptions):
     folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
     out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
-    num: int = opt("Clips on the page.", click.IntRange(min=0), default=24)
+    num: int = opt("Clips on the page.", at_least(0), default=24)
     workers: Workers = None
 
 
@@ -115,13 +115,9 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
 def _skipped(folder: Path) -> dict[str, int]:
     """Reason -> how many clips the stage left out, the most frequent first."""
     try:
-        return _by_count(Counter(skip.reason for skip in read_skips(folder)))
+        return most_first(Counter(skip.reason for skip in read_skips(folder)))
     except DatasetError as error:
         raise DatasetError(f"{folder / SKIPPED_NAME}: damaged ({error}); run the stage again") from error
-
-
-def _by_count(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_captions: bool) -> dict[str, Any]:
@@ -142,8 +138,8 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
         "frames_per_clip": tally.frames.summary(),
         "bytes_per_clip": tally.clip_bytes.summary(),
         "words_per_text": tally.subtitle_words.summary(),
-        "sizes": dict(list(_by_count(tally.sizes).items())[:_MAX_SIZES]),
-        "source_sizes": dict(list(_by_count(tally.source_sizes).items())[:_MAX_SIZES]),
+        "sizes": dict(list(most_first(tally.sizes).items())[:_MAX_SIZES]),
+        "source_sizes": dict(list(most_first(tally.source_sizes).items())[:_MAX_SIZES]),
         "skipped": sum(skipped.values()),
         "skipped_by_reason": skipped,
     }
@@ -152,7 +148,7 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
             "captions": tally.caption_words.count,
             "words": tally.caption_words.summary(),
             "files_missing": tally.missing_captions,
-            "skipped_by_reason": _by_count(tally.captions_skipped),
+            "skipped_by_reason": most_first(tally.captions_skipped),
         }
     return content
 
