@@ -199,7 +199,7 @@ def check_captions(
     if record is not None and sha256_of_file(path) != record.sha256:
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
-        content = read_caption_file(path)
+        content = read_caption_file(path, with_origins=True)
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found

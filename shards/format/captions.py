@@ -43,7 +43,7 @@ class CaptionFile:
     """What a caption file holds: captions in shard order, what made them, what was left out, and from which shard.
 
     `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are as many as
-    the rows have, none where there are no rows.
+    the rows have, none where there are no rows, and unknown unless they were asked for.
     """
 
     rows: list[Caption]
@@ -162,8 +162,8 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
 
-def read_caption_file(path: Path) -> CaptionFile:
-    """All that the Parquet file `path` says.
+def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
+    """What the Parquet file `path` says, with what made the captions where that is asked for.
 
     Raises:
         DatasetError: as `read_captions`.
@@ -175,9 +175,10 @@ def read_caption_file(path: Path) -> CaptionFile:
                 raise DatasetError(
                     f"{path}: no column {', '.join(lacking)}; captions have a key and a caption in each row"
                 )
-            says_origin = set(Origin._fields) <= set(schema.names)
-            names = Caption._fields + (Origin._fields if says_origin else ())
-            table = file.read(columns=list(names))
+            names: list[str] = list(Caption._fields)
+            if with_origins and set(Origin._fields) <= set(schema.names):
+                names += Origin._fields
+            table = file.read(columns=names)
             keys, captions, *origin = (table.column(name).to_pylist() for name in names)
             fields = schema.metadata or {}
             skips = [Skip.from_json(skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
@@ -194,5 +195,5 @@ def read_caption_file(path: Path) -> CaptionFile:
         raise DatasetError(f"{path}: a key or caption is not a text; make it again")
     if len(set(keys)) != len(keys):
         raise DatasetError(f"{path}: a key stands there twice; make it again")
-    origins = set(map(Origin, *origin)) if says_origin else {Origin()}
+    origins = set(map(Origin, *origin)) if origin else {Origin()}
     return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of)
