@@ -1,7 +1,7 @@
 """Make new folders of shards from finished ones without decoding: what merge, split and subset share.
 
-A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows from
-the inputs and options alone, so that a run that was killed is gone on with.
+A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows
+from the inputs and options alone, so that a run that was killed is gone on with.
 """
 
 import hashlib

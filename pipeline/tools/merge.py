@@ -62,8 +62,8 @@ def command(
 ) -> None:
     """Put the shards of several folders into one, numbered anew in the order given.
 
-    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are refused
-    unless you say what to do about it.
+    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are
+    refused unless you say what to do about it.
     """
     if captions and len(captions) != len(folders):
         raise click.UsageError(f"give --captions once for each of the {len(folders)} folders, or not at all")

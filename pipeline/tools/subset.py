@@ -71,8 +71,8 @@ def command(
 ) -> None:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
-    At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and however
-    often this runs, and of two sizes the smaller is part of the larger.
+    At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and
+    however often this runs, and of two sizes the smaller is part of the larger.
     """
     if sum(value is not None for value in (num, fraction, keys, video_ids)) != 1:
         raise click.UsageError("give one of --num, --fraction, --keys and --video-ids")

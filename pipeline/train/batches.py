@@ -39,7 +39,8 @@ _MAX_REMEMBERED = 100_000
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in it."""
+    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in
+    it."""
 
     source: int
     step: int
@@ -149,7 +150,8 @@ class BatchPlan:
 def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on with.
+    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on
+    with.
 
     Raises:
         UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
@@ -281,8 +283,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
-            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, and a batch "
-            f"takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, "
+            f"and a batch takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
         )
 
     def _load(
@@ -293,9 +295,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         return self._loaders[source].load(*place, rng, video=video, frame=frame)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
-        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few for each.
+        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few
+        for each.
 
-        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds the same.
+        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds
+        the same.
         """
         scratch = self._scratch[spec.source]
         order = self._plan.parts[spec.source].order

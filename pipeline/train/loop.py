@@ -1,4 +1,4 @@
-"""The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
+"""The main path of training, top to bottom: prepare, resume at a checkpoint, step, log, save, report."""
 
 import shutil
 import tempfile
@@ -91,8 +91,8 @@ class Job:
 class Outcome:
     """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
 
-    Then the first process has `result`, which is report.json and under `result` the test split's scores, and the
-    same in words.
+    Then the first process has `result`, which is report.json and under `result` the test split's scores, and
+    the same in words.
     """
 
     step: int

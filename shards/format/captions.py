@@ -31,7 +31,8 @@ class Caption(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say it."""
+    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say
+    it."""
 
     model: str = ""
     revision: str = ""
@@ -40,10 +41,11 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CaptionFile:
-    """What a caption file holds: captions in shard order, what made them, what was left out, and from which shard.
+    """What a caption file holds: captions in shard order, what made them, what was left out, and from which
+    shard.
 
-    `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are as many as
-    the rows have, none where there are no rows, and unknown unless they were asked for.
+    `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
+    as many as the rows have, none where there are no rows, and unknown unless they were asked for.
     """
 
     rows: list[Caption]
@@ -57,7 +59,8 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
 
 
 def shard_source(shard: Path, sha256: str | None = None) -> str:
-    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is not given."""
+    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is
+    not given."""
     return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
@@ -85,9 +88,9 @@ def captions_of_shard(
 ) -> ShardCaptions:
     """What the folders hold for a shard that has the `keys`; the first that has a key counts.
 
-    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
-    the keys, is not used. Reasons:
-    `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions
+    for none of the keys, is not used. Reasons: `no_captions` (no file for the shard),
+    `captions_of_another_shard`, `unreadable_captions`.
     """
     by_key: dict[str, str] = {}
     wanted = set(keys)

@@ -115,7 +115,8 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that checksum.
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that
+    checksum.
 
     The file is the one that captioning the new shard by the same model would give.
 
