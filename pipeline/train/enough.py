@@ -244,7 +244,8 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
     if damaged > _MANY_LOST * look.num_decoded and lost <= _MANY_LOST * look.num_seen:
         lines.append(
             f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} "
-            f"cannot be used ({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
+            f"cannot be used ({_listed(look.undecodable)}), such as {look.undecodable_example}; others take "
+            "their places"
         )
     for location in part.shards.empty:
         lines.append(f"source {part.name}: {location} holds no samples of kind {part.kind}")

@@ -113,8 +113,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     for line in json_lines(path):
         if line.problem:
             raise DatasetError(
-                f"{path}, row {line.number}: not JSON ({line.problem}); give JSON Lines, one object per line, "
-                "or a .parquet file"
+                f"{path}, row {line.number}: not JSON ({line.problem}); give JSON Lines, one object "
+                "per line, or a .parquet file"
             )
         if not isinstance(line.value, dict):
             raise DatasetError(f"{path}, row {line.number}: not a JSON object; give one object per line")
