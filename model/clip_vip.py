@@ -26,6 +26,7 @@ from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.variants import ENCODERS
 from clipvip.model.videos import Video
 
 
@@ -76,6 +77,8 @@ class ClipVip(CLIPPreTrainedModel):
                 num_heads=config.num_frame_heads,
                 max_frames=config.text_config.max_position_embeddings,
             )
+        make_head = ENCODERS[config.encoder]
+        self.frame_head: nn.Module | None = None if make_head is None else make_head(config)
         use_fast_linear(self)
         self.post_init()
 
@@ -180,7 +183,11 @@ class ClipVip(CLIPPreTrainedModel):
         frames = self.visual_projection(images.pooler_output).unflatten(0, (batch, num_frames))
         if self.config.encoder == "seq_transformer":
             frames = self.frame_transformer(frames)
-        return mean_pool(frames), None if embeds_only else images.last_hidden_state
+        if self.frame_head is None:
+            pooled = mean_pool(frames)
+        else:
+            pooled = F.normalize(self.frame_head(frames), dim=-1)
+        return pooled, None if embeds_only else images.last_hidden_state
 
     @classmethod
     def from_pretrained(

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 
-from clipvip.model.variants import ENCODERS, Encoder
+from clipvip.model.variants import ENCODERS
 
 # Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
 MAX_TEXT_TOKENS = 70
@@ -24,7 +24,7 @@ class ClipVipConfig(PreTrainedConfig):
             is no token of the vocabulary stands for the highest id of a text.
         projection_dim: width of the shared space.
         logit_scale_init_value: logarithm of the inverse temperature.
-        encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`.
+        encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
         num_proxies: video proxy tokens M, the class token included (paper: 4).
         temporal_size: frames that the temporal position table is made for (paper: 12); another number of
             frames interpolates it.
@@ -48,7 +48,7 @@ class ClipVipConfig(PreTrainedConfig):
         *,
         projection_dim: int = 512,
         logit_scale_init_value: float = 4.60,
-        encoder: Encoder = "vip",
+        encoder: str = "vip",
         num_proxies: int = 4,
         temporal_size: int = 12,
         num_frame_layers: int = 4,
@@ -58,7 +58,7 @@ class ClipVipConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         if encoder not in ENCODERS:
-            raise ValueError(f"encoder {encoder!r} is none of {', '.join(ENCODERS)}")
+            raise ValueError(ENCODERS.refusal("encoder", encoder))
         if num_proxies < 1 or temporal_size < 1:
             raise ValueError(f"{num_proxies = } and {temporal_size = } must be at least 1")
         self.text_config = _as_config(CLIPTextConfig, _with_end_token(text_config))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from clipvip.model.variants import VARIANTS, Term, Variant, Weighting
+from clipvip.model.variants import VARIANTS, Term, Weighting
 
 # e^10 = 22,026. CLIP's training stops at ln 100 = 4.6, ours at optim.max_scale; 1/0.07 = 14.3, where CLIP's begins, is not
 # the logarithm of anything in use.
@@ -27,7 +27,7 @@ def omnisource_loss(
     frame: Tensor | None = None,
     caption: Tensor | None = None,
     logit_scale: Tensor | float,
-    variant: Variant = "d",
+    variant: str = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
 ) -> Tensor:
@@ -56,7 +56,7 @@ def omnisource_terms(
     frame: Tensor | None = None,
     caption: Tensor | None = None,
     logit_scale: Tensor | float,
-    variant: Variant = "d",
+    variant: str = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def omnisource_terms(
     """
     logit_scale = _checked_scale(logit_scale, like=video)
     if variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r} is none of {', '.join(VARIANTS)}")
+        raise ValueError(VARIANTS.refusal("variant", variant))
     if weighting not in ("released", "paper"):
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}

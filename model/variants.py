@@ -1,12 +1,20 @@
-"""The rows of the paper's tables as data: the encoders of Table 2, the losses of Table 3 and 4; other closed choices. Knows no torch."""
+"""The rows of the paper's tables as data: the encoders of Table 2, the losses of Table 3 and 4; other choices. Knows no torch.
 
+Plug-ins may add encoders and losses.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal
 
-Encoder = Literal["vip", "mean_pool", "seq_transformer", "full_attention"]
-ENCODERS: tuple[Encoder, ...] = get_args(Encoder)
+from clipvip.plugins import Registry
 
-Variant = Literal["baseline", "a", "b", "c", "d", "V-C"]
+# Of a plug-in: what makes, of a ClipVipConfig, the torch module that reads the projected features of a video's frames,
+# (batch, frames, dim), and gives the video's, (batch, dim), which are then normalised. None: ours, in `clip_vip`.
+ENCODERS: Registry[Callable[[Any], Any] | None] = Registry(
+    dict.fromkeys(("vip", "mean_pool", "seq_transformer", "full_attention"))
+)
+
 Weighting = Literal["released", "paper"]
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -42,17 +50,19 @@ _VIDEO_TO_BOTH = [
     Term("C", "V"),
 ]
 
-VARIANTS: dict[str, list[Term]] = {
-    "baseline": _pair("V", "S"),
-    "a": _pair("V", "S") + _pair("F", "C"),
-    "b": _pair("V", "S") + _pair("V", "C"),
-    "c": _pair("V", "S") + _pair("V", "C") + _pair("F", "C"),
-    "d": _VIDEO_TO_BOTH + _pair("F", "C"),
-    "V-C": _pair("V", "C"),
-}
+VARIANTS: Registry[list[Term]] = Registry(
+    {
+        "baseline": _pair("V", "S"),
+        "a": _pair("V", "S") + _pair("F", "C"),
+        "b": _pair("V", "S") + _pair("V", "C"),
+        "c": _pair("V", "S") + _pair("V", "C") + _pair("F", "C"),
+        "d": _VIDEO_TO_BOTH + _pair("F", "C"),
+        "V-C": _pair("V", "C"),
+    }
+)
 
 
-def inputs_of(variant: Variant) -> frozenset[str]:
+def inputs_of(variant: str) -> frozenset[str]:
     """Which of V, S, F and C a variant needs.
 
     Raises:

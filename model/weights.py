@@ -6,7 +6,7 @@ Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weig
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
+from clipvip.plugins import HINT, Registry
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
@@ -47,6 +48,8 @@ _MAX_LISTED = 8
 _ADDED_PROXIES = "vision_model.embeddings.added_cls"
 _TEMPORAL = "vision_model.embeddings.temporal_embedding"
 _NEW_PARAMETERS = (_ADDED_PROXIES, _TEMPORAL)
+# Of `seq_transformer`, and of plug-ins' encoders.
+_HEADS = ("frame_transformer.", "frame_head.")
 # The tensors that tell a released model's sizes, and their numbers of dimensions.
 _SIZES_FROM = {
     "vision_model.embeddings.patch_embedding.weight": 4,
@@ -61,7 +64,7 @@ _SIZES_FROM = {
 }
 
 
-def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
+def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
     """The model type that config.json names, if it is one of `kinds`; `where` may have HUB_OPTIONS.
 
     Raises:
@@ -82,6 +85,8 @@ def require_kind(folder_or_name: str, kinds: set[str], **where: Any) -> str:
     found = str(content.get("model_type", "none"))
     if found not in kinds:
         hint = "; start from a CLIP with ClipVip.from_clip" if found == "clip" else ""
+        if isinstance(kinds, Registry):
+            hint = f"; {HINT}"
         raise CheckpointError(
             f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(sorted(kinds))}{hint}"
         )
@@ -175,7 +180,7 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
         name: tensor for name, tensor in _read_folder(source).items() if not name.endswith("position_ids")
     }
     absent = set(own) - set(state)
-    new = {name for name in absent if name in _NEW_PARAMETERS or name.startswith("frame_transformer.")}
+    new = {name for name in absent if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
     dropped = {name for name in state if name not in own and name in _NEW_PARAMETERS}
     _load_state(model, source, {k: v for k, v in state.items() if k not in dropped}, may_be_missing=new)
     if model.config.encoder == "seq_transformer" and new:

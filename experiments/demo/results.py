@@ -9,6 +9,7 @@ from typing import Any
 
 from clipvip.experiments.demo.corpus import read_truth
 from clipvip.experiments.demo.texts import properties_in_caption
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.train.logs import read_log
 from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards
@@ -99,23 +100,25 @@ def summary(results: dict[str, Any]) -> str:
             f"{mean_loss(results, end=True):.3f}"
         ),
         "",
-        f"{'retrieval, text to video':<40}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'MdR':>7}",
-    ]
-    lines += [
-        f"{label:<40}"
-        + "".join(f"{100 * row[f'r{k}']:7.1f}" for k in (1, 5, 10))
-        + f"{row['median_rank']:7.1f}"
-        for label, row in retrieval_rows(results)
+        retrieval_table(results).text(gap=""),
     ]
     return "\n".join(lines)
 
 
-def retrieval_rows(results: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    """Chance, CLIP as it is, the start and the trained model, by name."""
+def retrieval_table(results: dict[str, Any]) -> Table:
+    """Chance, CLIP as it is, the start and the trained model, by name; recalls in percent."""
     retrieval = results["retrieval"]
-    return [
+    rows = [
         ("chance", retrieval["trained"]["chance"]),
         ("CLIP, frames averaged", retrieval["frame-average"]["text_to_video"]),
         ("start: CLIP-ViP at step 0", retrieval["start"]["text_to_video"]),
         ("trained: CLIP-ViP", retrieval["trained"]["text_to_video"]),
     ]
+    columns = (
+        Column("retrieval, text to video", width=40),
+        *(Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "MdR")),
+    )
+    return Table(
+        columns,
+        [(name, *(100 * row[f"r{k}"] for k in (1, 5, 10)), row["median_rank"]) for name, row in rows],
+    )

@@ -19,6 +19,7 @@ from clipvip.model.ofa.images import resize_images, scale_pixels
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.ofa.tokenizer import OfaTokenizer
 from clipvip.model.precision import half_dtype
+from clipvip.plugins import Registry
 
 DEFAULT_PROMPT = " what does the image describe?"
 DEFAULT_NUM_BEAMS = 5
@@ -111,6 +112,11 @@ class Captioner:
         )
         texts = self.tokenizer.batch_decode(ids[:num_images], skip_special_tokens=True)
         return [clean_caption(text) for text in texts]
+
+
+# By the model_type in a folder's config.json: a `Captioner`, or another class with its arguments, `preprocess`,
+# `caption_pixels`, `batch_size`, `image_size` and `dtype`. Plug-ins may add to it.
+CAPTIONERS: Registry[type[Captioner]] = Registry({"ofa": Captioner})
 
 
 def authors_search(

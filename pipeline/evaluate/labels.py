@@ -1,6 +1,6 @@
 """Class names, and which clip is of which class, in the files that action sets come with.
 
-Nothing is classified here. Names are compared without case, and with underscores, brackets and extra space gone.
+Nothing is classified here. Names are compared without case, underscores, brackets and extra space.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ _LABEL_FIELDS = ("template", "label", "class", "action")
 
 @dataclass(frozen=True)
 class Labels:
-    """`by_name` has for each name that a clip may have its labels, as written; `rows` are the names of each row."""
+    """The labels, as written, by each name that a clip may have; `rows` are the names of each row."""
 
     by_name: dict[str, set[str]]
     rows: list[list[str]]
@@ -89,10 +89,10 @@ def _from_json(path: Path, content: Any) -> list[str]:
 
 
 def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
-    """The labels of clips, and the rows that are none: a table with a header (.csv, .tsv), or records (.jsonl, .json).
+    """The labels of clips, and the rows that are none, of a table with a header, or .jsonl or .json records.
 
-    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class (`label`,
-    `class`, `action`, or Something-Something's `template`).
+    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class
+    (`label`, `class`, `action`, or Something-Something's `template`).
 
     Raises:
         DatasetError: another kind of file, or without a single label.

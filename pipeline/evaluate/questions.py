@@ -22,7 +22,7 @@ _LSMDC_SENTENCES = slice(5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which of the `options` is true of a clip: that with the index `answer`, from 0. `where` is its place in the file."""
+    """Which of `options` is true of a clip: that of index `answer`. `where` is its place in the file."""
 
     where: str
     video: str
@@ -33,11 +33,12 @@ class Question:
 def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
     """The questions of a file in its order, and the lines that are none.
 
-    - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT publishes
-      MSR-VTT MC), or `.json`: a list of such records (`caption` for `options` as Singularity and VindLU have it);
+    - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT
+      publishes MSR-VTT MC), or `.json`: a list of such records (`caption` for `options` as Singularity and
+      VindLU have it);
     - JSFusion's table of MSR-VTT MC: a header with `vid_key`, `a1` to `a5` and `answer`, from 0;
-    - LSMDC's MC tables, without a header, between tabs: clip id, four times, five sentences, and the answer from 1;
-      without an answer, as of training and validation, the first sentence is the right one.
+    - LSMDC's MC tables, without a header, between tabs: clip id, four times, five sentences, and the answer
+      from 1; without an answer, as of training and validation, the first sentence is the right one.
 
     Raises:
         DatasetError: none of these, or without a single question.
@@ -88,8 +89,8 @@ def _from_table(path: Path) -> Iterable[Question | Skip]:
     if delimiter == "\t" and len(header) in (10, 11):
         return _lsmdc(path, text)
     raise DatasetError(
-        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's (10 or "
-        "11 columns between tabs), or questions as .jsonl"
+        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's "
+        "(10 or 11 columns between tabs), or questions as .jsonl"
     )
 
 

@@ -1,5 +1,6 @@
 """The summary that every stage ends with: on the terminal, and as report.json beside its output."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,12 +37,33 @@ class SkipTally:
         return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did. `content` is what its report.json holds, `text` what its command prints.
+
+    A `note` on how to go on comes after the text; with --json it goes to standard error.
+    """
+
+    content: dict[str, Any]
+    text: str = field(repr=False)
+    note: str = field(default="", repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of what there are in the whole output, also of earlier runs; empty where none are."""
+        counts: dict[str, int] = self.content.get("counts", {})
+        return counts
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{self.note}" if self.note else self.text
+
+
 @dataclass
 class Report:
     """What a stage did: counts, and what it skipped by reason.
 
-    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips` may be
-    more than memory holds: they are gone through once, when they are written or asked about.
+    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips`
+    may be more than memory holds: they are gone through once, when they are written or asked about.
     """
 
     stage: str
@@ -76,8 +98,13 @@ class Report:
         write_json(folder / REPORT_NAME, content)
         return content
 
+    def finish(self, folder: Location, *, started: float, done_now: int, unit: str) -> StageReport:
+        """`write`, as what the stage returns; `started` is when it did, by `time.monotonic`."""
+        content = self.write(folder, seconds=time.monotonic() - started, done_now=done_now, unit=unit)
+        return StageReport(content=content, text=self.summary(folder))
+
     def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
-        """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
+        """What report.json holds: `seconds` and `done_now` are this run's time and number of `unit`s."""
         return {
             "stage": self.stage,
             "options": dict(self.options),

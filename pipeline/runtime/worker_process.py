@@ -11,8 +11,8 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -45,16 +45,17 @@ class Death:
 class WorkerProcess:
     """A fresh process that does one unit after another; it dies with this one.
 
-    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`).
+    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`). `needs_main` is for
+    functions that the caller's script defines.
     """
 
-    def __init__(self, *, writer: str = "") -> None:
+    def __init__(self, *, writer: str = "", needs_main: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), writer)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         start_resource_tracker()  # which unblocks signals
-        with starting_a_process():
+        with starting_a_process(), nullcontext() if needs_main else without_main():
             self._process.start()
         theirs.close()
 
@@ -86,6 +87,26 @@ class WorkerProcess:
         self._process.kill()
         self._process.join()
         self._pipe.close()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Let processes that start in the block leave the caller's script alone.
+
+    multiprocessing has each run that script first, up to its `if __name__ == "__main__"`, for functions that may be
+    defined there. Ours are not, and a script of two lines, `import clipvip; clipvip.shard(...)`, has no such line: each
+    process would start the stage over.
+    """
+    main = sys.modules["__main__"]
+    names = ("__spec__", "__file__")
+    kept = {name: vars(main)[name] for name in names if name in vars(main)}
+    for name in kept:
+        delattr(main, name)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def start_resource_tracker() -> None:

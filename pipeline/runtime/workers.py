@@ -70,7 +70,7 @@ def run_units(
     crew: set[WorkerProcess] = set()
 
     def start() -> WorkerProcess:
-        worker = WorkerProcess()
+        worker = WorkerProcess(needs_main=function.__module__ == "__main__")
         crew.add(worker)
         return worker
 

@@ -1,7 +1,7 @@
-"""Embeddings of all clips of a shard folder, one file per shard, for search: build, update, load, look up by faiss.
+"""Embeddings of all clips of a shard folder, one file per shard: build, update, load, search by faiss.
 
-A file tells by itself which shard and which model made it, so that a build that was killed goes on from the files
-that are there. Encoding clips is the caller's business.
+A file tells by itself which shard and which model made it, so that a build that was killed goes on from the
+files that are there. Encoding clips is the caller's business.
 """
 
 import json
@@ -40,7 +40,7 @@ _ABOUT = "clipvip"
 
 @dataclass(frozen=True)
 class Maker:
-    """What the embeddings of an index depend on: a hash of the model, frames per clip, numbers per embedding."""
+    """What made the embeddings of an index: a hash of the model, frames per clip, numbers per embedding."""
 
     model_sha256: str
     num_frames: int
@@ -58,7 +58,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Piece:
-    """One shard's part of an index: the keys of its clips in the order of the embeddings, what was passed over.
+    """One shard's part of an index: keys of clips in the order of the embeddings, what was passed over.
 
     `crc32` is that of the embeddings' bytes; None in pieces of earlier versions.
     """
@@ -88,7 +88,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the caller makes of a shard: keys, embeddings float32 (clips, dim) in their order, what it passed over."""
+    """What the caller makes of a shard: keys, their embeddings float32 (clips, dim), what it passed over."""
 
     keys: list[str]
     vectors: np.ndarray
@@ -105,7 +105,7 @@ class Hit:
 
 
 def shards_of(folder: Path) -> list[Shard]:
-    """The shards of a folder with the hashes that its manifest has; without a manifest the files are read for them.
+    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves.
 
     Raises:
         DatasetError: as `list_shards`.
@@ -131,17 +131,17 @@ def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
         return
     if found.num_frames != maker.num_frames and found.model_sha256 == maker.model_sha256:
         raise UserError(
-            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; give "
-            f"--num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
+            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; "
+            f"give --num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
         )
     raise UserError(
-        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to make "
-        "it anew"
+        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to "
+        "make it anew"
     )
 
 
 def load_index(folder: Path, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:
-    """The pieces of `shards` in their order; None for one that is missing, or that is not of that shard as it is."""
+    """The pieces of `shards` in their order; None for one that is missing or not of the shard as it is."""
     return [_read_piece(folder, shard, maker) for shard in shards]
 
 
@@ -158,7 +158,7 @@ def update_index(
     *,
     on_done: Callable[[Piece], None] = lambda _: None,
 ) -> list[Piece]:
-    """Make the pieces that are missing, remove those of shards that are gone; the pieces of `shards` in their order.
+    """Make the pieces that are missing, remove those of shards that are gone; all, in order of `shards`.
 
     What `maker` did not make is made again. `on_done` is told each piece that was made.
 
@@ -185,8 +185,8 @@ def update_index(
 def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
-    `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of equal
-    similarities the clip that comes first in the shards is first.
+    `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
+    equal similarities the clip that comes first in the shards is first.
 
     Raises:
         UserError: faiss is not installed, or a piece is damaged.
@@ -276,7 +276,7 @@ def _strays(folder: Path, shards: Sequence[Shard]) -> list[Path]:
 
 
 def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
-    """The piece of `shard` as it is now; None where it is missing, damaged, or made of or by something else."""
+    """The piece of `shard` as it is now; None where missing, damaged, or made of or by something else."""
     path = _piece_path(folder, shard)
     with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         with safe_open(path, framework="numpy") as file:

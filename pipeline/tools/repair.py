@@ -25,7 +25,8 @@ def repair(found: Verification) -> list[str]:
         if folder is not None and broken and _options(folder) is None:
             raise UserError(
                 f"{folder.folder}: has no {STATE_FOLDER}/{OPTIONS_NAME} or none that is whole, so no "
-                f"command can make its {len(broken)} broken files again; copy these from where the folder came from"
+                f"command can make its {len(broken)} broken files again; copy these from where the folder "
+                "came from"
             )
     for folder in filter(None, (found.folder, found.captions)):
         if folder.options_to_restore is not None:

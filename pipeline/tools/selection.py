@@ -1,7 +1,6 @@
 """Which samples merge, split and subset take, by the hashes of their keys or videos.
 
-Pure functions of hashes, so that the answer is the same on every machine, and small subsets lie in large
-ones.
+Pure functions of hashes: the answer is the same on every machine, and small subsets lie in large ones.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,21 +1,21 @@
-"""The command `clipvip-data stats`: how much there is in a folder of shards, and what it is like.
-
-Adding up is `stats_work`'s business, drawing `stats_page`'s.
-"""
+"""The stage `stats`: how much there is in a folder of shards, and what it is like."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import pick_evenly, render_cards
+from clipvip.pipeline.pages.cards import draw_cards, pick_evenly
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
+from clipvip.pipeline.tools.stats_page import PAGE_NAME, counts_table, summary_table, write_page
 from clipvip.pipeline.tools.tally import Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
@@ -28,44 +28,66 @@ STATS_NAME = "stats.json"
 _MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
 
-_EPILOG = """\b
-Examples:
-  clipvip-data stats clips/ --captions captions/ --out stats/
-"""
+
+@options
+class StatsOptions(StageOptions):
+    """What `stats` is asked for."""
+
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    captions: Captions = None
+    out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
+    num: int = opt("Clips on the page.", click.IntRange(min=0), default=24)
+    workers: Workers = None
 
 
-@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option(
-    "--out", type=Path, show_default="none is written", help=f"Folder for {STATS_NAME} and {PAGE_NAME}."
-)
-@click.option("--num", type=click.IntRange(min=0), default=24, show_default=True, help="Clips on the page.")
-@workers_option
-@json_option
-def command(
-    folder: Path, captions: Path | None, out: Path | None, num: int, workers: int | None, as_json: bool
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class StatsReport(StageReport):
+    """The sums, how many videos there are, and reason -> how many clips were left out."""
+
+    tally: Tally
+    num_videos: int
+    skipped: dict[str, int]
+
+
+@stage(StatsOptions, "clipvip-data stats")
+def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
     With --out, a page shows the distributions and some clips.
+
+    Raises:
+        UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
     """
+    folder, captions, out = options.folder, options.captions, options.out
     shards = list_shards(folder)
     if captions is not None and not captions.is_dir():
         raise UserError(f"{captions}: no such folder of captions")
-    num_workers = workers or num_cores()
-    tally, num_videos = _add_up(shards, captions, num_workers)
-    content = _content(tally, num_videos, _skipped(folder), has_captions=captions is not None)
+    workers = options.workers or num_cores()
+    tally, num_videos = _add_up(shards, captions, workers)
+    skipped = _skipped(folder)
+    content = _content(tally, num_videos, skipped, has_captions=captions is not None)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / STATS_NAME, content)
         has_all_captions = captions is not None and not tally.missing_captions
-        picks = list(pick_evenly(shards, num, captions=captions if has_all_captions else None)) if num else []
-        cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else ""
+        with_captions = captions if has_all_captions else None
+        picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
+        cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
         write_page(out, folder.name, content, tally, cards)
-    print_result(content, _table(folder, content), as_json=as_json)
-    if out is not None:
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
+    return StatsReport(
+        content=content, text=_table(folder, content), tally=tally, num_videos=num_videos, skipped=skipped
+    )
+
+
+command = stage_command(
+    stats,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-data stats clips/ --captions captions/ --out stats/
+""",
+)
 
 
 def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:
@@ -131,23 +153,12 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
 
 
 def _table(folder: Path, content: dict[str, Any]) -> str:
-    lines = [f"stats: {folder}"]
-    lines += [f"  {name.replace('_', ' '):20}{value:>20,}" for name, value in content["counts"].items()]
-    captions = content.get("captions", {})
-    if captions:
-        lines.append(f"  {'captions':20}{captions['captions']:>20,}")
-    rows = [
-        (name, content[name])
-        for name in ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    tables = [
+        table.text(gap="", indent="  ")
+        for table in (counts_table(content), summary_table(content))
+        if table.rows
     ]
-    rows += [("words_per_caption", captions.get("words"))]
-    rows = [(name, row) for name, row in rows if row]
-    if rows:
-        columns = ("min", "p05", "median", "mean", "p95", "max")
-        lines.append("  " + " " * 20 + "".join(f"{column:>13}" for column in columns))
-        for name, row in rows:
-            numbers = "".join(f"{row[column]:>13,.6g}" for column in columns)
-            lines.append(f"  {name.replace('_', ' '):20}{numbers}")
+    lines = [f"stats: {folder}", *tables]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
         if content[title]:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])

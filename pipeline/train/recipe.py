@@ -11,18 +11,28 @@ import math
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from clipvip.media.errors import one_line
-from clipvip.model.variants import Encoder, Precision, Variant, Weighting
+from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _one_of(registry: Registry[Any], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(registry.refusal(what, name))
+        return name
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
@@ -77,8 +87,8 @@ class Model:
     """A CLIP or CLIP-ViP model: a folder in Hugging Face layout, or a name on the hub."""
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
-    encoder: Encoder | None = None
-    """A row of Table 2. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
+    encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
+    """A row of Table 2, or a plug-in's. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
@@ -93,7 +103,7 @@ class Model:
 class Loss:
     """Which pairs are contrasted: V video, S subtitle, F middle frame, C its caption (Table 3)."""
 
-    pairs: Variant = "d"
+    pairs: Annotated[str, _one_of(VARIANTS, "loss")] = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
     weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
@@ -313,7 +323,9 @@ def _explain(error: ValidationError) -> str:
     message = mistake["msg"].removeprefix("Value error, ")
     given = (
         ""
-        if isinstance(mistake["input"], dict) or "ArgsKwargs" in type(mistake["input"]).__name__
+        if isinstance(mistake["input"], dict)
+        or mistake["type"] == "value_error"
+        or "ArgsKwargs" in type(mistake["input"]).__name__
         else (f" (given: {mistake['input']!r})")
     )
     return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{given}"

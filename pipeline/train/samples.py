@@ -23,6 +23,7 @@ from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
+from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
 # The most that a JPEG can have; resizing longer lines takes gigabytes.
@@ -160,7 +161,11 @@ class SampleLoader:
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
             return Skip("damaged_image", span.shown_key, one_line(error))
-        picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
+        picture = (
+            resize(torch.from_numpy(pixels[None]), self._image_size).numpy()
+            if self._resizes
+            else pixels[None]
+        )
         video.space(picture.shape)[:] = picture
         return Example(span.key, text, None)
 
@@ -178,7 +183,7 @@ class SampleLoader:
         else:
             frames = sample.decode(distinct)
         if self._resizes:
-            frames = resize(frames, self._image_size).numpy()
+            frames = resize(torch.from_numpy(frames), self._image_size).numpy()
         row = {index: number for number, index in enumerate(distinct)}
         for indices, writer in choices:
             space = writer.space((len(indices), *frames.shape[1:]))
@@ -271,21 +276,6 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
     if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
         return sample.sentences[int(rng.integers(len(sample.sentences)))]
     return sample.subtitle
-
-
-def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
-    """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
-
-    The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
-    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
-    overshoots and bytes cannot), and several times faster.
-    """
-    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if planes.shape[-2:] != (image_size, image_size):
-        planes = torch.nn.functional.interpolate(
-            planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:

@@ -222,7 +222,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
     joined = _join(gather_objects(pairs, place=place))
     if not len(joined.texts):
         raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
-    return score_pairs(joined, queries="subtitles", settings=settings_of(model))
+    return score_pairs(joined, queries="subtitles", settings=settings_of(model)).as_dict()
 
 
 def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:

@@ -4,13 +4,13 @@ A clip is a whole video, with all its sentences. Of the paragraph sets (DiDeMo, 
 a video, in order of time, are one text; of the others each sentence is a text of its own.
 """
 
-import difflib
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from clipvip.plugins import Registry
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.format.clip import Clip, make_key
@@ -97,40 +97,43 @@ def read_any(path: Path) -> Rows:
         yield replace(row, video=formats.video_name(row.video)) if isinstance(row, Row) else row
 
 
-DATASETS: dict[str, dict[str, Split]] = {
-    "msrvtt": {
-        "train9k": _msrvtt_list("MSRVTT_train.9k.csv"),
-        "train7k": _msrvtt_list("MSRVTT_train.7k.csv"),
-        "test1ka": _MSRVTT_1KA,
-        "1ka": _MSRVTT_1KA,
-        "train": _msrvtt("train", "train_val_videodatainfo.json"),
-        "validate": _msrvtt("validate", "train_val_videodatainfo.json"),
-        "test": _msrvtt("test", "test_videodatainfo.json"),
-    },
-    "didemo": {
-        "train": _didemo("train_data.json", "didemo_train_data.json"),
-        "val": _didemo("val_data.json", "didemo_val_data.json"),
-        "test": _didemo("test_data.json", "didemo_test_data.json"),
-    },
-    "lsmdc": {
-        "train": _lsmdc("LSMDC16_annos_training.csv"),
-        "val": _lsmdc("LSMDC16_annos_val.csv"),
-        "test1k": _lsmdc(
-            "LSMDC16_challenge_1000_publictect.csv",
-            "LSMDC16_challenge_1000_publictest.csv",
-            one_sentence=True,
-        ),
-    },
-    "activitynet": {
-        "train": _activitynet("train.json"),
-        "val1": _activitynet("val_1.json"),
-        "val2": _activitynet("val_2.json"),
-    },
-    "webvid": {
-        "train": _webvid("results_10M_train.csv", "results_2M_train.csv"),
-        "val": _webvid("results_10M_val.csv", "results_2M_val.csv"),
-    },
-}
+# Plug-ins may add to it.
+DATASETS: Registry[dict[str, Split]] = Registry(
+    {
+        "msrvtt": {
+            "train9k": _msrvtt_list("MSRVTT_train.9k.csv"),
+            "train7k": _msrvtt_list("MSRVTT_train.7k.csv"),
+            "test1ka": _MSRVTT_1KA,
+            "1ka": _MSRVTT_1KA,
+            "train": _msrvtt("train", "train_val_videodatainfo.json"),
+            "validate": _msrvtt("validate", "train_val_videodatainfo.json"),
+            "test": _msrvtt("test", "test_videodatainfo.json"),
+        },
+        "didemo": {
+            "train": _didemo("train_data.json", "didemo_train_data.json"),
+            "val": _didemo("val_data.json", "didemo_val_data.json"),
+            "test": _didemo("test_data.json", "didemo_test_data.json"),
+        },
+        "lsmdc": {
+            "train": _lsmdc("LSMDC16_annos_training.csv"),
+            "val": _lsmdc("LSMDC16_annos_val.csv"),
+            "test1k": _lsmdc(
+                "LSMDC16_challenge_1000_publictect.csv",
+                "LSMDC16_challenge_1000_publictest.csv",
+                one_sentence=True,
+            ),
+        },
+        "activitynet": {
+            "train": _activitynet("train.json"),
+            "val1": _activitynet("val_1.json"),
+            "val2": _activitynet("val_2.json"),
+        },
+        "webvid": {
+            "train": _webvid("results_10M_train.csv", "results_2M_train.csv"),
+            "val": _webvid("results_10M_val.csv", "results_2M_val.csv"),
+        },
+    }
+)
 # Captions of videos of one's own.
 GENERIC = {
     "captions": Split((), read_any),
@@ -148,9 +151,7 @@ def find_split(name: str) -> Split:
         return GENERIC[name]
     dataset, _, split = name.partition("/")
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, [*DATASETS, *GENERIC], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise DatasetError(f"no dataset {dataset!r}{hint}; there are {', '.join([*DATASETS, *GENERIC])}")
+        raise DatasetError(DATASETS.refusal("dataset", dataset, *GENERIC))
     if split not in DATASETS[dataset]:
         splits = ", ".join(f"{dataset}/{known}" for known in DATASETS[dataset])
         raise DatasetError(f"dataset {name!r}: name a split of it: {splits}")

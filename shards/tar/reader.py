@@ -6,7 +6,7 @@ Shuffling, splitting over workers and turning frames into tensors happen elsewhe
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -270,13 +270,23 @@ def read_sample(
     if problem or extension is None:
         return Skip("wrong_members", span.shown_key, problem)
     try:
-        record = parse_record(read_text_member(shard, span, "json"))
-        if record.key != span.key:
-            raise DatasetError(f"key: {record.key[:100]!r} under another name")
-        pixels = shard.read(span, extension) if with_pixels else b""
+        record = read_text_member(shard, span, "json")
+        sample = parse_sample(span.key, record, extension, b"", max_pixels=max_pixels)
+        return replace(sample, pixels=shard.read(span, extension)) if with_pixels else sample
     except DatasetError as error:
         return Skip("damaged_sample", span.key, one_line(error))
-    return Sample(span.key, record, extension, pixels, max_pixels)
+
+
+def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pixels: int) -> Sample:
+    """A clip from the bytes of its members.
+
+    Raises:
+        DatasetError: the record is damaged, or that of another clip.
+    """
+    record = parse_record(data)
+    if record.key != key or not is_safe_key(key):
+        raise DatasetError(f"key: {record.key[:100]!r} under another name")
+    return Sample(key, record, extension, pixels, max_pixels)
 
 
 def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:

@@ -124,7 +124,7 @@ def check_command(words: list[str]) -> bool:
             _parse(name, PROGRAMS[name], words[place + 1 :])
             return True
         assert not re.fullmatch(r"clipvip-[a-z]+", name) or place, f"no such program: {name}"
-        if word == "-m" and words[place + 1] == "clipvip.pipeline.train.command":
+        if word == "-m" and words[place + 1] == "clipvip.pipeline.train":
             _parse("clipvip-train", PROGRAMS["clipvip-train"], words[place + 2 :])
             return True
     if words[0] == "make":

@@ -1,4 +1,4 @@
-"""A BLIP of some ten thousand weights and a dozen words, for the captioner of docs/architecture.md."""
+"""A BLIP of some ten thousand weights and a dozen words, for the captioner of examples/plugins."""
 
 from pathlib import Path
 

@@ -1,14 +1,7 @@
 """The command `clipvip-data caption`, from shards to captions, with what can go wrong on the way."""
 
-import fcntl
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,94 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-from clipvip.media.jpeg import encode_jpeg
+from caption_runs import BAD, MARKUP, NUM_SHARDS, caption, content
 from clipvip.model.ofa.captioner import Captioner
-from clipvip.pipeline.caption import work as caption_work
-from clipvip.pipeline.caption.command import gpu_batch_size
 from clipvip.pipeline.cli import main
-from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.format.captions import read_captions
-from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import stored_clip
 from tiny_ofa import make_ofa
 
-NUM_SHARDS = 4
-CLIPS_PER_SHARD = 6
-BAD = "video2_00003"
-MARKUP = '<script>alert("x")</script> & more'
-
-
-def caption(shards: Path, out: Path, model: Path | str, *options: str) -> Result:
-    arguments = ["caption", "--shards", shards, "--out", out, "--model", model, "--gpus", "0", *options]
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def start(shards: Path, out: Path, model: Path, *options: str) -> "subprocess.Popen[str]":
-    """The command in a process group of its own, so that all of it can be killed."""
-    command = [
-        sys.executable,
-        "-c",
-        "from clipvip.pipeline.cli import main; main()",
-        "caption",
-        "--gpus",
-        "0",
-    ]
-    command += ["--shards", str(shards), "--out", str(out), "--model", str(model), *options]
-    return subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """Every file of an output but the report, which alone may differ from run to run."""
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    del files["report.json"]
-    return files
-
 
 def report(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "report.json").read_text())
     return found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_ofa(tmp_path_factory.mktemp("model") / "tiny-ofa")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of coloured blocks, three frames each; the middle frame of one is damaged."""
-    folder = tmp_path_factory.mktemp("shards")
-    random = np.random.default_rng(0)
-    records = []
-    for shard in range(NUM_SHARDS):
-        clips = []
-        for number in range(CLIPS_PER_SHARD):
-            blocks = random.integers(0, 256, (3, 3, 4, 3), dtype=np.uint8)
-            frames = np.kron(blocks, np.ones((1, 16, 16, 1), np.uint8))
-            jpegs = [encode_jpeg(frame, quality=95) for frame in frames]
-            clip = stored_clip(f"video{shard}", number, num_frames=3, subtitle=MARKUP)
-            if clip.clip.key == BAD:
-                jpegs[1] = b"\x00" * len(jpegs[1])
-            clips.append(
-                replace(clip, pixels=b"".join(jpegs), frame_bytes=tuple(map(len, jpegs)), width=64, height=48)
-            )
-        records.append(write_shard(folder / f"{shard:06d}.tar", clips))
-    write_manifest(folder, stage="shard", options={}, shards=records)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "captions"
-    result = caption(shards, out, model, "--workers", "1")
-    assert result.exit_code == 0, result.output
-    return out
 
 
 def test_each_clip_has_the_caption_of_its_middle_frame(undisturbed: Path, shards: Path, model: Path) -> None:
@@ -219,34 +139,6 @@ def test_a_shard_that_was_made_again_is_captioned_again(
     assert report(out)["skipped_by_reason"]["duplicate_key"]["count"] == 1
 
 
-@pytest.mark.slow
-def test_a_kill_and_a_second_run_give_the_same_bytes(
-    undisturbed: Path, shards: Path, model: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    process = start(shards, out, model, "--workers", "1")
-    deadline = time.monotonic() + 60
-    while not (out / "000000.parquet").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert (out / "000000.parquet").exists()
-    assert not (out / "manifest.json").exists()
-    assert caption(shards, out, model, "--workers", "1").exit_code == 0
-    assert content(out) == content(undisturbed)
-
-
-def test_two_runs_at_once_are_refused(undisturbed: Path, shards: Path, model: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
-    before = content(out)
-    with (out / "_state/lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        result = caption(shards, out, model)
-    assert result.exit_code == 1
-    assert "another run is writing here" in result.output
-    assert content(out) == before
-
-
 def test_other_options_or_another_model_are_refused(
     undisturbed: Path, shards: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -331,68 +223,6 @@ def test_shards_of_bad_frames_alone_are_told(model: Path, tmp_path: Path) -> Non
     assert "no frame could be captioned" in result.output
     assert report(out)["skipped_by_reason"]["undecodable_frame"]["count"] == 3
     assert read_captions(out, "000000") == {}
-
-
-def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_work, "CLAIM_SECONDS", 0.3)
-    (tmp_path / "_state").mkdir()
-    with (tmp_path / "_state/gpu0.lock").open("ab") as of_another_worker:
-        fcntl.flock(of_another_worker, fcntl.LOCK_EX)
-        assert [caption_work.claim_gpu(tmp_path, 3) for _ in range(2)] == [1, 2]
-        with pytest.raises(UserError, match="all 3 GPUs are taken"):
-            caption_work.claim_gpu(tmp_path, 3)
-    assert caption_work.claim_gpu(tmp_path, 3) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_many_kills_and_a_last_run_give_the_same_bytes(
-    undisturbed: Path, shards: Path, model: Path, tmp_path: Path, seed: int
-) -> None:
-    started = time.monotonic()
-    assert caption(shards, tmp_path / "timed", model, "--workers", "1").exit_code == 0
-    seconds, moments, out = time.monotonic() - started, random.Random(seed), tmp_path / "out"
-    for attempt in range(4):
-        process = start(shards, out, model, "--workers", "2")
-        try:
-            process.communicate(timeout=moments.uniform(0.5, 2.0) * seconds)
-        except subprocess.TimeoutExpired:
-            # Every other time only the parent: its workers must not go on writing.
-            os.killpg(process.pid, signal.SIGKILL) if attempt % 2 else process.kill()
-            process.communicate()
-    assert caption(shards, out, model, "--workers", "1").exit_code == 0
-    assert content(out) == content(undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_that_dies_loses_nothing(shards: Path, model: Path, tmp_path: Path, cause: int) -> None:
-    """One that was killed is replaced; a crash is told in one line."""
-    out = tmp_path / "out"
-    process = start(shards, out, model, "--workers", "1", "--num-beams", "50")
-    deadline = time.monotonic() + 60
-    while not (out / "000000.parquet").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    # At once: on a quiet machine the other shards take less than half a second together.
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-    assert len(workers) == 1
-    os.kill(int(workers[0]), cause)
-    _, errors = process.communicate(timeout=120)
-    assert "Traceback" not in errors
-    if cause == signal.SIGKILL:
-        assert process.returncode == 0, errors
-    else:
-        assert process.returncode == 1
-        assert "run it again" in errors.strip().splitlines()[-1]
-        assert not list(out.glob(".*"))
-        assert caption(shards, out, model, "--workers", "1", "--num-beams", "50").exit_code == 0
-    assert len(list(out.glob("*.parquet"))) == NUM_SHARDS
-
-
-@pytest.mark.parametrize(("gib", "frames"), [(0, 32), (11, 32), (15.8, 64), (39.5, 256), (79.2, 256)])
-def test_a_larger_gpu_gets_larger_batches(gib: float, frames: int) -> None:
-    assert gpu_batch_size(int(gib * 2**30)) == frames
 
 
 def test_a_shard_without_a_sample_is_told_of_by_every_command(

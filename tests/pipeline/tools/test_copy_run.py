@@ -1,4 +1,4 @@
-"""The commands merge, split and subset: which clips they take, and that these stay what they are."""
+"""The commands merge, split and subset: the bytes they write, what comes along, and what they refuse."""
 
 import hashlib
 import json
@@ -10,68 +10,17 @@ import subprocess
 import sys
 import tarfile
 import time
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from hypothesis import given
-from hypothesis import strategies as st
 
-from clipvip.pipeline.cli import main
-from clipvip.pipeline.tools.selection import between, up_to
-from clipvip.shards.files.hashes import HashStore, key_hashes
 from clipvip.shards.format.captions import read_captions
-from clipvip.shards.format.manifest import write_manifest
-from clipvip.shards.tar.reader import Sample, list_shards, read_shard
-from clipvip.shards.tar.writer import write_shard
-from make_shards import make_shard_folder, stored_clip
+from clipvip.shards.tar.reader import list_shards
+from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, content, make_folder, must, run, samples
+from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
 from tiny_ofa import make_ofa
-
-CUT = {"fps": 3.0, "size": 32, "store": "frames", "quality": 95, "max_frames": 0}
-NUM_VIDEOS, CLIPS_PER_VIDEO = 10, 4
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def must(*arguments: object) -> str:
-    result = run(*arguments, "--workers", 1)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def samples(folder: Path) -> dict[str, Sample]:
-    found = [sample for path in list_shards(folder) for sample in read_shard(path)]
-    assert len({sample.key for sample in found}) == len(found)
-    return {sample.key: sample for sample in found}
-
-
-def content(out: Path) -> dict[str, bytes]:
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    return {name: data for name, data in files.items() if not name.endswith("report.json")}
-
-
-def make_folder(folder: Path, first_video: int, num_videos: int, **options: Any) -> Path:
-    """Shards of `CLIPS_PER_VIDEO` clips of each of some videos, three videos to two shards."""
-    folder.mkdir()
-    clips = [
-        stored_clip(f"video{first_video + v}", n, num_frames=2)
-        for v in range(num_videos)
-        for n in range(CLIPS_PER_VIDEO)
-    ]
-    records = [
-        write_shard(folder / f"{shard:06d}.tar", clips[6 * shard : 6 * shard + 6])
-        for shard in range(-(-len(clips) // 6))
-    ]
-    write_manifest(folder, stage="shard", options={**CUT, "shard_size": 6, **options}, shards=records)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -103,77 +52,6 @@ def test_a_subset_of_all_is_the_same_bytes(shards: Path, tmp_path: Path) -> None
     for path in list_shards(shards):
         assert (tmp_path / "all" / path.name).read_bytes() == path.read_bytes()
     must("verify", tmp_path / "all")
-
-
-def test_a_random_subset_has_the_number_asked_and_lies_in_larger_ones(shards: Path, tmp_path: Path) -> None:
-    everything = samples(shards)
-    found = []
-    for number in (1, 7, 30):
-        out = tmp_path / str(number)
-        must("subset", shards, "--num", number, "--out", out)
-        taken = samples(out)
-        assert len(taken) == number
-        assert all(sample == everything[key] for key, sample in taken.items())
-        assert [path.name for path in list_shards(out)] == [f"{n:06d}.tar" for n in range(-(-number // 6))]
-        assert list(taken) == [key for key in everything if key in taken]
-        found.append(set(taken))
-    assert found[0] < found[1] < found[2]
-    for fraction, number in ((0.18, 7), (0.75, 30), (0.001, 1)):  # of 40
-        out = tmp_path / str(fraction)
-        must("subset", shards, "--fraction", fraction, "--out", out)
-        assert samples(out).keys() == samples(tmp_path / str(number)).keys()
-    must("subset", shards, "--num", 7, "--out", tmp_path / "other", "--seed", 1)
-    assert set(samples(tmp_path / "other")) != found[1]
-    must("verify", tmp_path / "30")
-    report = json.loads((tmp_path / "30" / "report.json").read_text())
-    assert report["counts"]["clips"] == 30
-    assert report["counts"]["frames"] == 60
-    assert report["counts"]["clips_to_choose_from"] == NUM_VIDEOS * CLIPS_PER_VIDEO
-
-
-def test_the_same_clips_are_taken_however_they_are_sharded(shards: Path, tmp_path: Path) -> None:
-    must("merge", shards, "--out", tmp_path / "packed", "--shard-size", 11)
-    for folder, out in ((shards, "a"), (tmp_path / "packed", "b")):
-        must("subset", folder, "--num", 9, "--out", tmp_path / out, "--shard-size", 4)
-    first, second = ([path.read_bytes() for path in list_shards(tmp_path / name)] for name in "ab")
-    assert first == second
-
-
-def test_listed_clips_are_taken_or_left_out(shards: Path, tmp_path: Path) -> None:
-    (tmp_path / "keys.txt").write_text("video3_00001\n\nvideo0_00002\nnot_there_00009\n")
-    output = must("subset", shards, "--keys", tmp_path / "keys.txt", "--out", tmp_path / "a")
-    assert set(samples(tmp_path / "a")) == {"video3_00001", "video0_00002"}
-    assert "note: 1 of the listed have no clip here: 'not_there_00009'" in output
-    must("subset", shards, "--keys", tmp_path / "keys.txt", "--exclude", "--out", tmp_path / "b")
-    assert set(samples(tmp_path / "b")) == set(samples(shards)) - {"video3_00001", "video0_00002"}
-    (tmp_path / "ids.txt").write_text("video3\nvideo9\n")
-    must("subset", shards, "--video-ids", tmp_path / "ids.txt", "--out", tmp_path / "c")
-    assert set(samples(tmp_path / "c")) == {f"video{v}_{n:05d}" for v in (3, 9) for n in range(4)}
-
-
-def test_a_video_id_with_other_characters_is_found_by_its_id(tmp_path: Path) -> None:
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    names = ["v.1 b", "v.1 c"]
-    record = write_shard(folder / "000000.tar", [stored_clip(name, 0, num_frames=1) for name in names])
-    write_manifest(folder, stage="shard", options=CUT, shards=[record])
-    (tmp_path / "ids.txt").write_text("v.1 c\n")
-    must("subset", folder, "--video-ids", tmp_path / "ids.txt", "--out", tmp_path / "out")
-    (sample,) = samples(tmp_path / "out").values()
-    assert sample.record.video_id == "v.1 c"
-
-
-def test_no_video_is_in_two_parts(shards: Path, tmp_path: Path) -> None:
-    parts = ("--part", "train=0.5", "--part", "val=0.3", "--part", "test=0.2", "--seed", 1)
-    must("split", shards, *parts, "--out", tmp_path)
-    found = {name: samples(tmp_path / name) for name in ("train", "val", "test")}
-    videos = [{sample.record.video_id for sample in part.values()} for part in found.values()]
-    assert all(videos)
-    assert sum(map(len, videos)) == len(set.union(*videos)) == NUM_VIDEOS
-    joined = found["train"] | found["val"] | found["test"]
-    assert {key: joined[key] for key in sorted(joined)} == dict(sorted(samples(shards).items()))
-    for name in found:
-        must("verify", tmp_path / name)
 
 
 def test_merged_shards_are_the_same_files_under_new_numbers(
@@ -432,34 +310,3 @@ def test_shards_of_a_captioned_dataset_can_be_checked_and_taken_apart(tmp_path: 
     assert [count["clips_without_subtitle"] for count in counts] == [0, 0]
     output = must("inspect", tmp_path / "all")
     assert "  sentence  two\n" in output
-
-
-@given(
-    keys=st.lists(st.text("abcdef_", min_size=1, max_size=8), unique=True, min_size=1, max_size=60),
-    seed=st.integers(0, 2**64 - 1),
-)
-def test_random_subsets_are_nested_and_of_the_right_size(keys: list[str], seed: int) -> None:
-    hashes = key_hashes(keys, seed=seed)
-    with HashStore() as store:
-        store.add(0, hashes)
-        taken = [up_to(store.nth_smallest(n))(0, hashes) for n in range(1, len(keys) + 1)]
-    assert [int(mask.sum()) for mask in taken] == list(range(1, len(keys) + 1))
-    assert all(not np.any(a & ~b) for a, b in pairwise(taken))
-
-
-@given(
-    keys=st.lists(st.text(min_size=1), max_size=60),
-    cuts=st.lists(st.floats(0, 1), max_size=5),
-)
-def test_parts_are_a_partition(keys: list[str], cuts: list[float]) -> None:
-    hashes = key_hashes(keys)
-    ends = sorted({0.0, 1.0, *cuts})
-    masks = [between(low, high)(0, hashes) for low, high in pairwise(ends)]
-    assert (np.sum(masks, axis=0) == 1).all()
-
-
-def test_a_share_of_many_is_near_its_fraction() -> None:
-    hashes = key_hashes(f"video{n}_00000" for n in range(20_000))
-    for fraction in (0.01, 0.1, 0.5):
-        taken = int(between(0.0, fraction)(0, hashes).sum())
-        assert abs(taken - 20_000 * fraction) < 5 * (20_000 * fraction * (1 - fraction)) ** 0.5

@@ -87,7 +87,7 @@ def test_the_page_shows_frames_and_escapes_text(shards: Path, captions: Path, tm
     assert result.exit_code == 0, result.output
     text = page.read_text()
     assert '<img src="http' not in text
-    assert "&lt;img src=&quot;http://tracker.example/x.png&quot;&gt;" in text
+    assert "&lt;img src=&#34;http://tracker.example/x.png&#34;&gt;" in text
     assert "picture of v1_00002" in text
     assert "frame 1 is not a readable JPEG" in text
     pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)]

@@ -167,7 +167,7 @@ def test_training_from_scratch_takes_only_sizes_and_words_of_its_start(world: Pa
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_choice(world: Path, best: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "clipvip.pipeline.train.command"]
+    command = [sys.executable, "-m", "clipvip.pipeline.train"]
     command += arguments(world, out, *splits(world), "--select", "best")
     process = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True

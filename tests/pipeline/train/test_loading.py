@@ -1,6 +1,8 @@
 """The processes that load batches: what becomes of them, and what is said, when something goes wrong there."""
 
 import multiprocessing
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -20,3 +22,19 @@ def test_a_chunk_that_cannot_be_sent_is_not_waited_for() -> None:
     with pytest.raises(UserError, match="a loading process died"):
         next(loaded)
     assert not multiprocessing.active_children()
+
+
+def test_signals_to_the_whole_group_leave_loading_processes_alone() -> None:
+    """From their first moment: launchers send them at any."""
+    code = """
+import os, signal, sys, time
+from clipvip.pipeline.train.loading import _fork_server
+signal.signal(signal.SIGTERM, lambda *_: None)
+child = _fork_server().Process(target=time.sleep, args=(0.5,))
+child.start()
+os.killpg(0, signal.SIGTERM)
+child.join()
+sys.exit(child.exitcode)
+"""
+    done = subprocess.run([sys.executable, "-c", code], start_new_session=True, check=False)
+    assert done.returncode == 0

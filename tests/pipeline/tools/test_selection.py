@@ -1,0 +1,125 @@
+"""Which clips `subset` and `split` take, and that these stay what they are."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipvip.pipeline.tools.selection import between, up_to
+from clipvip.shards.files.hashes import HashStore, key_hashes
+from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.tar.reader import list_shards
+from clipvip.shards.tar.writer import write_shard
+from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, make_folder, must, samples
+from make_shards import stored_clip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("shards") / "clips", 0, NUM_VIDEOS)
+
+
+def test_a_random_subset_has_the_number_asked_and_lies_in_larger_ones(shards: Path, tmp_path: Path) -> None:
+    everything = samples(shards)
+    found = []
+    for number in (1, 7, 30):
+        out = tmp_path / str(number)
+        must("subset", shards, "--num", number, "--out", out)
+        taken = samples(out)
+        assert len(taken) == number
+        assert all(sample == everything[key] for key, sample in taken.items())
+        assert [path.name for path in list_shards(out)] == [f"{n:06d}.tar" for n in range(-(-number // 6))]
+        assert list(taken) == [key for key in everything if key in taken]
+        found.append(set(taken))
+    assert found[0] < found[1] < found[2]
+    for fraction, number in ((0.18, 7), (0.75, 30), (0.001, 1)):  # of 40
+        out = tmp_path / str(fraction)
+        must("subset", shards, "--fraction", fraction, "--out", out)
+        assert samples(out).keys() == samples(tmp_path / str(number)).keys()
+    must("subset", shards, "--num", 7, "--out", tmp_path / "other", "--seed", 1)
+    assert set(samples(tmp_path / "other")) != found[1]
+    must("verify", tmp_path / "30")
+    report = json.loads((tmp_path / "30" / "report.json").read_text())
+    assert report["counts"]["clips"] == 30
+    assert report["counts"]["frames"] == 60
+    assert report["counts"]["clips_to_choose_from"] == NUM_VIDEOS * CLIPS_PER_VIDEO
+
+
+def test_the_same_clips_are_taken_however_they_are_sharded(shards: Path, tmp_path: Path) -> None:
+    must("merge", shards, "--out", tmp_path / "packed", "--shard-size", 11)
+    for folder, out in ((shards, "a"), (tmp_path / "packed", "b")):
+        must("subset", folder, "--num", 9, "--out", tmp_path / out, "--shard-size", 4)
+    first, second = ([path.read_bytes() for path in list_shards(tmp_path / name)] for name in "ab")
+    assert first == second
+
+
+def test_listed_clips_are_taken_or_left_out(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text("video3_00001\n\nvideo0_00002\nnot_there_00009\n")
+    output = must("subset", shards, "--keys", tmp_path / "keys.txt", "--out", tmp_path / "a")
+    assert set(samples(tmp_path / "a")) == {"video3_00001", "video0_00002"}
+    assert "note: 1 of the listed have no clip here: 'not_there_00009'" in output
+    must("subset", shards, "--keys", tmp_path / "keys.txt", "--exclude", "--out", tmp_path / "b")
+    assert set(samples(tmp_path / "b")) == set(samples(shards)) - {"video3_00001", "video0_00002"}
+    (tmp_path / "ids.txt").write_text("video3\nvideo9\n")
+    must("subset", shards, "--video-ids", tmp_path / "ids.txt", "--out", tmp_path / "c")
+    assert set(samples(tmp_path / "c")) == {f"video{v}_{n:05d}" for v in (3, 9) for n in range(4)}
+
+
+def test_a_video_id_with_other_characters_is_found_by_its_id(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    names = ["v.1 b", "v.1 c"]
+    record = write_shard(folder / "000000.tar", [stored_clip(name, 0, num_frames=1) for name in names])
+    write_manifest(folder, stage="shard", options=CUT, shards=[record])
+    (tmp_path / "ids.txt").write_text("v.1 c\n")
+    must("subset", folder, "--video-ids", tmp_path / "ids.txt", "--out", tmp_path / "out")
+    (sample,) = samples(tmp_path / "out").values()
+    assert sample.record.video_id == "v.1 c"
+
+
+def test_no_video_is_in_two_parts(shards: Path, tmp_path: Path) -> None:
+    parts = ("--part", "train=0.5", "--part", "val=0.3", "--part", "test=0.2", "--seed", 1)
+    must("split", shards, *parts, "--out", tmp_path)
+    found = {name: samples(tmp_path / name) for name in ("train", "val", "test")}
+    videos = [{sample.record.video_id for sample in part.values()} for part in found.values()]
+    assert all(videos)
+    assert sum(map(len, videos)) == len(set.union(*videos)) == NUM_VIDEOS
+    joined = found["train"] | found["val"] | found["test"]
+    assert {key: joined[key] for key in sorted(joined)} == dict(sorted(samples(shards).items()))
+    for name in found:
+        must("verify", tmp_path / name)
+
+
+@given(
+    keys=st.lists(st.text("abcdef_", min_size=1, max_size=8), unique=True, min_size=1, max_size=60),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_random_subsets_are_nested_and_of_the_right_size(keys: list[str], seed: int) -> None:
+    hashes = key_hashes(keys, seed=seed)
+    with HashStore() as store:
+        store.add(0, hashes)
+        taken = [up_to(store.nth_smallest(n))(0, hashes) for n in range(1, len(keys) + 1)]
+    assert [int(mask.sum()) for mask in taken] == list(range(1, len(keys) + 1))
+    assert all(not np.any(a & ~b) for a, b in pairwise(taken))
+
+
+@given(
+    keys=st.lists(st.text(min_size=1), max_size=60),
+    cuts=st.lists(st.floats(0, 1), max_size=5),
+)
+def test_parts_are_a_partition(keys: list[str], cuts: list[float]) -> None:
+    hashes = key_hashes(keys)
+    ends = sorted({0.0, 1.0, *cuts})
+    masks = [between(low, high)(0, hashes) for low, high in pairwise(ends)]
+    assert (np.sum(masks, axis=0) == 1).all()
+
+
+def test_a_share_of_many_is_near_its_fraction() -> None:
+    hashes = key_hashes(f"video{n}_00000" for n in range(20_000))
+    for fraction in (0.01, 0.1, 0.5):
+        taken = int(between(0.0, fraction)(0, hashes).sum())
+        assert abs(taken - 20_000 * fraction) < 5 * (20_000 * fraction * (1 - fraction)) ** 0.5
