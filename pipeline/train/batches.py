@@ -98,11 +98,13 @@ class Chunk:
 class SourcePart:
     """A source with its share of each batch."""
 
-    name: str
-    kind: str
     shards: ShardSet
     order: BatchOrder
     settings: SampleSettings
+
+    @property
+    def name(self) -> str:
+        return self.shards.name
 
     @property
     def rows(self) -> int:
@@ -119,21 +121,13 @@ class BatchPlan:
     order_version: int = ORDER_VERSION
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the last of which may belong to the next too."""
-        return self.parts[0].order.steps_per_epoch
+    def order(self) -> BatchOrder:
+        """The order of the first source, which counts the epochs."""
+        return self.parts[0].order
 
     def num_steps(self, recipe: Recipe) -> int:
         """Steps of the whole training: as in the reference, epochs x samples / batch size, rounded up."""
-        return recipe.optim.steps or self.parts[0].order.num_steps(recipe.optim.epochs or 1)
-
-    def epochs_after(self, step: int) -> float:
-        """How many epochs are done after `step` steps."""
-        return self.parts[0].order.epochs_after(step)
-
-    def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch ends in the step that is number `step`, counted from 1."""
-        return self.parts[0].order.ends_epoch(step)
+        return recipe.optim.steps or self.order.num_steps(recipe.optim.epochs or 1)
 
     def chunks(self, step: int, *, rank: int, world_size: int, chunk_size: int | None) -> Iterator[ChunkSpec]:
         """This process's rows of the batch of `step`, source by source, in chunks."""
@@ -170,7 +164,7 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
                 f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
-        parts.append(SourcePart(name, source.kind, shards, batches, _settings(recipe, source)))
+        parts.append(SourcePart(shards, batches, _settings(recipe, source)))
     return BatchPlan(tuple(parts), recipe.seed, order_version)
 
 

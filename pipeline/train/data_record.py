@@ -55,7 +55,7 @@ class DataRecord(BaseModel):
 def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
     """What `data.json` is to say."""
     sources = {
-        part.name: SourceRecord(kind=part.kind, shards=_rows(part), captions=_sum_captions(part))
+        part.name: SourceRecord(kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part))
         for part in plan.parts
     }
     validation = _sum_split(recipe.evaluation.validation)

@@ -116,7 +116,7 @@ def look_at(part: SourcePart) -> Look:
             else:
                 span, file = found
                 reason = why_unusable(
-                    span, file, kind=part.kind, settings=part.settings, captions=captions.by_key
+                    span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
                 )
                 look.num_without_caption += not captions.by_key.get(span.key)
                 if reason is None:
@@ -248,7 +248,7 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
             "their places"
         )
     for location in part.shards.empty:
-        lines.append(f"source {part.name}: {location} holds no samples of kind {part.kind}")
+        lines.append(f"source {part.name}: {location} holds no samples of kind {part.shards.kind}")
     without = look.num_without_caption
     is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
     if part.settings.needs_caption and part.settings.needs_subtitle and is_much:

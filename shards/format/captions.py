@@ -168,8 +168,7 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
 def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
     """What the Parquet file `path` says, with what made the captions where that is asked for.
 
-    Raises:
-        DatasetError: as `read_captions`.
+    Raises as `read_captions`.
     """
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:

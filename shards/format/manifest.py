@@ -70,11 +70,7 @@ def write_manifest(folder: Location, *, stage: str, options: Options, shards: It
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of `folder`, or None where there is none yet.
-
-    Raises:
-        DatasetError: as `parse_manifest`.
-    """
+    """The manifest of `folder`, or None where there is none yet. Raises as `parse_manifest`."""
     path = Path(folder) / MANIFEST_NAME
     try:
         data = path.read_bytes()
