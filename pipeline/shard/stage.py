@@ -16,7 +16,7 @@ from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -68,7 +68,7 @@ class ShardOptions(StageOptions):
     fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
     size: int = opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096), default=256)
     store: Literal["frames", "video"] = opt("JPEG frames (fast to load) or H.264 (small).", default="frames")
-    shard_size: int = opt("Most clips in a shard.", click.IntRange(min=1), default=256)
+    shard_size: int = opt("Most clips in a shard.", at_least(1), default=256)
     quality: int | None = opt(
         f"JPEG quality, 1 to 100 (default {DEFAULT_JPEG_QUALITY}); with --store video x264's CRF, 51 to 0 "
         f"(default {DEFAULT_CRF}).",
@@ -76,7 +76,7 @@ class ShardOptions(StageOptions):
         default=None,
     )
     max_frames: int | None = opt(
-        "Most frames of a clip, spread evenly.", click.IntRange(min=1), shown="no limit", default=None
+        "Most frames of a clip, spread evenly.", at_least(1), shown="no limit", default=None
     )
     video_timeout: float = opt(
         "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0

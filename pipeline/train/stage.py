@@ -9,10 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import click
-
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.pipeline.runtime.options import LocalName, opt, options
+from clipvip.pipeline.runtime.options import LocalName, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.train.processes import run_training
@@ -51,9 +49,7 @@ class TrainOptions(StageOptions):
         metavar="DIR",
         default=None,
     )
-    gpus: int | None = opt(
-        "Processes with a GPU each; 0: compute on the CPU.", click.IntRange(min=0), default=None
-    )
+    gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
     validation: str | None = opt(
         "Folder of shards to score during training, each clip with one text.",
         LocalName(),

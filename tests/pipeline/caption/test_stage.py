@@ -5,22 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import clipvip
 from clipvip.pipeline.caption import work as caption_work
 from clipvip.pipeline.caption.stage import gpu_batch_size
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError
+from commands import run_well
+from outputs import content
 from stage_commands import caption_command
-from stages import content
 
 
 def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
     arguments = [*caption_command(tmp_path), "--num-beams", 2, "--out", tmp_path / "one", "--json"]
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
+    result = run_well(*arguments)
     given = {"shards": tmp_path / "shards", "model": tmp_path / "ofa", "num_beams": 2, "gpus": 0}
     report = clipvip.caption(out=tmp_path / "two", **given)
     assert report.counts == {"clips": 30, "captions": 30, "shards": 6}

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import clipvip
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.stage import StageFailed, command_line
+from commands import run_well
 from make_videos import make_video
-from stages import content
+from outputs import content
 from video_server import VideoServer
 
 
@@ -25,9 +24,7 @@ def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
         metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
         given: Any = {"metadata": metadata, "workers": 2, "sleep": 0, "retries": 0, "rate_limit": "20M"}
         words = ["--workers", 2, "--sleep", 0, "--retries", 0, "--rate-limit", "20M", "--json"]
-        words = ["download", "--metadata", metadata, "--out", tmp_path / "one", *words]
-        result = CliRunner().invoke(main, [*map(str, words)])
-        assert result.exit_code == 0, result.output
+        result = run_well("download", "--metadata", metadata, "--out", tmp_path / "one", *words)
         report = clipvip.download(out=tmp_path / "two", **given)
         counts = {"videos": 3, "fetched": 1, "failed_for_good": 1, "to_try_again": 1}
         assert {name: report.counts[name] for name in counts} == counts
