@@ -1,7 +1,4 @@
-"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
-
-Which samples are wanted, and which go together, is decided in `rearrange`.
-"""
+"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one."""
 
 from dataclasses import dataclass
 from pathlib import Path
