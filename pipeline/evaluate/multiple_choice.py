@@ -133,7 +133,7 @@ command = stage_command(
     resumable=False,
     epilog="""\b
 Examples:
-  clipvip-eval multiple-choice --model model/ --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
+  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv
 """,
 )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, opt, options
+from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clipvip.model import ClipVip
 
 DEFAULT_RESAMPLES = 1000
-Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", click.IntRange(min=0))]
+Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
 
 def result_folder(name: str) -> Any:
@@ -30,14 +30,14 @@ class ClipsOptions(StageOptions):
     shards: Path = opt("Folder of shards.")
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.",
-        click.IntRange(min=1),
+        at_least(1),
         shown="as the model was trained",
         default=None,
     )
     max_text_tokens: Annotated[int | None, LAST] = opt(
-        "Tokens that texts are cut to.", click.IntRange(min=3), shown="as the model was trained", default=None
+        "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
     )
-    batch_size: Annotated[int, LAST] = opt("Clips at once.", click.IntRange(min=1), default=16)
+    batch_size: Annotated[int, LAST] = opt("Clips at once.", at_least(1), default=16)
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 

@@ -44,7 +44,10 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
         DatasetError: none of these, or without a single question.
     """
     if path.suffix.lower() == ".jsonl":
-        rows: Iterable[Question | Skip] = _from_lines(path)
+        lines = read_json_lines(path)
+        rows: Iterable[Question | Skip] = (
+            _from_record(f"{path.name}, line {number}", entry) for number, entry in lines
+        )
     elif path.suffix.lower() == ".json":
         content = read_json(path)
         if not isinstance(content, list):
@@ -65,11 +68,6 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
             f'{path}: holds no question, such as {{"video": "v1", "options": ["a", "b"], "answer": 0}}{why}'
         )
     return questions, skips
-
-
-def _from_lines(path: Path) -> Iterator[Question | Skip]:
-    for number, entry in read_json_lines(path):
-        yield _from_record(f"{path.name}, line {number}", entry)
 
 
 def _from_record(where: str, entry: Any) -> Question | Skip:

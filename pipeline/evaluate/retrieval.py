@@ -98,18 +98,12 @@ class BothWays:
     note: str | None = None
 
 
-@dataclass(frozen=True)
-class RetrievalMetrics:
-    """By plain similarity, and rescored where that was asked for."""
-
-    plain: BothWays
-    dsl: BothWays | None = None
-    qb_norm: BothWays | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class RetrievalScores:
-    """All that a retrieval test tells; `queries` says what the texts are, `warnings` what to be wary of."""
+    """All that a retrieval test tells; `queries` says what the texts are, `warnings` what to be wary of.
+
+    `metrics` are by `plain` similarity, and where that was asked for by `dsl` and `qb_norm`.
+    """
 
     warnings: list[str] | None
     queries: str
@@ -119,7 +113,7 @@ class RetrievalScores:
     num_distinct_texts: int
     num_frames: int
     max_text_tokens: int
-    metrics: RetrievalMetrics
+    metrics: dict[str, BothWays]
     chance: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,11 +129,11 @@ class RetrievalReport(StageReport):
 
     @property
     def text_to_video(self) -> RankMetrics:
-        return self.scores.metrics.plain.text_to_video
+        return self.scores.metrics["plain"].text_to_video
 
     @property
     def video_to_text(self) -> RankMetrics:
-        return self.scores.metrics.plain.video_to_text
+        return self.scores.metrics["plain"].video_to_text
 
 
 @stage(RetrievalOptions, "clipvip-eval retrieval")
@@ -275,7 +269,7 @@ def all_metrics(
     bank: np.ndarray | None = None,
     resamples: int = 0,
     device: "torch.device | None" = None,
-) -> RetrievalMetrics:
+) -> dict[str, BothWays]:
     """Metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
 
     `labels` (n,) is the video of each text, text i's being video i without. `bank` (k, dim) are embeddings of
@@ -313,7 +307,7 @@ def all_metrics(
             "text_to_video": similarity_ranks(normalised, labels),
             "video_to_text": similarity_ranks(by_video.T, labels, direction="video_to_text"),
         }
-    both = {
+    return {
         kind: BothWays(
             RankMetrics.of(ranks["text_to_video"], resamples),
             RankMetrics.of(ranks["video_to_text"], resamples),
@@ -321,7 +315,6 @@ def all_metrics(
         )
         for kind, ranks in found.items()
     }
-    return RetrievalMetrics(**both)
 
 
 def torch_products(device: "torch.device") -> Products:

@@ -13,7 +13,8 @@ from clipvip.pipeline.runtime.errors import StageGroup
 class LazyGroup(StageGroup):
     """Loads a subcommand's module on use, so that `--help` starts without torch.
 
-    `modules`: name -> (module, one line for --help); a module has its command under `command`.
+    `modules`: name -> (module, one line for --help); a module has its command under `command`,
+    or `:another name`. `title` heads the list.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class LazyGroup(StageGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self._modules:
             return None
-        command: click.Command = import_module(self._modules[name][0]).command
+        module, _, attribute = self._modules[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute or "command")
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

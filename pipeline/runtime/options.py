@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
@@ -11,11 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 import click
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 Kind = TypeVar("Kind")
-Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
 
 
 class LocalName(click.ParamType):
@@ -141,44 +137,7 @@ RayAddress = Annotated[
 ]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto: on a GPU where there is one.",
-)
-max_pixels_option = click.option(
-    "--max-pixels",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAX_PIXELS,
-    show_default=True,
-    help="A frame that claims more pixels is taken for damage and passed over.",
-)
-json_option = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the result as one JSON object; all else goes to standard error.",
-)
-
 
 def print_result(content: dict[str, Any], text: str, *, as_json: bool) -> None:
     """Print what a command has found: `text`, or with --json `content` as all of standard output."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
-
-
-def batch_size_option(what: str, *, default: int) -> Decorator:
-    """`--batch-size`: how many of `what` go through the model together."""
-    return click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help=f"{what} at once.",
-    )
-
-
-def dry_run_option(what: str) -> Decorator:
-    """`--dry-run`: `what` is said, and nothing written."""
-    return click.option("--dry-run", is_flag=True, help=f"Say {what}, and write nothing.")

@@ -34,7 +34,12 @@ class SkipTally:
 
     def by_reason(self) -> dict[str, int]:
         """Reason -> count, the most frequent first."""
-        return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
+        return most_first(self.reasons)
+
+
+def most_first(counts: Counter[str]) -> dict[str, int]:
+    """The counts, the most frequent first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Embeddings of all clips of a shard folder, one file per shard: build, update, load, search by faiss.
 
 A file tells by itself which shard and which model made it, so that a build that was killed goes on from the
-files that are there. Encoding clips is the caller's business.
+files that are there. The caller encodes the clips.
 """
 
 import json

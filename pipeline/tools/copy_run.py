@@ -1,7 +1,7 @@
 """Make new folders of shards from finished ones without decoding: what merge, split and subset share.
 
 A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows
-from the inputs and options alone, so that a run that was killed is gone on with.
+from the inputs and options alone, so that a killed run can be resumed.
 """
 
 import hashlib
@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import click
 import numpy as np
 from pydantic import JsonValue
 
 from clipvip.pipeline.caption.report import finish_captions
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import LAST, Opt, Workers, opt, options
+from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
@@ -59,7 +58,7 @@ class CopyOptions(StageOptions):
     dry_run: bool = opt("Say how many clips would be taken, and write nothing.", default=False)
 
 
-ShardSize = Annotated[int | None, Opt("Most clips in a shard.", click.IntRange(min=1), shown="as before")]
+ShardSize = Annotated[int | None, Opt("Most clips in a shard.", at_least(1), shown="as before")]
 
 
 def require_captions_pair(*, given: bool, out: Path | None) -> None:

@@ -1,4 +1,7 @@
-"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one."""
+"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
+
+Which samples are wanted, and which go together, is decided in `copy_run`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

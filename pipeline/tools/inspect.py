@@ -17,11 +17,10 @@ from clipvip.pipeline.pages.cards import (
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, opt, options
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.shards.files.atomic import atomic_write_bytes
-from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.reader import list_shards
 
 
@@ -30,7 +29,7 @@ class InspectOptions(StageOptions):
     """What `inspect` is asked for."""
 
     shard: Path = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
-    num: int = opt("Clips to show, from all over.", click.IntRange(min=1), default=10)
+    num: int = opt("Clips to show, from all over.", at_least(1), default=10)
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )
@@ -40,27 +39,11 @@ class InspectOptions(StageOptions):
     workers: Workers = None
 
 
-@dataclass(frozen=True)
-class InspectedClip:
-    """A clip as its shard has it; `record` is its KEY.json, None where `problem` says why there is none."""
-
-    shard: str
-    key: str
-    bytes: int
-    caption: str | None
-    problem: str | None
-    record: ClipRecord | None
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON has it."""
-        return {**vars(self), "record": self.record.as_dict() if self.record else None}
-
-
 @dataclass(frozen=True, kw_only=True)
 class InspectReport(StageReport):
     """The clips that were picked; where shards are damaged, `damage` says so, a line each."""
 
-    clips: list[InspectedClip]
+    clips: list[Pick]
     damage: list[str] = field(default_factory=list)
 
 
@@ -100,9 +83,8 @@ def inspect(options: InspectOptions) -> InspectReport:
         title = f"{len(picks)} clips of {shard.name}"
         atomic_write_bytes(options.html, render_page(title, [Section(blocks=[Cards(cards)])]))
         click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
-    clips = list(map(_inspected, picks))
-    content = {"clips": [clip.as_dict() for clip in clips], "damage": damage}
-    return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=clips, damage=damage)
+    content = {"clips": list(map(_row, picks)), "damage": damage}
+    return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=picks, damage=damage)
 
 
 command = stage_command(
@@ -116,15 +98,15 @@ Examples:
 )
 
 
-def _inspected(pick: Pick) -> InspectedClip:
-    return InspectedClip(
-        shard=pick.path.name,
-        key=pick.key,
-        bytes=pick.num_bytes,
-        caption=pick.caption,
-        problem=pick.problem or None,
-        record=pick.record,
-    )
+def _row(pick: Pick) -> dict[str, object]:
+    return {
+        "shard": pick.path.name,
+        "key": pick.key,
+        "bytes": pick.num_bytes,
+        "caption": pick.caption,
+        "problem": pick.problem or None,
+        "record": pick.record.as_dict() if pick.record is not None else None,
+    }
 
 
 def _lines(pick: Pick) -> str:

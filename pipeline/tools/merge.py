@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import click
-
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.options import at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
@@ -46,7 +44,7 @@ class MergeOptions(CopyOptions):
     captions_out: Path | None = opt("Folder for the merged captions.", default=None)
     shard_size: int | None = opt(
         "Most clips in a shard; packs the clips anew.",
-        click.IntRange(min=1),
+        at_least(1),
         shown="each shard stays as it is",
         default=None,
     )

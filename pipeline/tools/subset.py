@@ -6,7 +6,7 @@ import click
 from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import finite, opt, options
+from clipvip.pipeline.runtime.options import at_least, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
@@ -31,7 +31,7 @@ class SubsetOptions(CopyOptions):
 
     folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
     out: Path = opt("Folder for the new shards.")
-    num: int | None = opt("Take so many clips at random.", click.IntRange(min=1), default=None)
+    num: int | None = opt("Take so many clips at random.", at_least(1), default=None)
     fraction: float | None = opt(
         "Take this part of the clips at random.", finite(0, 1, above=True), default=None
     )

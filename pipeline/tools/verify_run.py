@@ -1,6 +1,6 @@
 """Check all shards of a folder in processes, find repeated keys, and tell a bad sample from a bad process.
 
-What is checked is `verify_work`'s business, what the user sees `verify`'s.
+`verify_work` checks a shard, `verify` is what the user sees.
 """
 
 from collections.abc import Callable, Iterable, Iterator
