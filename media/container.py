@@ -6,7 +6,7 @@ from typing import Any
 
 import av
 
-from clipvip.media.errors import MediaError
+from clipvip.media.errors import MediaError, one_line
 
 # A playlist or script that is named like a video must not make FFmpeg open other files or hosts.
 _OPTIONS = {
@@ -102,4 +102,4 @@ def is_idr(packet: Any) -> bool:
 
 def describe(error: Exception) -> str:
     """What went wrong, in one line."""
-    return (getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)[:200]
+    return (getattr(error, "strerror", None) or one_line(error))[:200]

@@ -1,8 +1,5 @@
 """Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their
-deaths.
-
-What a worker does with a unit is `shard_work`'s business.
-"""
+deaths."""
 
 import threading
 import uuid

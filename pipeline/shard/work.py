@@ -29,7 +29,7 @@ from clipvip.shards.tar.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of
+    `run` is the name of this run, which `blame` keeps notes by. `paths` are the videos of
     `unit.sources`, which may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of
     each source, or in the files or URLs `subtitles`, one for each source; else all are empty. A video that
     yields no frame for `timeout_seconds` ends the process by SIGALRM, even inside native code.

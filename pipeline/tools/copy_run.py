@@ -7,7 +7,7 @@ from the inputs and options alone, so that a killed run can be resumed.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -141,36 +141,33 @@ class Survey:
         return [(source, *shard) for source in self.inputs for shard in source.shards]
 
 
-@contextmanager
 def survey_inputs(
     inputs: list[Input], options: CopyOptions, *, seed: int = 0, by_video: bool = False
-) -> Iterator[Survey]:
+) -> Survey:
     """List the samples of all inputs with a hash of each one's key (or video).
 
     Raises:
         DatasetError: a shard is damaged, or where that is checked has another checksum than listed.
     """
-    with HashStore() as hashes:
-        found = Survey(inputs, hashes)
-        shards = found.shards
-        tasks = (
-            SurveyTask(number, path, record, seed, by_video, options.check)
-            for number, (_, path, record) in enumerate(shards)
-        )
-        with Progress("survey", total=len(shards), unit="shard") as bar:
-            for outcome in run_plain_units(survey_shard, tasks, workers=options.workers or num_cores()):
-                task, result = outcome.unit, outcome.result
-                if result is None:
-                    assert outcome.failure is not None
-                    raise UserError(
-                        f"{task.path}: {outcome.failure.detail}; check it by 'clipvip-data verify'"
-                    )
-                hashes.add(task.number, result.hashes)
-                if result.skips:
-                    found.places[task.number] = result.places
-                    found.skips[task.number] = result.skips
-                bar.add(1)
-        yield found
+    hashes = HashStore()
+    found = Survey(inputs, hashes)
+    shards = found.shards
+    tasks = (
+        SurveyTask(number, path, record, seed, by_video, options.check)
+        for number, (_, path, record) in enumerate(shards)
+    )
+    with Progress("survey", total=len(shards), unit="shard") as bar:
+        for outcome in run_plain_units(survey_shard, tasks, workers=options.workers or num_cores()):
+            task, result = outcome.unit, outcome.result
+            if result is None:
+                assert outcome.failure is not None
+                raise UserError(f"{task.path}: {outcome.failure.detail}; check it by 'clipvip-data verify'")
+            hashes.add(task.number, result.hashes)
+            if result.skips:
+                found.places[task.number] = result.places
+                found.skips[task.number] = result.skips
+            bar.add(1)
+    return found
 
 
 @dataclass(frozen=True)

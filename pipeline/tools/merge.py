@@ -79,9 +79,9 @@ def merge(options: MergeOptions) -> StageReport:
     keep_first = options.duplicates == "first"
     # A shard that is copied whole has its checksum compared on the way.
     stays_whole = not keep_first and shard_size is None
-    with survey_inputs(inputs, replace(options, check=options.check and not stays_whole)) as survey:
-        dropped = _repeated(survey) if keep_first else _refuse_repeated(survey)
-        return make_output(survey, without(dropped), output, options)
+    survey = survey_inputs(inputs, replace(options, check=options.check and not stays_whole))
+    dropped = _repeated(survey) if keep_first else _refuse_repeated(survey)
+    return make_output(survey, without(dropped), output, options)
 
 
 command = stage_command(

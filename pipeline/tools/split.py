@@ -93,17 +93,17 @@ def split(options: SplitOptions) -> SplitReport:
     size = options.shard_size or shard_size_of(source)
     ends = [0.0, *list(accumulate(fraction for _, fraction in options.parts))[:-1], 1.0]
     parts: dict[str, StageReport] = {}
-    with survey_inputs([source], options, seed=seed, by_video=True) as survey:
-        for name, (low, high) in zip(names, pairwise(ends), strict=True):
-            output = Output(
-                "split",
-                options.out / name,
-                captions_out / name if captions_out else None,
-                options=common_options([source]) | {"shard_size": size},
-                made_by={"part": name, "from": low, "to": high, "seed": seed},
-                shard_size=size,
-            )
-            parts[name] = make_output(survey, between(low, high), output, options)
+    survey = survey_inputs([source], options, seed=seed, by_video=True)
+    for name, (low, high) in zip(names, pairwise(ends), strict=True):
+        output = Output(
+            "split",
+            options.out / name,
+            captions_out / name if captions_out else None,
+            options=common_options([source]) | {"shard_size": size},
+            made_by={"part": name, "from": low, "to": high, "seed": seed},
+            shard_size=size,
+        )
+        parts[name] = make_output(survey, between(low, high), output, options)
     content = {"parts": {name: part.content for name, part in parts.items()}}
     return SplitReport(content=content, text="\n".join(map(str, parts.values())), parts=parts)
 

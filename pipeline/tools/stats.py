@@ -98,7 +98,8 @@ Examples:
 def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
-    with HashStore() as videos, Progress("stats", total=len(shards), unit="shard") as bar:
+    videos = HashStore()
+    with Progress("stats", total=len(shards), unit="shard") as bar:
         for outcome in run_plain_units(tally_shard, tasks, workers=min(workers, len(shards))):
             if outcome.result is None:
                 assert outcome.failure is not None

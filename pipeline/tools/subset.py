@@ -91,15 +91,15 @@ def subset(options: SubsetOptions) -> StageReport:
     )
     seed = options.seed if listed is None else 0
     by_video = options.video_ids is not None
-    with survey_inputs([source], options, seed=seed, by_video=by_video) as survey:
-        if listed is None:
-            choose = _at_random(survey.hashes, options)
-        else:
-            choose = inverse(listed.choose) if options.exclude else listed.choose
-            for number in range(len(survey.shards)):
-                choose(number, survey.hashes.of_shard(number))
-            _tell_missing(listed)
-        return make_output(survey, choose, output, options)
+    survey = survey_inputs([source], options, seed=seed, by_video=by_video)
+    if listed is None:
+        choose = _at_random(survey.hashes, options)
+    else:
+        choose = inverse(listed.choose) if options.exclude else listed.choose
+        for number in range(len(survey.shards)):
+            choose(number, survey.hashes.of_shard(number))
+        _tell_missing(listed)
+    return make_output(survey, choose, output, options)
 
 
 def _at_random(hashes: HashStore, options: SubsetOptions) -> Choose:

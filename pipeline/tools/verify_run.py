@@ -74,13 +74,13 @@ def verify_folder(
         replace(task, max_pixels=max_pixels)
         for task in _tasks(shards, sidecars, num_decoded, timeout_seconds, decode)
     )
-    with HashStore() as hashes:
-        with Progress("verify", total=len(shards.records), unit="shard") as bar:
-            for task, result in _check_all(tasks, workers, found):
-                hashes.add(task.number, result.hashes)
-                _take(found, task, result)
-                bar.add(1)
-        _find_repeated(found, hashes)
+    hashes = HashStore()
+    with Progress("verify", total=len(shards.records), unit="shard") as bar:
+        for task, result in _check_all(tasks, workers, found):
+            hashes.add(task.number, result.hashes)
+            _take(found, task, result)
+            bar.add(1)
+    _find_repeated(found, hashes)
     return found
 
 

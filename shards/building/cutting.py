@@ -1,7 +1,4 @@
-"""Cut clips out of one video: a single pass over its frames, from which every clip takes its own.
-
-Reading frames is `video`'s work, compressing them `frames`' and `mp4`'s, writing shards `writer`'s.
-"""
+"""Cut clips out of one video: a single pass over its frames, from which every clip takes its own."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Records of what is wrong with shards, captions and their folders. Finding it is `check`'s business."""
+"""Records of what is wrong with shards, captions and their folders."""
 
 from collections import Counter
 from dataclasses import dataclass, field

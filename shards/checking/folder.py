@@ -1,7 +1,7 @@
 """What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong
 there.
 
-Reads small files only; what is in shards and captions is `check`'s business.
+Reads small files only; shards and captions are checked in `shard`.
 """
 
 import json

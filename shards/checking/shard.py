@@ -1,6 +1,6 @@
 """What is wrong with a shard or a caption file: their bytes, their structure, and whether pixels decode.
 
-Looks at one file at a time and changes none. What holds between shards is `key_hashes`' business.
+Looks at one file at a time and changes none.
 """
 
 import json

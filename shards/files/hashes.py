@@ -6,14 +6,11 @@ dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when t
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
-from clipvip.shards.files.atomic import naming
 from clipvip.shards.files.scratch import ScratchFile
 
 _AT_ONCE = 1 << 22
@@ -87,32 +84,23 @@ def _in_range(
 
 
 class HashStore:
-    """The hashes of all samples, shard by shard in any order of adding. Use it in a `with`.
+    """The hashes of all samples, shard by shard in any order of adding.
 
     Two different texts share a hash with probability n² / 2^65: 3 in 10,000 over a hundred million keys.
     """
 
     def __init__(self, *, at_once: int = _AT_ONCE) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._file = ScratchFile()
         self._at_once = at_once
         self._places: dict[int, tuple[int, int]] = {}
         self._size = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with naming(Path(tempfile.gettempdir())):
-            self._file.close()
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, shard: int, hashes: np.ndarray) -> None:
         """Take the hashes of a shard's samples, in their order."""
-        with naming(Path(tempfile.gettempdir())):
-            self._file.write(np.ascontiguousarray(hashes, np.uint64).tobytes())
-            self._file.flush()
+        self._file.append(np.ascontiguousarray(hashes, np.uint64).tobytes())
         self._places[shard] = (self._size, len(hashes))
         self._size += len(hashes)
 
@@ -193,11 +181,7 @@ class HashStore:
             yield first, self._read(first, min(self._at_once, self._size - first))
 
     def _read(self, first: int, count: int) -> np.ndarray:
-        self._file.flush()
-        self._file.seek(first * _HASH_BYTES)
-        data = np.frombuffer(self._file.read(count * _HASH_BYTES), np.uint64)
-        self._file.seek(0, 2)
-        return data
+        return np.frombuffer(self._file.read(first * _HASH_BYTES, count * _HASH_BYTES), np.uint64)
 
 
 def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:

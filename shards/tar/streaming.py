@@ -64,8 +64,7 @@ def decode_clip(
 
     Raises:
         DatasetError: the sample is damaged or none of ours, or its shard has no captions in any of the
-        folders.
-            The message is one line with the key; webdataset's handlers catch it.
+            folders. The message is one line with the key; webdataset's handlers catch it.
     """
     key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
     extension = next((name for name in PIXEL_EXTENSIONS if name in sample), "")

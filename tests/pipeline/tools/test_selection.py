@@ -101,9 +101,9 @@ def test_no_video_is_in_two_parts(shards: Path, tmp_path: Path) -> None:
 )
 def test_random_subsets_are_nested_and_of_the_right_size(keys: list[str], seed: int) -> None:
     hashes = key_hashes(keys, seed=seed)
-    with HashStore() as store:
-        store.add(0, hashes)
-        taken = [up_to(store.nth_smallest(n))(0, hashes) for n in range(1, len(keys) + 1)]
+    store = HashStore()
+    store.add(0, hashes)
+    taken = [up_to(store.nth_smallest(n))(0, hashes) for n in range(1, len(keys) + 1)]
     assert [int(mask.sum()) for mask in taken] == list(range(1, len(keys) + 1))
     assert all(not np.any(a & ~b) for a, b in pairwise(taken))
 

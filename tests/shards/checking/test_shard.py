@@ -114,15 +114,15 @@ def test_hashes_tell_what_repeats_and_what_is_smallest(
 ) -> None:
     """Whatever part of them is in memory at once."""
     texts = [[f"key{number}" for number in shard] for shard in shards]
-    with HashStore(at_once=at_once) as store:
-        for shard in reversed(range(len(texts))):
-            store.add(shard, key_hashes(texts[shard], seed=seed))
-        places: dict[str, list[tuple[int, int]]] = {}
-        for shard, of_shard in enumerate(texts):
-            assert store.of_shard(shard).tolist() == [key_hash(text, seed=seed) for text in of_shard]
-            for place, text in enumerate(of_shard):
-                places.setdefault(text, []).append((shard, place))
-        assert sorted(store.repeated()) == sorted(group for group in places.values() if len(group) > 1)
-        assert store.count_distinct() == len(places)
-        values = np.sort(np.concatenate([key_hashes(of_shard, seed=seed) for of_shard in texts]))
-        assert [store.nth_smallest(n) for n in range(1, len(values) + 1)] == values.tolist()
+    store = HashStore(at_once=at_once)
+    for shard in reversed(range(len(texts))):
+        store.add(shard, key_hashes(texts[shard], seed=seed))
+    places: dict[str, list[tuple[int, int]]] = {}
+    for shard, of_shard in enumerate(texts):
+        assert store.of_shard(shard).tolist() == [key_hash(text, seed=seed) for text in of_shard]
+        for place, text in enumerate(of_shard):
+            places.setdefault(text, []).append((shard, place))
+    assert sorted(store.repeated()) == sorted(group for group in places.values() if len(group) > 1)
+    assert store.count_distinct() == len(places)
+    values = np.sort(np.concatenate([key_hashes(of_shard, seed=seed) for of_shard in texts]))
+    assert [store.nth_smallest(n) for n in range(1, len(values) + 1)] == values.tolist()
