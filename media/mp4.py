@@ -28,16 +28,24 @@ class Mp4Encoder:
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4", container_options=_CONTAINER_OPTIONS)
         rate = Fraction(fps).limit_denominator(1000)
-        self._stream = self._container.add_stream(
-            "libx264", rate=rate, options={**_CODEC_OPTIONS, "crf": str(crf)}
+        # x264 reads rows 64 bytes at a time, also past their end, and what it finds there changes what it codes: equal
+        # pictures gave other files. So it gets whole rows, of 324 pixels 384, and is told to have 60 cut off.
+        self._padding = (-height % 16, -width % 64)
+        crop = (
+            {"x264-params": f"crop-rect=0,0,{self._padding[1]},{self._padding[0]}"}
+            if any(self._padding)
+            else {}
         )
-        self._stream.width, self._stream.height = width, height
+        self._stream = self._container.add_stream(
+            "libx264", rate=rate, options={**_CODEC_OPTIONS, "crf": str(crf), **crop}
+        )
+        self._stream.width, self._stream.height = width + self._padding[1], height + self._padding[0]
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = _TIME_BASE
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Add a full-range I420 picture, uint8 (height * 3 // 2, width), shown `seconds` into the clip."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="yuvj420p")
+        frame = av.VideoFrame.from_ndarray(self._whole_rows(picture), format="yuvj420p")
         frame = frame.reformat(
             format="yuv420p",
             src_colorspace=Colorspace.ITU601,
@@ -48,6 +56,19 @@ class Mp4Encoder:
         )
         frame.pts, frame.time_base = round(seconds / _TIME_BASE), _TIME_BASE
         self._container.mux(self._stream.encode(frame))
+
+    def _whole_rows(self, picture: np.ndarray) -> np.ndarray:
+        """The picture with its last row and column repeated, as far as `_padding` says, in each of its three planes."""
+        if not any(self._padding):
+            return np.ascontiguousarray(picture)
+        height, width = len(picture) * 2 // 3, picture.shape[1]
+        planes, at = [], 0
+        for size in (1, 2, 2):
+            rows, columns = height // size, width // size
+            plane = picture.reshape(-1)[at : at + rows * columns].reshape(rows, columns)
+            at += plane.size
+            planes.append(np.pad(plane, [(0, missing // size) for missing in self._padding], mode="edge"))
+        return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, width + self._padding[1])
 
     def finish(self) -> bytes:
         """The whole file."""

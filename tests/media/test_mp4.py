@@ -50,3 +50,20 @@ def test_the_frames_that_are_asked_for_are_those(indices: list[int]) -> None:
 def test_what_cannot_be_decoded_is_told(data: bytes, told: str) -> None:
     with pytest.raises(MediaError, match=told):
         decode_mp4(data, [3], max_pixels=WIDTH * HEIGHT - (data == DATA))
+
+
+@pytest.mark.parametrize(("width", "height"), [(324, 256), (326, 258), (256, 454), (20, 18)])
+def test_equal_pictures_give_equal_bytes_whatever_lay_in_memory(width: int, height: int) -> None:
+    """Where rows are not whole vectors, x264 sees bytes that nobody wrote."""
+    noise = np.random.default_rng(0)
+    pictures = [noise.integers(0, 255, (height * 3 // 2, width), dtype=np.uint8) for _ in range(20)]
+    found = set()
+    for number in range(12):
+        encoder = Mp4Encoder(width, height, fps=3.0, crf=23)
+        litter = [np.full(150_000, number * 37 % 255, np.uint8) for _ in range(20)]
+        for place, picture in enumerate(pictures):
+            encoder.add(picture, place / 3)
+        del litter
+        found.add(encoder.finish())
+    assert len(found) == 1
+    assert decode_mp4(found.pop(), [0, 19], max_pixels=width * height).shape == (2, height, width, 3)
