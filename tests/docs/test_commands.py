@@ -1,4 +1,7 @@
-"""Every command that the documentation shows is checked; those that can be run are, and print what it says."""
+"""Every command that the documentation shows is checked.
+
+Those that can be run are, and print what it says.
+"""
 
 import doctest
 import itertools

@@ -39,7 +39,8 @@ def test_the_frames_that_are_asked_for_are_those(indices: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "told"),
-    [(b"", "."), (b"junk" * 100, "."), (DATA[:500], "."), (encoded(3), "frame 3 is wanted"), (DATA, "more than 1,535 pixels")],
+    [(b"", "."), (b"junk" * 100, "."), (DATA[:500], "."), (encoded(3), "frame 3 is wanted"), (DATA,
+        "more than 1,535 pixels")],
 )  # fmt: skip
 def test_what_cannot_be_decoded_is_told(data: bytes, told: str) -> None:
     with pytest.raises(MediaError, match=told):

@@ -233,7 +233,10 @@ def test_whatever_is_given_has_its_row(model: ClipVip, videos: list[Any], batch_
         "ffconcat version 1.0\nfile secret.mp4\n",
         "#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nfile:secret.mp4\n#EXT-X-ENDLIST\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        (
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP "
+            "96\na=rtpmap:96 H264/90000\n"
+        ),
         '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>',
     ],
 )
@@ -273,11 +276,15 @@ def test_a_picture_cut_off_costs_itself_alone(model: ClipVip, tmp_path: Path) ->
 
 @pytest.mark.needs_shared
 @pytest.mark.parametrize(
-    "name", ["cases/video/hls_joined.ts", "cases/video/field_coded.ts", "data/videos/exo_roadtrip_vp9_10bit.webm",
+    "name", ["cases/video/hls_joined.ts", "cases/video/field_coded.ts",
+             "data/videos/exo_roadtrip_vp9_10bit.webm",
              "data/videos/exo_desks_h263.3gp", "data/videos/nasa_13013.mp4"],
 )  # fmt: skip
 def test_the_frames_are_those_at_their_places_by_another_count(shared_dir: Path, name: str) -> None:
-    """By PyAV alone: decord seeks elsewhere in these files, counts fields or hidden frames, or refuses them."""
+    """By PyAV alone.
+
+    Decord seeks elsewhere in these files, counts fields or hidden frames, or refuses them.
+    """
     with av.open(str(shared_dir / name), metadata_errors="replace") as container:
         all_frames = [
             frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.best("video"))

@@ -1,7 +1,8 @@
-"""The code that the documentation shows: the blocks of its pages, the commands in them, and whether these exist.
+"""The code that the documentation shows: the blocks of its pages, the commands in them, and whether these
+exist.
 
-A bash or python block is run by tests/docs, in a folder of its own that has made-up data under the names that the
-pages use (`doc_folder`). Comments in a page, which readers do not see, say otherwise:
+A bash or python block is run by tests/docs, in a folder of its own that has made-up data under the names that
+the pages use (`doc_folder`). Comments in a page, which readers do not see, say otherwise:
 
     <!-- not run: REASON -->                               before a block: its commands are only checked
     <!-- run with WORDS instead of SHOWN -->               before a block: where GPUs or time are wanting
@@ -32,7 +33,8 @@ PROGRAMS: dict[str, click.Command] = {
 }
 ONE_FOLDER = "<!-- each block goes on from the one before -->"
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?:not run: (?P<reason>[^\n]+?)|run with (?P<words>[^\n]+?) instead of (?P<shown>[^\n]+?)) -->\n+)?"
+    r"(?:^ *<!-- (?:not run: (?P<reason>[^\n]+?)|"
+    r"run with (?P<words>[^\n]+?) instead of (?P<shown>[^\n]+?)) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     flags=re.MULTILINE | re.DOTALL,
 )

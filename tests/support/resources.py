@@ -1,4 +1,5 @@
-"""What some tests need of the machine. Where it is missing they are skipped, or fail if CLIPVIP_TESTS_REQUIRE names it.
+"""What some tests need of the machine. Where it is missing they are skipped, or fail if CLIPVIP_TESTS_REQUIRE
+names it.
 
 `@pytest.mark.needs(NAME)` on a test, or `need(NAME)` in what tests share; no other skips.
 """

@@ -1,4 +1,7 @@
-"""A small S3 server over a folder: as much of the protocol as reading, writing and listing small objects takes."""
+"""A small S3 server over a folder.
+
+As much of the protocol as reading, writing and listing small objects takes.
+"""
 
 import re
 import threading
@@ -16,7 +19,10 @@ from resources import need
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request; `folder`, `uploads` and `left` are set by `s3_server`, in a class of its own for each server."""
+    """One request.
+
+    `folder`, `uploads` and `left` are set by `s3_server`, in a class of its own for each server.
+    """
 
     folder: Path
     uploads: Path
@@ -91,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error_code(404, "NoSuchBucket")
             return
         rows = [*_listed(bucket, prefix, delimiter)]
-        head = f"<Name>{escape(self.name)}</Name><KeyCount>{len(rows)}</KeyCount><IsTruncated>false</IsTruncated>"
+        head = f"<Name>{escape(self.name)}</Name><KeyCount>{len(rows)}</KeyCount>"
+        head += "<IsTruncated>false</IsTruncated>"
         self.send(200, f"<ListBucketResult>{head}{''.join(rows)}</ListBucketResult>".encode())
 
     def send_error_code(self, status: int, code: str, *, with_body: bool = True) -> None:
@@ -111,7 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _listed(bucket: Path, prefix: str, delimiter: str) -> Iterator[str]:
-    """What a bucket's list says of the objects below a prefix, and then of the folders that the delimiter makes of them."""
+    """What a bucket's list says of the objects below a prefix, and then of the folders that the delimiter
+    makes of them.
+    """
     folders = set()
     for path in sorted(path for path in bucket.rglob("*") if path.is_file()):
         key = path.relative_to(bucket).as_posix()
@@ -129,11 +138,11 @@ def _listed(bucket: Path, prefix: str, delimiter: str) -> Iterator[str]:
 
 @contextmanager
 def s3_server(folder: Path, *, failures: dict[str, int] | None = None) -> Iterator[str]:
-    """A store with one bucket for each folder in `folder`: HEAD, GET, PUT and DELETE of an object, the errors for a
-    missing one and a missing bucket, and a bucket's list.
+    """A store with one bucket for each folder in `folder`: HEAD, GET, PUT and DELETE of an object, the errors
+    for a missing one and a missing bucket, and a bucket's list.
 
-    `failures` is how many times the object of a name (`bucket/key`) answers with an error of the server before it is
-    given or taken. What is written appears whole, as in S3.
+    `failures` is how many times the object of a name (`bucket/key`) answers with an error of the server
+    before it is given or taken. What is written appears whole, as in S3.
     """
     uploads = folder.parent / f"{folder.name}-uploads"
     uploads.mkdir(exist_ok=True)
@@ -148,7 +157,10 @@ def s3_server(folder: Path, *, failures: dict[str, int] | None = None) -> Iterat
 
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Let this process and its children find the server at `address`, as their users would: by the environment."""
+    """Let this process and its children find the server at `address`, as their users would.
+
+    By the environment.
+    """
     need("s3fs")
     import s3fs
 

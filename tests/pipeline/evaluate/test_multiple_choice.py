@@ -1,4 +1,7 @@
-"""`clipvip-eval multiple-choice`: the answers that the model's own embeddings give, from every file of questions."""
+"""`clipvip-eval multiple-choice`.
+
+The answers that the model's own embeddings give, from every file of questions.
+"""
 
 import json
 from functools import partial
@@ -51,7 +54,7 @@ def write_lines(path: Path, *records: Any) -> Path:
 
 
 def nearest_options(model: Path, shards: Path) -> dict[str, int]:
-    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time and straight from the model."""
+    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time, by the model alone."""
     vip = ClipVip.from_pretrained(model).eval()
     found = {}
     with torch.inference_mode():

@@ -1,4 +1,7 @@
-"""`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and every clip accounted for."""
+"""`clipvip-eval retrieval`.
+
+The numbers that the model's own embeddings give, and every clip accounted for.
+"""
 
 import json
 import shutil
