@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("analysis", "benchmarks", "model", "pipeline", "recipes", "shards", "src")
+FOLDERS = ("analysis", "benchmarks", "experiments", "media", "model", "pipeline", "recipes", "shards", "src")
 # What a machine with torch and transformers lacks. faiss-cpu is for whatever else is to be tried there.
 PACKAGES = (
     "annotated-types", "braceexpand", "pathlib-abc", "pydantic", "pydantic-core", "simplejpeg",
