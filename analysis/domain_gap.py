@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.metrics import normalized_mutual_info_score
 
 Normalizer = Literal["arithmetic", "geometric", "min", "max"]
 Side = Literal["source", "target"]
@@ -93,6 +92,9 @@ def cluster_agreement(
     source: np.ndarray, target: np.ndarray, *, seed: int = 0, normalizer: Normalizer = "arithmetic"
 ) -> float:
     """NMI between two K-means clusters of all rows and the side that each row is from, in [0, 1]."""
+    # scikit-learn takes half a second to import, and this package offers functions that need none of it.
+    from sklearn.metrics import normalized_mutual_info_score
+
     features = np.ascontiguousarray(np.concatenate([source, target]), dtype=np.float32)
     sides = np.repeat([0, 1], [len(source), len(target)])
     score = normalized_mutual_info_score(sides, _two_clusters(features, seed), average_method=normalizer)

@@ -1,7 +1,7 @@
-"""Figures from the numbers of this package, as PNG files in memory. No file is written here."""
+"""Heat maps from the numbers of this package, as PNG files in memory. No file is written here."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +13,6 @@ def heat_map(
     columns: Sequence[str],
     title: str = "",
     value_range: tuple[float, float] | None = None,
-    cell_format: str = "{:.3f}",
 ) -> bytes:
     """A table of numbers (rows, columns) as coloured cells with the number in each, PNG.
 
@@ -44,55 +43,9 @@ def heat_map(
         for column in range(len(columns)):
             value = values[row, column]
             colour = "black" if value > middle else "white"
-            axes.text(column, row, cell_format.format(value), ha="center", va="center", color=colour)
+            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
     axes.set_title(title, parse_math=False)
     figure.colorbar(image)
-    figure.tight_layout()
-    png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    return png.getvalue()
-
-
-def curves(
-    lines: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-) -> bytes:
-    """Lines with shaded intervals, PNG: for each name its points (x, y, low, high); no shade where low is None.
-
-    Equal arguments give equal bytes with the same matplotlib.
-
-    Raises:
-        ValueError: no lines, or one without points.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second to import
-    from matplotlib.figure import Figure
-
-    if not lines or not all(lines.values()):
-        raise ValueError("nothing to draw")
-    figure = Figure(figsize=(6.4, 4.0), dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, points in lines.items():
-        xs = [point[0] for point in points]
-        (drawn,) = axes.plot(xs, [point[1] for point in points], marker="o", label=name.replace("$", r"\$"))
-        shaded = [(x, low, high) for x, _, low, high in points if low is not None and high is not None]
-        if shaded:
-            axes.fill_between(
-                [x for x, _, _ in shaded],
-                [low for _, low, _ in shaded],
-                [high for _, _, high in shaded],
-                color=drawn.get_color(),
-                alpha=0.15,
-                linewidth=0,
-            )
-    axes.set_title(title, parse_math=False)
-    axes.set_xlabel(x_label, parse_math=False)
-    axes.set_ylabel(y_label, parse_math=False)
-    axes.grid(alpha=0.3)
-    axes.legend()
     figure.tight_layout()
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})

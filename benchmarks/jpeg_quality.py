@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from clipvip.media.decode import open_video, split_planes
+from clipvip.media.decode import open_video
 from clipvip.media.jpeg import encode_jpeg_planes
+from clipvip.media.pictures import split_planes
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.sources.hdvila import index_videos
 

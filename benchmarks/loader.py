@@ -5,7 +5,8 @@
 From each video it takes clips of 13 seconds and stores the same pictures twice: as shards of `clipvip-data
 shard` make them (3 frames a second, 256 pixels short side, JPEG), and as 720p H.264 files in a plain
 WebDataset. The ways then take turns, and the table gives the median over the rounds. Ours runs in a loading
-process as in training, and what is measured is that process's processor time.
+process as in training, and so does webdataset with our `decode_clip`; what is measured is that process's
+processor time.
 """
 
 import io
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import numpy as np
 import simplejpeg
 import torch
 import webdataset as wds
+from torch.utils.data import DataLoader
 
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.media.sampling import uniform_indices
@@ -35,10 +38,10 @@ from clipvip.pipeline.train.batches import ChunkDataset, plan_batches
 from clipvip.pipeline.train.loading import load_batches
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.recipe import recipe_from_tree
-from clipvip.pipeline.train.samples import resize
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import read_shard
+from clipvip.shards.tar.streaming import decode_clip, resize
 from clipvip.shards.tar.writer import write_shard
 
 CLIP_SECONDS = 13
@@ -48,9 +51,10 @@ VIDEO_SHORT_SIDE = 720
 NUM_FRAMES = 12
 IMAGE_SIZE = 224
 CHUNK_SIZE = 8
-WARM_UP_BATCHES = 4
+WARM_UP_TURNS = 4
 BARE = "libjpeg-turbo on the same JPEGs, pictures thrown away"
 PEER = "webdataset + decord, 720p mp4"
+OTHERS = "webdataset + `decode_clip`, the same shards"
 
 
 class NoTokens:
@@ -133,52 +137,25 @@ def make_data(videos: list[Path], folder: Path, num_clips: int) -> tuple[Path, P
     return shards, plain
 
 
-class OurLoader:
-    """A loading process of the trainer's own, with the shared memory that it writes to.
+class LoadingProcess:
+    """A process that loads batches of clips, and its processor time."""
 
-    The pixels of each chunk are copied on arrival, as `pin_memory` does for a GPU, in the other process.
-    """
-
-    def __init__(self, shards: Path, num_clips: int, *, resize: str, fast: bool = False) -> None:
-        tree = {
-            "data": {
-                "sources": {"clips": {"shards": str(shards)}},
-                "sampling": "uniform",
-                "fast_decode": fast,
-            },
-            "loss": {"pairs": "baseline"},
-            "optim": {"batch_size": num_clips, "epochs": 1},
-        }
-        plan = plan_batches(recipe_from_tree(tree, name="benchmark"), cache=shards)
-        dataset = ChunkDataset(
-            plan,
-            NoTokens(),  # type: ignore[arg-type]
-            image_size=IMAGE_SIZE,
-            max_text_tokens=70,
-            resizes=resize == "loader",
-            reuses_memory=True,
-        )
-        specs = (
-            spec
-            for step in itertools.count()
-            for spec in plan.chunks(step, rank=0, world_size=1, chunk_size=CHUNK_SIZE)
-        )
+    def __init__(self, batches: Iterator[Any], *, per_turn: int, arrive: Callable[[Any], object]) -> None:
+        """`per_turn` batches hold all clips once; `arrive` is called with each."""
         before = set(multiprocessing.active_children())
-        self._batches = load_batches(dataset, specs, workers=1, prefetch=2, pin_memory=False)
-        self._take(WARM_UP_BATCHES)
+        self._batches, self._per_turn, self._arrive = batches, per_turn, arrive
+        self._take(WARM_UP_TURNS)
         (process,) = set(multiprocessing.active_children()) - before
         assert process.pid is not None
         # The kernel's name for the clock of another process's processor time (Linux).
         self._clock = ~process.pid << 3 | 2
 
-    def _take(self, number: int) -> None:
-        for batch in itertools.islice(self._batches, number):
-            for chunk in batch:
-                assert not chunk.skips
-                chunk.video.copied(torch.clone)
+    def _take(self, times: int) -> None:
+        for batch in itertools.islice(self._batches, times * self._per_turn):
+            self._arrive(batch)
 
     def seconds(self, times: int) -> float:
-        """Processor time of the loading process for so many batches."""
+        """Processor time of the loading process for all clips, so many times."""
         self._until_idle()
         begin = time.clock_gettime(self._clock)
         self._take(times)
@@ -192,6 +169,50 @@ class OurLoader:
             time.sleep(0.1)
 
 
+def our_loader(shards: Path, num_clips: int, *, resize: str, fast: bool = False) -> LoadingProcess:
+    """A loading process of the trainer's own, with the shared memory that it writes to.
+
+    The pixels of each chunk are copied on arrival, as `pin_memory` does for a GPU, in the other process.
+    """
+    tree = {
+        "data": {"sources": {"clips": {"shards": str(shards)}}, "sampling": "uniform", "fast_decode": fast},
+        "loss": {"pairs": "baseline"},
+        "optim": {"batch_size": num_clips, "epochs": 1},
+    }
+    plan = plan_batches(recipe_from_tree(tree, name="benchmark"), cache=shards)
+    dataset = ChunkDataset(
+        plan,
+        NoTokens(),  # type: ignore[arg-type]
+        image_size=IMAGE_SIZE,
+        max_text_tokens=70,
+        resizes=resize == "loader",
+        reuses_memory=True,
+    )
+    specs = (
+        spec
+        for step in itertools.count()
+        for spec in plan.chunks(step, rank=0, world_size=1, chunk_size=CHUNK_SIZE)
+    )
+
+    def arrive(batch: Any) -> None:
+        for chunk in batch:
+            assert not chunk.skips
+            chunk.video.copied(torch.clone)
+
+    batches = load_batches(dataset, specs, workers=1, prefetch=2, pin_memory=False)
+    return LoadingProcess(batches, per_turn=1, arrive=arrive)
+
+
+def others_loader(shards: Path, num_clips: int) -> LoadingProcess:
+    """What training code of others does with our shards: webdataset, `decode_clip`, a DataLoader."""
+    size = CHUNK_SIZE if num_clips % CHUNK_SIZE == 0 else num_clips
+    decode = partial(decode_clip, num_frames=NUM_FRAMES, image_size=IMAGE_SIZE)
+    clips = wds.WebDataset(str(shards / "000000.tar"), shardshuffle=False).repeat().map(decode)
+    batches = DataLoader(clips.to_tuple("frames").batched(size), batch_size=None, num_workers=1)
+    started_later = itertools.chain.from_iterable([batches])
+    return LoadingProcess(started_later, per_turn=num_clips // size, arrive=lambda batch: batch[0].clone())
+
+
 def plain_loader(tar: Path) -> Callable[[], None]:
     """What one writes without us: webdataset, decord, resize."""
 
@@ -199,7 +220,12 @@ def plain_loader(tar: Path) -> Callable[[], None]:
         for sample in wds.WebDataset(str(tar), shardshuffle=False):
             reader = decord.VideoReader(io.BytesIO(sample["mp4"]), num_threads=1)
             frames = reader.get_batch(uniform_indices(len(reader), NUM_FRAMES)).asnumpy()
-            assert resize(frames, IMAGE_SIZE).shape == (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
+            assert resize(torch.from_numpy(frames), IMAGE_SIZE).shape == (
+                NUM_FRAMES,
+                IMAGE_SIZE,
+                IMAGE_SIZE,
+                3,
+            )
 
     return run
 
@@ -261,11 +287,12 @@ def main(videos: tuple[Path, ...], num_clips: int, rounds: int) -> None:
         found = sum(1 for _ in read_shard(shards / "000000.tar"))
         # (what takes processor time, how often in a round, so that each takes a time that can be measured)
         ways = {
-            "clipvip, `data.resize=device`": (OurLoader(shards, found, resize="device").seconds, 10),
+            "clipvip, `data.resize=device`": (our_loader(shards, found, resize="device").seconds, 10),
             BARE: (here(bare_decoding(shards)), 10),
-            "clipvip, `data.resize=loader`": (OurLoader(shards, found, resize="loader").seconds, 10),
+            "clipvip, `data.resize=loader`": (our_loader(shards, found, resize="loader").seconds, 10),
+            OTHERS: (others_loader(shards, found).seconds, 10),
             "the same, `data.fast_decode=true`": (
-                OurLoader(shards, found, resize="loader", fast=True).seconds,
+                our_loader(shards, found, resize="loader", fast=True).seconds,
                 10,
             ),
             PEER: (here(plain_loader(plain)), 1),

@@ -27,9 +27,10 @@ from pathlib import Path
 
 import click
 
-from clipvip.shards.building.marks import STATE_FOLDER, PlacedSkip, ShardMark, mark_content, shard_name
+from clipvip.shards.building.marks import MarkContent, PlacedSkip, ShardMark, shard_name
 from clipvip.shards.building.plan import Unit, plan_units
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.sources.hdvila import read_sources
 
@@ -95,7 +96,9 @@ def make_marks(work: Path, out: Path, *, part: float) -> None:
     for unit in plan_units(read_sources(work / "clips.jsonl"), shard_size=256):
         if chance.random() < part:
             for mark in _marks(unit, work / "videos"):
-                (out / STATE_FOLDER / f"{mark.shard:06d}.json").write_text(json.dumps(mark_content(mark)))
+                (out / STATE_FOLDER / f"{mark.shard:06d}.json").write_text(
+                    MarkContent.of(mark).model_dump_json()
+                )
                 if mark.record is not None:
                     (out / mark.record.name).write_bytes(bytes(SHARD_BYTES))
 

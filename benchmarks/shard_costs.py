@@ -21,8 +21,8 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.shard.run import make_tasks
 from clipvip.pipeline.shard.work import ShardTask, make_unit
 from clipvip.shards.building.cutting import CutOptions
-from clipvip.shards.building.marks import claim_folder
 from clipvip.shards.building.plan import Unit
+from clipvip.shards.files.claims import claim_folder
 from clipvip.shards.sources.hdvila import index_videos, read_sources
 
 TABLE = Path(__file__).with_suffix(".csv")

@@ -1,15 +1,15 @@
-"""The frames of one clip as an MP4 file in memory, for shards made with `--store video`: encode, and decode again."""
+"""The frames of one clip as an MP4 file in memory, for shards made with `--store video`."""
 
 import io
-from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from clipvip.media.decode import open_video
 from clipvip.media.errors import MediaError
+from clipvip.media.pictures import require_pixels
 
 DEFAULT_CRF = 23
 
@@ -59,7 +59,8 @@ class Mp4Encoder:
 def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarray:
     """Decode the frames at `indices` of an MP4 file in memory, counted in the order in which they are shown.
 
-    Of the pictures between keyframes only those runs are decoded in which one is wanted.
+    Of the pictures between keyframes only those runs are decoded in which one is wanted. By PyAV: decord is
+    as fast, but gives wrong pictures of damaged files without a word.
 
     Returns:
         uint8 array (len(indices), height, width, 3), RGB.
@@ -68,64 +69,10 @@ def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarra
         MediaError: it is no MP4 file, is damaged where it is wanted, has fewer frames, or frames of more than
             `max_pixels` pixels.
     """
-    try:
-        with av.open(io.BytesIO(data), format="mp4", metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise MediaError("holds no pictures")
-            return _decode_frames(container, indices, max_pixels)
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        if isinstance(error, MediaError):
-            raise
-        raise MediaError(" ".join(str(error).split())[:200] or type(error).__name__) from error
-
-
-def _decode_frames(container: Any, indices: list[int], max_pixels: int) -> np.ndarray:
-    stream = container.streams.video[0]
-    context = stream.codec_context
-    if context is None:
-        raise MediaError("no decoder for its codec")
-    context.thread_type, context.thread_count = "NONE", 1
-    _require_pixels(context, max_pixels)
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    times = sorted(packet.pts for packet in packets if packet.pts is not None)
-    if max(indices) >= len(times) or len(set(times)) != len(packets):
-        raise MediaError(f"holds {len(times)} frames that have a time, frame {max(indices)} is wanted")
-    wanted = {times[index] for index in indices}
-    found = {}
-    for run in _runs(packets):
-        left = {packet.pts for packet in run} & wanted
-        for frame in _frames_of(context, run) if left else ():
-            if frame.pts in left:
-                _require_pixels(frame, max_pixels)
-                found[frame.pts] = frame.to_ndarray(format="rgb24")
-                left.discard(frame.pts)
-            if not left:
-                break
-    if found.keys() != wanted:
-        raise MediaError("a wanted frame does not decode")
-    return np.stack([found[times[index]] for index in indices])
-
-
-def _require_pixels(picture: Any, max_pixels: int) -> None:
-    if picture.width * picture.height > max_pixels:
-        raise MediaError(f"is {picture.width}x{picture.height}, more than {max_pixels:,} pixels")
-
-
-def _runs(packets: list[Any]) -> Iterator[list[Any]]:
-    """Packets from one keyframe to before the next: none of ours is built on pictures of another run."""
-    run: list[Any] = []
-    for packet in packets:
-        if packet.is_keyframe and run:
-            yield run
-            run = []
-        run.append(packet)
-    yield run
-
-
-def _frames_of(context: Any, run: list[Any]) -> Iterator[Any]:
-    context.flush_buffers()
-    for packet in [*run, None]:
-        for frame in context.decode(packet):
-            if frame.is_corrupt:
-                raise MediaError("a damaged frame")
-            yield frame
+    with open_video(io.BytesIO(data)) as video:
+        require_pixels(video.stream.codec_context, max_pixels)
+        packets = video.packets() or []
+        if max(indices) >= len(packets):
+            raise MediaError(f"holds {len(packets)} frames that have a time, frame {max(indices)} is wanted")
+        times = sorted(seconds for seconds, _ in packets)
+        return video.pictures_at([times[index] for index in indices], max_pixels=max_pixels)

@@ -1,10 +1,12 @@
 """Which packets of a video a decoder must see for the frames that are needed to come out right.
 
 Frames between those that are needed, on which none of these is built, cost most of a sparse set's time. Files
-are read from front to back all the same: reading costs hardly anything, and seeking is as exact as a file's index.
+are read from front to back all the same: reading costs hardly anything, and seeking is as exact as a file's
+index.
 """
 
 import bisect
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,8 +23,9 @@ class Step:
     """What to do with one packet.
 
     `is_decoded` false: leave it out. Else decode it, its frame only if others may be built on it where
-    `is_needed` is false; `begins_anew`: the packets before it were left out, so the decoder must give what it has
-    and forget it first, and frames that come out with an earlier time than this one's are not to be used.
+    `is_needed` is false; `begins_anew`: the packets before it were left out, so the decoder must give what
+    it has and forget it first, and frames that come out with an earlier time than this one's are not to be
+    used; `is_incomplete`: bytes of it were lost.
     """
 
     packet: Any
@@ -30,6 +33,7 @@ class Step:
     is_needed: bool | None = None
     is_decoded: bool = True
     begins_anew: bool = False
+    is_incomplete: bool = False
 
 
 def plan_steps(
@@ -41,10 +45,10 @@ def plan_steps(
 ) -> Iterator[Step]:
     """Yield a step for each packet, in the order of the file.
 
-    `needed(time of the frame before, time)` says in seconds whether a packet's frame is of use; `seconds_of` gives a
-    packet's time, None where it has none. Left out are, where `may_leave_out`, the packets between the last
-    needed one and a keyframe, unless frames that come after that keyframe in the file but are shown before it are
-    needed.
+    `needed(time of the frame before, time)` says in seconds whether a packet's frame is of use; `seconds_of`
+    gives a packet's time, None where it has none. Left out are, where `may_leave_out`, the packets between
+    the last needed one and a keyframe, unless frames that come after that keyframe in the file but are shown
+    before it are needed.
     """
     held: list[Step] = []
     held_bytes, may_hold = 0, False
@@ -99,6 +103,7 @@ def _with_following(
     def first() -> tuple[Step, list[Step]]:
         step = ahead.popleft()
         ask(step)
+        step.is_incomplete = step.packet.is_corrupt and not _ends_a_segment(step.packet, ahead)
         if not step.packet.is_keyframe or step.seconds is None:
             return step, []
         following = [other for other in ahead if other.seconds is None or other.seconds < step.seconds]
@@ -122,3 +127,17 @@ def _nothing_needed_before(seconds: float, following: list[Step]) -> bool:
         step.packet.size and (step.seconds is None or (step.is_needed and step.seconds < seconds))
         for step in following
     )
+
+
+def _ends_a_segment(packet: Any, ahead: Iterable[Step]) -> bool:
+    """Whether a keyframe comes one or two packets later, with no time missing in between.
+
+    Where transport streams were joined as bytes their packets are numbered anew, which looks like a loss: in
+    50 frames of 3600 ticks each, decoded at 126000 129600 ..., that of 291600 is marked, then comes 295200
+    and with 298800 the next segment's keyframe.
+    """
+    for number, step in enumerate(itertools.islice(ahead, 2), start=1):
+        if step.packet.is_keyframe:
+            times = (packet.dts, step.packet.dts, packet.duration)
+            return None not in times and step.packet.dts - packet.dts <= number * packet.duration
+    return False

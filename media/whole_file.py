@@ -1,110 +1,85 @@
-"""Read evenly spaced frames of a whole video file, for embedding it. Shards have their own, faster reader.
+"""Read evenly spaced frames of a whole video file, for embedding it: the same that `decode` gives for shards.
 
-A file is opened by PyAV first, which is told what it may open: a playlist or script that is named like a video must not
-make FFmpeg read other files or hosts, and decord cannot be told. decord then seeks to the frames where it can be trusted to.
+Where a file can be sought in, decord goes to the frames. It cannot be told which files it may open, so PyAV
+opens each file first. And it seeks to wrong places of transport streams, open groups of pictures (the usual
+HEVC) and intra refresh, counts the fields of interlaced pictures and VP9's hidden frames, and ends the
+process on some damaged files of old codecs. So it reads MP4 of H.264 of 8 bits in which each keyframe is an
+IDR, and PyAV the others; and all, where decord is not installed.
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+import av
 import numpy as np
 
-# As in `media/decode.py`; a test holds the two together, since neither package may import the other.
-OPEN_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,mxf,rm,wtv,dv,h264,hevc",
-}
-
-_SEEKABLE_CODECS = ("h264", "hevc")
+from clipvip.media.container import describe
+from clipvip.media.decode import Video, open_video
+from clipvip.media.errors import MediaError
+from clipvip.media.sampling import uniform_indices
 
 
 def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
     """Decode `num_frames` frames from first to last, as the reference does in its test mode.
 
     Returns:
-        uint8 (num_frames, height, width, 3) RGB, upright; a video with fewer frames repeats some.
+        uint8 (num_frames, height, width, 3) RGB, upright; pixels that are not square stay so. A video with
+        fewer frames repeats some.
 
     Raises:
-        ValueError: naming the file, where it is missing, holds no video, or does not decode.
+        ValueError: naming the file, where it is missing, holds no video, or is damaged.
     """
-    import av  # only files need it
-
-    # An absolute path cannot be taken for the name of a protocol.
     file = Path(path).absolute()
     if not os.path.isfile(file):
         raise ValueError(f"{path}: no such video file")
     try:
-        return _read(file, num_frames)
-    except (av.FFmpegError, OSError, ValueError, KeyError, IndexError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: does not decode as video ({reason})") from error
+        with open_video(file) as video:
+            return _read(video, file, num_frames)
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        raise ValueError(f"{path}: does not decode as video ({describe(error)})") from error
 
 
-def _read(path: Path, num_frames: int) -> np.ndarray:
-    with _open(path) as container:
-        counted = _frames_by_index(container)
-    if counted:
+def _read(video: Video, path: Path, num_frames: int) -> np.ndarray:
+    times, can_seek = _index_of(video)
+    if times:
+        indices = uniform_indices(len(times), num_frames)
+        frames = _read_by_decord(path, indices, len(times)) if can_seek else None
+        if frames is not None:
+            return frames
+        # Where the index misleads after all, reading from front to back tells what is wrong.
+        with suppress(MediaError):
+            return video.pictures_at([times[index] for index in indices])
+    video.rewind()
+    times = [seconds for seconds, _ in video.frames()]
+    if video.damage or not times:
+        raise MediaError(f"readable to {video.end_seconds:.2f} s: {video.damage or 'no frame in it'}")
+    indices = uniform_indices(len(times), num_frames)
+    return video.pictures_at([times[index] for index in indices], leave_out=False)
+
+
+def _read_by_decord(path: Path, indices: np.ndarray, num_total: int) -> np.ndarray | None:
+    """None where decord is not installed or refuses the file."""
+    try:
         import decord
-
-        # What decord refuses is read from front to back, which tells what is wrong.
-        with suppress(decord.DECORDError, RuntimeError, IndexError):
-            reader = decord.VideoReader(str(path), num_threads=1)
-            if len(reader) == counted:
-                frames: np.ndarray = reader.get_batch(_evenly(counted, num_frames)).asnumpy()
-                return frames
-    return _read_from_front_to_back(path, num_frames)
-
-
-def _open(path: Path) -> Any:
-    import av
-
-    # Tags in other encodings than UTF-8 are nobody's business here.
-    container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="replace")
-    if not container.streams.video:
-        container.close()
-        raise ValueError("no stream of pictures")
-    return container
+    except ImportError:  # it has wheels for x86-64 alone
+        return None
+    with suppress(decord.DECORDError, RuntimeError, IndexError):
+        reader = decord.VideoReader(str(path), num_threads=1)
+        if len(reader) == num_total:
+            frames: np.ndarray = reader.get_batch(indices).asnumpy()
+            return frames
+    return None
 
 
-def _frames_by_index(container: Any) -> int:
-    """How many frames a file has in which decord can be trusted to find each by its number; 0 for others.
-
-    decord seeks to the wrong places of transport streams, counts the fields of interlaced pictures and VP9's hidden frames,
-    and ends the process on some damaged files of old codecs: it reads what cameras and encoders of today write, MP4 with an
-    index of H.264 or HEVC of 8 bits, all packets of which are there.
-    """
-    stream = container.streams.best("video")
+def _index_of(video: Video) -> tuple[list[float], bool]:
+    """Each frame's time, of MP4 whose packets are frames, none of others; and whether decord can seek."""
+    container, stream = video.container, video.stream
     if len(container.streams.video) != 1 or "mp4" not in container.format.name.split(","):
-        return 0
-    context = stream.codec_context
-    if context.name not in _SEEKABLE_CODECS or context.pix_fmt not in ("yuv420p", "yuvj420p"):
-        return 0
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    whole = stream.frames and len(packets) == stream.frames and not any(p.is_corrupt for p in packets)
-    return len(packets) if whole else 0
-
-
-def _read_from_front_to_back(path: Path, num_frames: int) -> np.ndarray:
-    """Every other file: decoded whole, first to count."""
-    indices = _evenly(sum(1 for _ in _frames(path)), num_frames)
-    wanted = set(indices.tolist())
-    pictures = {
-        index: np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-        for index, frame in enumerate(_frames(path))
-        if index in wanted
-    }
-    return np.stack([pictures[index] for index in indices.tolist()])
-
-
-def _frames(path: Path) -> Iterator[Any]:
-    with _open(path) as container:
-        yield from container.decode(container.streams.best("video"))
-
-
-def _evenly(num_total: int, num_frames: int) -> np.ndarray:
-    if not num_total:
-        raise ValueError("no frame in it")
-    return np.linspace(0, num_total - 1, num_frames).astype(int)
+        return [], False
+    packets = video.packets()
+    if stream.codec_context.name not in ("h264", "hevc") or not packets or len(packets) != stream.frames:
+        return [], False
+    can_seek = stream.codec_context.name == "h264" and not any(is_open for _, is_open in packets)
+    is_8_bit = stream.codec_context.pix_fmt in ("yuv420p", "yuvj420p")
+    return sorted(seconds for seconds, _ in packets), can_seek and is_8_bit

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip, ClipVipOutput
     from clipvip.model.config import ClipVipConfig
+    from clipvip.model.losses import omnisource_loss
 
-__all__ = ["ClipVip", "ClipVipConfig", "ClipVipOutput"]
+__all__ = ["ClipVip", "ClipVipConfig", "ClipVipOutput", "omnisource_loss"]
 
 _MODULES = {
     "ClipVip": "clipvip.model.clip_vip",
     "ClipVipConfig": "clipvip.model.config",
     "ClipVipOutput": "clipvip.model.clip_vip",
+    "omnisource_loss": "clipvip.model.losses",
 }
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 
 # What a name ends with that means a file, not a folder or a repository of the hub.
@@ -61,7 +62,7 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
         ) from error
     # Of arbitrary bytes the unpickler raises anything: KeyError, IndexError, UnicodeDecodeError, struct.error, ...
     except Exception as error:
-        detail = " ".join(str(error).split())[:200]
+        detail = one_line(error, most=200)
         what = detail if isinstance(error, OSError | RuntimeError | SafetensorError) else type(error).__name__
         raise CheckpointError(f"{path}: no checkpoint, or a damaged one ({what})") from error
 
@@ -157,5 +158,5 @@ def _zip_problem(path: Path) -> str:
         cut = "not a zip file" in str(error)
         return "is cut off; fetch it again" if cut else f"is damaged ({error}); fetch it again"
     except (ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        return f"is damaged ({' '.join(str(error).split())[:100]}); fetch it again"
+        return f"is damaged ({one_line(error, most=100)}); fetch it again"
     return f"is damaged (the checksum of {damaged} is wrong); fetch it again" if damaged else ""

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig
 
+from clipvip.media.errors import one_line
 from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS
 from clipvip.model.errors import CheckpointError
 
@@ -84,7 +85,7 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     # The tokenizers library raises nothing more specific than Exception.
     except Exception as error:
         if required or _has_tokenizer_files(folder_or_name, where):
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, most=200)
             raise CheckpointError(f"{folder_or_name}: has no tokenizer that loads ({reason})") from error
         if not isinstance(error, (OSError, ValueError, KeyError)):
             raise

@@ -1,4 +1,4 @@
-"""What `encode_video` is given, in all its forms, as pixels for the model. Decoding files is `video_file`'s work."""
+"""What `encode_video` is given, in all its forms, as pixels for the model. `clipvip.media` decodes files."""
 
 import os
 import warnings
@@ -10,7 +10,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from clipvip.media.whole_file import read_frames
 from clipvip.model.preprocess import preprocess_frames
 
 Frame = Image | np.ndarray | Tensor
@@ -21,7 +20,7 @@ _MOST_NORMALISED = 10.0
 
 
 def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
-    """The videos one by one: of one file, picture or array of frames, a batch of arrays, or any iterable of videos.
+    """The videos one by one: of a file, picture or array of frames, a batch of arrays, or any iterable.
 
     Nothing is taken of an iterable before it is asked for.
 
@@ -44,16 +43,19 @@ def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
 def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     """One video as the model takes it: float32 (frames, 3, image_size, image_size).
 
-    Of a file `num_frames` evenly spaced frames are read; of all else all frames are taken: of an array or tensor
-    uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and normalised already,
-    (frames, 3, image_size, image_size); of a list its PIL images and arrays of one frame each; of a PIL image that.
+    Of a file `num_frames` evenly spaced frames are read; of all else all frames are taken: of an array or
+    tensor uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and
+    normalised already, (frames, 3, image_size, image_size); of a list its PIL images and arrays of one frame
+    each; of a PIL image that.
 
     Raises:
-        ValueError: a file that does not decode, an array of another shape or type, numbers that are not normalised
-            ones, or something else.
+        ValueError: a file that does not decode, an array of another shape or type, numbers that are not
+            normalised ones, or something else.
     """
     if isinstance(video, str | os.PathLike):
-        return preprocess_frames(read_frames(Path(video), num_frames), image_size)
+        from clipvip.media.whole_file import read_frames  # only files need PyAV
+
+        return preprocess_frames(read_frames(video, num_frames), image_size)
     if isinstance(video, Image):
         return _frame_pixels(video, image_size)
     if isinstance(video, list | tuple | Iterator):
@@ -109,13 +111,13 @@ def _require_normalised(frames: Tensor) -> Tensor:
     # NaN compares false.
     if not (least >= -_MOST_NORMALISED and most <= _MOST_NORMALISED):
         raise ValueError(
-            f"floating-point frames with values from {least:g} to {most:g} are not normalised by CLIP's mean and "
-            "deviation; give 0 to 255 as uint8"
+            f"floating-point frames with values from {least:g} to {most:g} are not normalised by CLIP's mean "
+            "and deviation; give 0 to 255 as uint8"
         )
     if least >= 0 and most <= 1 and least < most:
         warnings.warn(
-            "floating-point frames are taken for normalised ones, and these lie all in 0 to 1; if they are not "
-            "normalised, give uint8 of 0 to 255",
+            "floating-point frames are taken for normalised ones, and these lie all in 0 to 1; if they are "
+            "not normalised, give uint8 of 0 to 255",
             stacklevel=4,
         )
     return frames
@@ -125,8 +127,8 @@ def _as_tensor(video: object) -> Tensor:
     if isinstance(video, Tensor):
         return video
     array = np.asarray(video)
-    # Frames turned from BGR to RGB by `[..., ::-1]` run backwards in memory, others may not be written to: torch
-    # wants neither.
+    # Frames turned from BGR to RGB by `[..., ::-1]` run backwards in memory, others may not be written to:
+    # torch wants neither.
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     try:
@@ -137,6 +139,6 @@ def _as_tensor(video: object) -> Tensor:
 
 def _explain(frames: np.ndarray | Tensor) -> str:
     return (
-        f"a video of shape {tuple(frames.shape)} and type {frames.dtype}: expected (frames, height, width, 3) or "
-        "(frames, 3, height, width) of uint8"
+        f"a video of shape {tuple(frames.shape)} and type {frames.dtype}: "
+        "expected (frames, height, width, 3) or (frames, 3, height, width) of uint8"
     )

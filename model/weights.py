@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
@@ -75,7 +76,7 @@ def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> s
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(
             f"{folder_or_name}: no model configuration (config.json) there: {reason}"
         ) from error
@@ -131,7 +132,7 @@ def not_loaded(source: Any, error: Exception, *, what: str = "does not load") ->
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
         raise error
-    reason = problem or " ".join(str(error).split())[:400] or type(error).__name__
+    reason = problem or one_line(error, most=400)
     return CheckpointError(f"{source}: {what} ({reason})")
 
 

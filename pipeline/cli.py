@@ -1,14 +1,11 @@
 """The command `clipvip-data`: one subcommand per stage, imported when it is called."""
 
-from importlib import import_module
-
 import click
-from click.shell_completion import CompletionItem
 
 from clipvip import __version__
-from clipvip.pipeline.runtime.errors import StageGroup
+from clipvip.pipeline.runtime.lazy_group import LazyGroup
 
-# name -> (module, one line for --help); a module has its command under `command`.
+# name -> (module, one line for --help); a module has its command under `command`, or `:another name`.
 _COMMANDS = {
     "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
     "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
@@ -30,37 +27,14 @@ _COMMANDS = {
     ),
     "verify": ("clipvip.pipeline.tools.verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
-        "clipvip.pipeline.tools.convert_released",
+        "clipvip.pipeline.tools.convert:released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
     "convert-ofa": (
-        "clipvip.pipeline.tools.convert_ofa",
+        "clipvip.pipeline.tools.convert:ofa",
         "Turn a fairseq OFA checkpoint into a model folder.",
     ),
 }
-
-
-class _LazyGroup(StageGroup):
-    """Loads a subcommand's module on use, so that `--help` starts without torch."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        command: click.Command = import_module(_COMMANDS[name][0]).command
-        return command
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        lines = {name: line for name, (_, line) in _COMMANDS.items() if name.startswith(incomplete)}
-        names = [CompletionItem(name, help=line) for name, line in lines.items()]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Stages"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
-
 
 _EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is, 130 stopped by Ctrl-C, 143 by
 SIGTERM; docs/cli.md says more.
@@ -72,7 +46,7 @@ Examples:
 """
 
 
-@click.command(cls=_LazyGroup, epilog=_EPILOG)
+@click.command(cls=LazyGroup, modules=_COMMANDS, title="Stages", epilog=_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Turn videos with subtitles into training data for CLIP-ViP, one stage at a time."""

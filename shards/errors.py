@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import dataclass
+from typing import Self
 
 # Of a write that found no room the system does not say where.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -29,3 +30,12 @@ class Skip:
 
     def as_dict(self) -> dict[str, str]:
         return {"reason": self.reason, "what": self.what, "detail": self.detail}
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The skip of `as_dict`. Raises ValueError where `value` is none."""
+        texts = value if isinstance(value, dict) else {}
+        is_one = {"reason", "what"} <= texts.keys() <= {"reason", "what", "detail"}
+        if not is_one or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError('want {"reason": "...", "what": "...", "detail": "..."}')
+        return cls(**texts)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import clipvip
 from resources import need
@@ -61,8 +62,32 @@ def words_of(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
+    ("system", "machine", "asked"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", False),
+        ("darwin", "arm64", False),
+        ("darwin", "x86_64", False),
+    ],
+)
+def test_decord_is_asked_for_where_it_has_wheels(system: str, machine: str, asked: bool) -> None:
+    """Elsewhere the package would not install."""
+    (decord,) = (r for r in map(Requirement, SETTINGS["project"]["dependencies"]) if r.name == "decord")
+    assert decord.marker is not None
+    assert decord.marker.evaluate({"sys_platform": system, "platform_machine": machine}) == asked
+
+
+@pytest.mark.parametrize(
     "module",
-    ["clipvip", "clipvip.pipeline.cli", "clipvip.pipeline.shard.command", "clipvip.shards.tar.reader"],
+    [
+        "clipvip",
+        "clipvip.media.mp4",
+        "clipvip.media.whole_file",
+        "clipvip.pipeline.cli",
+        "clipvip.pipeline.shard.command",
+        "clipvip.shards",
+        "clipvip.shards.tar.reader",
+    ],
 )
 def test_starting_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

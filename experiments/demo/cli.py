@@ -97,7 +97,7 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
 )
 def models_command(out: Path) -> None:
     """Copy the demo's tiny CLIP and OFA to OUT/clip and OUT/ofa, to try commands with."""
-    from clipvip.experiments.demo.run import WEIGHTS
+    from clipvip.experiments.demo.world import WEIGHTS
 
     for name in ("clip", "ofa"):
         (out / name).mkdir(parents=True, exist_ok=True)

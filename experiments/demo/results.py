@@ -9,6 +9,7 @@ from typing import Any
 
 from clipvip.experiments.demo.corpus import read_truth
 from clipvip.experiments.demo.texts import properties_in_caption
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.train.logs import read_log
 from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards
@@ -65,7 +66,7 @@ def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -
     """What did not come out as the demo is to show; empty if all did.
 
     The start is the trained model at step 0. CLIP with its frames averaged is only shown beside them.
-    `must_improve`: the trained model has to find more than the start, for which a quick demo trains too little.
+    `must_improve`: the trained model has to find more than the start; a quick demo trains too little for it.
     """
     retrieval = results["retrieval"]
     start, trained = (retrieval[name]["text_to_video"]["r1"] for name in ("start", "trained"))
@@ -86,36 +87,34 @@ def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -
 
 def summary(results: dict[str, Any]) -> str:
     """The numbers as a short table for the terminal."""
-    captions, nmi = results["captions"], results["nmi"]
+    captions = results["captions"]
+    nmi = {name: f"{row['mean']:.3f} ± {row['std']:.3f}" for name, row in results["nmi"].items()}
     lines = [
         f"captions right about the middle frame   {captions['all_right']:.1%} of {captions['count']:,}"
         + "".join(f", {name} {captions[name]:.1%}" for name in _PROPERTIES),
-        (
-            f"NMI to descriptions                     subtitles {nmi['subtitles']['mean']:.3f} ± "
-            f"{nmi['subtitles']['std']:.3f}, captions {nmi['captions']['mean']:.3f} ± {nmi['captions']['std']:.3f}"
-        ),
+        f"NMI to descriptions                     subtitles {nmi['subtitles']}, captions {nmi['captions']}",
         (
             f"loss, first and last tenth              {mean_loss(results, end=False):.3f} -> "
             f"{mean_loss(results, end=True):.3f}"
         ),
         "",
-        f"{'retrieval, text to video':<40}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'MdR':>7}",
-    ]
-    lines += [
-        f"{label:<40}"
-        + "".join(f"{100 * row[f'r{k}']:7.1f}" for k in (1, 5, 10))
-        + f"{row['median_rank']:7.1f}"
-        for label, row in retrieval_rows(results)
+        retrieval_table(results).text(gap=""),
     ]
     return "\n".join(lines)
 
 
-def retrieval_rows(results: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    """Chance, CLIP as it is, the start and the trained model, by name."""
+def retrieval_table(results: dict[str, Any]) -> Table:
+    """Chance, CLIP as it is, the start and the trained model, by name; recalls in percent."""
     retrieval = results["retrieval"]
-    return [
+    rows = [
         ("chance", retrieval["trained"]["chance"]),
         ("CLIP, frames averaged", retrieval["frame-average"]["text_to_video"]),
         ("start: CLIP-ViP at step 0", retrieval["start"]["text_to_video"]),
         ("trained: CLIP-ViP", retrieval["trained"]["text_to_video"]),
     ]
+    columns = [Column("retrieval, text to video", width=40)]
+    columns += [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "MdR")]
+    return Table(
+        columns,
+        [(name, *(100 * row[f"r{k}"] for k in (1, 5, 10)), row["median_rank"]) for name, row in rows],
+    )

@@ -1,38 +1,52 @@
-"""The demo from end to end: make the corpus, then run the stages' own commands as a user types them.
+"""The demo from end to end: make the corpus, then run the stages as Python functions, and show the commands that do
+the same.
 
 Everything is resumable because every stage is. What came out is read and judged in `results`, shown in `report`.
 """
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from clipvip.experiments.demo.corpus import is_complete, num_videos, write_corpus
 from clipvip.experiments.demo.report import write_report
 from clipvip.experiments.demo.results import failed_expectations, read_results, summary
-from clipvip.experiments.demo.world import QUICK_WORLD, World
+from clipvip.experiments.demo.world import QUICK_WORLD, WEIGHTS, World
+from clipvip.media.errors import one_line
+from clipvip.model.errors import CheckpointError
+from clipvip.pipeline.caption.stage import CaptionOptions, caption
+from clipvip.pipeline.domain_gap.stage import DomainGapOptions, nmi
+from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.worker_process import die_with_parent
+from clipvip.pipeline.runtime.stage import Stage, StageOptions, command_line
+from clipvip.pipeline.shard.stage import ShardOptions, shard
+from clipvip.pipeline.train.stage import TrainOptions, train
+from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_json
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
 REPORT_NAME = "index.html"
 RESULTS_NAME = "results.json"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A command of the package, and what it is for."""
+class Step:
+    """A stage with its options, and what it is for."""
 
     title: str
-    command: tuple[str, ...]
+    stage: Stage[Any, Any, Any]
+    options: StageOptions
+
+    @property
+    def command(self) -> list[str]:
+        """The command that does the same."""
+        return command_line(self.stage, self.options)
 
 
 def run_demo(out: Path, *, workers: int, quick: bool) -> None:
@@ -43,18 +57,19 @@ def run_demo(out: Path, *, workers: int, quick: bool) -> None:
     """
     started = time.monotonic()
     world = QUICK_WORLD if quick else World()
-    stages = demo_stages(out, workers=workers, quick=quick)
-    num_steps = len(stages) + 2
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the demo brings all it needs
+    steps = demo_steps(out, workers=workers, quick=quick)
+    num_steps = len(steps) + 2
     _headline(1, num_steps, "A corpus of made-up videos with subtitles")
     make_corpus(world, out / "corpus", workers=workers)
     _headline(2, num_steps, "The start: a tiny CLIP that saw single pictures only")
     make_starts(out)
-    for number, stage in enumerate(stages, start=3):
-        _headline(number, num_steps, stage.title)
-        run_stage(stage)
+    for number, step in enumerate(steps, start=3):
+        _headline(number, num_steps, step.title)
+        run_step(step)
     results = read_results(out)
     write_json(out / RESULTS_NAME, results)
-    write_report(out / REPORT_NAME, out, results, [stage.command for stage in stages])
+    write_report(out / REPORT_NAME, out, results, [step.command for step in steps])
     click.echo(f"\n{summary(results)}\n")
     click.echo(f"Results in {out}, to look at: {out / REPORT_NAME}  ({time.monotonic() - started:.0f} s)")
     failed = failed_expectations(results, must_improve=not quick)
@@ -97,78 +112,79 @@ def make_starts(out: Path) -> None:
     click.echo(f"CLIP-ViP at step 0 in {start}, CLIP with its frames averaged in {average}")
 
 
-def demo_stages(out: Path, *, workers: int, quick: bool) -> list[Stage]:
-    """The commands of the demo in their order."""
+def demo_steps(out: Path, *, workers: int, quick: bool) -> list[Step]:
+    """The stages of the demo in their order."""
     corpus, captions, run = out / "corpus", out / "captions", out / "run"
-    train, test = out / "shards-train", out / "shards-test"
-    many = ("--workers", str(workers))
+    train_shards, test_shards = out / "shards-train", out / "shards-test"
 
-    def shard(split: str, subtitles: str, shards: Path) -> tuple[str, ...]:
+    def sharding(split: str, subtitles: str, shards: Path) -> ShardOptions:
         folder = corpus / split
-        return (
-            *("clipvip-data", "shard", "--metadata", str(folder / "metadata.jsonl")),
-            *("--videos", str(folder / "videos"), "--subtitles", str(folder / subtitles)),
-            *("--out", str(shards), "--shard-size", "128", *many),
+        return ShardOptions(
+            metadata=str(folder / "metadata.jsonl"),
+            videos=str(folder / "videos"),
+            subtitles=str(folder / subtitles),
+            out=str(shards),
+            shard_size=128,
+            workers=workers,
         )
 
-    def evaluate(model: Path, result: Path) -> tuple[str, ...]:
-        options = ("--model", str(model), "--shards", str(test), "--out", str(result))
-        return ("clipvip-eval", "retrieval", *options)
+    def scoring(model: Path, result: Path) -> RetrievalOptions:
+        return RetrievalOptions(model=str(model), shards=test_shards, out=result)
 
-    nmi = (
-        *("clipvip-data", "nmi", "--source", f"subtitles={train}", "--source", f"captions={captions}"),
-        *("--target", f"descriptions={corpus / 'texts' / 'descriptions.txt'}"),
-        *("--model", str(WEIGHTS / "clip"), "--out", str(out / "nmi")),
-        *(("--samples", "400") if quick else ()),
+    captioning = CaptionOptions(
+        shards=train_shards, out=captions, model=str(WEIGHTS / "ofa"), batch_size=32, workers=workers
     )
-    training = (
-        *("clipvip-train", "demo", "--shards", str(train), "--captions", str(captions)),
-        *("--init", str(WEIGHTS / "clip"), "--out", str(run)),
-        *(("--set", "optim.epochs=8") if quick else ()),
+    gap = DomainGapOptions(
+        sources={"subtitles": train_shards, "captions": captions},
+        targets={"descriptions": corpus / "texts" / "descriptions.txt"},
+        model=str(WEIGHTS / "clip"),
+        out=out / "nmi",
+        samples=400 if quick else 1000,
     )
-    caption = (
-        *("clipvip-data", "caption", "--shards", str(train), "--out", str(captions)),
-        *("--model", str(WEIGHTS / "ofa"), "--batch-size", "32", *many),
+    training = TrainOptions(
+        "demo",
+        shards=str(train_shards),
+        captions=str(captions),
+        init=str(WEIGHTS / "clip"),
+        out=str(run),
+        overrides=("optim.epochs=8",) if quick else (),
     )
     return [
-        Stage("Shards of the training videos, with their subtitles", shard("train", "subtitles", train)),
-        Stage("Shards of the test videos, with descriptions", shard("test", "descriptions.jsonl", test)),
-        Stage("Captions of the middle frames", caption),
-        Stage("How far subtitles and captions are from descriptions", nmi),
-        Stage("Retrieval by the start", evaluate(out / "start", out / "retrieval-start")),
-        Stage(
-            "Retrieval by CLIP with its frames averaged",
-            evaluate(out / "frame-average", out / "retrieval-frame-average"),
+        Step(
+            "Shards of the training videos, with their subtitles",
+            shard,
+            sharding("train", "subtitles", train_shards),
         ),
-        Stage("Post-pretraining on subtitles and captions", training),
-        Stage("Retrieval by the trained model", evaluate(run / "model", out / "retrieval-trained")),
+        Step(
+            "Shards of the test videos, with descriptions",
+            shard,
+            sharding("test", "descriptions.jsonl", test_shards),
+        ),
+        Step("Captions of the middle frames", caption, captioning),
+        Step("How far subtitles and captions are from descriptions", nmi, gap),
+        Step("Retrieval by the start", retrieval, scoring(out / "start", out / "retrieval-start")),
+        Step(
+            "Retrieval by CLIP with its frames averaged",
+            retrieval,
+            scoring(out / "frame-average", out / "retrieval-frame-average"),
+        ),
+        Step("Post-pretraining on subtitles and captions", train, training),
+        Step("Retrieval by the trained model", retrieval, scoring(run / "model", out / "retrieval-trained")),
     ]
 
 
-def run_stage(stage: Stage) -> None:
-    """Run a command as its user would; UserError where it fails."""
-    line = shlex.join(stage.command)
+def run_step(step: Step) -> None:
+    """Show a stage's command and run it; UserError where it fails."""
+    line = shlex.join(step.command)
     click.secho(f"$ {line}", bold=True)
-    name, *arguments = stage.command
-    script = Path(sys.executable).parent / name
-    if not script.is_file():
-        raise UserError(f"{script}: no such command; install the package into this Python first")
     started = time.monotonic()
-    # The demo brings all it needs.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    code = subprocess.run(
-        [str(script), *arguments],
-        env=environment,
-        preexec_fn=die_with_parent,  # the other threads, of libraries, are at rest
-        check=False,
-    ).returncode
-    if code in {130, 143}:  # stopped, as it has said
-        click.get_current_context().exit(code)
-    if code:
+    try:
+        report = step.stage(step.options)
+    except (UserError, DatasetError, CheckpointError) as error:
         raise UserError(
-            f"stopped: '{line}' ended with exit code {code}; its message is above. "
-            "What is finished is kept: the same command goes on from here"
-        )
+            f"stopped at '{line}': {one_line(error)}. What is finished is kept: the same command goes on from here"
+        ) from error
+    click.echo(report.text)
     click.echo(f"({time.monotonic() - started:.1f} s)")
 
 

@@ -6,6 +6,10 @@ Pure functions of seeds. Pictures of it are made in `render`, sentences about it
 import random
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
+
+# The demo's tiny CLIP and OFA, in clip/ and ofa/.
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 SHAPES = ("square", "circle", "triangle", "star", "cross", "ring")
 COLOURS = {

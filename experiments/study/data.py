@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from clipvip.experiments.demo.corpus import FPS
-from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import parse_yaml

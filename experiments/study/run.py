@@ -13,9 +13,10 @@ from clipvip.experiments.study.page import as_markdown, as_page, as_text, figure
 from clipvip.experiments.study.plan import Settings, chosen_studies, make_plan, needs_motion, seed_folder
 from clipvip.experiments.study.results import gap_result, study_result
 from clipvip.experiments.study.tasks import is_finished, run_tasks
+from clipvip.pipeline.pages.plots import svg_file
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.building.marks import lock_folder
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
+from clipvip.shards.files.claims import lock_folder
 
 RESULTS_NAME, TABLES_NAME, PAGE_NAME = "results.json", "tables.md", "index.html"
 
@@ -64,9 +65,9 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     write_json(out / RESULTS_NAME, {"schema": 1, "seeds": study.seeds, "studies": results})
     atomic_write_bytes(out / TABLES_NAME, as_markdown(results).encode())
     for result in results:
-        for name, png in figures_of(result).items():
-            atomic_write_bytes(out / f"{name}.png", png)
-    atomic_write_bytes(out / PAGE_NAME, as_page(results, note=_note(study)).encode())
+        for name, plot in figures_of(result).items():
+            atomic_write_bytes(out / f"{name}.svg", svg_file(plot))
+    atomic_write_bytes(out / PAGE_NAME, as_page(results, note=_note(study)))
     report = Report(
         "study",
         {"studies": study.names, "seeds": study.seeds},

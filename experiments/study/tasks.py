@@ -4,13 +4,12 @@ What the commands are for is `plan`'s business. Each runs in a process of its ow
 marked as finished when it has ended well.
 """
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.locks import locked
 
 if TYPE_CHECKING:
     from clipvip.pipeline.runtime.ray_units import RayCluster
@@ -166,14 +166,12 @@ def _a_gpu(out: Path, num_gpus: int) -> Iterator[int | None]:
         yield None
         return
     folder = out / _LOGS
-    number = 0
-    while True:
-        with (folder / f"gpu{number}.lock").open("w") as file:
+    for number in range(num_gpus):
+        with ExitStack() as held:
             try:
                 # There are as many workers as GPUs; the last one waits for whoever is about to let go.
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if number + 1 < num_gpus else 0))
+                held.enter_context(locked(folder / f"gpu{number}.lock", waits=number + 1 == num_gpus))
             except BlockingIOError:
-                number += 1
                 continue
             yield number
             return

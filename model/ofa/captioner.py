@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.images import resize_images, scale_pixels
@@ -171,7 +172,7 @@ def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaToken
     try:
         tokenizer: OfaTokenizer = OfaTokenizer.from_pretrained(source)
     except Exception as error:  # the tokenizers library raises nothing more specific
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, most=300)
         raise CheckpointError(f"{source}: no vocabulary that loads ({reason})") from error
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(

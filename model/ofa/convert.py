@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
@@ -150,7 +151,7 @@ def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
             image_bucket_size=round((cells - 1) ** 0.5),
         )
     except (KeyError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(f"{name}: is no OFA: its tensors do not tell the sizes ({reason})") from error
 
 

@@ -1,4 +1,4 @@
-"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples to look at.
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples.
 
 Reads the caption files that are there; changes none of them.
 """
@@ -13,24 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from clipvip.pipeline.pages.cards import escape, thumbnail_url
+from clipvip.pipeline.pages.cards import Cards, draw_card, pick_evenly
+from clipvip.pipeline.pages.html import Section, render_page
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.report import Report
-from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
-from clipvip.shards.format.manifest import MANIFEST_NAME, ShardRecord, write_manifest
-from clipvip.shards.tar.reader import read_shard
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
 
 PAGE_NAME = "report.html"
 _MAX_SAMPLES = 24
 _MAX_FREQUENT = 10
-_THUMBNAIL_SIDE = 224
 
 
 @dataclass
 class CaptionSummary:
-    """Of all caption files of a folder. `digests` are eight bytes for each caption, to count repetitions by."""
+    """Of all caption files of a folder; `digests` are 8 bytes for each caption, to count repetitions by."""
 
     records: list[ShardRecord] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -42,7 +43,7 @@ class CaptionSummary:
         return sum(record.num_samples for record in self.records)
 
 
-def finish_captions(out: Path, shards: Sequence[Path], options: dict[str, Any]) -> Report:
+def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Report:
     """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
     stems = [shard.stem for shard in shards]
     summary = summarize(out, stems)
@@ -112,74 +113,25 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
                 yield digest, caption
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    shard: str
-    key: str
-    caption: str
-    subtitle: str
-    picture_url: str
-
-
-def write_page(
-    out: Path, shards: Sequence[Path], *, options: dict[str, Any], statistics: dict[str, Any]
-) -> None:
-    """Write report.html: frames and captions from all over the folder, in one file without links."""
-    shown = list(_samples(out, shards))
-    figures = "".join(map(_figure, shown))
+def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any]) -> None:
+    """Write report.html: frames and captions from all over the folder."""
+    picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.caption is not None]
     facts = {**options, **statistics.get("caption_words", {})}
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
-    )
     frequent = statistics.get("duplicates", {}).get("most_frequent", [])
-    repeated = "".join(f"<li>{escape(row['count'])} × {escape(row['caption'])}</li>" for row in frequent)
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Captions</title><style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1.5rem; }}
-figure {{ margin: 0; }} img {{ width: 100%; }} small {{ color: #555; overflow-wrap: anywhere; }}
-th {{ text-align: left; padding-right: 1rem; font-weight: normal; color: #555; }}
-</style></head><body>
-<h1>Captions</h1>
-<p>{len(shown)} samples from all over {len(shards)} shards: the frame that was captioned, its caption, and what is said
-in the clip.</p>
-<main>{figures}</main>
-<h2>Options and length in words</h2><table>{rows}</table>
-<h2>Most frequent captions</h2><ol>{repeated or "<li>none repeats</li>"}</ol>
-<p><small>All figures are in report.json, all that was left out in skipped.jsonl, files in {MANIFEST_NAME}.</small></p>
-</body></html>
-"""
-    atomic_write_bytes(out / PAGE_NAME, page.encode())
-
-
-def _figure(shown: _Shown) -> str:
-    return (
-        f'<figure><img alt="" src="{shown.picture_url}"><figcaption><b>{escape(shown.caption)}</b><br>'
-        f"{escape(shown.subtitle)}<br><small>{escape(shown.shard)} {escape(shown.key)}</small></figcaption></figure>\n"
+    repeated = Table(
+        (Column("clips", ","), Column("caption")), [(row["count"], row["caption"]) for row in frequent]
     )
-
-
-def _samples(out: Path, shards: Sequence[Path]) -> Iterator[_Shown]:
-    """Some captioned samples from shards at even distances."""
-    numbers = np.unique(np.linspace(0, len(shards) - 1, min(_MAX_SAMPLES, len(shards))).astype(int))
-    per_shard = -(-_MAX_SAMPLES // len(numbers))
-    num_shown = 0
-    for number in numbers:
-        shard = shards[number]
-        captions = read_captions(out, shard.stem)
-        keys = list(captions)
-        places = np.linspace(0, len(keys) - 1, min(per_shard, len(keys), _MAX_SAMPLES - num_shown)).astype(
-            int
-        )
-        wanted = {keys[place] for place in places}
-        for sample in read_shard(shard) if wanted else ():
-            if sample.key in wanted:
-                try:
-                    url = thumbnail_url(sample.middle_frame(), side=_THUMBNAIL_SIDE)
-                except DatasetError:
-                    continue  # a damaged clip before the one of the same key that was captioned
-                wanted.discard(sample.key)
-                yield _Shown(shard.name, sample.key, captions[sample.key], sample.subtitle, url)
-                num_shown += 1
-            if not wanted:
-                break
+    sections = [
+        Section(blocks=[Cards(list(map(draw_card, picks)))]),
+        Section(
+            "Options and length in words",
+            blocks=[Table((Column(), Column()), [(name, str(value)) for name, value in facts.items()])],
+        ),
+        Section("Most frequent captions", "" if frequent else "none repeats", [repeated] if frequent else []),
+    ]
+    note = (
+        f"{len(picks)} samples from all over {len(shards)} shards: the frame that was captioned, "
+        "what is said in the clip, and its caption. All figures are in report.json, all that was left out in "
+        f"skipped.jsonl, files in {MANIFEST_NAME}."
+    )
+    atomic_write_bytes(out / PAGE_NAME, render_page("Captions", sections, note=note))

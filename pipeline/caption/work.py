@@ -1,9 +1,8 @@
 """What a worker process of `clipvip-data caption` does: caption the middle frames of one shard.
 
-Which shards there are and what becomes of a worker that dies is decided in `caption`.
+Which shards there are and what becomes of a worker that dies is decided in `stage`.
 """
 
-import fcntl
 import itertools
 import os
 import queue
@@ -11,11 +10,11 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -23,60 +22,56 @@ from transformers.utils import logging as transformers_logging
 from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import STATE_FOLDER
+from clipvip.shards.files.locks import locked
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
+from clipvip.shards.tar.reader import Sample, read_samples
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.caption.stage import CaptionOptions, Where
 
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
 CLAIM_SECONDS = 30.0
-_held_locks: list[IO[bytes]] = []
+_held_locks = ExitStack()
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionSetup:
     """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it.
 
-    `threads` compute on the CPU, or with `num_gpus` prepare images for the GPU of a worker. `has_own_gpu`:
-    a worker is shown one GPU, its own, and need not claim it. `dtype` is one for all workers, whatever their GPUs;
-    None for what the device has.
+    `dtype` is one for all workers, whatever their GPUs.
     """
 
     folder: str
     model: str
     revision: str
-    num_gpus: int
-    threads: int
+    options: "CaptionOptions"
+    where: "Where"
     batch_size: int
-    num_beams: int
-    max_length: int
-    prompt: str
-    image_size: int | None
-    has_own_gpu: bool = False
-    dtype: torch.dtype | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
+    dtype: torch.dtype
 
-    def load(self, device: torch.device, *, dtype: torch.dtype | None = None) -> Captioner:
+    def load(self, device: torch.device) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         return CAPTIONERS[require_kind(self.folder, CAPTIONERS)](
             self.folder,
             device=device,
-            dtype=dtype,
+            dtype=self.dtype,
             batch_size=self.batch_size,
-            num_beams=self.num_beams,
-            max_length=self.max_length,
-            prompt=self.prompt,
-            image_size=self.image_size,
+            num_beams=self.options.num_beams,
+            max_length=self.options.max_length,
+            prompt=self.options.prompt,
+            image_size=self.options.image_size,
         )
 
-    def decoding_options(self, captioner: Captioner) -> dict[str, Any]:
+    def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
         return {
-            "prompt": self.prompt,
-            "num_beams": self.num_beams,
-            "max_length": self.max_length,
+            "prompt": self.options.prompt,
+            "num_beams": self.options.num_beams,
+            "max_length": self.options.max_length,
             "image_size": captioner.image_size,
             "dtype": str(captioner.dtype).removeprefix("torch."),
         }
@@ -94,7 +89,7 @@ class CaptionTask:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Some samples of a shard: number in the shard and key of those with pixels, and the skips of the others."""
+    """Some samples of a shard: number in it and key of those with pixels, and the skips of the others."""
 
     found: list[tuple[int, str]]
     pixels: torch.Tensor | None
@@ -102,7 +97,7 @@ class _Batch:
 
 
 def caption_shard(task: CaptionTask) -> tuple[int, int]:
-    """Write the caption file of one shard; returns how many captions it has, and how many clips were left out.
+    """Write the caption file of one shard; returns how many captions it has, how many clips were left out.
 
     Raises:
         DatasetError: the shard is damaged as a whole; nothing is written then.
@@ -147,18 +142,21 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
-    if setup.num_gpus:
-        device = torch.device("cuda", 0 if setup.has_own_gpu else claim_gpu(out, setup.num_gpus))
+    where = setup.where
+    if where.num_gpus:
+        # On a cluster a worker is shown one GPU, its own.
+        device = torch.device("cuda", 0 if where.ray else claim_gpu(out, where.num_gpus))
         torch.cuda.set_device(device)  # else libraries take a part of the first GPU's memory for each worker
-        return setup.load(device, dtype=setup.dtype)
-    torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
-    return setup.load(torch.device("cpu"), dtype=setup.dtype)
+        return setup.load(device)
+    torch.set_num_threads(min(where.threads, torch.get_num_threads()))
+    return setup.load(torch.device("cpu"))
 
 
 def claim_gpu(out: Path, num_gpus: int) -> int:
     """The number of a GPU that no other worker of this run has.
 
-    It stays this process's own until it ends. A lock on a file rather than a counter: the system takes it back when the worker dies, however it dies.
+    It stays this process's own until it ends. A lock rather than a counter: it is let go however the worker
+    dies.
 
     Raises:
         UserError: all are taken, and stay so for CLAIM_SECONDS.
@@ -166,14 +164,9 @@ def claim_gpu(out: Path, num_gpus: int) -> int:
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
         for number in range(num_gpus):
-            lock = (out / STATE_FOLDER / f"gpu{number}.lock").open("ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                continue
-            _held_locks.append(lock)
-            return number
+            with suppress(BlockingIOError):
+                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
+                return number
         time.sleep(0.1)
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 
@@ -186,7 +179,7 @@ def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Ge
     def read() -> None:
         last: Future[None] = Future()
         try:
-            for samples in _batched(shard, captioner.batch_size, setup.max_pixels):
+            for samples in _batched(shard, captioner.batch_size, setup.options.max_pixels):
                 if stopped.is_set():
                     return
                 waiting.put(pool.submit(_prepare, samples, captioner))
@@ -195,7 +188,7 @@ def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Ge
             last.set_exception(error)
         waiting.put(last)
 
-    with ThreadPoolExecutor(setup.threads) as pool:
+    with ThreadPoolExecutor(setup.where.threads) as pool:
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:

@@ -1,7 +1,7 @@
 """Corpora of texts for a stage that compares them: count, draw, and encode no more than is drawn.
 
-A corpus of millions of texts costs two passes over its text and at most samples x repeats encodings, which are
-kept in the output folder under a name made of their content.
+A corpus of millions of texts costs two passes over its text and at most samples x repeats encodings, which
+are kept in the output folder under a name made of their content.
 """
 
 import hashlib
@@ -46,6 +46,7 @@ class Corpus:
 class DrawnFeatures:
     """Features (n, dim) of the texts that any draw holds, and where each draw's are: (repeats, samples)."""
 
+    corpus: Corpus
     features: np.ndarray
     positions: np.ndarray
     num_encoded_now: int
@@ -64,7 +65,7 @@ class EncodingCluster:
     def encode(
         self, texts: Sequence[str], encoder: TextEncoder, parts: Path, *, batch_size: int, progress: Progress
     ) -> np.ndarray:
-        """Features of `texts` in their order; `encoder` is the model, `parts` a folder for what is done so far.
+        """Features of `texts` in their order; `encoder` is the model, `parts` a folder for what is done.
 
         Raises:
             UserError: a worker died of a unit.
@@ -115,8 +116,8 @@ def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
             num_empty += 1
     if num_texts < samples:
         raise UserError(
-            f"--{side} {name}: {path} has {num_texts} texts that are not empty, --samples asks for {samples}; "
-            "give more texts or a smaller --samples"
+            f"--{side} {name}: {path} has {num_texts} texts that are not empty, --samples asks for "
+            f"{samples}; give more texts or a smaller --samples"
         )
     return Corpus(name, path, side, num_texts, num_empty, tuple(skips))
 
@@ -161,7 +162,7 @@ def encode_drawn(
         write_features(path, features)
         shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
         num_encoded = len(texts)
-    return DrawnFeatures(features, positions.reshape(draws.shape), num_encoded)
+    return DrawnFeatures(corpus, features, positions.reshape(draws.shape), num_encoded)
 
 
 def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:

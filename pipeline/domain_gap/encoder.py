@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPTextModelWithProjection, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
@@ -83,7 +84,7 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
     except CheckpointError:
         raise
     except LOADING_ERRORS as error:
-        first_line = " ".join(str(error).split())[:200]
+        first_line = one_line(error, most=200)
         raise UserError(f"{name}: the text tower does not load ({first_line})") from error
     raise UserError(f"{name}: a model of type {model_type!r}; give a CLIP or CLIP-ViP model")
 

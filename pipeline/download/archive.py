@@ -1,7 +1,7 @@
 """What a folder of downloaded videos remembers: which were fetched, which never can be, which to try again.
 
-`archive.jsonl` has one line per video. A run appends to it as outcomes come, and a video's files take their final
-names just before, by a journal that makes the two one step. Fetching is the stage's business.
+`archive.jsonl` has one line per video. A run appends to it as outcomes come, and a video's files take their
+final names just before, by a journal that makes the two one step. `fetch` does the fetching.
 """
 
 import json
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from clipvip.shards.building.marks import STATE_FOLDER
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path, flush_folder, write_json
+from clipvip.shards.files.claims import STATE_FOLDER
 
 ARCHIVE_NAME = "archive.jsonl"
 FETCHED, PERMANENT, PASSING = "fetched", "permanent", "passing"
@@ -36,8 +36,8 @@ class Subtitles:
 class Entry:
     """What became of one video: its files, or why there are none.
 
-    `outcome` is `fetched`; `permanent`: it cannot be had, `reason` and `detail` say why; or `passing`: it could
-    not be had this time. Sizes are those of the picture as coded.
+    `outcome` is `fetched`; `permanent`: it cannot be had, `reason` and `detail` say why; or `passing`: it
+    could not be had this time. Sizes are those of the picture as coded.
     """
 
     video_id: str
@@ -51,7 +51,7 @@ class Entry:
     reason: str = ""
     detail: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         row = asdict(self)
         return {name: value for name, value in row.items() if value or name == "subtitles"}
 
@@ -65,7 +65,7 @@ class Entry:
 
 
 def read_outcomes(folder: Path) -> dict[str, str]:
-    """Video id -> `fetched`, `permanent` or `passing`, of each video that was tried; changes nothing in the folder.
+    """Video id -> `fetched`, `permanent` or `passing`, of each video that was tried; only reads.
 
     Raises:
         DatasetError: a line that is not the last cannot be read.

@@ -1,25 +1,43 @@
 """Which of a video's formats and subtitles to fetch, of those that yt-dlp lists. Fetches nothing itself."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 from clipvip.shards.sources.subtitles import SUBTITLE_EXTENSIONS
 
 _SUBTITLE_FORMATS = ("json3", "vtt", "srv3", "srt")  # best first
 
 
-def pick_format(formats: Sequence[dict[str, Any]], height: int) -> list[dict[str, Any]]:
-    """The one format to fetch of those that yt-dlp lists, worst first: the largest up to `height`, else the smallest.
+class Form(TypedDict, total=False):
+    """What is looked at in a format that yt-dlp lists, of a video or of its subtitles."""
+
+    vcodec: str | None
+    acodec: str | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    ext: str
+
+
+class Tracks(TypedDict, total=False):
+    """What is looked at in what yt-dlp knows of a video: language -> formats of its subtitles."""
+
+    subtitles: dict[str, list[Form]] | None
+    automatic_captions: dict[str, list[Form]] | None
+
+
+def pick_format(formats: Iterable[Form], height: int) -> list[Form]:
+    """The one format to fetch of those listed, worst first: the largest up to `height`, else the smallest.
 
     Heights are of the shorter side. Of one size, H.264 (cheapest to decode), then 30 frames a second or
-    fewer, then one without sound, which shards do not hold. Formats of unknown size come last. Empty: there is
-    no format with a picture.
+    fewer, then one without sound, which shards do not hold. Formats of unknown size come last. Empty: no
+    format has a picture.
     """
     pictures = [(place, form) for place, form in enumerate(formats) if form.get("vcodec") != "none"]
 
-    def rank(placed: tuple[int, dict[str, Any]]) -> tuple[Any, ...]:
+    def rank(placed: tuple[int, Form]) -> tuple[bool | int, ...]:
         place, form = placed
-        side = min((form[name] for name in ("width", "height") if form.get(name)), default=0)
+        side = min((side for side in (form.get("width"), form.get("height")) if side), default=0)
         fits = side <= height
         return (
             fits and side > 0,
@@ -34,16 +52,19 @@ def pick_format(formats: Sequence[dict[str, Any]], height: int) -> list[dict[str
     return [max(pictures, key=rank)[1]] if pictures else []
 
 
-def choose_subtitles(info: dict[str, Any], languages: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Language -> (`manual` or `automatic`, one of yt-dlp's subtitle formats), for those of `languages` there are.
+def choose_subtitles(info: Tracks, languages: Sequence[str]) -> dict[str, tuple[str, Form]]:
+    """Language -> (`manual` or `automatic`, the format to fetch), of those `languages` that there are.
 
-    What a person wrote, in the language or a variant of it as en-GB, comes before what the site recognised, and
-    that before its translations. Of the formats json3 is best: it has each word once with its time.
+    What a person wrote, in the language or a variant of it as en-GB, comes before what the site recognised,
+    and that before its translations. Of the formats json3 is best: it has each word once with its time.
     """
     chosen = {}
     for language in languages:
-        for kind, field in (("manual", "subtitles"), ("automatic", "automatic_captions")):
-            tracks = info.get(field) or {}
+        for kind, given in (
+            ("manual", info.get("subtitles")),
+            ("automatic", info.get("automatic_captions")),
+        ):
+            tracks = given or {}
             variants = sorted(name for name in tracks if name.startswith((f"{language}-", f"{language}_")))
             original = [name for name in variants if name == f"{language}-orig"]
             forms = [
@@ -58,6 +79,6 @@ def choose_subtitles(info: dict[str, Any], languages: Sequence[str]) -> dict[str
     return chosen
 
 
-def _format_rank(form: dict[str, Any]) -> int:
-    extension = form.get("ext")
+def _format_rank(form: Form) -> int:
+    extension = form.get("ext", "")
     return _SUBTITLE_FORMATS.index(extension) if extension in _SUBTITLE_FORMATS else len(_SUBTITLE_FORMATS)

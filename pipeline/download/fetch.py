@@ -1,6 +1,6 @@
 """What a worker process of `clipvip-data download` does: fetch one video with its subtitles by yt-dlp.
 
-Which videos, and what is remembered of them, is decided in `download`.
+Which videos, and what is remembered of them, is decided in `stage`.
 """
 
 import http.cookiejar
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import yt_dlp
@@ -30,9 +30,12 @@ from clipvip.pipeline.download.choice import choose_subtitles, pick_format
 from clipvip.pipeline.download.failures import Refusal, describe, is_local, plain_text
 from clipvip.pipeline.download.pace import await_turn, hold_all
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.shards.building.marks import STATE_FOLDER
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.sources.download_list import Wanted
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.download.stage import DownloadOptions
 
 PACE_NAME = "pace.open"  # of this run only
 # Both mean that the site has had enough of this machine.
@@ -44,29 +47,12 @@ _LONGEST_WAIT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOptions:
-    """How to fetch. `sleep_seconds` lie between two videos, over all workers; `bytes_per_second` is one worker's.
-
-    A try that failed in passing is repeated `retries` times, after `retry_seconds` doubled each time.
-    """
-
-    height: int
-    languages: tuple[str, ...]
-    retries: int
-    retry_seconds: float
-    sleep_seconds: float
-    bytes_per_second: float | None
-    stall_seconds: float
-    cookies: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class FetchTask:
-    """One video to fetch into the folder `out`."""
+    """One video to fetch into the folder `options.out`. `cookies` is what the file of them holds."""
 
     wanted: Wanted
-    out: Path
-    options: FetchOptions
+    options: "DownloadOptions"
+    cookies: str | None
 
 
 def read_cookies(path: Path) -> str:
@@ -94,19 +80,19 @@ class _Unusable(Exception):
 
 
 def fetch_video(task: FetchTask) -> Entry:
-    """Fetch a video and its subtitles into `task.out`, or say why it is not to be had.
+    """Fetch a video and its subtitles into `task.options.out`, or say why it is not to be had.
 
     Raises:
         UserError: this machine is at fault, as with a full disk.
     """
-    options, pace = task.options, task.out / STATE_FOLDER / PACE_NAME
-    work_folder(task.out, task.wanted.video_id).mkdir(parents=True, exist_ok=True)
+    options, pace = task.options, task.options.out / STATE_FOLDER / PACE_NAME
+    work_folder(task.options.out, task.wanted.video_id).mkdir(parents=True, exist_ok=True)
     for attempt in itertools.count():
-        await_turn(pace, every_seconds=options.sleep_seconds)
-        found = _try(task, options.languages)
+        await_turn(pace, every_seconds=options.sleep)
+        found = _try(task, options.subtitle_languages)
         if isinstance(found, Entry):
             return found
-        seconds = max(options.retry_seconds * 2**attempt, found.wait_seconds) * random.uniform(1.0, 1.5)
+        seconds = max(options.retry_wait * 2**attempt, found.wait_seconds) * random.uniform(1.0, 1.5)
         seconds = min(seconds, _LONGEST_WAIT_SECONDS)
         if found.reason in REFUSED:
             hold_all(pace, seconds)
@@ -129,7 +115,7 @@ def _try(task: FetchTask, languages: tuple[str, ...]) -> Entry | Refusal:
     except Exception as error:
         if is_local(error):
             raise UserError(
-                f"{task.out}: cannot be written to ({plain_text(str(error))}); what is done is kept"
+                f"{task.options.out}: cannot be written to ({plain_text(str(error))}); what is done is kept"
             ) from error
         refusal = describe(error)
         if languages and refusal.permanent and _SUBTITLE_ERROR in str(error):
@@ -139,8 +125,8 @@ def _try(task: FetchTask, languages: tuple[str, ...]) -> Entry | Refusal:
 
 def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
     video_id, url = task.wanted.video_id, task.wanted.url
-    work = work_folder(task.out, video_id)
-    ydl = _downloader(task.options)
+    work = work_folder(task.options.out, video_id)
+    ydl = _downloader(task.options, task.cookies)
     # The format in the name keeps a second try from going on with another format's first half.
     ydl.params["outtmpl"]["default"] = f"{_literal(work)}/video-%(format_id)s.%(ext)s"
     info: Any = ydl.extract_info(url, download=False)
@@ -169,7 +155,7 @@ def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
         height=height,
         subtitles=tuple(subtitles),
     )
-    keep_fetched(task.out, entry)
+    keep_fetched(task.options.out, entry)
     return entry
 
 
@@ -201,7 +187,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _downloader(options: FetchOptions) -> yt_dlp.YoutubeDL:
+def _downloader(options: "DownloadOptions", cookies: str | None) -> yt_dlp.YoutubeDL:
     """This worker's yt-dlp. It keeps what it learns of a site from one video to the next."""
     log = logging.getLogger(__name__)
     log.addHandler(logging.NullHandler())
@@ -216,18 +202,18 @@ def _downloader(options: FetchOptions) -> yt_dlp.YoutubeDL:
             "noplaylist": True,
             "extract_flat": "in_playlist",
             "playlist_items": "1",
-            "socket_timeout": options.stall_seconds,
-            "ratelimit": options.bytes_per_second,
+            "socket_timeout": options.stall_timeout,
+            "ratelimit": options.bytes_per_worker,
             # Tries are counted, and spread out, in one place: `fetch_video`.
             "retries": 0,
             "extractor_retries": 0,
             "fragment_retries": options.retries,
-            "retry_sleep_functions": {"fragment": lambda n: options.retry_seconds * 2**n},
+            "retry_sleep_functions": {"fragment": lambda n: options.retry_wait * 2**n},
             "skip_unavailable_fragments": False,
             "fixup": "never",  # PyAV reads what yt-dlp would mend with an ffmpeg binary
             "updatetime": False,
             # A stream, since yt-dlp writes cookies back where it had them from.
-            "cookiefile": io.StringIO(options.cookies) if options.cookies is not None else None,
+            "cookiefile": io.StringIO(cookies) if cookies is not None else None,
             "js_runtimes": {"deno": {}, "node": {}},
         }
     )

@@ -3,10 +3,11 @@
 The state is a file under a lock, which the system takes back from a process however it dies.
 """
 
-import fcntl
 import random
 import time
 from pathlib import Path
+
+from clipvip.shards.files.locks import locked
 
 # A time further ahead than any pause is of another boot's clock.
 _LONGEST_PAUSE_SECONDS = 3600.0
@@ -28,8 +29,7 @@ def hold_all(path: Path, seconds: float) -> None:
 
 def _advance(path: Path, *, at_least_seconds: float, step_seconds: float) -> tuple[float, float]:
     """Move the time of the next turn; returns what it was, and the time now."""
-    with path.open("a+", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(path) as file:
         file.seek(0)
         text = file.read()
         now = time.monotonic()
@@ -39,5 +39,5 @@ def _advance(path: Path, *, at_least_seconds: float, step_seconds: float) -> tup
         turn = max(turn, now + at_least_seconds)
         file.seek(0)
         file.truncate()
-        file.write(f"{turn + step_seconds:.3f}")
+        file.write(f"{turn + step_seconds:.3f}".encode())
     return turn, now

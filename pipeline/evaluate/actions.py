@@ -1,6 +1,6 @@
-"""`clipvip-eval actions`: zero-shot recognition of actions, by the names of their classes alone.
+"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone.
 
-Classes and labels are read in `eval_labels`, clips encoded in `clip_embeddings`, scores made in
+Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by
 `analysis.classification`.
 """
 
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
 from clipvip.analysis.classification import ClassScores, class_scores, mean_of_prompts
 from clipvip.pipeline.evaluate.clip_names import ClipName
 from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
-from clipvip.pipeline.evaluate.options import clips_options, measuring_options
-from clipvip.pipeline.evaluate.output import finish, reasons
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
+from clipvip.pipeline.pages.tables import Column, Table
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 RESULT_NAME = "actions.json"
-# Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's for
-# HMDB51 (appendix A).
+# Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's
+# for HMDB51 (appendix A).
 DEFAULT_PROMPTS = (
     "a video of {}",
     "a person {}",
@@ -39,110 +41,110 @@ DEFAULT_PROMPTS = (
     "footage of the action {}",
 )
 
-_EPILOG = """\b
-Examples:
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
-"""
+
+@options
+class ActionsOptions(ClipsOptions):
+    """What `actions` is asked for."""
+
+    classes: Path = opt("Class names: one a line, or .json.")
+    labels: Path | None = opt(
+        "Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
+        shown="the sentence that each clip has from its set's annotations",
+        default=None,
+    )
+    prompts: tuple[str, ...] = opt(
+        "A sentence with {} (or [label]) in the place of the class; give it again for more, which are "
+        "averaged.",
+        names=("--prompt",),
+        metavar="TEXT",
+        shown="; ".join(DEFAULT_PROMPTS),
+        default=(),
+    )
+    out: Path | None = result_folder(RESULT_NAME)
+    bootstrap: Bootstrap = DEFAULT_RESAMPLES
+
+    def sentences(self) -> tuple[str, ...]:
+        """The prompts, each with {} in the place of the class.
+
+        Raises:
+            UserError: one has no such place.
+        """
+        # The paper writes the place as [label].
+        prompts = tuple(prompt.replace("[label]", "{}") for prompt in self.prompts) or DEFAULT_PROMPTS
+        for prompt in prompts:
+            if "{}" not in prompt:
+                raise UserError(f'--prompt "{prompt[:80]}": put {{}} where the class is to stand')
+        return prompts
 
 
-@click.command("actions", cls=StageCommand, resumable=False, epilog=_EPILOG)
-@clips_options
-@click.option(
-    "--classes",
-    "classes_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Class names: one a line, or .json.",
-)
-@click.option(
-    "--labels",
-    "labels_file",
-    type=click.Path(path_type=Path),
-    help="Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
-    show_default="the sentence that each clip has from its set's annotations",
-)
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="A sentence with {} (or [label]) in the place of the class; give it again for more, which are averaged.",
-    show_default="; ".join(DEFAULT_PROMPTS),
-)
-@measuring_options(RESULT_NAME)
-def actions(
-    model_name: str,
-    shards: Path,
-    classes_file: Path,
-    labels_file: Path | None,
-    prompts: tuple[str, ...],
-    out: Path | None,
-    resamples: int,
-    num_frames: int | None,
-    max_text_tokens: int | None,
-    batch_size: int,
-    max_pixels: int,
-    device: str,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ActionsReport(StageReport):
+    """How well the clips were classified; `classes` has the names to the numbers of `scores`."""
+
+    scores: ClassScores
+    classes: list[str]
+
+
+@stage(ActionsOptions, "clipvip-eval actions")
+def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
-    A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips without a
-    label, or with one that is no class, are passed over and counted.
+    A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips
+    without a label, or with one that is no class, are passed over and counted.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it has a class.
     """
     started = time.monotonic()
-    # The paper writes the place as [label].
-    prompts = tuple(prompt.replace("[label]", "{}") for prompt in prompts) or DEFAULT_PROMPTS
-    for prompt in prompts:
-        if "{}" not in prompt:
-            raise UserError(f'--prompt "{prompt[:80]}": put {{}} where the class is to stand')
+    shards = options.shards
+    prompts = options.sentences()
     paths = list_shards(shards)
-    names = read_classes(classes_file)
-    labels, skips = (None, []) if labels_file is None else read_labels(labels_file)
-    # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, load_clip_vip, settings_of
-    from clipvip.pipeline.runtime.device import torch_device
+    names = read_classes(options.classes)
+    labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
+    model = options.load_model()
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
 
-    model = load_clip_vip(
-        model_name,
-        device=torch_device(device),
-        num_frames=num_frames,
-        max_text_tokens=max_text_tokens,
-    )
-    choose = labelling(class_numbers(names), labels, skips)
     clips = embed_clips(
-        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+        model,
+        paths,
+        labelling(class_numbers(names), labels, skips),
+        batch_size=options.batch_size,
+        total=num_samples(shards),
+        max_pixels=options.max_pixels,
     )
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
-    found = _scores(clips, embed_classes(model, names, prompts), resamples)
-    result = {**as_result(found, names), **settings_of(model)}
+    scores = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
+    settings = settings_of(model)
+    result = {**as_result(scores, names), **settings}
     if labels is not None:
         seen = {name for clip in clips.about for name in clip.name.all()}
         result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
-    options = {
-        "model": model_name,
+    about = {
+        "model": options.model,
         "shards": str(shards),
-        "classes": str(classes_file),
-        "labels": None if labels_file is None else str(labels_file),
+        "classes": str(options.classes),
+        "labels": None if options.labels is None else str(options.labels),
         "prompts": list(prompts),
-        **settings_of(model),
+        **settings,
     }
-    report = Report("actions", options, {"clips": len(clips.about), "classes": len(names)}, skips=skips)
-    finish(
-        report,
-        result,
-        table(result),
-        as_json=as_json,
-        out=out,
-        name=RESULT_NAME,
-        started=started,
-        done=len(clips.about),
-        unit="clips",
-    )
+    counts: dict[str, int | float] = {"clips": len(clips.about), "classes": len(names)}
+    report = Report("actions", about, counts, skips=skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
+    return ActionsReport(content=made.content, text=made.text, scores=scores, classes=names)
+
+
+command = stage_command(
+    actions,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
+  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
+""",
+)
 
 
 def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:
@@ -164,7 +166,7 @@ class Labelled:
 def labelling(
     numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
 ) -> Callable[[Sample], Labelled | None]:
-    """What finds the class of a clip among `numbers`: by `labels`, or without them by the clip's own one sentence.
+    """What finds the class of a clip among `numbers`: by `labels`, else by the clip's own one sentence.
 
     It gives None for a clip that has no class, and notes why in `skips`.
     """
@@ -234,13 +236,13 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips of {with_clips:,} classes, {result['num_frames']} frames each"]
     if with_clips < result["num_classes"]:
         lines[0] += f"; {result['num_classes']:,} classes to choose from"
-    lines.append(f"{'':<16}{'':>7}{'chance':>9}")
-    for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class")):
-        line = f"{title:<16}{100 * result[name]:7.1f}{100 * result['chance'][name]:9.1f}"
-        if "intervals" in result:
-            low, high = result["intervals"][name]
-            line += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
-        lines.append(line)
+    columns = (Column(width=16), Column(spec=".1f", width=7), Column("chance", ".1f", 9), Column())
+    intervals = result.get("intervals", {})
+    rows = [
+        (title, 100 * result[name], 100 * result["chance"][name], interval_note(intervals.get(name)))
+        for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_per_class", "mean per class"))
+    ]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["confused"]:
         lines.append("most confused:")
     for pair in result["confused"]:

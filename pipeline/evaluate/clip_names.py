@@ -20,10 +20,8 @@ class ClipName:
 
     @classmethod
     def of(cls, sample: Sample) -> "ClipName":
-        """The names of a clip of a shard; damaged metadata leaves the key alone."""
-        found = (sample.meta.get(name) for name in ("clip_id", "video_id"))
-        clip_id, video_id = (value if isinstance(value, str) else "" for value in found)
-        return cls(sample.key, clip_id, video_id)
+        """The names of a clip of a shard."""
+        return cls(sample.key, sample.record.clip_id, sample.record.video_id)
 
     def all(self) -> list[str]:
         """From the most to the least particular."""

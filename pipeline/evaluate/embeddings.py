@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
+from clipvip.media.errors import one_line
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
@@ -30,8 +31,9 @@ T = TypeVar("T")
 class PairEmbeddings:
     """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
 
-    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal sentences are
-    equal, so that they tie: the batch in which a text is encoded moves its embedding in the last digits.
+    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal
+    sentences are equal, so that they tie: the batch in which a text is encoded moves its embedding
+    in the last digits.
     """
 
     texts: np.ndarray
@@ -49,7 +51,7 @@ class PairEmbeddings:
 
 @dataclass(frozen=True)
 class ClipEmbeddings(Generic[T]):
-    """`videos` (clips, dim), float32 of unit length, with what was noted `about` each; what was passed over."""
+    """`videos` (clips, dim), float32 of unit length, what was noted `about` each, what was passed over."""
 
     about: list[T]
     videos: np.ndarray
@@ -74,11 +76,11 @@ def load_clip_vip(
 ) -> ClipVip:
     """A CLIP-ViP model, ready to encode on `device` as its configuration says.
 
-    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None leaves
-    what the model was trained with.
+    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None
+    leaves what the model was trained with.
 
     Raises:
-        UserError: there is none at `name`, it has no tokenizer and needs one, or it takes fewer frames or tokens.
+        UserError: there is none at `name`, it lacks a tokenizer, or it takes fewer frames or tokens.
         CheckpointError: its files are damaged or do not fit each other.
     """
     transformers_logging.disable_progress_bar()
@@ -87,7 +89,7 @@ def load_clip_vip(
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        first_line = " ".join(str(error).split())[:200]
+        first_line = one_line(error, most=200)
         raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
     if needs_tokenizer and model.tokenizer is None:
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
@@ -124,7 +126,7 @@ def embed_pairs(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     show_progress: bool = True,
 ) -> PairEmbeddings:
-    """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where it is known.
+    """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where known.
 
     Raises:
         DatasetError: a shard, or its captions, cannot be read.
@@ -210,8 +212,9 @@ def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = T
 
 
 def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
-    """The texts that a clip is searched by: its subtitle, which is also the paragraph or the only caption of a video
-    set's annotations; with `all_captions` each of its captions.
+    """The texts that a clip is searched by; with `all_captions` each of its captions.
+
+    Else its subtitle, which is also the paragraph or the only caption of a video set's annotations.
 
     Raises:
         UserError: it has several captions of which each would do, and not all are asked for.
@@ -219,9 +222,9 @@ def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
     alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
     if len(alternatives) > 1 and not all_captions:
         raise UserError(
-            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip (MSR-VTT's is "
-            "--dataset msrvtt/1ka; ActivityNet's and DiDeMo's sentences are joined by activitynet/val1 and "
-            "didemo/test); or give --all-captions to search by each of them"
+            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip "
+            "(MSR-VTT's is --dataset msrvtt/1ka; ActivityNet's and DiDeMo's sentences are joined by "
+            "activitynet/val1 and didemo/test); or give --all-captions to search by each of them"
         )
     return alternatives if len(alternatives) > 1 else [sample.subtitle]
 

@@ -1,9 +1,8 @@
 """Class names, and which clip is of which class, in the files that action sets come with.
 
-Nothing is classified here. Names are compared without case, and with underscores, brackets and extra space gone.
+Nothing is classified here. Names are compared without case, underscores, brackets and extra space.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import Any
 
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.sources.video_set_files import Row, make_row, read_json, read_table, read_text
+from clipvip.shards.sources.video_set_files import (
+    Row,
+    first_of,
+    make_row,
+    read_json,
+    read_json_lines,
+    read_table,
+    read_text,
+)
 
 _CLIP_FIELDS = ("key", "clip_id", "video_id", "video", "id", "youtube_id", "file", "filename", "path")
 # Something-Something's `label` is a sentence with its objects filled in, `template` is the class.
@@ -20,7 +27,7 @@ _LABEL_FIELDS = ("template", "label", "class", "action")
 
 @dataclass(frozen=True)
 class Labels:
-    """`by_name` has for each name that a clip may have its labels, as written; `rows` are the names of each row."""
+    """The labels, as written, by each name that a clip may have; `rows` are the names of each row."""
 
     by_name: dict[str, set[str]]
     rows: list[list[str]]
@@ -82,17 +89,17 @@ def _from_json(path: Path, content: Any) -> list[str]:
 
 
 def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
-    """The labels of clips, and the rows that are none: a table with a header (.csv, .tsv), or records (.jsonl, .json).
+    """The labels of clips, and the rows that are none, of a table with a header, or .jsonl or .json records.
 
-    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class (`label`,
-    `class`, `action`, or Something-Something's `template`).
+    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class
+    (`label`, `class`, `action`, or Something-Something's `template`).
 
     Raises:
         DatasetError: another kind of file, or without a single label.
     """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
-        rows = _records(path, _lines(path))
+        rows = _records(path, (entry for _, entry in read_json_lines(path)))
     elif suffix == ".json":
         content = read_json(path)
         if not isinstance(content, list):
@@ -116,25 +123,11 @@ def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
     return Labels(by_name, names_of_rows), skips
 
 
-def _lines(path: Path) -> Iterator[Any]:
-    for line in read_text(path).split("\n"):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError):
-            yield None
-
-
 def _records(path: Path, entries: Iterator[Any]) -> Iterator[Row | Skip]:
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name}, record {number}"
         if not isinstance(entry, dict):
             yield Skip("bad_label", where, "is no JSON record")
             continue
-        found = [
-            next((entry[name] for name in fields if name in entry), None)
-            for fields in (_CLIP_FIELDS, _LABEL_FIELDS)
-        ]
-        clip = str(found[0]) if type(found[0]) is int else found[0]
-        yield make_row(where, clip, found[1])
+        clip = first_of(entry, _CLIP_FIELDS)
+        yield make_row(where, str(clip) if type(clip) is int else clip, first_of(entry, _LABEL_FIELDS))

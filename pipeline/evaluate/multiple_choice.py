@@ -1,25 +1,28 @@
-"""`clipvip-eval multiple-choice`: which of several sentences a model finds nearest to a clip.
+"""The stage `multiple_choice`: which of several sentences a model finds nearest to a clip.
 
-Questions are read in `eval_questions`, clips encoded in `clip_embeddings`, choices made in `analysis.classification`.
+Questions are read by `questions`, clips encoded by `embeddings`, choices made by `analysis.classification`.
 """
 
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
 from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
-from clipvip.pipeline.evaluate.options import clips_options, measuring_options
-from clipvip.pipeline.evaluate.output import finish, reasons
+from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
+from clipvip.pipeline.evaluate.output import finish, interval_note, reasons, without_none
 from clipvip.pipeline.evaluate.questions import Question, read_questions
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.pages.tables import Column, Table
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
@@ -30,55 +33,71 @@ if TYPE_CHECKING:
 
 RESULT_NAME = "multiple_choice.json"
 
-_EPILOG = """\b
-Examples:
-  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv --out eval/
-"""
+
+@options
+class MultipleChoiceOptions(ClipsOptions):
+    """What `multiple_choice` is asked for."""
+
+    questions: Path = opt(
+        'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of '
+        "MSR-VTT MC (JSFusion) or LSMDC MC as published."
+    )
+    out: Path | None = result_folder(RESULT_NAME)
+    bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
-@click.command("multiple-choice", cls=StageCommand, resumable=False, epilog=_EPILOG)
-@clips_options
-@click.option(
-    "--questions",
-    "questions_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    help='Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of MSR-VTT MC '
-    "(JSFusion) or LSMDC MC as published.",
-)
-@measuring_options(RESULT_NAME)
-def multiple_choice(
-    model_name: str,
-    shards: Path,
-    questions_file: Path,
-    out: Path | None,
-    resamples: int,
-    num_frames: int | None,
-    max_text_tokens: int | None,
-    batch_size: int,
-    max_pixels: int,
-    device: str,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class PlaceCounts:
+    """How often one place among the options was the answer, was chosen, and was chosen rightly."""
+
+    answer: int
+    chosen: int
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceScores:
+    """Accuracy, its 95% interval, and chance, as fractions; `num_options`: options -> questions."""
+
+    accuracy: float
+    chance: float
+    num_questions: int
+    num_right: int
+    num_undecided: int
+    num_options: dict[str, int]
+    places: list[PlaceCounts]
+    interval: list[float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self, dict_factory=without_none)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleChoiceReport(StageReport):
+    """How well the questions were answered."""
+
+    scores: ChoiceScores
+
+
+@stage(MultipleChoiceOptions, "clipvip-eval multiple-choice")
+def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     """Answer questions about clips: the answer is the option whose text is most similar to the clip.
 
-    A tie of the right option with a wrong one counts as wrong; options with the text of the right one are right too.
-    Each question is answered for itself: there is no DSL here. A question whose clip is not in the shards, or
-    whose video has several clips there, is passed over and counted.
+    A tie of the right option with a wrong one counts as wrong; options with the text of the right one are
+    right too. Each question is answered for itself: there is no DSL here. A question whose clip is not in the
+    shards, or whose video has several clips there, is passed over and counted.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no question fits a clip.
     """
     started = time.monotonic()
+    shards = options.shards
     paths = list_shards(shards)
-    questions, skips = read_questions(questions_file)
-    # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, load_clip_vip, settings_of
-    from clipvip.pipeline.runtime.device import torch_device
+    questions, skips = read_questions(options.questions)
+    model = options.load_model()
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
 
-    model = load_clip_vip(
-        model_name,
-        device=torch_device(device),
-        num_frames=num_frames,
-        max_text_tokens=max_text_tokens,
-    )
     wanted = {name for question in questions for name in names_for(question.video)}
 
     def choose(sample: Sample) -> ClipName | None:
@@ -86,42 +105,43 @@ def multiple_choice(
         return None if wanted.isdisjoint(name.all()) else name
 
     clips = embed_clips(
-        model, paths, choose, batch_size=batch_size, total=num_samples(shards), max_pixels=max_pixels
+        model,
+        paths,
+        choose,
+        batch_size=options.batch_size,
+        total=num_samples(shards),
+        max_pixels=options.max_pixels,
     )
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:
         raise UserError(
-            f"{questions_file}: none of its questions is about one clip of {shards} ({reasons(skips)}); the first is "
-            f"about {questions[0].video[:80]!r}"
+            f"{options.questions}: none of its questions is about one clip of {shards} ({reasons(skips)}); "
+            f"the first is about {questions[0].video[:80]!r}"
         )
-    result = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=resamples)
-    result = {**result, "num_clips": len(set(rows)), **settings_of(model)}
-    options = {
-        "model": model_name,
-        "shards": str(shards),
-        "questions": str(questions_file),
-        **settings_of(model),
-    }
-    counts = {"questions": len(asked), "clips": result["num_clips"]}
-    report = Report("multiple-choice", options, counts=counts, skips=skips)
-    finish(
-        report,
-        result,
-        table(result),
-        as_json=as_json,
-        out=out,
-        name=RESULT_NAME,
-        started=started,
-        done=len(asked),
-        unit="questions",
-    )
+    scores = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=options.bootstrap)
+    settings, num_clips = settings_of(model), len(set(rows))
+    about = {"model": options.model, "shards": str(shards), "questions": str(options.questions), **settings}
+    result = {**scores.as_dict(), "num_clips": num_clips, **settings}
+    report = Report("multiple-choice", about, {"questions": len(asked), "clips": num_clips}, skips=skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
+    return MultipleChoiceReport(content=made.content, text=made.text, scores=scores)
+
+
+command = stage_command(
+    multiple_choice,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv
+""",
+)
 
 
 def match_clips(
     questions: Sequence[Question], clips: Sequence[ClipName]
 ) -> tuple[list[int], list[Question], list[Skip]]:
-    """The clip (its index) of each question that is about one, those questions, and why the others are about none.
+    """The clip (its index) of each question that is about one, those questions, and why others are not.
 
     A key or clip id names a clip; a video id names the only clip of its video.
     """
@@ -176,30 +196,23 @@ def answer_questions(
 
 def score_choices(
     questions: Sequence[Question], choices: Sequence[Choice], *, resamples: int
-) -> dict[str, Any]:
-    """Accuracy, its 95% interval and chance, as fractions, and how often each place among the options was what."""
+) -> ChoiceScores:
+    """What the choices come to; without `resamples` there is no interval."""
     right = np.array([choice.right for choice in choices], np.float64)
-    by_place = [
-        Counter(question.answer for question in questions),
-        Counter(choice.chosen for choice in choices if choice.chosen is not None),
-        Counter(q.answer for q, choice in zip(questions, choices, strict=True) if choice.right),
-    ]
+    answers = Counter(question.answer for question in questions)
+    chosen = Counter(choice.chosen for choice in choices if choice.chosen is not None)
+    chosen_rightly = Counter(q.answer for q, choice in zip(questions, choices, strict=True) if choice.right)
     sizes = Counter(len(question.options) for question in questions)
-    result: dict[str, Any] = {
-        "accuracy": float(right.mean()),
-        "chance": float(np.mean([_chance(question) for question in questions])),
-        "num_questions": len(questions),
-        "num_right": int(right.sum()),
-        "num_undecided": sum(choice.chosen is None for choice in choices),
-        "num_options": {str(size): sizes[size] for size in sorted(sizes)},
-        "places": [
-            dict(zip(("answer", "chosen", "right"), (counter[place] for counter in by_place), strict=True))
-            for place in range(max(sizes))
-        ],
-    }
-    if resamples:
-        result["interval"] = list(mean_interval(right, resamples=resamples))
-    return result
+    return ChoiceScores(
+        accuracy=float(right.mean()),
+        chance=float(np.mean([_chance(question) for question in questions])),
+        num_questions=len(questions),
+        num_right=int(right.sum()),
+        num_undecided=sum(choice.chosen is None for choice in choices),
+        num_options={str(size): sizes[size] for size in sorted(sizes)},
+        places=[PlaceCounts(answers[n], chosen[n], chosen_rightly[n]) for n in range(max(sizes))],
+        interval=list(mean_interval(right, resamples=resamples)) if resamples else None,
+    )
 
 
 def _chance(question: Question) -> float:
@@ -211,14 +224,12 @@ def table(result: dict[str, Any]) -> str:
     sizes = ", ".join(f"{size} ({count:,})" for size, count in result["num_options"].items())
     about = f"{result['num_questions']:,} questions about {result['num_clips']:,} clips"
     lines = [f"{about}, {result['num_frames']} frames each; options: {sizes}"]
-    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}")
-    if "interval" in result:
-        low, high = result["interval"]
-        lines[-1] += f"   (95% interval {100 * low:.1f} to {100 * high:.1f})"
+    lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}{interval_note(result.get('interval'))}")
     lines.append(f"{'chance':<12}{100 * result['chance']:6.1f}")
-    lines.append(f"{'option':<12}{'answer':>9}{'chosen':>9}{'right':>9}")
-    for number, place in enumerate(result["places"], start=1):
-        lines.append(f"{number:<12}{place['answer']:9,}{place['chosen']:9,}{place['right']:9,}")
+    names = ("answer", "chosen", "right")
+    rows = [(number, *map(place.get, names)) for number, place in enumerate(result["places"], start=1)]
+    columns = [Column("option", width=12), *(Column(name, ",", 9) for name in names)]
+    lines.append(Table(columns, rows).text(gap=""))
     if result["num_undecided"]:
         lines.append(f"undecided, counted as wrong: {result['num_undecided']:,}")
     return "\n".join(lines)

@@ -1,91 +1,61 @@
-"""The options that the commands of `clipvip-eval` have in common."""
+"""The options that every stage has that encodes the clips of shards."""
 
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from clipvip.pipeline.evaluate.retrieval import DEFAULT_RESAMPLES
-from clipvip.pipeline.runtime.options import (
-    LocalName,
-    batch_size_option,
-    device_option,
-    json_option,
-    max_pixels_option,
-)
+from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
+from clipvip.pipeline.runtime.stage import StageOptions
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
-Function = Callable[..., Any]
+if TYPE_CHECKING:
+    from clipvip.model import ClipVip
+
+DEFAULT_RESAMPLES = 1000
+Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
 
-def clips_options(function: Function) -> Function:
-    """Add --model and --shards to a command."""
-    return _add(
-        function,
-        click.option(
-            "--model",
-            "model_name",
-            required=True,
-            type=LocalName(),
-            metavar="FOLDER",
-            help="A CLIP-ViP model.",
-        ),
-        click.option("--shards", required=True, type=click.Path(path_type=Path), help="Folder of shards."),
+def result_folder(name: str) -> Any:
+    """`--out` of a stage that writes its result to the file `name`."""
+    kind = click.Path(file_okay=False, path_type=Path)
+    return opt(f"Folder for {name} and report.json.", kind, shown="none is written", default=None)
+
+
+@options
+class ClipsOptions(StageOptions):
+    """A model, clips, and how these are encoded."""
+
+    model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
+    shards: Path = opt("Folder of shards.")
+    num_frames: Annotated[int | None, LAST] = opt(
+        "Frames per clip that are encoded.",
+        at_least(1),
+        shown="as the model was trained",
+        default=None,
     )
-
-
-def encoding_options(function: Function) -> Function:
-    """Add --num-frames, --max-text-tokens, --batch-size, --max-pixels and --device to a command."""
-    return _add(
-        function,
-        click.option(
-            "--num-frames",
-            type=click.IntRange(min=1),
-            show_default="as the model was trained",
-            help="Frames per clip that are encoded.",
-        ),
-        click.option(
-            "--max-text-tokens",
-            type=click.IntRange(min=3),
-            show_default="as the model was trained",
-            help="Tokens that texts are cut to.",
-        ),
-        batch_size_option("Clips", default=16),
-        max_pixels_option,
-        device_option,
+    max_text_tokens: Annotated[int | None, LAST] = opt(
+        "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
     )
+    batch_size: Annotated[int, LAST] = opt("Clips at once.", at_least(1), default=16)
+    max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
+    device: Annotated[Device, LAST] = "auto"
 
+    def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
+        """The model, ready to encode.
 
-def measuring_options(result_name: str) -> Callable[[Function], Function]:
-    """Add --out, --bootstrap, the options of `encoding_options` and --json to a command.
+        torch is imported only now, so that mistakes in other options are told at once.
 
-    `result_name` is the file that it writes.
-    """
+        Raises:
+            UserError, CheckpointError: as `load_clip_vip`; or a GPU is asked for and there is none.
+        """
+        from clipvip.pipeline.evaluate.embeddings import load_clip_vip
+        from clipvip.pipeline.runtime.device import torch_device
 
-    def add(function: Function) -> Function:
-        return _add(
-            function,
-            click.option(
-                "--out",
-                type=click.Path(file_okay=False, path_type=Path),
-                show_default="none is written",
-                help=f"Folder for {result_name} and report.json.",
-            ),
-            click.option(
-                "--bootstrap",
-                "resamples",
-                type=click.IntRange(min=0),
-                default=DEFAULT_RESAMPLES,
-                show_default=True,
-                help="Resamples for the 95% intervals; 0: none.",
-            ),
-            encoding_options,
-            json_option,
+        return load_clip_vip(
+            self.model,
+            device=torch_device(self.device),
+            num_frames=self.num_frames,
+            max_text_tokens=self.max_text_tokens,
+            needs_tokenizer=needs_tokenizer,
         )
-
-    return add
-
-
-def _add(function: Function, *decorators: Callable[[Function], Function]) -> Function:
-    return reduce(lambda made, decorate: decorate(made), reversed(decorators), function)

@@ -1,43 +1,40 @@
-"""How the tests of a model that answer questions about clips end: lines on the terminal, and files where asked for."""
+"""How the tests of a model end: lines for the terminal, and files where asked for."""
 
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipvip.pipeline.runtime.options import print_result
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json
 
 
 def finish(
-    report: Report,
-    result: dict[str, Any],
-    table: str,
-    *,
-    as_json: bool,
-    out: Path | None,
-    name: str,
-    started: float,
-    done: int,
-    unit: str,
-) -> None:
-    """Print the result, as `table` or as the report; with `out` write `name`, the same whenever run again, and the report.
+    report: Report, result: dict[str, Any], table: str, *, out: Path | None, name: str, started: float
+) -> StageReport:
+    """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
 
-    `started` is when the command did, by `time.monotonic`; `done` counts the `unit` that `result` is about.
+    With `out` write `name`, the same whenever run again, and the report. `started` is when the stage did, by
+    `time.monotonic`; `result` is about what the first of the report's counts counts.
     """
+    unit, done = next(iter(report.counts.items()))
     report.details = {"result": result}
-    content = report.content(seconds=time.monotonic() - started, done_now=done, unit=unit)
     if report.tally.total:
         table += f"\npassed over {report.tally.total:,}: {reasons(report.skips)}"
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        head = {"schema": 1, "stage": report.stage, "options": report.options}
-        write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
-        content = report.write(out, seconds=time.monotonic() - started, done_now=done, unit=unit)
-        table += f"\n{report.summary(out)}"
-    print_result(content, table, as_json=as_json)
+    if out is None:
+        content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
+        return StageReport(content=content, text=table)
+    out.mkdir(parents=True, exist_ok=True)
+    head = {"schema": 1, "stage": report.stage, "options": report.options}
+    write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
+    written = report.finish(out, started=started, done_now=int(done), unit=unit)
+    return StageReport(content=written.content, text=f"{table}\n{written.text}")
+
+
+def without_none(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """For `dataclasses.asdict`: what is None is left out."""
+    return {name: value for name, value in fields if value is not None}
 
 
 def why_none(skips: Sequence[Skip]) -> str:
@@ -50,3 +47,8 @@ def reasons(skips: Iterable[Skip]) -> str:
     """How many of each reason, on one line."""
     counts = Report("", {}, skips=skips).skipped_by_reason()
     return ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+
+
+def interval_note(ends: Sequence[float] | None) -> str:
+    """The two ends of a 95% interval in percent, as the last cell of a table; nothing without them."""
+    return f"   (95% interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else ""

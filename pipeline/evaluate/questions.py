@@ -5,14 +5,13 @@ Nothing is answered here.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.sources.video_set_files import read_json, read_text
+from clipvip.shards.sources.video_set_files import first_of, read_json, read_json_lines, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
 _OPTION_FIELDS = ("options", "caption")
@@ -23,7 +22,7 @@ _LSMDC_SENTENCES = slice(5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which of the `options` is true of a clip: that with the index `answer`, from 0. `where` is its place in the file."""
+    """Which of `options` is true of a clip: that of index `answer`. `where` is its place in the file."""
 
     where: str
     video: str
@@ -34,17 +33,21 @@ class Question:
 def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
     """The questions of a file in its order, and the lines that are none.
 
-    - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT publishes
-      MSR-VTT MC), or `.json`: a list of such records (`caption` for `options` as Singularity and VindLU have it);
+    - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT
+      publishes MSR-VTT MC), or `.json`: a list of such records (`caption` for `options` as Singularity and
+      VindLU have it);
     - JSFusion's table of MSR-VTT MC: a header with `vid_key`, `a1` to `a5` and `answer`, from 0;
-    - LSMDC's MC tables, without a header, between tabs: clip id, four times, five sentences, and the answer from 1;
-      without an answer, as of training and validation, the first sentence is the right one.
+    - LSMDC's MC tables, without a header, between tabs: clip id, four times, five sentences, and the answer
+      from 1; without an answer, as of training and validation, the first sentence is the right one.
 
     Raises:
         DatasetError: none of these, or without a single question.
     """
     if path.suffix.lower() == ".jsonl":
-        rows: Iterable[Question | Skip] = _from_lines(path)
+        lines = read_json_lines(path)
+        rows: Iterable[Question | Skip] = (
+            _from_record(f"{path.name}, line {number}", entry) for number, entry in lines
+        )
     elif path.suffix.lower() == ".json":
         content = read_json(path)
         if not isinstance(content, list):
@@ -67,22 +70,10 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
     return questions, skips
 
 
-def _from_lines(path: Path) -> Iterator[Question | Skip]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        yield _from_record(f"{path.name}, line {number}", entry)
-
-
 def _from_record(where: str, entry: Any) -> Question | Skip:
     if not isinstance(entry, dict):
         return Skip("bad_question", where, "is no JSON record")
-    video = next((entry[name] for name in _VIDEO_FIELDS if name in entry), None)
-    options = next((entry[name] for name in _OPTION_FIELDS if name in entry), None)
+    video, options = first_of(entry, _VIDEO_FIELDS), first_of(entry, _OPTION_FIELDS)
     return _question(where, video, options, entry.get("answer"))
 
 
@@ -96,8 +87,8 @@ def _from_table(path: Path) -> Iterable[Question | Skip]:
     if delimiter == "\t" and len(header) in (10, 11):
         return _lsmdc(path, text)
     raise DatasetError(
-        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's (10 or "
-        "11 columns between tabs), or questions as .jsonl"
+        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's "
+        "(10 or 11 columns between tabs), or questions as .jsonl"
     )
 
 

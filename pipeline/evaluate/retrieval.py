@@ -1,8 +1,15 @@
-"""From embeddings of texts and clips to the numbers of a retrieval test, and their table. Nothing is encoded here."""
+"""The stage `retrieval`: how well a model finds clips by text and texts by clip.
 
+Clips are read and encoded by `embeddings`; here the numbers are made of the embeddings, and their table.
+"""
+
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 
 from clipvip.analysis.bootstrap import rank_intervals
@@ -16,21 +23,193 @@ from clipvip.analysis.retrieval import (
     similarities,
     similarity_ranks,
 )
+from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
+from clipvip.pipeline.evaluate.output import finish, why_none, without_none
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.shards.format.manifest import num_samples
+from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
     import torch
 
+    from clipvip.model import ClipVip
     from clipvip.pipeline.evaluate.embeddings import PairEmbeddings
 
+RESULT_NAME = "retrieval.json"
 DIRECTIONS: tuple[Direction, Direction] = ("text_to_video", "video_to_text")
 RESCORED_NOTE = "uses all queries of the set at once: not comparable with a search that sees one at a time"
 # DSL and QB-Norm hold the whole matrix, and a few copies of it: 2 GiB of float32 each.
 _MAX_RESCORED_SCORES = 2**29
-DEFAULT_RESAMPLES = 1000
 _FEW_CLIPS = 20
 
-Metrics = dict[str, Any]
+
+@options
+class RetrievalOptions(ClipsOptions):
+    """What `retrieval` is asked for."""
+
+    captions: Path | None = opt("Folder of captions to search by, not by subtitles.", default=None)
+    dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
+    qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
+    query_bank: Path | None = opt(
+        "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
+        default=None,
+    )
+    all_captions: bool = opt(
+        "Search by each caption of clips that have several, all being right.", default=False
+    )
+    out: Path | None = result_folder(RESULT_NAME)
+    bootstrap: Bootstrap = DEFAULT_RESAMPLES
+
+
+@dataclass(frozen=True)
+class RankMetrics:
+    """Recalls, and their mean, as fractions of the queries; ranks from 1; 95% intervals by these names."""
+
+    r1: float
+    r5: float
+    r10: float
+    median_rank: float
+    mean_rank: float
+    mean_recall: float
+    intervals: dict[str, list[float]] | None = None
+
+    @classmethod
+    def of(cls, ranks: Ranks, resamples: int) -> "RankMetrics":
+        """Without `resamples` there are no intervals."""
+        metrics = ranks.metrics()
+        intervals = rank_intervals(ranks, resamples=resamples) if resamples else {}
+        return cls(
+            **metrics,
+            mean_recall=float(np.mean([metrics[f"r{k}"] for k in RECALLS_AT])),
+            intervals={name: list(ends) for name, ends in intervals.items()} or None,
+        )
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Each text among all clips, and each clip among all texts; `note` says what to bear in mind."""
+
+    text_to_video: RankMetrics
+    video_to_text: RankMetrics
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalScores:
+    """All that a retrieval test tells; `queries` says what the texts are, `warnings` what to be wary of.
+
+    `metrics` are by `plain` similarity, and where that was asked for by `dsl` and `qb_norm`.
+    """
+
+    warnings: list[str] | None
+    queries: str
+    num_queries: int
+    num_clips: int
+    num_skipped: int
+    num_distinct_texts: int
+    num_frames: int
+    max_text_tokens: int
+    metrics: dict[str, BothWays]
+    chance: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self, dict_factory=without_none)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalReport(StageReport):
+    """The scores; those by plain similarity are at hand as `text_to_video` and `video_to_text`."""
+
+    scores: RetrievalScores
+
+    @property
+    def text_to_video(self) -> RankMetrics:
+        return self.scores.metrics["plain"].text_to_video
+
+    @property
+    def video_to_text(self) -> RankMetrics:
+        return self.scores.metrics["plain"].video_to_text
+
+
+@stage(RetrievalOptions, "clipvip-eval retrieval")
+def retrieval(options: RetrievalOptions) -> RetrievalReport:
+    """Rank all clips for each text and all texts for each clip: R@1, R@5, R@10, median and mean rank.
+
+    A clip is the one right answer to its text; from clip to text the best of its own counts. Frames are
+    evenly spread, first to last. A tie with the right answer counts against recall and gives the middle rank.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
+    """
+    started = time.monotonic()
+    shards, captions, all_captions = options.shards, options.captions, options.all_captions
+    paths = list_shards(shards)
+    if captions is not None and not captions.is_dir():
+        raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
+    if all_captions and captions is not None:
+        raise UserError("--all-captions: is for the captions of a set's annotations; leave --captions out")
+    if options.query_bank is not None and not options.qb_norm:
+        raise UserError("--query-bank: is the bank of --qb-norm; give that too")
+    model = options.load_model()
+    from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
+
+    pairs = embed_pairs(
+        model,
+        paths,
+        captions=captions,
+        batch_size=options.batch_size,
+        all_captions=all_captions,
+        total=num_samples(shards),
+        max_pixels=options.max_pixels,
+    )
+    queries = "captions" if captions is not None or all_captions else "subtitles"
+    num_queries = len(pairs.texts)
+    if not num_queries:
+        raise UserError(f"{shards}: {why_none(pairs.skips)}")
+    settings = settings_of(model)
+    scores = score_pairs(
+        pairs,
+        queries=queries,
+        settings=settings,
+        dsl=options.dsl,
+        qb_norm=options.qb_norm,
+        bank=None if options.query_bank is None else _bank(model, options.query_bank),
+        resamples=options.bootstrap,
+        device=model.device,
+    )
+    for warning in scores.warnings or ():
+        click.echo(f"Warning: {shards}: {warning}", err=True)
+    about = {"model": options.model, "shards": str(shards), "queries": queries, **settings}
+    result = scores.as_dict()
+    report = Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips)
+    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
+    return RetrievalReport(content=made.content, text=made.text, scores=scores)
+
+
+command = stage_command(
+    retrieval,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-eval retrieval --model runs/b32/model --shards test-clips/ --out runs/b32/eval
+  clipvip-eval retrieval --model runs/msrvtt/model --shards shards/msrvtt-1ka --dsl --qb-norm
+""",
+)
+
+
+def _bank(model: "ClipVip", source: Path) -> np.ndarray:
+    """Embeddings (texts, dim) of a bank of queries."""
+    from clipvip.shards.sources.texts import read_texts
+
+    texts = [text for text in read_texts(source) if isinstance(text, str) and text]
+    if not texts:
+        raise UserError(f"--query-bank {source}: holds no texts")
+    return model.encode_text(texts).numpy()
 
 
 def score_pairs(
@@ -43,21 +222,18 @@ def score_pairs(
     bank: np.ndarray | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     device: "torch.device | None" = None,
-) -> dict[str, Any]:
-    """All that a retrieval test tells; `queries` says what the texts are, `settings` is of `settings_of`.
-
-    See `all_metrics`. `warnings` is there where there is something to be wary of.
-    """
+) -> RetrievalScores:
+    """All that a retrieval test tells, see `all_metrics`; `settings` is of `settings_of`."""
     warning = few_clips_warning(len(pairs.videos))
-    return {
-        **({"warnings": [warning]} if warning else {}),
-        "queries": queries,
-        "num_queries": len(pairs.texts),
-        "num_clips": len(pairs.videos),
-        "num_skipped": len(pairs.skips),
-        "num_distinct_texts": len(set(pairs.sentences)),
+    return RetrievalScores(
+        warnings=[warning] if warning else None,
+        queries=queries,
+        num_queries=len(pairs.texts),
+        num_clips=len(pairs.videos),
+        num_skipped=len(pairs.skips),
+        num_distinct_texts=len(set(pairs.sentences)),
         **settings,
-        "metrics": all_metrics(
+        metrics=all_metrics(
             pairs.texts,
             pairs.videos,
             pairs.labels,
@@ -67,8 +243,8 @@ def score_pairs(
             resamples=resamples,
             device=device,
         ),
-        "chance": chance(len(pairs.videos)),
-    }
+        chance=chance(len(pairs.videos)),
+    )
 
 
 def few_clips_warning(num_clips: int) -> str | None:
@@ -78,8 +254,8 @@ def few_clips_warning(num_clips: int) -> str | None:
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
     clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
     return (
-        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say little of the model; "
-        f"give {_FEW_CLIPS} or more"
+        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
+        f"little of the model; give {_FEW_CLIPS} or more"
     )
 
 
@@ -93,12 +269,12 @@ def all_metrics(
     bank: np.ndarray | None = None,
     resamples: int = 0,
     device: "torch.device | None" = None,
-) -> dict[str, Any]:
-    """Both directions' metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
+) -> dict[str, BothWays]:
+    """Metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
 
     `labels` (n,) is the video of each text, text i's being video i without. `bank` (k, dim) are embeddings of
     other texts for QB-Norm from text to video; without it, and from video to text, the queries are their own
-    bank. With `resamples` each metric has an interval, see `rank_intervals`. Where `device` is a GPU, it multiplies.
+    bank. With `resamples` each metric has an interval. Where `device` is a GPU, it multiplies.
 
     Raises:
         UserError: an embedding that is no number, or too many pairs for rescoring.
@@ -131,17 +307,18 @@ def all_metrics(
             "text_to_video": similarity_ranks(normalised, labels),
             "video_to_text": similarity_ranks(by_video.T, labels, direction="video_to_text"),
         }
-    metrics: dict[str, Any] = {
-        kind: {name: rank_metrics(ranks, resamples) for name, ranks in both.items()}
-        for kind, both in found.items()
+    return {
+        kind: BothWays(
+            RankMetrics.of(ranks["text_to_video"], resamples),
+            RankMetrics.of(ranks["video_to_text"], resamples),
+            None if kind == "plain" else RESCORED_NOTE,
+        )
+        for kind, ranks in found.items()
     }
-    for kind in metrics.keys() - {"plain"}:
-        metrics[kind]["note"] = RESCORED_NOTE
-    return metrics
 
 
 def torch_products(device: "torch.device") -> Products:
-    """Inner products that `device` computes, for `embedding_ranks`; it holds one side's embeddings and a chunk of scores."""
+    """Inner products that `device` computes; it holds one side's embeddings and a chunk of scores."""
     import torch
 
     def of_columns(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -156,17 +333,7 @@ def torch_products(device: "torch.device") -> Products:
     return of_columns
 
 
-def rank_metrics(ranks: Ranks, resamples: int) -> Metrics:
-    """`Ranks.metrics`, the mean of the recalls, and with `resamples` their 95% intervals."""
-    metrics: Metrics = ranks.metrics()
-    metrics["mean_recall"] = float(np.mean([metrics[f"r{k}"] for k in RECALLS_AT]))
-    if resamples:
-        intervals = rank_intervals(ranks, resamples=resamples)
-        metrics["intervals"] = {name: list(interval) for name, interval in intervals.items()}
-    return metrics
-
-
-def chance(num_clips: int) -> Metrics:
+def chance(num_clips: int) -> dict[str, float]:
     """The expected metrics of a random order."""
     recalls = {f"r{k}": min(1.0, k / num_clips) for k in RECALLS_AT}
     middle = (num_clips + 1) / 2
@@ -183,32 +350,27 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_clips']:,} clips, {searched}, {result['num_frames']} frames each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
-    columns = ["R@1", "R@5", "R@10", "mean"]
-    lines.append(f"{'':<24}{''.join(f'{name:>7}' for name in columns)}{'MdR':>9}{'MeanR':>10}")
+    rows = []
     for kind, directions in result["metrics"].items():
         suffix = {"plain": "", "dsl": ", DSL*", "qb_norm": ", QB-Norm*"}[kind]
         for direction in DIRECTIONS:
             name = direction.replace("_", " ") + suffix
-            lines.append(_row(name, directions[direction]))
-            if "intervals" in directions[direction]:
-                lines += _interval_rows(directions[direction]["intervals"])
-    lines.append(_row("chance", result["chance"]))
+            rows.append(_row(name, directions[direction]))
+            intervals = directions[direction].get("intervals", {})
+            for end, name in enumerate(("  95% interval, from", "  to") if intervals else ()):
+                rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
+    rows.append(_row("chance", result["chance"]))
+    lines.append(Table(_COLUMNS, rows).text(gap=""))
     if len(result["metrics"]) > 1:
         lines.append(f"* {RESCORED_NOTE}")
     return "\n".join(lines)
 
 
 _RECALLS = [*(f"r{k}" for k in RECALLS_AT), "mean_recall"]
+_RECALL_COLUMNS = [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "mean")]
+_COLUMNS = (Column(width=24), *_RECALL_COLUMNS, Column("MdR", ".1f", 9), Column("MeanR", ".1f", 10))
 
 
-def _row(name: str, metrics: Metrics) -> str:
-    recalls = "".join(f"{100 * metrics[recall]:7.1f}" for recall in _RECALLS)
-    return f"{name:<24}{recalls}{metrics['median_rank']:9.1f}{metrics['mean_rank']:10.1f}"
-
-
-def _interval_rows(intervals: dict[str, list[float]]) -> list[str]:
-    """The ends of the 95% intervals, below the numbers that they belong to."""
-    rows = []
-    for end, name in enumerate(("  95% interval, from", "  to")):
-        rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
-    return rows
+def _row(name: str, metrics: dict[str, Any]) -> tuple[object, ...]:
+    recalls = (100 * metrics[recall] for recall in _RECALLS)
+    return name, *recalls, metrics["median_rank"], metrics["mean_rank"]

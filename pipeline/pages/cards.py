@@ -1,41 +1,45 @@
-"""Clips as a page to look at: a few frames, the text and the caption of each, in one HTML file without links.
+"""Clips as cards of a page: a few frames, the text and the caption of each.
 
-Which clips is for the commands to say; text is other people's and is escaped.
+Which clips is for the commands to say.
 """
 
-import base64
-import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
+from clipvip.media.errors import one_line
 from clipvip.media.jpeg import encode_jpeg
+from clipvip.pipeline.pages.html import data_url
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.record import load_record
+from clipvip.shards.format.record import ClipRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import Sample, read_text_member
 
 _THUMBNAIL_SIDE = 200
 _SECONDS_PER_CARD = 60.0
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
-h1{font-size:1.6rem} h2{font-size:1.15rem;margin-top:2.2rem} small,th{color:#586273;font-weight:normal}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:1rem}
-.card{border:1px solid #d8dde5;border-radius:8px;padding:.6rem;overflow-wrap:anywhere}
-.frames{display:flex;gap:2px} .frames img{flex:1 1 0;min-width:0;object-fit:cover}
-.card p{margin:.4rem 0 0} .card b{color:#586273;font-weight:600;font-size:.75rem;text-transform:uppercase}
-table{border-collapse:collapse} th,td{padding:.15rem 1rem .15rem 0;text-align:left;vertical-align:top}
-.tables{display:flex;flex-wrap:wrap;gap:0 4rem} .tables section{min-width:14rem}
-.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(24rem,1fr));gap:1rem}
-figure{margin:0} figcaption{font-size:.9rem} svg{width:100%;height:auto}
-svg rect{fill:#3b6fb6} svg text{font:11px system-ui,sans-serif;fill:#586273}
-"""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A clip as it is drawn: pictures by their URLs, texts by their kinds, and where it comes from."""
+
+    pictures: Sequence[str]
+    texts: Sequence[tuple[str, str]]
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """A grid of clips, in more columns where none has two pictures."""
+
+    template: ClassVar[str] = "cards.html"
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Pick:
     path: Path
     place: int
     key: str
-    record: dict[str, Any] = field(default_factory=dict)
+    record: ClipRecord | None = None
     num_bytes: int = 0
     caption: str | None = None
     problem: str = ""
@@ -60,8 +64,8 @@ def pick_evenly(
 ) -> Iterator[Pick]:
     """Yield up to `num` clips at even distances from shards at even distances, without reading the others.
 
-    Of a damaged shard those before the damage; `damage` is given a line that says where it is. Only where these
-    shards have none at all, others are looked into.
+    Of a damaged shard those before the damage; `damage` is given a line that says where it is. Only where
+    these shards have none at all, others are looked into.
     """
     numbers = _middles(len(shards), min(num, len(shards)))
     shares = {number: num // len(numbers) + (n < num % len(numbers)) for n, number in enumerate(numbers)}
@@ -122,9 +126,9 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
         return replace(pick, problem=f"not a whole sample: {problem}"[:200])
     pick = replace(pick, num_bytes=span.members[extension][1])
     try:
-        return replace(pick, record=load_record(read_text_member(shard, span, "json")))
+        return replace(pick, record=parse_record(read_text_member(shard, span, "json")))
     except DatasetError as error:
-        return replace(pick, problem=" ".join(str(error).split()))
+        return replace(pick, problem=one_line(error))
 
 
 def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
@@ -136,32 +140,24 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
         yield replace(pick, caption=found.get(pick.key))
 
 
-def render_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> str:
-    """The clips' cards with up to `num_frames` frames each; one that does not decode says so."""
-    return grid(render_each(picks, num_frames=num_frames, workers=workers))
-
-
-def render_each(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[str]:
-    """As `render_cards`, but card by card, to be laid out in several grids."""
+def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
+    """The clips' cards as `draw_card` gives them, each in a process that may die of its pixels."""
     tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
-    cards = {}
-    for outcome in run_units(render_card, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+    cards: dict[int, Card] = {}
+    for outcome in run_units(_draw, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
         number, pick, _ = outcome.unit
-        if outcome.failure is not None:
-            cards[number] = _card(pick, [], outcome.failure.detail)
-        else:
-            cards[number] = str(outcome.result)
+        cards[number] = outcome.result or _card(pick, [], outcome.failure.detail if outcome.failure else "")
     return [cards[number] for number in sorted(cards)]
 
 
-def grid(cards: Sequence[str]) -> str:
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def render_card(task: tuple[int, Pick, int]) -> str:
-    """One card, in a process that may die of its pixels."""
+def _draw(task: tuple[int, Pick, int]) -> Card:
     _, pick, num_frames = task
-    if pick.problem:
+    return draw_card(pick, num_frames=num_frames)
+
+
+def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
+    """The clip's card with up to `num_frames` frames; one that does not decode says so."""
+    if pick.record is None:
         return _card(pick, [], pick.problem)
     try:
         with ShardFile(pick.path) as shard:
@@ -171,55 +167,40 @@ def render_card(task: tuple[int, Pick, int]) -> str:
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
         # Of one part, the middle is the frame that is captioned.
         indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
-        return _card(pick, [thumbnail_url(frame) for frame in sample.decode(indices)], "")
+        return _card(pick, [_thumbnail_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
-        return _card(pick, [], " ".join(str(error).split()))
+        return _card(pick, [], one_line(error))
 
 
-def thumbnail_url(frame: np.ndarray, *, side: int = _THUMBNAIL_SIDE) -> str:
-    """A frame, uint8 (height, width, 3), made small enough for `side` pixels, as the address of an <img>."""
+def _thumbnail_url(frame: np.ndarray) -> str:
+    """A frame, uint8 (height, width, 3), made small, as the address of an <img>."""
     image = Image.fromarray(frame)
-    image.thumbnail((side, side))
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(np.asarray(image))).decode()
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    return data_url(encode_jpeg(np.asarray(image)), kind="image/jpeg")
 
 
-def _card(pick: Pick, pictures: Sequence[str], problem: str) -> str:
-    frames = "".join(f'<img alt="" src="{url}">' for url in pictures)
-    texts = "".join(f"<p><b>{name}</b> {escape(text)}</p>" for name, text in (*pick.notes, *texts_of(pick)))
-    trouble = f"<p><b>problem</b> {escape(problem)}</p>" if problem else ""
-    where = f"{pick.path.name} {pick.key} · {facts_of(pick)}"
-    return f'<div class="card"><div class="frames">{frames}</div>{texts}{trouble}<p><small>{escape(where)}</small></p></div>\n'
+def _card(pick: Pick, pictures: Sequence[str], problem: str) -> Card:
+    problems = [("problem", problem)] if problem else []
+    texts = [*pick.notes, *texts_of(pick), *problems]
+    return Card(pictures, texts, f"{pick.path.name} {pick.key} · {facts_of(pick)}")
 
 
 def texts_of(pick: Pick) -> list[tuple[str, str]]:
     """What there is to read of a clip: (kind, text)."""
-    record = pick.record
-    sentences = [("sentence", str(sentence)) for sentence in record.get("sentences") or []]
-    texts = [("text", str(record["subtitle"]))] if record.get("subtitle") else []
-    texts += sentences
+    texts: list[tuple[str, str]] = []
+    if pick.record is not None:
+        texts += [("text", pick.record.subtitle)] if pick.record.subtitle else []
+        texts += [("sentence", sentence) for sentence in pick.record.sentences or []]
     return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
 
 
 def facts_of(pick: Pick) -> str:
     """Video, span, frames, size and bytes of a clip in a line."""
     record = pick.record
-    if not record:
+    if record is None:
         return f"{pick.num_bytes:,} bytes"
-    start, end = record["span_seconds"]
+    start, end = record.span_seconds
     return (
-        f"{start:.2f} to {end:.2f} s of {record['video_id']}, {len(record['frame_seconds'])} frames, "
-        f"{record['width']}x{record['height']}, {pick.num_bytes:,} bytes"
+        f"{start:.2f} to {end:.2f} s of {record.video_id}, {len(record.frame_seconds)} frames, "
+        f"{record.width}x{record.height}, {pick.num_bytes:,} bytes"
     )
-
-
-def page(title: str, body: str) -> bytes:
-    """A whole page that needs no other file."""
-    text = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
-    )
-    return text.encode("utf-8", "replace")
-
-
-def escape(value: object) -> str:
-    return html.escape(str(value))

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
+from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
-from clipvip.pipeline.runtime.stopping import Stopping, exit_code
+from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
 from clipvip.plugins import PluginError
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
@@ -24,6 +25,10 @@ class UserError(click.ClickException):
     """What the user gave cannot be used; the message is one line and says what to do."""
 
     exit_code = 1
+
+
+class WrongOptions(click.UsageError, UserError):
+    """Options that do not go together; a command also says how it is used, and ends in 2."""
 
 
 _URL = re.compile(r"(?:[^=/]*=)?[A-Za-z][A-Za-z0-9+.-]*://")  # also NAME=URL
@@ -109,7 +114,7 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
         try:
             yield
         except (DatasetError, CheckpointError, PluginError) as error:
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(one_line(error)) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
         except (MemoryError, OSError, ImportError, RuntimeError) as error:
@@ -119,15 +124,15 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
                 raise UserError(_describe(error)) from error
             raise
         except KeyboardInterrupt as error:
-            if (
-                os.environ.get("RANK", "0") == "0"
-            ):  # of processes that train together the first speaks for all
-                click.echo(when_stopped, err=True)
+            said = error.message if isinstance(error, Stopped) else when_stopped
+            # Of processes that train together the first speaks for all.
+            if said and os.environ.get("RANK", "0") == "0":
+                click.echo(said, err=True)
             ctx.exit(exit_code(error))
 
 
 def _describe(error: OSError) -> str:
     if error.filename is None:
-        return " ".join(str(error).split())
+        return one_line(error)
     hint = "; make room, then the same command goes on from here" if error.errno in NO_ROOM else ""
     return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}{hint}"

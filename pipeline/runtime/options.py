@@ -1,69 +1,143 @@
-"""Options that mean the same in several commands, each written once. What is one command's own is in its file."""
+"""How options are written, and those that mean the same in several commands, each written once."""
 
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+import math
+import re
+from dataclasses import KW_ONLY, MISSING, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import click
 
-from clipvip.pipeline.runtime.errors import require_local
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
+from clipvip.pipeline.runtime.errors import UserError, require_local
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
+Kind = TypeVar("Kind")
 
 
 class LocalName(click.ParamType):
-    """The value of an option that names a file or folder on this machine, or something else that is no URL."""
+    """The value of an option that names a file or folder on this machine, or anything else that is no URL."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(param.opts[0] if param else "", value)
-        return value
+        return str(value)
 
 
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), show_default="one per core", help="Processes."
-)
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto: on a GPU where there is one.",
-)
-max_pixels_option = click.option(
-    "--max-pixels",
-    type=click.IntRange(min=1),
-    default=DEFAULT_MAX_PIXELS,
-    show_default=True,
-    help="A frame that claims more pixels is taken for damage and passed over.",
-)
-json_option = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the result as one JSON object; all else goes to standard error.",
-)
+class Listed(click.ParamType):
+    """Several words in one value, as `en,de`; from Python also a sequence. `wanted` says what matches `pattern`.
+
+    A field with it is a tuple, but its option is not repeatable.
+    """
+
+    name = "text"
+
+    def __init__(self, pattern: str, wanted: str) -> None:
+        self._pattern, self._wanted = pattern, wanted
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        given = value.split(",") if isinstance(value, str) else map(str, value)
+        words = tuple(dict.fromkeys(word.strip() for word in given if word.strip()))
+        if not all(re.fullmatch(self._pattern, word) for word in words):
+            self.fail(self._wanted, param, ctx)
+        return words
+
+
+class Named(click.ParamType):
+    """NAME=PATH, where the path is on this machine's disk; from Python also a pair of the two."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, path = value.partition("=")[::2] if isinstance(value, str) else map(str, value)
+        lead = f"{param.opts[0]} " if param else ""
+        require_local(lead.strip(), f"{name}={path}")
+        if not (name and path):
+            raise UserError(f"{lead}{value}: give NAME=PATH, as in {lead}HowTo=texts.txt")
+        return name, path
+
+
+@dataclass(frozen=True)
+class Opt:
+    """How an option is written on a command line; its type, where none is given, is that of the annotation.
+
+    `shown` is what help says in the place of the default. `names` are other than --the-field's-name. An
+    `argument` is known by its place.
+    """
+
+    help: str = ""
+    type: click.ParamType | None = None
+    _: KW_ONLY
+    names: tuple[str, ...] = ()
+    shown: str | None = None
+    metavar: str | None = None
+    argument: bool = False
+
+
+def opt(
+    help: str = "",
+    type: click.ParamType | None = None,
+    *,
+    default: Any = MISSING,
+    kw_only: bool = True,
+    names: tuple[str, ...] = (),
+    shown: str | None = None,
+    metavar: str | None = None,
+    argument: bool = False,
+) -> Any:
+    """A field of a stage's options, with its `Opt`; `kw_only=False` is for arguments, which Python takes by place too."""
+    written = Opt(help, type, names=names, shown=shown, metavar=metavar, argument=argument)
+    return field(default=default, kw_only=kw_only, metadata={"opt": written})
+
+
+# Beside a type, `Annotated[int, LAST]`: such options of a base stand after those of the stage itself.
+LAST = "last"
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(opt,))
+def options(kind: type[Kind]) -> type[Kind]:
+    """Make a class of fields by `opt`, or of the annotations below, the options of a stage."""
+    return dataclass(frozen=True, kw_only=True)(kind)
+
+
+class _FiniteRange(click.FloatRange):
+    """Click lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("give a number", param, ctx)
+        return number
+
+
+def at_least(least: int) -> click.ParamType:
+    """Whole numbers from `least` on."""
+    return click.IntRange(least)
+
+
+def finite(least: float | None = None, most: float | None = None, *, above: bool = False) -> click.ParamType:
+    """Numbers from `least` (not itself where they are to be `above` it) to `most`."""
+    return _FiniteRange(least, most, min_open=above)
+
+
+Workers = Annotated[int | None, Opt("Processes.", at_least(1), shown="one per core")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Opt("Where to compute; auto: on a GPU where there is one.")
+]
+MaxPixels = Annotated[
+    int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
+]
+Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
+RayAddress = Annotated[
+    str | None,
+    Opt(
+        "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
+        metavar="ADDRESS",
+    ),
+]
+DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
 
 def print_result(content: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Print what a command has found: `text`, or with --json `content` as the only thing on standard output."""
+    """Print what a command has found: `text`, or with --json `content` as all of standard output."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
-
-
-def batch_size_option(what: str, *, default: int) -> Decorator:
-    """`--batch-size`: how many of `what` go through the model together."""
-    return click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help=f"{what} at once.",
-    )
-
-
-def dry_run_option(what: str) -> Decorator:
-    """`--dry-run`: `what` is said, and nothing written."""
-    return click.option("--dry-run", is_flag=True, help=f"Say {what}, and write nothing.")

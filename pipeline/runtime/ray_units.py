@@ -23,7 +23,6 @@ import click
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
-from clipvip.shards.files.atomic import name_writer
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -59,7 +58,7 @@ class Machine:
 class _Worker:
     """An actor: it has one process for units, and replaces it when it dies."""
 
-    def begin(self, folder: str, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> str:
+    def begin(self, folder: str) -> str:
         """Start the process; returns the machine's id."""
         import ray
 
@@ -70,8 +69,8 @@ class _Worker:
             )
         os.chdir(folder)
         node: str = ray.get_runtime_context().get_node_id()
-        self._initargs = (f"{node[:12]}-{os.getpid()}", initializer, initargs)
-        self._process = WorkerProcess(_start_process, self._initargs)
+        self._writer = f"{node[:12]}-{os.getpid()}"
+        self._process = WorkerProcess(writer=self._writer)
         return node
 
     def run(
@@ -83,17 +82,11 @@ class _Worker:
             result = self._process.take()
             if not isinstance(result, Death):
                 return result, None
-            self._process = WorkerProcess(_start_process, self._initargs)
+            self._process = WorkerProcess(writer=self._writer)
             num_kills += result.was_killed
             failure = failure_of(result, num_kills)
             if failure is not None:
                 return None, failure
-
-
-def _start_process(writer: str, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    name_writer(writer)
-    if initializer is not None:
-        initializer(*initargs)
 
 
 def run_units_on_ray(
@@ -102,8 +95,6 @@ def run_units_on_ray(
     *,
     cluster: RayCluster,
     timeout_seconds: float | None,
-    initializer: Callable[..., None] | None,
-    initargs: tuple[Any, ...],
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """As `run_units`, on a cluster.
 
@@ -114,7 +105,7 @@ def run_units_on_ray(
         UserError: Ray is not installed, no cluster answers, it has no room for one worker, or none starts.
     """
     ray = connect(cluster.address)
-    crew = _Crew(ray, cluster, (os.getcwd(), initializer, initargs))
+    crew = _Crew(ray, cluster)
     try:
         yield from _hand_out(ray, crew, function, units, timeout_seconds)
     finally:
@@ -170,10 +161,9 @@ def _hand_out(
 class _Crew:
     """The workers: `starting` (by what tells that they began) and `idle`; those at work are with their units."""
 
-    def __init__(self, ray: Any, cluster: RayCluster, begin: tuple[Any, ...]) -> None:
+    def __init__(self, ray: Any, cluster: RayCluster) -> None:
         self._ray = ray
         self._cluster = cluster
-        self._begin = begin
         self._actor = ray.remote(
             num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_restarts=0
         )(_Worker)
@@ -212,7 +202,7 @@ class _Crew:
         for _ in range(num_needed - len(self.idle) - len(self.starting)):
             actor = self._actor.remote()
             self._all.append(actor)
-            self.starting[actor.begin.remote(*self._begin)] = actor
+            self.starting[actor.begin.remote(os.getcwd())] = actor
 
     def welcome(self, reference: Any) -> None:
         """Take in a worker that began, or failed to."""

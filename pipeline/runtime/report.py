@@ -1,16 +1,16 @@
 """The summary that every stage ends with: on the terminal, and as report.json beside its output."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json, write_jsonl
+from clipvip.shards.files.claims import REPORT_NAME, SKIPPED_NAME
 from clipvip.shards.files.stores import Location
 
-REPORT_NAME = "report.json"
-SKIPPED_NAME = "skipped.jsonl"
 _MAX_EXAMPLES = 5
 
 
@@ -34,19 +34,45 @@ class SkipTally:
 
     def by_reason(self) -> dict[str, int]:
         """Reason -> count, the most frequent first."""
-        return dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0])))
+        return most_first(self.reasons)
+
+
+def most_first(counts: Counter[str]) -> dict[str, int]:
+    """The counts, the most frequent first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did. `content` is what its report.json holds, `text` what its command prints.
+
+    A `note` on how to go on comes after the text; with --json it goes to standard error.
+    """
+
+    content: dict[str, Any]
+    text: str = field(repr=False)
+    note: str = field(default="", repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of what there are in the whole output, also of earlier runs; empty where none are."""
+        counts: dict[str, int] = self.content.get("counts", {})
+        return counts
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{self.note}" if self.note else self.text
 
 
 @dataclass
 class Report:
     """What a stage did: counts, and what it skipped by reason.
 
-    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips` may be
-    more than memory holds: they are gone through once, when they are written or asked about.
+    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips`
+    may be more than memory holds: they are gone through once, when they are written or asked about.
     """
 
     stage: str
-    options: dict[str, Any]
+    options: Mapping[str, object]
     counts: dict[str, int | float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     skips: Iterable[Skip] = field(default_factory=list)
@@ -77,11 +103,16 @@ class Report:
         write_json(folder / REPORT_NAME, content)
         return content
 
+    def finish(self, folder: Location, *, started: float, done_now: int, unit: str) -> StageReport:
+        """`write`, as what the stage returns; `started` is when it did, by `time.monotonic`."""
+        content = self.write(folder, seconds=time.monotonic() - started, done_now=done_now, unit=unit)
+        return StageReport(content=content, text=self.summary(folder))
+
     def content(self, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
-        """What report.json holds: `seconds` and `done_now` are this run's time and how many `unit` it made."""
+        """What report.json holds: `seconds` and `done_now` are this run's time and number of `unit`s."""
         return {
             "stage": self.stage,
-            "options": self.options,
+            "options": dict(self.options),
             "counts": self.counts,
             "skipped": self.tally.total,
             "skipped_by_reason": {

@@ -27,6 +27,17 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.args[0] if error.args else signal.SIGINT)
 
 
+class Stopped(KeyboardInterrupt):
+    """A stage that was told to stop, finished what it was doing and put it away; `message` is all there is to say."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(number)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Stopping:
     """While entered, both signals raise KeyboardInterrupt; a second one, well after the first, ends the process.
 

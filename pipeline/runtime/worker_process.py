@@ -11,14 +11,15 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from clipvip.pipeline.runtime.stopping import starting_a_process
+from clipvip.shards.files.atomic import name_writer
 
 _PR_SET_PDEATHSIG = 1
 _QUIET = "ignore:resource_tracker:UserWarning"
@@ -42,15 +43,19 @@ class Death:
 
 
 class WorkerProcess:
-    """A fresh process that runs `initializer(*initargs)` and then one unit after another; it dies with this one."""
+    """A fresh process that does one unit after another; it dies with this one.
 
-    def __init__(self, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`). `needs_main` is for
+    functions that the caller's script defines.
+    """
+
+    def __init__(self, *, writer: str = "", needs_main: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, os.getpid(), initializer, initargs)
+        arguments = (theirs, os.getpid(), writer)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         start_resource_tracker()  # which unblocks signals
-        with starting_a_process():
+        with starting_a_process(), nullcontext() if needs_main else without_main():
             self._process.start()
         theirs.close()
 
@@ -84,6 +89,26 @@ class WorkerProcess:
         self._pipe.close()
 
 
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Let processes that start in the block leave the caller's script alone.
+
+    multiprocessing has each run that script first, up to its `if __name__ == "__main__"`, for functions that may be
+    defined there. Ours are not, and a script of two lines, `import clipvip; clipvip.shard(...)`, has no such line: each
+    process would start the stage over.
+    """
+    main = sys.modules["__main__"]
+    names = ("__spec__", "__file__")
+    kept = {name: vars(main)[name] for name in names if name in vars(main)}
+    for name in kept:
+        delattr(main, name)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+
+
 def start_resource_tracker() -> None:
     """Start the process that removes the semaphores of those that were killed; it is not to complain of them."""
     before = os.environ.get("PYTHONWARNINGS")
@@ -108,14 +133,13 @@ def die_with_parent(parent_pid: int | None = None) -> None:
             os._exit(1)
 
 
-def _work(
-    pipe: Connection, parent_pid: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]
-) -> None:
+def _work(pipe: Connection, parent_pid: int, writer: str) -> None:
     """The process: leave Ctrl-C to the parent, end with it, and do units until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with_parent(parent_pid)
-    is_ready = False
+    if writer:
+        name_writer(writer)
     while True:
         try:
             job = pipe.recv_bytes()
@@ -123,9 +147,6 @@ def _work(
             return
         reply: tuple[Any, Exception | None]
         try:
-            if not is_ready and initializer is not None:
-                initializer(*initargs)
-            is_ready = True
             reply = _run(job), None
             data = pickle.dumps(reply)
         except Exception as error:  # noqa: BLE001 (raised again in the parent)

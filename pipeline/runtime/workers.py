@@ -1,4 +1,5 @@
-"""Run one function over many units of work in processes that may crash or hang without taking the stage along.
+"""Run one function over many units of work in processes that may crash or hang without taking the stage
+along.
 
 What a unit is, what to do with one that failed, and where results go are the stage's business; one process is
 `worker_process`'s.
@@ -50,35 +51,26 @@ def run_units(
     *,
     workers: int,
     timeout_seconds: float | None = None,
-    initializer: Callable[..., None] | None = None,
-    initargs: tuple[Any, ...] = (),
     ray: "RayCluster | None" = None,
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
-    `function` and `initializer` are module-level functions; each worker is a fresh process that has run
-    `initializer(*initargs)` once. `units` is read lazily; an iterator that has none at the moment is asked again after
-    each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
-    `timeout_seconds` is per unit. An exception that `function` raises is the stage's own mistake, or the end of the
-    stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
-    the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
+    `function` is a module-level function; each worker is a fresh process. `units` is read lazily; an iterator
+    that has none at the moment is asked again after each outcome. A worker that dies is replaced; if it was
+    killed, which is not its own doing, its unit is done again. `timeout_seconds` is per unit. An exception
+    that `function` raises is the stage's own mistake, or the end of the stage, and is raised here; workers
+    die with this process, even when it is killed. With `ray` all this holds, but the workers are that
+    cluster's, whatever `workers` says, and what a lost machine had at hand another does.
     """
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import run_units_on_ray
 
-        yield from run_units_on_ray(
-            function,
-            units,
-            cluster=ray,
-            timeout_seconds=timeout_seconds,
-            initializer=initializer,
-            initargs=initargs,
-        )
+        yield from run_units_on_ray(function, units, cluster=ray, timeout_seconds=timeout_seconds)
         return
     crew: set[WorkerProcess] = set()
 
     def start() -> WorkerProcess:
-        worker = WorkerProcess(initializer, initargs)
+        worker = WorkerProcess(needs_main=function.__module__ == "__main__")
         crew.add(worker)
         return worker
 
@@ -148,7 +140,8 @@ def _take(source: Iterator[Unit], returned: deque[_Job[Unit]], most: int) -> Ite
 
 
 def failure_of(death: Death, num_kills: int) -> Failure | None:
-    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done again."""
+    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done
+    again."""
     if death.is_timeout:
         return Failure("timeout", "worker process ran past its time limit")
     if not death.was_killed:

@@ -1,25 +1,27 @@
-"""`clipvip-eval search`: the clips of a shard folder that are nearest to a sentence.
+"""The stage `search`: the clips of a shard folder that are nearest to a sentence.
 
-Options and output. The index is `search_index`'s business, the page `search_page`'s.
+The index is kept by `index`, the page made by `page`.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from clipvip.pipeline.evaluate.options import clips_options, encoding_options
+from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import texts_of
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import REPORT_NAME, Report
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.search.index import (
     Encoded,
     Maker,
@@ -35,6 +37,7 @@ from clipvip.pipeline.search.index import (
 from clipvip.pipeline.search.page import Found, look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
@@ -46,93 +49,110 @@ INDEX_FOLDER = "search"
 _MOST_TEXT = 100
 _VISION_SETTINGS = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
 
-_EPILOG = """\b
+
+@options
+class SearchOptions(ClipsOptions):
+    """What `search` is asked for."""
+
+    sentences: tuple[str, ...] = opt(argument=True, metavar="[SENTENCE]...", kw_only=False, default=())
+    top: int = opt("Clips to show for each sentence.", click.IntRange(1, 10_000), default=10)
+    index: Path | None = opt(
+        "Folder for the index.",
+        click.Path(file_okay=False, path_type=Path),
+        shown=f"{INDEX_FOLDER}/ in the folder of shards",
+        default=None,
+    )
+    rebuild: bool = opt(
+        "Replace an index that another model, or another number of frames, made.", default=False
+    )
+    page: Path | None = opt(
+        "Write a page with frames of the clips to this file.",
+        click.Path(dir_okay=False, path_type=Path),
+        default=None,
+    )
+    frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundClip:
+    """A clip that was found for a sentence: rank from 1, cosine similarity, where it is, and its text.
+
+    Of one whose record cannot be read, which `problem` says, video and span are None.
+    """
+
+    sentence: str
+    rank: int
+    similarity: float
+    shard: str
+    key: str
+    video_id: str | None
+    span_seconds: tuple[float, float] | None
+    text: str
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchReport(StageReport):
+    """The clips that were found, those of each sentence best first."""
+
+    clips: list[FoundClip] = field(default_factory=list)
+
+
+@stage(SearchOptions, "clipvip-eval search")
+def search(options: SearchOptions) -> SearchReport:
+    """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
+
+    The first search encodes all clips into an index beside the shards; later ones encode only shards that are
+    new or have changed. Without a sentence the index is brought up to date and that is all.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.
+    """
+    queries = [" ".join(sentence.split()) for sentence in options.sentences]
+    page = options.page
+    if not all(queries):
+        raise UserError("a SENTENCE is blank; give some words")
+    if page is not None and not (queries and page.parent.is_dir()):
+        reason = f"no such folder as {page.parent}; make it" if queries else "give a SENTENCE to find"
+        raise UserError(f"--page {page}: {reason}")
+    wanted = shards_of(options.shards)
+    model = options.load_model(needs_tokenizer=bool(queries))
+    maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
+    folder = options.index or options.shards / INDEX_FOLDER
+    require_index(folder, maker, rebuild=options.rebuild)
+    vectors = _encode_sentences(model, options.model, queries)
+    pieces = _bring_up_to_date(folder, wanted, maker, model, options)
+    if not queries:
+        return SearchReport(content={"clips": []}, text="")
+    num_clips = sum(len(piece.keys) for piece in pieces)
+    if not num_clips:
+        skips = [skip for piece in pieces for skip in piece.skips]
+        raise UserError(f"{options.shards}: {why_none(skips)}")
+    answers = look_up(nearest(pieces, vectors, top=options.top))
+    if page is not None:
+        num_frames, workers = options.frames, num_cores()
+        atomic_write_bytes(
+            page, search_page(queries, answers, num_clips=num_clips, num_frames=num_frames, workers=workers)
+        )
+        click.echo(f"search: {sum(map(len, answers)):,} clips -> {page}", err=True)
+    found = list(zip(queries, answers, strict=True))
+    clips = [_found_clip(sentence, clip) for sentence, answer in found for clip in answer]
+    text = "\n".join(_lines(sentence, answer, num_clips) for sentence, answer in found)
+    return SearchReport(content={"clips": list(map(asdict, clips))}, text=text, clips=clips)
+
+
+command = stage_command(
+    search,
+    epilog="""\b
 Examples:
   clipvip-eval search "a dog runs" --model runs/b32/model --shards clips/ --page found.html
   clipvip-eval search "a dog runs" "two men talk" --model runs/b32/model --shards clips/ --top 3 --json
-"""
-
-
-@click.command("search", cls=StageCommand, epilog=_EPILOG)
-@click.argument("sentences", metavar="[SENTENCE]...", nargs=-1)
-@clips_options
-@click.option("--top", type=click.IntRange(1, 10_000), default=10, show_default=True,
-              help="Clips to show for each sentence.")  # fmt: skip
-@click.option("--index", "index_folder", type=click.Path(file_okay=False, path_type=Path),
-              show_default=f"{INDEX_FOLDER}/ in the folder of shards",
-              help="Folder for the index.")  # fmt: skip
-@click.option("--rebuild", is_flag=True,
-              help="Replace an index that another model, or another number of frames, made.")  # fmt: skip
-@click.option("--page", "page_path", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write a page with frames of the clips to this file.")  # fmt: skip
-@click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
-              help="Frames of each clip on the page.")  # fmt: skip
-@json_option
-@encoding_options
-def search(
-    sentences: tuple[str, ...],
-    model_name: str,
-    shards: Path,
-    top: int,
-    index_folder: Path | None,
-    rebuild: bool,
-    page_path: Path | None,
-    frames: int,
-    as_json: bool,
-    num_frames: int | None,
-    max_text_tokens: int | None,
-    batch_size: int,
-    max_pixels: int,
-    device: str,
-) -> None:
-    """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
-
-    The first search encodes all clips into an index beside the shards; later ones encode only shards that are new
-    or have changed. Without a sentence the index is brought up to date and that is all.
-    """
-    queries = [" ".join(sentence.split()) for sentence in sentences]
-    if not all(queries):
-        raise UserError("a SENTENCE is blank; give some words")
-    if page_path is not None and not (queries and page_path.parent.is_dir()):
-        reason = f"no such folder as {page_path.parent}; make it" if queries else "give a SENTENCE to find"
-        raise UserError(f"--page {page_path}: {reason}")
-    wanted = shards_of(shards)
-    # torch is imported from here on, so that mistakes above are told at once.
-    from clipvip.pipeline.evaluate.embeddings import load_clip_vip
-    from clipvip.pipeline.runtime.device import torch_device
-
-    model = load_clip_vip(
-        model_name,
-        device=torch_device(device),
-        num_frames=num_frames,
-        max_text_tokens=max_text_tokens,
-        needs_tokenizer=bool(queries),
-    )
-    maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
-    folder = index_folder or shards / INDEX_FOLDER
-    require_index(folder, maker, rebuild=rebuild)
-    vectors = _encode_sentences(model, model_name, queries)
-    pieces = _bring_up_to_date(
-        folder, wanted, maker, model, model_name, batch_size=batch_size, max_pixels=max_pixels
-    )
-    num_clips = sum(len(piece.keys) for piece in pieces)
-    if not num_clips and queries:
-        skips = [skip for piece in pieces for skip in piece.skips]
-        raise UserError(f"{shards}: {why_none(skips)}")
-    answers = look_up(nearest(pieces, vectors, top=top)) if queries else []
-    found = list(zip(queries, answers, strict=True))
-    if queries or as_json:
-        rows = [{"sentence": sentence, **_row(clip)} for sentence, answer in found for clip in answer]
-        text = "\n".join(_lines(sentence, answer, num_clips) for sentence, answer in found)
-        print_result({"clips": rows}, text, as_json=as_json)
-    if page_path is not None:
-        html = search_page(queries, answers, num_clips=num_clips, num_frames=frames, workers=num_cores())
-        atomic_write_bytes(page_path, html)
-        click.echo(f"search: {sum(map(len, answers)):,} clips -> {page_path}", err=True)
+""",
+)
 
 
 def fingerprint(model: "ClipVip") -> str:
-    """A hash of all that a clip's embedding depends on, but for its pixels: parameters, and settings that are none."""
+    """A hash of all that a clip's embedding depends on but its pixels: parameters and other settings."""
     from clipvip.pipeline.domain_gap.encoder import model_fingerprint
 
     config = model.config
@@ -158,14 +178,7 @@ def _encode_sentences(model: "ClipVip", name: str, sentences: Sequence[str]) -> 
 
 
 def _bring_up_to_date(
-    folder: Path,
-    shards: Sequence[Shard],
-    maker: Maker,
-    model: "ClipVip",
-    model_name: str,
-    *,
-    batch_size: int,
-    max_pixels: int,
+    folder: Path, shards: Sequence[Shard], maker: Maker, model: "ClipVip", asked: SearchOptions
 ) -> list[Piece]:
     """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
     from clipvip.pipeline.evaluate.embeddings import embed_clips
@@ -187,7 +200,12 @@ def _bring_up_to_date(
 
         def encode(path: Path) -> Encoded:
             clips = embed_clips(
-                model, [path], choose, batch_size=batch_size, max_pixels=max_pixels, show_progress=False
+                model,
+                [path],
+                choose,
+                batch_size=asked.batch_size,
+                max_pixels=asked.max_pixels,
+                show_progress=False,
             )
             return Encoded(clips.about, clips.videos, clips.skips)
 
@@ -201,13 +219,12 @@ def _bring_up_to_date(
         "shards": len(pieces),
         "clips": sum(len(piece.keys) for piece in pieces),
     }
-    options = {"model": model_name, "num_frames": maker.num_frames}
+    options = {"model": asked.model, "num_frames": maker.num_frames}
     report = Report(
         "search", options, counts=counts, skips=[skip for piece in pieces for skip in piece.skips]
     )
     done = sum(len(piece.keys) for piece in made)
-    report.write(folder, seconds=time.monotonic() - started, done_now=done, unit="clips")
-    click.echo(report.summary(folder), err=True)
+    click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)
     return pieces
 
 
@@ -216,25 +233,26 @@ def _lines(sentence: str, answer: Sequence[Found], num_clips: int) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _row(found: Found) -> dict[str, Any]:
+def _found_clip(sentence: str, found: Found) -> FoundClip:
     clip = found.clip
-    return {
-        "rank": found.rank,
-        "similarity": round(found.similarity, 6),
-        "shard": clip.path.name,
-        "key": clip.key,
-        "video_id": clip.record.get("video_id"),
-        "span_seconds": clip.record.get("span_seconds"),
-        "text": _text(found),
-        "problem": clip.problem or None,
-    }
+    return FoundClip(
+        sentence=sentence,
+        rank=found.rank,
+        similarity=round(found.similarity, 6),
+        shard=clip.path.name,
+        key=clip.key,
+        video_id=clip.record.video_id if clip.record else None,
+        span_seconds=clip.record.span_seconds if clip.record else None,
+        text=_text(found),
+        problem=clip.problem or None,
+    )
 
 
 def _line(found: Found) -> str:
     clip, text = found.clip, _text(found)
     if clip.record:
-        start, end = clip.record["span_seconds"]
-        where = f"{start:.2f} to {end:.2f} s of {clip.record['video_id']}"
+        start, end = clip.record.span_seconds
+        where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
     else:
         where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

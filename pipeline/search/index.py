@@ -1,14 +1,13 @@
-"""Embeddings of all clips of a shard folder, one file per shard, for search: build, update, load, look up by faiss.
+"""Embeddings of all clips of a shard folder, one file per shard: build, update, load, search by faiss.
 
-A file tells by itself which shard and which model made it, so that a build that was killed goes on from the files
-that are there. Encoding clips is the caller's business.
+A file tells by itself which shard and which model made it, so that a build that was killed goes on from the
+files that are there. The caller encodes the clips.
 """
 
-import fcntl
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from clipvip.shards.files.atomic import (
     write_json,
 )
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.locks import locked
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards
 
@@ -40,7 +40,7 @@ _ABOUT = "clipvip"
 
 @dataclass(frozen=True)
 class Maker:
-    """What the embeddings of an index depend on: a hash of the model, frames per clip, numbers per embedding."""
+    """What made the embeddings of an index: a hash of the model, frames per clip, numbers per embedding."""
 
     model_sha256: str
     num_frames: int
@@ -58,7 +58,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Piece:
-    """One shard's part of an index: the keys of its clips in the order of the embeddings, what was passed over.
+    """One shard's part of an index: keys of clips in the order of the embeddings, what was passed over.
 
     `crc32` is that of the embeddings' bytes; None in pieces of earlier versions.
     """
@@ -88,7 +88,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the caller makes of a shard: keys, embeddings float32 (clips, dim) in their order, what it passed over."""
+    """What the caller makes of a shard: keys, their embeddings float32 (clips, dim), what it passed over."""
 
     keys: list[str]
     vectors: np.ndarray
@@ -105,10 +105,9 @@ class Hit:
 
 
 def shards_of(folder: Path) -> list[Shard]:
-    """The shards of a folder with the hashes that its manifest has; without a manifest the files are read for them.
+    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves.
 
-    Raises:
-        DatasetError: as `list_shards`.
+    Raises as `list_shards`.
     """
     paths = list_shards(folder)
     manifest = read_manifest(folder)
@@ -131,17 +130,17 @@ def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
         return
     if found.num_frames != maker.num_frames and found.model_sha256 == maker.model_sha256:
         raise UserError(
-            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; give "
-            f"--num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
+            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; "
+            f"give --num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
         )
     raise UserError(
-        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to make "
-        "it anew"
+        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to "
+        "make it anew"
     )
 
 
 def load_index(folder: Path, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:
-    """The pieces of `shards` in their order; None for one that is missing, or that is not of that shard as it is."""
+    """The pieces of `shards` in their order; None for one that is missing or not of the shard as it is."""
     return [_read_piece(folder, shard, maker) for shard in shards]
 
 
@@ -158,7 +157,7 @@ def update_index(
     *,
     on_done: Callable[[Piece], None] = lambda _: None,
 ) -> list[Piece]:
-    """Make the pieces that are missing, remove those of shards that are gone; the pieces of `shards` in their order.
+    """Make the pieces that are missing, remove those of shards that are gone; all, in order of `shards`.
 
     What `maker` did not make is made again. `on_done` is told each piece that was made.
 
@@ -185,8 +184,8 @@ def update_index(
 def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
-    `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of equal
-    similarities the clip that comes first in the shards is first.
+    `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
+    equal similarities the clip that comes first in the shards is first.
 
     Raises:
         UserError: faiss is not installed, or a piece is damaged.
@@ -256,9 +255,9 @@ def _is_ours_in_passing(entry: Path) -> bool:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    with (folder / _LOCK_NAME).open("ab") as lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
         except BlockingIOError:
             raise UserError(f"{folder}: another run is building this index; wait for it") from None
         remove_temporary_files(folder)
@@ -276,7 +275,7 @@ def _strays(folder: Path, shards: Sequence[Shard]) -> list[Path]:
 
 
 def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
-    """The piece of `shard` as it is now; None where it is missing, damaged, or made of or by something else."""
+    """The piece of `shard` as it is now; None where missing, damaged, or made of or by something else."""
     path = _piece_path(folder, shard)
     with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         with safe_open(path, framework="numpy") as file:
@@ -284,7 +283,7 @@ def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
             vectors = file.get_slice(_VECTORS)
             form = (vectors.get_shape(), vectors.get_dtype())
         keys = [str(key) for key in about["keys"]]
-        skips = [Skip(**skip) for skip in about["skips"]]
+        skips = [Skip.from_json(skip) for skip in about["skips"]]
         is_of_it = _origin(shard.sha256, maker).items() <= about.items()
         # In pieces of earlier versions nothing is summed.
         is_whole = "about_crc32" not in about or about.pop("about_crc32") == _sum_of(about)

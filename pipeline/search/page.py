@@ -1,14 +1,12 @@
-"""What a search found as a page to look at: the clips of each sentence, best first, in one HTML file without links.
+"""What a search found, with the clips' records; and as a page, the clips of each sentence, best first."""
 
-Which clips is `search_index`'s business, how a clip is drawn `contact_sheet`'s.
-"""
-
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
-from clipvip.pipeline.pages.cards import Pick, escape, grid, page, pick_keys, render_each
+from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys
+from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.search.index import Hit
 
 _CARDS_PER_WORKER = 8
@@ -32,7 +30,7 @@ def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
         DatasetError: a shard cannot be opened.
     """
     keys: dict[Path, set[str]] = {}
-    for hit in itertools.chain.from_iterable(answers):
+    for hit in chain.from_iterable(answers):
         keys.setdefault(hit.shard, set()).add(hit.key)
     records: dict[tuple[Path, str], Pick] = {}
     for shard, wanted in keys.items():
@@ -58,7 +56,7 @@ def search_page(
     num_frames: int,
     workers: int,
 ) -> bytes:
-    """The page: for each sentence its clips with `num_frames` frames each; they are decoded in `workers` processes."""
+    """For each sentence its clips with `num_frames` frames each; `workers` processes decode them."""
     picks = [
         replace(found.clip, notes=((f"rank {found.rank}", f"similarity {found.similarity:.4f}"),))
         for answer in answers
@@ -66,10 +64,11 @@ def search_page(
     ]
     # A process takes as long to start as some cards to draw.
     workers = min(workers, -(-len(picks) // _CARDS_PER_WORKER))
-    cards = iter(render_each(picks, num_frames=num_frames, workers=workers))
-    parts = [
-        f"<h2>{escape(sentence)}</h2>\n<p><small>{len(answer):,} of {num_clips:,} clips</small></p>\n"
-        + grid(list(itertools.islice(cards, len(answer))))
+    cards = iter(draw_cards(picks, num_frames=num_frames, workers=workers))
+    sections = [
+        Section(
+            sentence, f"{len(answer):,} of {num_clips:,} clips", [Cards(list(islice(cards, len(answer))))]
+        )
         for sentence, answer in zip(sentences, answers, strict=True)
     ]
-    return page("Clips by sentence", "\n".join(parts))
+    return render_page("Clips by sentence", sections)

@@ -1,4 +1,5 @@
-"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their deaths.
+"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their
+deaths.
 
 What a worker does with a unit is `shard_work`'s business.
 """
@@ -14,19 +15,18 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import Outcome, run_units
-from clipvip.pipeline.shard.work import ShardTask, make_unit
-from clipvip.shards.building.mark_store import MarkStore
-from clipvip.shards.building.marks import (
-    STATE_FOLDER,
-    ShardMark,
+from clipvip.pipeline.shard.blame import (
     add_blame,
     count_clips_in_progress,
     forget_blame,
     read_blame,
-    read_mark,
     take_note,
 )
+from clipvip.pipeline.shard.work import ShardTask, make_unit
+from clipvip.shards.building.mark_store import MarkStore
+from clipvip.shards.building.marks import ShardMark, read_mark
 from clipvip.shards.building.plan import Unit
+from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.hdvila import Source
 
@@ -54,7 +54,8 @@ def make_tasks(
     subtitles: Mapping[str, str] | None = None,
     **common: Any,
 ) -> Iterator[ShardTask]:
-    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or their files.
+    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or
+    their files.
 
     `common` are the other fields of `ShardTask`.
     """
@@ -78,7 +79,8 @@ def make_tasks(
 
 
 def count_work(tasks: Iterable[ShardTask], *, retry_skipped: bool = False) -> dict[str, int]:
-    """How many shards and clips there are to make, how many of them are done, and how many videos have no file."""
+    """How many shards and clips there are to make, how many of them are done, and how many videos have no
+    file."""
     counts = dict.fromkeys(("shards", "shards_done", "clips", "clips_done", "videos_without_file"), 0)
     for task in tasks:
         is_done = _is_done(_marks_of(task), retry_skipped=retry_skipped)
@@ -99,7 +101,8 @@ def make_shards(
     ray: RayCluster | None = None,
     retry_skipped: bool = False,
 ) -> tuple[MarkStore, int]:
-    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be had.
+    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be
+    had.
 
     A worker that dies is put down to the video that it had open, and the unit is made again without it.
 
@@ -146,7 +149,8 @@ def make_shards(
 def _waiting(
     again: deque[ShardTask], new: Iterator[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
 ) -> Iterator[ShardTask]:
-    """What there is to do, until so much of it has failed that this should be made again before memory is full of it."""
+    """What there is to do, until so much of it has failed that this should be made again before memory is
+    full of it."""
     while len(failed) < _MOST_FAILED:
         task = again.popleft() if again else next(new, None)
         if task is None:

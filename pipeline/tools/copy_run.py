@@ -1,7 +1,7 @@
 """Make new folders of shards from finished ones without decoding: what merge, split and subset share.
 
-A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows from
-the inputs and options alone, so that a run that was killed is gone on with.
+A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows
+from the inputs and options alone, so that a killed run can be resumed.
 """
 
 import hashlib
@@ -10,23 +10,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import JsonValue
 
 from clipvip.pipeline.caption.report import finish_captions
-from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions
+from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
-from clipvip.shards.building.marks import ShardMark, claim_folder, read_mark, shard_path
+from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 from clipvip.shards.format.manifest import (
     CAPTION_STAGE,
-    MANIFEST_NAME,
     ShardRecord,
     read_manifest,
     write_manifest,
@@ -41,6 +45,28 @@ _MADE_BY = "made_by"
 Choose = Callable[[int, np.ndarray], np.ndarray]
 
 
+@options
+class CopyOptions(StageOptions):
+    """What merge, split and subset are asked for alike."""
+
+    workers: Annotated[Workers, LAST] = None
+    check: Annotated[bool, LAST] = opt(
+        "Compare each input shard with its manifest's checksum first, which reads all of it.",
+        names=("--check/--no-check",),
+        default=True,
+    )
+    dry_run: bool = opt("Say how many clips would be taken, and write nothing.", default=False)
+
+
+ShardSize = Annotated[int | None, Opt("Most clips in a shard.", at_least(1), shown="as before")]
+
+
+def require_captions_pair(*, given: bool, out: Path | None) -> None:
+    """Refuse --captions without --captions-out, and the other way round."""
+    if given != (out is not None):
+        raise WrongOptions("--captions and --captions-out go together")
+
+
 @dataclass(frozen=True)
 class Input:
     """A finished folder of shards, and the options that made it and its captions.
@@ -51,8 +77,8 @@ class Input:
     folder: Path
     captions: Path | None
     shards: list[tuple[Path, ShardRecord | None]]
-    options: dict[str, Any]
-    caption_options: dict[str, Any]
+    options: dict[str, JsonValue]
+    caption_options: dict[str, JsonValue]
     identity: str
 
 
@@ -94,7 +120,7 @@ def shard_size_of(source: Input) -> int:
     return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
 
-def common_options(inputs: Sequence[Input]) -> dict[str, Any]:
+def common_options(inputs: Sequence[Input]) -> dict[str, JsonValue]:
     """The options that made all of them."""
     first, *others = (dict(source.options) for source in inputs)
     shared = {name for name in first if all(name in o and o[name] == first[name] for o in others)}
@@ -117,22 +143,22 @@ class Survey:
 
 @contextmanager
 def survey_inputs(
-    inputs: list[Input], *, workers: int, check: bool, seed: int = 0, by_video: bool = False
+    inputs: list[Input], options: CopyOptions, *, seed: int = 0, by_video: bool = False
 ) -> Iterator[Survey]:
     """List the samples of all inputs with a hash of each one's key (or video).
 
     Raises:
-        DatasetError: a shard is damaged, or with `check` has another checksum than listed.
+        DatasetError: a shard is damaged, or where that is checked has another checksum than listed.
     """
     with HashStore() as hashes:
         found = Survey(inputs, hashes)
         shards = found.shards
         tasks = (
-            SurveyTask(number, path, record, seed, by_video, check)
+            SurveyTask(number, path, record, seed, by_video, options.check)
             for number, (_, path, record) in enumerate(shards)
         )
         with Progress("survey", total=len(shards), unit="shard") as bar:
-            for outcome in run_plain_units(survey_shard, tasks, workers=workers):
+            for outcome in run_plain_units(survey_shard, tasks, workers=options.workers or num_cores()):
                 task, result = outcome.unit, outcome.result
                 if result is None:
                     assert outcome.failure is not None
@@ -157,37 +183,28 @@ class Output:
     command: str
     folder: Path
     captions: Path | None
-    options: dict[str, Any]
-    made_by: dict[str, Any]
+    options: dict[str, JsonValue]
+    made_by: dict[str, JsonValue]
     shard_size: int | None
-    workers: int
 
 
-def count_chosen(survey: Survey, choose: Choose) -> int:
-    """How many samples `choose` takes."""
-    hashes = survey.hashes
-    return sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
-
-
-def describe_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
-    """What `write_output` would do, as JSON has it and in words."""
-    counts = {"clips": count_chosen(survey, choose), "clips_to_choose_from": len(survey.hashes)}
-    text = "{}: would take {:,} of {:,} clips -> {}".format(output.command, *counts.values(), output.folder)
-    return {"stage": output.command, "counts": counts}, text
-
-
-def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[str, Any], str]:
+def make_output(survey: Survey, choose: Choose, output: Output, asked: CopyOptions) -> StageReport:
     """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
 
-    Returns what report.json holds, and its summary for the terminal.
+    On a dry run say what there is to do, and do nothing.
 
     Raises:
         UserError: nothing is chosen, or the folder is one of the inputs.
         DatasetError: another run or other options made what is there, or an input is damaged.
     """
     started = time.monotonic()
+    hashes = survey.hashes
+    num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
+    if asked.dry_run:
+        counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
+        text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
+        return StageReport(content={"stage": output.command, "counts": counts}, text=text)
     _refuse_inputs(survey, output)
-    num_chosen = count_chosen(survey, choose)
     if not num_chosen:
         raise UserError(f"{output.folder}: no clip is left for it; choose others")
     options = output.options | {
@@ -203,18 +220,18 @@ def write_output(survey: Survey, choose: Choose, output: Output) -> tuple[dict[s
         if output.captions is not None:
             caption_options = survey.inputs[0].caption_options
             claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
-        marks, num_made = _copy(_plan(survey, choose, output), output, num_chosen)
-        skips = [skip for number in sorted(survey.skips) for skip in survey.skips[number]]
-        report = _report(output, options, marks, skips, len(survey.hashes))
+        marks, num_made = _copy(
+            _plan(survey, choose, output), output, num_chosen, workers=asked.workers or num_cores()
+        )
         records = [mark.record for mark in marks if mark.record is not None]
         write_manifest(output.folder, stage="shard", options=options, shards=records)
-        seconds = time.monotonic() - started
-        content = report.write(output.folder, seconds=seconds, done_now=num_made, unit="clips")
+        report = _report(survey, output, options, marks)
+        made = report.finish(output.folder, started=started, done_now=num_made, unit="clips")
         if output.captions is not None:
             shards = [shard_path(output.folder, mark.shard) for mark in marks]
             captions = finish_captions(output.captions, shards, survey.inputs[0].caption_options)
-            captions.write(output.captions, seconds=seconds, done_now=num_made, unit="captions")
-    return content, report.summary(output.folder)
+            captions.finish(output.captions, started=started, done_now=num_made, unit="captions")
+    return made
 
 
 def _refuse_inputs(survey: Survey, output: Output) -> None:
@@ -254,7 +271,9 @@ def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
         yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
 
 
-def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[list[ShardMark], int]:
+def _copy(
+    tasks: Iterable[CopyTask], output: Output, num_chosen: int, *, workers: int
+) -> tuple[list[ShardMark], int]:
     """Make the shards that are not there yet; all marks, and how many clips this run copied."""
     marks: dict[int, ShardMark] = {}
     num_made = 0
@@ -269,7 +288,7 @@ def _copy(tasks: Iterable[CopyTask], output: Output, num_chosen: int) -> tuple[l
                     marks[task.number] = mark
                     bar.add(task.num_samples)
 
-        for outcome in run_plain_units(copy_unit, missing(), workers=output.workers):
+        for outcome in run_plain_units(copy_unit, missing(), workers=workers):
             if outcome.result is None:
                 assert outcome.failure is not None
                 raise UserError(
@@ -296,7 +315,7 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
 
 
 def _report(
-    output: Output, options: dict[str, Any], marks: Sequence[ShardMark], skips: list[Skip], num_given: int
+    survey: Survey, output: Output, options: dict[str, JsonValue], marks: Sequence[ShardMark]
 ) -> Report:
     records = [mark.record for mark in marks if mark.record is not None]
     return Report(
@@ -308,7 +327,7 @@ def _report(
             "shards": len(records),
             "bytes": sum(record.num_bytes for record in records),
             "clips_without_subtitle": sum(mark.num_without_subtitle for mark in marks),
-            "clips_to_choose_from": num_given,
+            "clips_to_choose_from": len(survey.hashes),
         },
-        skips=skips,
+        skips=[skip for number in sorted(survey.skips) for skip in survey.skips[number]],
     )

@@ -1,6 +1,6 @@
 """What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
 
-Which samples are wanted, and which go together, is decided in `rearrange`.
+Which samples are wanted, and which go together, is decided in `copy_run`.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
-from clipvip.shards.checking.shard import file_sha256
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.hashes import key_hashes
+from clipvip.shards.files.hashes import key_hashes, sha256_of_file
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.format.manifest import ShardRecord
@@ -68,7 +67,7 @@ def survey_shard(task: SurveyTask) -> SurveyedShard:
     """
     if task.record is not None:
         same = task.path.stat().st_size == task.record.num_bytes
-        if not same or (task.check and file_sha256(task.path) != task.record.sha256):
+        if not same or (task.check and sha256_of_file(task.path) != task.record.sha256):
             raise DatasetError(
                 f"{task.path}: is not what its manifest says; find out more by 'clipvip-data verify'"
             )

@@ -1,60 +1,62 @@
-"""The command `clipvip-data inspect`: what is in a shard, on the terminal or as a page.
+"""The stage `inspect`: what is in a shard, on the terminal or as a page that `pages.cards` draws."""
 
-Choosing and drawing is `contact_sheet`'s business.
-"""
-
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
 from clipvip.pipeline.pages.cards import (
+    Cards,
     Pick,
+    draw_cards,
     facts_of,
-    page,
     pick_evenly,
     pick_keys,
-    render_cards,
     texts_of,
 )
+from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.tar.reader import list_shards
 
-_EPILOG = """\b
-Examples:
-  clipvip-data inspect clips/ --captions captions/ --num 20 --html page.html
-  clipvip-data inspect clips/000012.tar --key QMi8x8o55Ns_00001
-"""
+
+@options
+class InspectOptions(StageOptions):
+    """What `inspect` is asked for."""
+
+    shard: Path = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
+    num: int = opt("Clips to show, from all over.", at_least(1), default=10)
+    keys: tuple[str, ...] = opt(
+        "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
+    )
+    captions: Captions = None
+    html: Path | None = opt("Write a page with frames of these clips to this file.", default=None)
+    frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
+    workers: Workers = None
 
 
-@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
-@click.argument("shard", metavar="SHARD_OR_DIR", type=click.Path(path_type=Path))
-@click.option("--num", type=click.IntRange(min=1), default=10, show_default=True,
-              help="Clips to show, from all over.")  # fmt: skip
-@click.option("--key", "keys", multiple=True, help="Show the clip with this key, instead; may be repeated.")
-@click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option("--html", "html_path", type=Path, help="Write a page with frames of these clips to this file.")
-@click.option("--frames", type=click.IntRange(1, 32), default=4, show_default=True,
-              help="Frames of each clip on the page.")  # fmt: skip
-@workers_option
-@json_option
-def command(
-    shard: Path,
-    num: int,
-    keys: tuple[str, ...],
-    captions: Path | None,
-    html_path: Path | None,
-    frames: int,
-    workers: int | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class InspectReport(StageReport):
+    """The clips that were picked; where shards are damaged, `damage` says so, a line each."""
+
+    clips: list[Pick]
+    damage: list[str] = field(default_factory=list)
+
+
+@stage(InspectOptions, "clipvip-data inspect")
+def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
     Of a damaged shard the clips before the damage are shown, and a note says where it is.
+
+    Raises:
+        UserError, DatasetError: there are no such shards, captions or clips.
     """
+    shard, keys, captions = options.shard, options.keys, options.captions
     if shard.is_file():
         shards = [shard]
     elif shard.exists():
@@ -67,31 +69,43 @@ def command(
     if keys:
         picks = list(pick_keys(shards, keys, captions=captions, damage=damage))
     else:
-        picks = list(pick_evenly(shards, num, captions=captions, damage=damage))
+        picks = list(pick_evenly(shards, options.num, captions=captions, damage=damage))
     for line in damage:
         click.echo(f"note: {printable(line)}", err=True)
-    if keys:
-        missing = set(keys) - {pick.key for pick in picks}
-        if missing:
-            raise UserError(f"{shard}: has no clip {', '.join(map(ascii, sorted(missing)))}")
+    missing = set(keys) - {pick.key for pick in picks}
+    if missing:
+        raise UserError(f"{shard}: has no clip {', '.join(map(ascii, sorted(missing)))}")
     if not picks:
         raise UserError(f"{shard}: has no readable clip; 'clipvip-data verify' says why")
+    if options.html is not None:
+        workers = min(options.workers or num_cores(), len(picks))
+        cards = draw_cards(picks, num_frames=options.frames, workers=workers)
+        title = f"{len(picks)} clips of {shard.name}"
+        atomic_write_bytes(options.html, render_page(title, [Section(blocks=[Cards(cards)])]))
+        click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
     content = {"clips": list(map(_row, picks)), "damage": damage}
-    print_result(content, "\n".join(map(_lines, picks)), as_json=as_json)
-    if html_path is not None:
-        cards = render_cards(picks, num_frames=frames, workers=min(workers or num_cores(), len(picks)))
-        atomic_write_bytes(html_path, page(f"{len(picks)} clips of {shard.name}", cards))
-        click.echo(f"inspect: {len(picks):,} clips -> {html_path}", err=True)
+    return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=picks, damage=damage)
 
 
-def _row(pick: Pick) -> dict[str, Any]:
+command = stage_command(
+    inspect,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-data inspect clips/ --captions captions/ --num 20 --html page.html
+  clipvip-data inspect clips/000012.tar --key QMi8x8o55Ns_00001
+""",
+)
+
+
+def _row(pick: Pick) -> dict[str, object]:
     return {
         "shard": pick.path.name,
         "key": pick.key,
         "bytes": pick.num_bytes,
         "caption": pick.caption,
         "problem": pick.problem or None,
-        "record": pick.record or None,
+        "record": pick.record.as_dict() if pick.record is not None else None,
     }
 
 

@@ -1,25 +1,26 @@
-"""The command `clipvip-data merge`: several folders of shards as one.
+"""The stage `merge`: several folders of shards as one.
 
-Copying is `rearrange`'s business; this file decides whether the folders go together.
+Whether the folders go together is decided here, the copying done by `copy_run`.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-import click
-
-from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import print_result
-from clipvip.pipeline.tools.copy_options import copying_options, require_captions_pair
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions
+from clipvip.pipeline.runtime.options import at_least, opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
+    CopyOptions,
     Input,
     Output,
     Survey,
     common_options,
-    describe_output,
+    make_output,
     open_input,
+    require_captions_pair,
     survey_inputs,
-    write_output,
 )
 from clipvip.pipeline.tools.selection import without
 from clipvip.shards.tar.index import ShardFile
@@ -28,65 +29,68 @@ CUT_OPTIONS = ("fps", "size", "store", "quality", "max_frames")
 # Keys are compared by their hashes; so many that repeat are looked up to be sure.
 _MAX_LOOKED_UP = 100
 
-_EPILOG = """\b
-Examples:
-  clipvip-data merge monday/ tuesday/ --out week/
-"""
+
+@options
+class MergeOptions(CopyOptions):
+    """What `merge` is asked for."""
+
+    folders: tuple[Path, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
+    out: Path = opt("Folder for the merged shards.")
+    duplicates: Literal["refuse", "first"] = opt(
+        "Where several clips have one key: give up, or keep the first.", default="refuse"
+    )
+    mixed_options: bool = opt("Merge also what was cut in different ways.", default=False)
+    captions: tuple[Path, ...] = opt("Folder of captions, one for each DIR in their order.", default=())
+    captions_out: Path | None = opt("Folder for the merged captions.", default=None)
+    shard_size: int | None = opt(
+        "Most clips in a shard; packs the clips anew.",
+        at_least(1),
+        shown="each shard stays as it is",
+        default=None,
+    )
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=Path, help="Folder for the merged shards.")
-@click.option("--duplicates", type=click.Choice(["refuse", "first"]), default="refuse", show_default=True,
-              help="Where several clips have one key: give up, or keep the first.")  # fmt: skip
-@click.option("--mixed-options", is_flag=True, help="Merge also what was cut in different ways.")
-@click.option(
-    "--captions", multiple=True, type=Path, help="Folder of captions, one for each DIR in their order."
-)
-@click.option("--captions-out", type=Path, help="Folder for the merged captions.")
-@click.option("--shard-size", type=click.IntRange(min=1), show_default="each shard stays as it is",
-              help="Most clips in a shard; packs the clips anew.")  # fmt: skip
-@copying_options
-def command(
-    folders: tuple[Path, ...],
-    out: Path,
-    duplicates: str,
-    mixed_options: bool,
-    captions: tuple[Path, ...],
-    captions_out: Path | None,
-    shard_size: int | None,
-    workers: int | None,
-    check: bool,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
+@stage(MergeOptions, "clipvip-data merge")
+def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 
-    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are refused
-    unless you say what to do about it.
+    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are
+    refused unless you say what to do about it.
+
+    Raises:
+        UserError, DatasetError: the folders do not go together, or one is damaged.
     """
+    folders, captions, shard_size = options.folders, options.captions, options.shard_size
     if captions and len(captions) != len(folders):
-        raise click.UsageError(f"give --captions once for each of the {len(folders)} folders, or not at all")
-    require_captions_pair(given=bool(captions), out=captions_out)
+        raise WrongOptions(f"give --captions once for each of the {len(folders)} folders, or not at all")
+    require_captions_pair(given=bool(captions), out=options.captions_out)
     inputs = [open_input(f, c) for f, c in zip(folders, captions or [None] * len(folders), strict=True)]
-    if not mixed_options:
+    if not options.mixed_options:
         _require_one_cut(inputs)
     _require_one_captioner(inputs)
     output = Output(
         "merge",
-        out,
-        captions_out,
+        options.out,
+        options.captions_out,
         options=common_options(inputs) | ({"shard_size": shard_size} if shard_size else {}),
-        made_by={"duplicates": duplicates, "shard_size": shard_size},
+        made_by={"duplicates": options.duplicates, "shard_size": shard_size},
         shard_size=shard_size,
-        workers=workers or num_cores(),
     )
+    keep_first = options.duplicates == "first"
     # A shard that is copied whole has its checksum compared on the way.
-    is_checked_first = check and (duplicates == "first" or shard_size is not None)
-    with survey_inputs(inputs, workers=output.workers, check=is_checked_first) as survey:
-        dropped = _repeated(survey) if duplicates == "first" else _refuse_repeated(survey)
-        result, text = (describe_output if dry_run else write_output)(survey, without(dropped), output)
-    print_result(result, text, as_json=as_json)
+    stays_whole = not keep_first and shard_size is None
+    with survey_inputs(inputs, replace(options, check=options.check and not stays_whole)) as survey:
+        dropped = _repeated(survey) if keep_first else _refuse_repeated(survey)
+        return make_output(survey, without(dropped), output, options)
+
+
+command = stage_command(
+    merge,
+    epilog="""\b
+Examples:
+  clipvip-data merge monday/ tuesday/ --out week/
+""",
+)
 
 
 def _require_one_cut(inputs: list[Input]) -> None:

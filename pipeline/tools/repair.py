@@ -8,10 +8,10 @@ from pathlib import Path
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.verify_run import Verification
-from clipvip.shards.building.marks import STATE_FOLDER, claim_folder, forget_shard
+from clipvip.shards.building.marks import forget_shard
 from clipvip.shards.checking.findings import FolderCheck
-from clipvip.shards.checking.state import OPTIONS_NAME
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.claims import OPTIONS_NAME, STATE_FOLDER, Options, claim_folder
 
 
 def repair(found: Verification) -> list[str]:
@@ -24,8 +24,9 @@ def repair(found: Verification) -> list[str]:
     for folder, broken in ((found.folder, found.broken), (found.captions, found.broken_captions)):
         if folder is not None and broken and _options(folder) is None:
             raise UserError(
-                f"{folder.folder}: has no {STATE_FOLDER}/{OPTIONS_NAME} or none that is whole, so no command can make "
-                f"its {len(broken)} broken files again; copy these from where the folder came from"
+                f"{folder.folder}: has no {STATE_FOLDER}/{OPTIONS_NAME} or none that is whole, so no "
+                f"command can make its {len(broken)} broken files again; copy these from where the folder "
+                "came from"
             )
     for folder in filter(None, (found.folder, found.captions)):
         if folder.options_to_restore is not None:
@@ -45,7 +46,7 @@ def repair(found: Verification) -> list[str]:
     return removed
 
 
-def _options(folder: FolderCheck) -> dict[str, object] | None:
+def _options(folder: FolderCheck) -> Options | None:
     """What made the folder; None where it cannot be gone on with."""
     return folder.options if (folder.folder / STATE_FOLDER).is_dir() else None
 

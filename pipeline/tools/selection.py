@@ -1,6 +1,6 @@
 """Which samples merge, split and subset take, by the hashes of their keys or videos.
 
-Pure functions of hashes, so that the answer is the same on every machine, and small subsets lie in large ones.
+Pure functions of hashes: the answer is the same on every machine, and small subsets lie in large ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_run import Choose
 from clipvip.pipeline.tools.copy_work import video_part
@@ -60,7 +61,7 @@ class Listed:
             with path.open(encoding="utf-8") as lines:
                 hashed = key_hashes(to_hashed(line.strip()) for line in lines if line.strip())
         except (UnicodeDecodeError, DatasetError) as error:
-            raise UserError(f"{path}: {' '.join(str(error).split())}; give one key or id a line") from error
+            raise UserError(f"{path}: {one_line(error)}; give one key or id a line") from error
         self._path, self._to_hashed = path, to_hashed
         self._hashes = np.unique(hashed)
         self._found = np.zeros(len(self._hashes), bool)

@@ -1,105 +1,117 @@
-"""The command `clipvip-data split`: parts of a folder of shards, such as train and val, by video.
-
-Choosing is `selection`'s business, copying `rearrange`'s.
-"""
+"""The stage `split`: parts of a folder of shards, such as train and val, by video."""
 
 import re
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
+import numpy as np
 
-from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand
-from clipvip.pipeline.runtime.options import print_result
-from clipvip.pipeline.tools.copy_options import copying_options, require_captions_pair
+from clipvip.pipeline.runtime.errors import WrongOptions
+from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import (
+    CopyOptions,
     Output,
+    ShardSize,
     common_options,
-    describe_output,
+    make_output,
     open_input,
+    require_captions_pair,
     shard_size_of,
     survey_inputs,
-    write_output,
 )
 from clipvip.pipeline.tools.selection import between
 
-_EPILOG = """\b
-Examples (this one writes parts/train and parts/val):
-  clipvip-data split clips/ --part train=0.99 --part val=0.01 --out parts/
-"""
+
+class Part(NamedTuple):
+    """A part and its share of the videos."""
+
+    name: str
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"{self.name}={np.format_float_positional(self.fraction)}"
 
 
-class _Part(click.ParamType):
-    """NAME=FRACTION."""
+class _PartType(click.ParamType):
+    """NAME=FRACTION, or from Python also (NAME, FRACTION)."""
 
     name = "name=fraction"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        match = re.fullmatch(r"([A-Za-z0-9_-]+)=([0-9]*\.?[0-9]+)", str(value))
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        text = str(Part(*value)) if isinstance(value, tuple) else str(value)
+        match = re.fullmatch(r"([A-Za-z0-9_-]+)=([0-9]*\.?[0-9]+)", text)
         if match is None or not 0 < float(match[2]) < 1:
             self.fail(f"{value!r}: write NAME=FRACTION, such as val=0.01", param, ctx)
-        return match[1], float(match[2])
+        return Part(match[1], float(match[2]))
 
 
-@click.command(cls=StageCommand, epilog=_EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=Path, help="Folder for the parts, each a folder of shards.")
-@click.option(
-    "--part", "parts", required=True, multiple=True, type=_Part(), help="A part and its share of the videos."
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Seed of the split."
-)
-@click.option("--captions", type=Path, help="Folder of the clips' captions, to split along.")
-@click.option("--captions-out", type=Path, help="Folder for the parts of the captions.")
-@click.option(
-    "--shard-size", type=click.IntRange(min=1), show_default="as before", help="Most clips in a shard."
-)
-@copying_options
-def command(
-    folder: Path,
-    out: Path,
-    parts: tuple[tuple[str, float], ...],
-    seed: int,
-    captions: Path | None,
-    captions_out: Path | None,
-    shard_size: int | None,
-    workers: int | None,
-    check: bool,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
+@options
+class SplitOptions(CopyOptions):
+    """What `split` is asked for; a part is ("val", 0.01) or "val=0.01"."""
+
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    out: Path = opt("Folder for the parts, each a folder of shards.")
+    parts: tuple[tuple[str, float], ...] = opt(
+        "A part and its share of the videos.", _PartType(), names=("--part",)
+    )
+    seed: int = opt("Seed of the split.", click.IntRange(0, 2**64 - 1), default=0)
+    captions: Path | None = opt("Folder of the clips' captions, to split along.", default=None)
+    captions_out: Path | None = opt("Folder for the parts of the captions.", default=None)
+    shard_size: ShardSize = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport(StageReport):
+    """What came of each part, by its name."""
+
+    parts: dict[str, StageReport]
+
+
+@stage(SplitOptions, "clipvip-data split")
+def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 
     A video's part follows from a hash of its id and the seed: a video that is added later moves no other, and
     shares hold over many videos, not exactly.
+
+    Raises:
+        UserError, DatasetError: the parts do not add up, or what was given cannot be used.
     """
-    names = [name for name, _ in parts]
+    names = [name for name, _ in options.parts]
     if len(set(names)) < len(names):
-        raise click.UsageError("give each --part another name")
-    if abs(sum(fraction for _, fraction in parts) - 1) > 1e-9:
-        raise click.UsageError("the fractions of all --part must add up to 1")
-    require_captions_pair(given=captions is not None, out=captions_out)
-    source = open_input(folder, captions)
-    size = shard_size or shard_size_of(source)
-    ends = [0.0, *list(accumulate(fraction for _, fraction in parts))[:-1], 1.0]
-    num_workers = workers or num_cores()
-    made: dict[str, tuple[dict[str, Any], str]] = {}
-    with survey_inputs([source], workers=num_workers, check=check, seed=seed, by_video=True) as survey:
+        raise WrongOptions("give each --part another name")
+    if abs(sum(fraction for _, fraction in options.parts) - 1) > 1e-9:
+        raise WrongOptions("the fractions of all --part must add up to 1")
+    captions_out, seed = options.captions_out, options.seed
+    require_captions_pair(given=options.captions is not None, out=captions_out)
+    source = open_input(options.folder, options.captions)
+    size = options.shard_size or shard_size_of(source)
+    ends = [0.0, *list(accumulate(fraction for _, fraction in options.parts))[:-1], 1.0]
+    parts: dict[str, StageReport] = {}
+    with survey_inputs([source], options, seed=seed, by_video=True) as survey:
         for name, (low, high) in zip(names, pairwise(ends), strict=True):
             output = Output(
                 "split",
-                out / name,
+                options.out / name,
                 captions_out / name if captions_out else None,
                 options=common_options([source]) | {"shard_size": size},
                 made_by={"part": name, "from": low, "to": high, "seed": seed},
                 shard_size=size,
-                workers=num_workers,
             )
-            made[name] = (describe_output if dry_run else write_output)(survey, between(low, high), output)
-    content = {"parts": {name: result for name, (result, _) in made.items()}}
-    print_result(content, "\n".join(text for _, text in made.values()), as_json=as_json)
+            parts[name] = make_output(survey, between(low, high), output, options)
+    content = {"parts": {name: part.content for name, part in parts.items()}}
+    return SplitReport(content=content, text="\n".join(map(str, parts.values())), parts=parts)
+
+
+command = stage_command(
+    split,
+    epilog="""\b
+Examples (this one writes parts/train and parts/val):
+  clipvip-data split clips/ --part train=0.99 --part val=0.01 --out parts/
+""",
+)

@@ -1,71 +1,98 @@
-"""The command `clipvip-data stats`: how much there is in a folder of shards, and what it is like.
+"""The stage `stats`: how much there is in a folder of shards, and what it is like."""
 
-Adding up is `stats_work`'s business, drawing `stats_page`'s.
-"""
-
-import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import pick_evenly, render_cards
+from clipvip.pipeline.pages.cards import Card, Cards, draw_cards, pick_evenly
+from clipvip.pipeline.pages.html import Section, render_page
+from clipvip.pipeline.pages.plots import Plot
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, print_result, workers_option
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import SKIPPED_NAME
-from clipvip.pipeline.tools.stats_page import PAGE_NAME, write_page
-from clipvip.pipeline.tools.tally import Tally, tally_shard
+from clipvip.pipeline.runtime.report import StageReport, most_first
+from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
+from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
+from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.atomic import atomic_write_bytes, write_json
+from clipvip.shards.files.claims import SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.reader import list_shards
 
 STATS_NAME = "stats.json"
+PAGE_NAME = "stats.html"
 _MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
-
-_EPILOG = """\b
-Examples:
-  clipvip-data stats clips/ --captions captions/ --out stats/
-"""
+_NUM_BARS = 40
 
 
-@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option(
-    "--out", type=Path, show_default="none is written", help=f"Folder for {STATS_NAME} and {PAGE_NAME}."
-)
-@click.option("--num", type=click.IntRange(min=0), default=24, show_default=True, help="Clips on the page.")
-@workers_option
-@json_option
-def command(
-    folder: Path, captions: Path | None, out: Path | None, num: int, workers: int | None, as_json: bool
-) -> None:
+@options
+class StatsOptions(StageOptions):
+    """What `stats` is asked for."""
+
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    captions: Captions = None
+    out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
+    num: int = opt("Clips on the page.", at_least(0), default=24)
+    workers: Workers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsReport(StageReport):
+    """The sums, how many videos there are, and reason -> how many clips were left out."""
+
+    tally: Tally
+    num_videos: int
+    skipped: dict[str, int]
+
+
+@stage(StatsOptions, "clipvip-data stats")
+def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
     With --out, a page shows the distributions and some clips.
+
+    Raises:
+        UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
     """
+    folder, captions, out = options.folder, options.captions, options.out
     shards = list_shards(folder)
     if captions is not None and not captions.is_dir():
         raise UserError(f"{captions}: no such folder of captions")
-    num_workers = workers or num_cores()
-    tally, num_videos = _add_up(shards, captions, num_workers)
-    content = _content(tally, num_videos, _skipped(folder), has_captions=captions is not None)
+    workers = options.workers or num_cores()
+    tally, num_videos = _add_up(shards, captions, workers)
+    skipped = _skipped(folder)
+    content = _content(tally, num_videos, skipped, has_captions=captions is not None)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / STATS_NAME, content)
         has_all_captions = captions is not None and not tally.missing_captions
-        picks = list(pick_evenly(shards, num, captions=captions if has_all_captions else None)) if num else []
-        cards = render_cards(picks, num_frames=_FRAMES_PER_CARD, workers=num_workers) if picks else ""
-        write_page(out, folder.name, content, tally, cards)
-    print_result(content, _table(folder, content), as_json=as_json)
-    if out is not None:
+        with_captions = captions if has_all_captions else None
+        picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
+        cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
+        _write_page(out, folder.name, content, tally, cards)
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
+    return StatsReport(
+        content=content, text=_table(folder, content), tally=tally, num_videos=num_videos, skipped=skipped
+    )
+
+
+command = stage_command(
+    stats,
+    resumable=False,
+    epilog="""\b
+Examples:
+  clipvip-data stats clips/ --captions captions/ --out stats/
+""",
+)
 
 
 def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:
@@ -87,19 +114,10 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
 
 def _skipped(folder: Path) -> dict[str, int]:
     """Reason -> how many clips the stage left out, the most frequent first."""
-    path = folder / SKIPPED_NAME
-    reasons: Counter[str] = Counter()
-    if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            try:
-                reasons.update(str(json.loads(line)["reason"]) for line in lines)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise DatasetError(f"{path}: damaged ({error}); run the stage again") from error
-    return _by_count(reasons)
-
-
-def _by_count(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    try:
+        return most_first(Counter(skip.reason for skip in read_skips(folder)))
+    except DatasetError as error:
+        raise DatasetError(f"{folder / SKIPPED_NAME}: damaged ({error}); run the stage again") from error
 
 
 def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_captions: bool) -> dict[str, Any]:
@@ -120,8 +138,8 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
         "frames_per_clip": tally.frames.summary(),
         "bytes_per_clip": tally.clip_bytes.summary(),
         "words_per_text": tally.subtitle_words.summary(),
-        "sizes": dict(list(_by_count(tally.sizes).items())[:_MAX_SIZES]),
-        "source_sizes": dict(list(_by_count(tally.source_sizes).items())[:_MAX_SIZES]),
+        "sizes": dict(list(most_first(tally.sizes).items())[:_MAX_SIZES]),
+        "source_sizes": dict(list(most_first(tally.source_sizes).items())[:_MAX_SIZES]),
         "skipped": sum(skipped.values()),
         "skipped_by_reason": skipped,
     }
@@ -130,31 +148,73 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
             "captions": tally.caption_words.count,
             "words": tally.caption_words.summary(),
             "files_missing": tally.missing_captions,
-            "skipped_by_reason": _by_count(tally.captions_skipped),
+            "skipped_by_reason": most_first(tally.captions_skipped),
         }
     return content
 
 
 def _table(folder: Path, content: dict[str, Any]) -> str:
-    lines = [f"stats: {folder}"]
-    lines += [f"  {name.replace('_', ' '):20}{value:>20,}" for name, value in content["counts"].items()]
-    captions = content.get("captions", {})
-    if captions:
-        lines.append(f"  {'captions':20}{captions['captions']:>20,}")
-    rows = [
-        (name, content[name])
-        for name in ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
-    ]
-    rows += [("words_per_caption", captions.get("words"))]
-    rows = [(name, row) for name, row in rows if row]
-    if rows:
-        columns = ("min", "p05", "median", "mean", "p95", "max")
-        lines.append("  " + " " * 20 + "".join(f"{column:>13}" for column in columns))
-        for name, row in rows:
-            numbers = "".join(f"{row[column]:>13,.6g}" for column in columns)
-            lines.append(f"  {name.replace('_', ' '):20}{numbers}")
+    tables = (_counts_table(content), _summary_table(content))
+    lines = [f"stats: {folder}", *(table.text(gap="", indent="  ") for table in tables if table.rows)]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
         if content[title]:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])
             lines.append(f"  {title.replace('_', ' ')}: {shown}")
     return "\n".join(lines)
+
+
+def _counts_table(content: dict[str, Any]) -> Table:
+    """How many of what."""
+    rows = [(name.replace("_", " "), value) for name, value in content["counts"].items()]
+    if "captions" in content:
+        rows.append(("captions", content["captions"]["captions"]))
+    return Table((Column(width=20), Column(spec=",", width=20)), rows)
+
+
+def _summary_table(content: dict[str, Any]) -> Table:
+    """Mean and quantiles of each distribution that has values."""
+    names = ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    found = {name: content[name] for name in names}
+    found["words_per_caption"] = content.get("captions", {}).get("words")
+    parts = ("min", "p05", "median", "mean", "p95", "max")
+    rows = [(name.replace("_", " "), *map(row.get, parts)) for name, row in found.items() if row]
+    return Table([Column(width=20), *(Column(part, ",.6g", 13) for part in parts)], rows)
+
+
+def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
+    """At most 40 bars over the values in `unit` up to the 99th percentile; the last holds all beyond, too."""
+    first = min(values.bins)
+    last = max(first, min(values.quantile(0.99) // values.bin_width, max(values.bins)))
+    bins_per_bar = -(-(last - first + 1) // _NUM_BARS)
+    bars = [0] * -(-(last - first + 1) // bins_per_bar)
+    for number, count in values.bins.items():
+        bars[min((number - first) // bins_per_bar, len(bars) - 1)] += count
+    start, end = (number * values.bin_width / unit for number in (first, first + len(bars) * bins_per_bar))
+    beyond = "the last bar: all beyond, too" if max(values.bins) > last else ""
+    return Plot(title, beyond, (start, end), (0, max(bars)), bars=bars)
+
+
+def _write_page(out: Path, name: str, content: dict[str, Any], tally: Tally, cards: Sequence[Card]) -> None:
+    """Write stats.html into `out`."""
+    distributions = [
+        ("Length of clips (seconds)", tally.clip_milliseconds, 1000),
+        ("Frames of a clip", tally.frames, 1),
+        ("Size of a clip (kB)", tally.clip_bytes, 1000),
+        ("Words of a text", tally.subtitle_words, 1),
+        ("Words of a caption", tally.caption_words, 1),
+    ]
+    plots = [
+        histogram(values, title=title, unit=unit) for title, values, unit in distributions if values.count
+    ]
+    counts = [
+        Table((Column(key.replace("_", " ")), Column("clips", ",")), list(content[key].items()))
+        for key in ("sizes", "source_sizes", "skipped_by_reason")
+        if content[key]
+    ]
+    sections = [
+        Section(blocks=[_counts_table(content)]),
+        Section("Distributions", blocks=[_summary_table(content), *plots, *counts]),
+    ]
+    if cards:
+        sections.append(Section("Some clips", blocks=[Cards(cards)]))
+    atomic_write_bytes(out / PAGE_NAME, render_page(f"Statistics of {name}", sections))

@@ -25,7 +25,7 @@ _QUANTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95}
 
 @dataclass
 class Distribution:
-    """Of whole numbers: exact count, sum and extremes, and how many lie in each of up to 10,000 equal bins."""
+    """Of whole numbers: exact count, sum and extremes, and how many lie in each of 10,000 equal bins."""
 
     bin_width: int = 1
     count: int = 0

@@ -1,92 +1,132 @@
-"""The command `clipvip-data verify`: is a folder of shards, and of captions, what its stage wrote?
+"""The stage `verify`: is a folder of shards, and of captions, what its stage wrote?
 
-Options and the table; checking is `verify_run`'s business, removing what is broken `repair`'s.
+Checking is done by `verify_run`, removing what is broken by `repair`.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
-from clipvip.pipeline.runtime.errors import StageCommand, UserError
-from clipvip.pipeline.runtime.options import json_option, max_pixels_option, print_result, workers_option
+from clipvip.pipeline.runtime.options import Captions, MaxPixels, Workers, finite, opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command
 from clipvip.pipeline.tools.repair import repair
 from clipvip.pipeline.tools.verify_run import Verification, verify_folder
+from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 VERIFY_NAME = "verify.json"
 _MAX_ROWS_PER_KIND = 10
 
-_EPILOG = """Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.
+
+class _Decode(click.ParamType):
+    """`all`, `none` or a number of samples."""
+
+    name = "decode"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text not in {"all", "none"} and not (text.isascii() and text.isdecimal()):
+            self.fail(f"{text!r} is neither 'all' nor 'none' nor a number of samples", param, ctx)
+        return text
+
+
+@options
+class VerifyOptions(StageOptions):
+    """What `verify` is asked for."""
+
+    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    captions: Captions = None
+    decode: str = opt(
+        "Samples of each shard whose frames are all decoded, at even distances.",
+        _Decode(),
+        metavar="[all|none|N]",
+        default="all",
+    )
+    workers: Workers = None
+    sample_timeout: float = opt(
+        "Give a sample up after so many seconds.", finite(0, above=True), default=120.0
+    )
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
+    repair: bool = opt(
+        "Remove broken shards and captions, so that the commands that made them make these again.",
+        default=False,
+    )
+    out: Path | None = opt(f"Folder for {VERIFY_NAME}.", shown="none is written", default=None)
+
+    @property
+    def num_decoded(self) -> int | None:
+        """Samples of each shard to decode; None: all."""
+        return None if self.decode == "all" else 0 if self.decode == "none" else int(self.decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport(StageReport):
+    """What was found: problems, and the names of files that must be made again.
+
+    `removed` are those that a repair took away, `notes` what is unusual and not wrong.
+    """
+
+    findings: Findings
+    broken: list[str]
+    removed: list[str]
+    notes: list[str]
+
+
+@stage(VerifyOptions, "clipvip-data verify")
+def verify(options: VerifyOptions) -> VerifyReport:
+    """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
+
+    Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are
+    removed with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and
+    no others.
+
+    Raises:
+        StageFailed: something is wrong; its `report` is the `VerifyReport`.
+        UserError, DatasetError: there is nothing to check, or nothing that could make removed files again.
+    """
+    found = verify_folder(
+        options.folder,
+        captions=options.captions,
+        num_decoded=options.num_decoded,
+        workers=options.workers or num_cores(),
+        timeout_seconds=options.sample_timeout,
+        max_pixels=options.max_pixels,
+    )
+    removed = repair(found) if options.repair else []
+    content = _content(found, removed)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / VERIFY_NAME, content)
+    report = VerifyReport(
+        content=content,
+        text=_table(found, removed),
+        findings=found.findings,
+        broken=content["broken"],
+        removed=removed,
+        notes=found.notes,
+    )
+    if found.num_problems:
+        raise StageFailed(_what_to_do(found, removed, repaired=options.repair), report)
+    return report
+
+
+command = stage_command(
+    verify,
+    resumable=False,
+    epilog="""Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.
 
 \b
 Examples:
   clipvip-data verify clips/ --captions captions/
   clipvip-data verify clips/ --captions captions/ --workers 16 --repair
-"""
-
-
-class _Decode(click.ParamType):
-    """`all`, `none` or a number of samples; None stands for all."""
-
-    name = "decode"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value)
-        if text in {"all", "none"}:
-            return -1 if text == "all" else 0
-        if not text.isascii() or not text.isdecimal():
-            self.fail(f"{text!r} is neither 'all' nor 'none' nor a number of samples", param, ctx)
-        return int(text)
-
-
-@click.command(cls=StageCommand, resumable=False, epilog=_EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--captions", type=Path, help="Folder that 'clipvip-data caption' wrote for these shards.")
-@click.option("--decode", type=_Decode(), metavar="[all|none|N]", default="all", show_default=True,
-              help="Samples of each shard whose frames are all decoded, at even distances.")  # fmt: skip
-@workers_option
-@click.option("--sample-timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True,
-              help="Give a sample up after so many seconds.")  # fmt: skip
-@max_pixels_option
-@click.option("--repair", "with_repair", is_flag=True,
-              help="Remove broken shards and captions, so that the commands that made them make these again.")  # fmt: skip
-@click.option("--out", type=Path, show_default="none is written", help=f"Folder for {VERIFY_NAME}.")
-@json_option
-def command(
-    folder: Path,
-    captions: Path | None,
-    decode: int,
-    workers: int | None,
-    sample_timeout: float,
-    max_pixels: int,
-    with_repair: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
-
-    Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are removed
-    with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and no others.
-    """
-    found = verify_folder(
-        folder,
-        captions=captions,
-        num_decoded=None if decode < 0 else decode,
-        workers=workers or num_cores(),
-        timeout_seconds=sample_timeout,
-        max_pixels=max_pixels,
-    )
-    removed = repair(found) if with_repair else []
-    content = _content(found, removed)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / VERIFY_NAME, content)
-    print_result(content, _table(found, removed), as_json=as_json)
-    if found.num_problems:
-        raise UserError(_what_to_do(found, removed, repaired=with_repair))
+""",
+)
 
 
 def _content(found: Verification, removed: list[str]) -> dict[str, Any]:
@@ -112,24 +152,22 @@ def _counts(found: Verification) -> dict[str, int]:
     }
 
 
-def _in_order(found: Verification) -> list[Any]:
+def _in_order(found: Verification) -> list[Problem]:
     return sorted(found.findings.listed, key=lambda p: (p.kind, p.file, p.key, p.detail))
 
 
 def _table(found: Verification, removed: list[str]) -> str:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in _counts(found).items())
-    rows = [("problem", "file", "sample", "what was found")]
+    rows = []
     shown: dict[str, int] = {}
     for problem in _in_order(found):
         shown[problem.kind] = shown.get(problem.kind, 0) + 1
         if shown[problem.kind] <= _MAX_ROWS_PER_KIND:
             rows.append((problem.kind, problem.file, problem.key or "-", problem.detail))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"verify: {counts} -> {found.folder.folder}"]
-    if len(rows) > 1:
-        lines += [
-            "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-        ]
+    if rows:
+        titles = ("problem", "file", "sample", "what was found")
+        lines.append(Table(list(map(Column, titles)), rows).text())
     for kind, count in sorted(found.findings.counts.items()):
         if count > _MAX_ROWS_PER_KIND:
             lines.append(f"{kind}: {count - _MAX_ROWS_PER_KIND:,} more")

@@ -34,7 +34,7 @@ from clipvip.pipeline.train.tensor_files import (
     write_tensors,
 )
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.atomic import flush_folder, write_json
 
 FOLDER = "checkpoints"
 RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint
@@ -127,7 +127,7 @@ def save_checkpoint(
         if final.exists():  # the same step of the same run: the same content
             shutil.rmtree(final)
         os.replace(partial, final)
-        _flush(final.parent)
+        flush_folder(final.parent)
         for old in [*list_checkpoints(out)[:-keep], *final.parent.glob(".step-*.partial")]:
             shutil.rmtree(old)
 
@@ -246,12 +246,3 @@ def _restore_rng(tensors: dict[str, torch.Tensor], place: Place) -> None:
             torch.set_rng_state(tensor)
         elif name == f"rng/{place.rank}/cuda":
             torch.cuda.set_rng_state(tensor, place.device)
-
-
-def _flush(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,5 @@
-"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is gone on with.
+"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is
+gone on with.
 
 The note, data.json, also says in which order samples are used, since versions of this package differ in that.
 """
@@ -6,8 +7,10 @@ The note, data.json, also says in which order samples are used, since versions o
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, Field
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
@@ -29,36 +32,47 @@ _MOST_NAMES = 3
 _Row = tuple[str, int, str]
 
 
-def describe_data(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
-    """What `data.json` says."""
-    return {
-        "schema": _SCHEMA,
-        "order": plan.order_version,
-        "sources": {
-            part.name: {"kind": part.kind, "shards": _rows(part), "captions": _sum_captions(part)}
-            for part in plan.parts
-        },
-        "validation": _sum_split(recipe.evaluation.validation),
+class SourceRecord(BaseModel):
+    """What a source is: its shards in order, and a hash over their captions."""
+
+    kind: str
+    shards: list[_Row]
+    captions: str | None
+
+
+class DataRecord(BaseModel):
+    """What `data.json` says; `validation` is a hash over the shards of that split."""
+
+    schema_version: int = Field(alias="schema", ge=_SCHEMA, le=_SCHEMA)
+    order: int
+    sources: dict[str, SourceRecord]
+    validation: str | None
+
+    def as_json(self) -> str:
+        return json.dumps(self.model_dump(by_alias=True)) + "\n"
+
+
+def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
+    """What `data.json` is to say."""
+    sources = {
+        part.name: SourceRecord(kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part))
+        for part in plan.parts
     }
+    validation = _sum_split(recipe.evaluation.validation)
+    return DataRecord(schema=_SCHEMA, order=plan.order_version, sources=sources, validation=validation)
 
 
-def recorded_data(out: Path) -> dict[str, Any] | None:
-    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier versions.
+def recorded_data(out: Path) -> DataRecord | None:
+    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier
+    versions.
 
     A note in a checkpoint has a checksum; the one beside them counts where no checkpoint has one yet.
     """
     checkpoints = [folder / DATA_NAME for folder in reversed(list_checkpoints(out))]
     whole = [path for path in checkpoints if is_whole(path)]
     for path in [*whole, out / DATA_NAME] if checkpoints else []:
-        try:
-            content = json.loads(path.read_bytes())
-            for source in content["sources"].values():
-                source["shards"] = [_as_row(row) for row in source["shards"]]
-            known = {"order": int(content["order"]), "validation": content["validation"]}
-            if content["schema"] == _SCHEMA and all("captions" in row for row in content["sources"].values()):
-                return content | known
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
+        with suppress(OSError, ValueError):
+            return DataRecord.model_validate_json(path.read_bytes())
     return None
 
 
@@ -71,7 +85,7 @@ def order_of_run(out: Path) -> int:
     if not list_checkpoints(out):
         return ORDER_VERSION
     found = recorded_data(out)
-    version = 1 if found is None else found["order"]
+    version = 1 if found is None else found.order
     if not 1 <= version <= ORDER_VERSION:
         raise UserError(f"{out}: was begun by a newer version of clipvip; update it, or give another --out")
     return version
@@ -84,30 +98,25 @@ def require_same_data(plan: BatchPlan, *, place: Place) -> None:
     if len(set(found)) > 1:
         other = next(rank for rank, digest in enumerate(found) if digest != found[0])
         raise UserError(
-            f"processes 0 and {other} find different shards; give the same data to all of them, or wait until they are the "
-            "same on each machine"
+            f"processes 0 and {other} find different shards; give the same data to all of them, "
+            "or wait until they are the same on each machine"
         )
 
 
-def data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def data_differences(before: DataRecord, now: DataRecord) -> list[str]:
     """In words, where data differ in what comes out of a run."""
     found = []
-    for name, source in now["sources"].items():
-        known = before["sources"].get(name)
+    for name, source in now.sources.items():
+        known = before.sources.get(name)
         if known is None:
             continue  # the recipe differs, which is told of as such
-        changes = _shard_changes(known["shards"], source["shards"])
+        changes = _shard_changes(known.shards, source.shards)
         found += [f"source {name}: {change}" for change in changes]
-        if not changes and known["captions"] != source["captions"]:
+        if not changes and known.captions != source.captions:
             found.append(f"source {name}: other captions")
-    if before["validation"] != now["validation"]:
+    if before.validation != now.validation:
         found.append("another validation split")
     return found
-
-
-def _as_row(row: Any) -> _Row:
-    name, count, identity = row
-    return str(name), int(count), str(identity)
 
 
 def _shard_changes(before: list[_Row], now: list[_Row]) -> list[str]:
@@ -157,7 +166,8 @@ def _sum_captions(part: SourcePart) -> str | None:
 
 
 def _listed_in(folder: Path) -> dict[str, str]:
-    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of others.
+    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of
+    others.
 
     A file that was written after the manifest, or is of another size, is not what is listed.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.checkpoint import checkpoint_step, list_checkpoints
 from clipvip.pipeline.train.recipe import Recipe
@@ -36,7 +37,7 @@ def naming_lack_of_memory(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        detail = " ".join(str(error).split())
+        detail = one_line(error)
         is_lack = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in detail
         if not is_lack:
             raise

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from clipvip.pipeline.runtime.stopping import Stopping, StopSignal, exit_code, starting_a_process
-from clipvip.pipeline.runtime.worker_process import die_with_parent, start_resource_tracker
+from clipvip.pipeline.runtime.worker_process import die_with_parent, start_resource_tracker, without_main
 from clipvip.pipeline.train.distributed import meeting_place
 
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -57,7 +57,7 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
                 process = context.Process(
                     target=_be_rank, args=(os.getpid(), environment, function, arguments)
                 )
-                with starting_a_process():
+                with starting_a_process(), without_main():
                     process.start()
                 ranks.append(process)
             codes = _codes(ranks, stop)

@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.worker_process import start_resource_tracker
+from clipvip.pipeline.runtime.worker_process import start_resource_tracker, without_main
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.shards.errors import DatasetError
 
@@ -76,7 +76,8 @@ def load_batches(
     iterator = None
     batch: list[Chunk] = []
     try:
-        iterator = iter(loader)
+        with without_main():
+            iterator = iter(loader)
         processes = set(multiprocessing.active_children()) - others
         for chunk in _explained(iterator, processes):
             if isinstance(chunk, DatasetError):

@@ -1,4 +1,4 @@
-"""The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
+"""The main path of training, top to bottom: prepare, resume at a checkpoint, step, log, save, report."""
 
 import shutil
 import tempfile
@@ -16,10 +16,8 @@ from clipvip.model import ClipVip
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.optim import learning_rate
 from clipvip.model.variants import Precision
-from clipvip.pipeline.evaluate.retrieval import table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report
 from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.train.batches import (
     BatchPlan,
@@ -48,8 +46,9 @@ from clipvip.pipeline.train.distributed import (
 )
 from clipvip.pipeline.train.failures import diverged, has_finite_weights, naming_lack_of_memory
 from clipvip.pipeline.train.loading import load_batches
-from clipvip.pipeline.train.logs import Logs, Speed, open_logs, read_log
-from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.logs import Logs, Speed, open_logs
+from clipvip.pipeline.train.recipe import Recipe
+from clipvip.pipeline.train.report import finish
 from clipvip.pipeline.train.start import (
     checkpoint_activations,
     chosen_precision,
@@ -61,17 +60,12 @@ from clipvip.pipeline.train.start import (
 )
 from clipvip.pipeline.train.step import Encoder, NotFinite, StepResult, make_encoder, train_step
 from clipvip.pipeline.train.validation import (
-    best_row,
-    choose_weights,
     is_due,
-    score_test,
     validate,
     write_rows,
-    write_training_card,
 )
 from clipvip.shards.errors import Skip
 
-MODEL_FOLDER = "model"
 MODELS_FOLDER = "models"
 # A backward pass costs twice the forward pass.
 _PASSES = 3
@@ -97,8 +91,8 @@ class Job:
 class Outcome:
     """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
 
-    Then the first process has `result`, which is report.json and under `result` the test split's scores, and the
-    same in words.
+    Then the first process has `result`, which is report.json and under `result` the test split's scores, and
+    the same in words.
     """
 
     step: int
@@ -118,7 +112,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
     """
     began = time.perf_counter()
     with (
-        remote_cache(recipe, place) as cache,
+        remote_cache(recipe) as cache,
         StopSignal() as stop,
         naming_lack_of_memory(recipe),
         ExitStack() as stack,
@@ -168,7 +162,10 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 return Outcome(state.step, job.num_steps, stop_signal)
 
     seconds = time.perf_counter() - began
-    found, summary = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    steps_now = state.step - first_step
+    found, summary = finish(
+        recipe, job.model, state, out=job.out, place=place, steps_now=steps_now, seconds=seconds
+    )
     return Outcome(state.step, job.num_steps, 0, found, summary)
 
 
@@ -309,14 +306,16 @@ def require_finite_weights(job: Job, step: int) -> None:
 def something_is_due(job: Job, step: int) -> bool:
     """Whether weights of this step are scored or saved."""
     every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
-    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(step))
+    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(step))
     return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
 
 
 def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
     """Score the validation split where the recipe wants it after this step."""
     recipe, place = job.recipe, job.place
-    if not is_due(recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(state.step)):
+    if not is_due(
+        recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(state.step)
+    ):
         return False
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
@@ -342,56 +341,13 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     """What log.jsonl keeps of a step."""
     return {
         "step": step,
-        "epoch": round(job.plan.epochs_after(step), 4),
+        "epoch": round(job.plan.order.epochs_after(step), 4),
         "loss": result.loss,
         **{f"loss/{name}": value for name, value in result.terms.items()},
         "logit_scale": result.logit_scale,
         "grad_norm": result.grad_norm,
         "learning_rate": rate,
     }
-
-
-def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> tuple[dict[str, Any], str]:
-    """Write the model folder and the report; the first process gets what `Outcome` says of `result` and `summary`."""
-    result: dict[str, Any] = {}
-    summary = ""
-    folder = job.out / MODEL_FOLDER
-    chosen = state.step
-    if job.recipe.evaluation.select == "best":
-        chosen = int(best_row(state.validations)["step"])
-    if job.place.is_first:
-        choose_weights(job.recipe, job.model, out=job.out, folder=folder)
-    barrier(job.place)
-    scores = score_test(job.recipe, chosen, out=job.out, folder=folder, place=job.place)
-    if job.place.is_first:
-        write_training_card(job.recipe, job.model, chosen, scores, folder=folder)
-        rows = read_log(job.out)
-        batch_size = job.recipe.optim.batch_size
-        report = Report(
-            "train",
-            options=recipe_tree(job.recipe),
-            counts={
-                "steps": state.step,
-                "samples": state.step * batch_size,
-                "samples_without_caption": state.rows_without_caption,
-            },
-            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
-            skips=[state.skips[key] for key in sorted(state.skips)],
-        )
-        result = report.write(job.out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
-        chosen_by = f"weights of step {chosen:,} ({job.recipe.evaluation.select}"
-        chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
-        summary = report.summary(job.out)
-        if rows:  # none are left of a run that was complete, and its log damaged since
-            first, last = rows[0], rows[-1]
-            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
-            summary += f"{last['loss']:.4f} at step {last['step']:,}"
-        summary += f"\n  model: {folder}, {chosen_by}"
-        if scores:
-            result = result | {"result": scores}
-            summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
-    barrier(job.place)
-    return result, summary
 
 
 @dataclass
@@ -415,7 +371,7 @@ class Tally:
 
 
 @contextmanager
-def remote_cache(recipe: Recipe, place: Place) -> Iterator[Path]:
+def remote_cache(recipe: Recipe) -> Iterator[Path]:
     """The folder for copies of remote shards; a temporary one is removed at the end."""
     if recipe.run.cache is not None:
         yield Path(recipe.run.cache)

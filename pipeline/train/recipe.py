@@ -17,6 +17,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from clipvip.media.errors import one_line
 from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.plugins import Registry
@@ -43,8 +44,8 @@ class Source:
     (KEY.jpg, .png or .webp beside KEY.txt); an image is a clip of one frame, and is contrasted with its
     own text only."""
     shards: str | list[str] = ""
-    """A folder, or URLs that webdataset opens (`https://host/{000000..000099}.tar`, `s3://`,
-    `pipe:ssh host cat {000000..000099}.tar`)."""
+    """A folder, or URLs (`https://host/{000000..000099}.tar`, `s3://`), or commands that write a shard
+    (`pipe:ssh host cat {000000..000099}.tar`)."""
     captions: str | list[str] | None = None
     """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
     folders. A file counts for the shard that it was made of, also where names are equal."""
@@ -277,7 +278,7 @@ def parse_value(text: str, *, name: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{name}: not YAML ({one_line(error)})") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

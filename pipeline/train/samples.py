@@ -14,6 +14,7 @@ import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from clipvip.media.errors import one_line
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
@@ -22,6 +23,7 @@ from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
+from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
 # The most that a JPEG can have; resizing longer lines takes gigabytes.
@@ -81,8 +83,8 @@ class SampleLoader:
     ) -> Example | Skip:
         """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken.
 
-        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is the
-        next row of `frame`, as a video of one frame.
+        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is
+        the next row of `frame`, as a video of one frame.
         """
         found = self._reader.entry(shard, index)
         if isinstance(found, Skip):
@@ -99,7 +101,8 @@ class SampleLoader:
         return example
 
     def take_notes(self) -> list[Skip]:
-        """What was met since the last call that costs no sample: caption files that are missing or cannot be used."""
+        """What was met since the last call that costs no sample: caption files that are missing or cannot be
+        used."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -131,7 +134,7 @@ class SampleLoader:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
-            return Skip("damaged_sample", sample.key, " ".join(str(error).split()))
+            return Skip("damaged_sample", sample.key, one_line(error))
         return Example(sample.key, text, caption or None)
 
     def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
@@ -150,15 +153,19 @@ class SampleLoader:
         except OSError as error:
             return Skip("unreadable_shard", span.shown_key, str(error))
         except (DatasetError, UnicodeDecodeError) as error:
-            return Skip("damaged_text", span.shown_key, " ".join(str(error).split()))
+            return Skip("damaged_text", span.shown_key, one_line(error))
         if not text:
             return Skip("empty_text", span.shown_key)
         try:
             pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
-            return Skip("damaged_image", span.shown_key, " ".join(str(error).split()) or type(error).__name__)
-        picture = resize(pixels[None], self._image_size).numpy() if self._resizes else pixels[None]
+            return Skip("damaged_image", span.shown_key, one_line(error))
+        picture = (
+            resize(torch.from_numpy(pixels[None]), self._image_size).numpy()
+            if self._resizes
+            else pixels[None]
+        )
         video.space(picture.shape)[:] = picture
         return Example(span.key, text, None)
 
@@ -176,7 +183,7 @@ class SampleLoader:
         else:
             frames = sample.decode(distinct)
         if self._resizes:
-            frames = resize(frames, self._image_size).numpy()
+            frames = resize(torch.from_numpy(frames), self._image_size).numpy()
         row = {index: number for number, index in enumerate(distinct)}
         for indices, writer in choices:
             space = writer.space((len(indices), *frames.shape[1:]))
@@ -227,7 +234,7 @@ class SampleLoader:
 def captions_of(
     number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
 ) -> ShardCaptions:
-    """The captions of a shard in the folders that are set; none, and no word of it, where it cannot be read."""
+    """The captions of a shard in the folders that are set; none, without a word, where it cannot be read."""
     shard = shards.shards[number]
     num_bytes, keys = reader.size_and_keys(number)
     if not keys:
@@ -239,7 +246,8 @@ def captions_of(
 def why_unusable(
     span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
 ) -> str | None:
-    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there is none."""
+    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there
+    is none."""
     if kind == "images":
         if span.problem:
             return "wrong_members"
@@ -270,23 +278,9 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
     return sample.subtitle
 
 
-def resize(frames: np.ndarray, image_size: int) -> torch.Tensor:
-    """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
-
-    The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
-    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
-    overshoots and bytes cannot), and several times faster.
-    """
-    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if planes.shape[-2:] != (image_size, image_size):
-        planes = torch.nn.functional.interpolate(
-            planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)
-
-
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
-    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
+    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many
+    pixels."""
     if data[:2] == b"\xff\xd8":
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if height * width > max_pixels or not holds_pixels(data, height * width):

@@ -1,29 +1,26 @@
 """The shards of a source, on disk or behind URLs: what there are, how many samples, and one sample's bytes.
 
-A remote shard is copied once per machine into a folder that all loading processes share, and dropped when
-newer ones need the room. Order and decoding are elsewhere.
+Order and decoding are elsewhere.
 """
 
-import fcntl
 import hashlib
-import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import webdataset as wds
 
+from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import Source
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.claims import MANIFEST_NAME
+from clipvip.shards.files.copies import shared_copy, url_hash
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.files.stores import copy_url, read_url, size_of_url
+from clipvip.shards.files.stores import COMMAND, is_remote, read_url
 from clipvip.shards.format.manifest import (
     CAPTION_STAGE,
-    MANIFEST_NAME,
     Manifest,
     ShardRecord,
     listed_files,
@@ -33,8 +30,6 @@ from clipvip.shards.format.manifest import (
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
 from clipvip.shards.tar.reader import is_clip, list_shards
 
-_URL_SCHEMES = ("http://", "https://", "s3://", "gs://", "ais://", "hf://", "file:", "pipe:")
-_FETCH_ATTEMPTS = 3
 _MOST_READ_AGAIN = 16
 
 
@@ -42,9 +37,9 @@ _MOST_READ_AGAIN = 16
 class Shard:
     """One shard: a file name or URL, and what is known of its content without reading it.
 
-    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:` and the
-    manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that a local file holds,
-    or `url:` and a hash of the URL, which says nothing of the content.
+    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:`
+    and the manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that
+    a local file holds, or `url:` and a hash of the URL, which says nothing of the content.
     """
 
     location: str
@@ -62,8 +57,8 @@ class Shard:
 class ShardSet:
     """The shards of a source.
 
-    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
-    kept in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
+    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are kept
+    in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
     """
 
     name: str
@@ -78,10 +73,6 @@ class ShardSet:
         return tuple(shard.num_samples for shard in self.shards)
 
 
-def is_url(location: str) -> bool:
-    return location.startswith(_URL_SCHEMES)
-
-
 def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> ShardSet:
     """List the shards of a source and count their samples.
 
@@ -91,7 +82,7 @@ def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> Shard
     given = [source.shards] if isinstance(source.shards, str) else list(source.shards)
     if not any(given):
         raise UserError(f"no shards for source {name}; give --shards or data.sources.{name}.shards")
-    if any(is_url(location) for location in given):
+    if any(is_remote(location) for location in given):
         shards = _remote_shards(name, given, source)
     else:
         shards = _local_shards(given, source.kind)
@@ -134,10 +125,11 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
 
 
 def _read_again(shards: list[Shard]) -> list[Shard]:
-    """Those of the shards that are not what their manifest says, or may not be, with the identity that they have now.
+    """Those of the shards that are not what their manifest says, or may not be, with the identity that they
+    have now.
 
-    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer, the folder has
-    been copied, and reading all of it may take days: then the manifest is believed.
+    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer,
+    the folder has been copied, and reading all of it may take days: then the manifest is believed.
     """
     by_folder: dict[Path, dict[str, Shard]] = {}
     for shard in shards:
@@ -181,9 +173,11 @@ def _expand(location: str) -> list[str]:
 
 
 def _look_into(path: Path, kind: str) -> Shard:
-    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take days.
+    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take
+    days.
 
-    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as unreadable.
+    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as
+    unreadable.
     """
     with ShardFile(path) as shard:
         digest = hashlib.sha256(f"{shard.num_bytes}\n".encode())
@@ -199,16 +193,15 @@ def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
     manifests: dict[str, dict[str, ShardRecord]] = {}
     for location in given:
         for url in _expand(location):
-            if url.startswith("pipe:") or url.endswith(".tar"):
+            if url.startswith(COMMAND) or url.endswith(".tar"):
                 folder, _, file = url.rpartition("/")
-                if folder not in manifests and not url.startswith("pipe:"):
+                if folder not in manifests and not url.startswith(COMMAND):
                     manifests[folder] = _remote_records_beside(folder, source)
                 record = manifests.get(folder, {}).get(file)
                 if record is not None:
                     shards.append(_listed(url, record))
                 else:
-                    identity = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
-                    shards.append(Shard(url, source.samples_per_shard or 0, f"url:{identity}"))
+                    shards.append(Shard(url, source.samples_per_shard or 0, f"url:{url_hash(url)}"))
             else:
                 shards += [
                     _listed(f"{url.rstrip('/')}/{record.name}", record)
@@ -223,7 +216,8 @@ def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
 
 
 def _remote_records_beside(folder: str, source: Source) -> dict[str, ShardRecord]:
-    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not needed."""
+    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not
+    needed."""
     if source.kind != "clips":
         return {}
     try:
@@ -245,7 +239,7 @@ def _remote_manifest(folder: str, *, kind: str = "clips") -> Manifest:
     try:
         data = read_url(url)
     except OSError as error:
-        raise _NoManifest(f"{url}: cannot be read ({' '.join(str(error).split())})") from error
+        raise _NoManifest(f"{url}: cannot be read ({one_line(error)})") from error
     manifest = parse_manifest(data, name=url)
     if manifest.stage == CAPTION_STAGE:
         raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
@@ -314,54 +308,17 @@ class ShardReader:
     def _open_shard(self, shard: int) -> _OpenShard | Skip:
         wanted = self._shards.shards[shard]
         try:
-            if is_url(wanted.location):
-                file = _fetch(wanted, self._shards.cache, keep=self._shards.in_use)
-            else:
-                file = ShardFile(wanted.location)
+            file = self._open_file(wanted)
         except (OSError, DatasetError) as error:
-            return Skip("unreadable_shard", wanted.stem, " ".join(str(error).split()))
+            return Skip("unreadable_shard", wanted.stem, one_line(error))
         spans, damage = file.index()
         return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
 
-
-def _fetch(shard: Shard, cache: Path, *, keep: int) -> ShardFile:
-    """Open the local copy of a remote shard, making it first where it is missing.
-
-    A copy is named by what is in it, so that data sets that share a cache cannot be mixed up; where no manifest tells,
-    by the URL and by the size that the store says. One process copies while the others that want the same shard wait.
-    Of the copies, the `keep` last used stay; a dropped one stays readable for whoever has it open.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    record = shard.record
-    path = cache / f"{record.sha256 if record else _url_name(shard)}.tar"
-    with (cache / f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists() or (record is not None and path.stat().st_size != record.num_bytes):
-            _copy(shard, path)
-        file = ShardFile(path)
-        os.utime(path)
-    copies = []
-    for copy in path.parent.glob("*.tar"):
-        with suppress(FileNotFoundError):
-            copies.append((copy.stat().st_mtime, copy))
-    for _, copy in sorted(copies)[: -max(keep, 1)]:
-        copy.unlink(missing_ok=True)
-    return file
-
-
-def _url_name(shard: Shard) -> str:
-    return f"url-{shard.identity.removeprefix('url:')}-{size_of_url(shard.location)}"
-
-
-def _copy(shard: Shard, path: Path) -> None:
-    for attempt in range(1, _FETCH_ATTEMPTS + 1):
-        try:
-            with atomic_path(path) as temporary:
-                with temporary.open("wb") as out:
-                    copy_url(shard.location, out)
-                if shard.record is not None and sha256_of_file(temporary) != shard.record.sha256:
-                    raise OSError(f"{shard.location}: is not what its manifest says")
-            return
-        except OSError:
-            if attempt == _FETCH_ATTEMPTS:
-                raise
+    def _open_file(self, shard: Shard) -> ShardFile:
+        if not is_remote(shard.location):
+            return ShardFile(shard.location)
+        row = shard.record
+        sha256, num_bytes = (row.sha256, row.num_bytes) if row is not None else (None, None)
+        cache, keep = self._shards.cache, self._shards.in_use
+        with shared_copy(shard.location, cache, keep=keep, sha256=sha256, num_bytes=num_bytes) as path:
+            return ShardFile(path)

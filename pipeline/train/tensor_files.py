@@ -15,6 +15,8 @@ from typing import IO
 import torch
 from safetensors import SafetensorError, safe_open
 
+from clipvip.media.errors import one_line
+
 CHECKSUMS_NAME = "checksums.json"
 TENSORS_SUFFIX = ".safetensors"
 _SCHEMA = 1
@@ -88,7 +90,7 @@ def names_in(path: Path) -> list[str]:
         with safe_open(path, "pt") as file:
             return list(file.keys())
     except SafetensorError as error:
-        raise OSError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+        raise OSError(f"{path.name}: {one_line(error, most=200)}") from error
 
 
 def read_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
@@ -103,7 +105,7 @@ def read_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
                     )
                 into[name].copy_(found)
     except SafetensorError as error:
-        raise OSError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+        raise OSError(f"{path.name}: {one_line(error, most=200)}") from error
 
 
 def sum_file(path: Path) -> Checksum:
@@ -162,7 +164,7 @@ def _read_checksums(folder: Path) -> dict[str, Checksum]:
             for name, row in content["files"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise OSError(f"{CHECKSUMS_NAME}: damaged ({' '.join(str(error).split())[:100]})") from error
+        raise OSError(f"{CHECKSUMS_NAME}: damaged ({one_line(error, most=100)})") from error
     for name in sums:
         if Path(name).name != name:
             raise OSError(f"{CHECKSUMS_NAME}: names {name[:80]!r}")

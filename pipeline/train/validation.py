@@ -28,9 +28,9 @@ from clipvip.pipeline.evaluate.retrieval import few_clips_warning, score_pairs, 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.distributed import Place, barrier, gather_objects
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
-from clipvip.pipeline.train.shard_set import is_url
 from clipvip.pipeline.train.start import save_model
 from clipvip.shards.files.atomic import write_json, write_jsonl
+from clipvip.shards.files.stores import is_remote
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
@@ -62,7 +62,7 @@ def check_splits(recipe: Recipe) -> None:
     taken = {
         identity: "training"
         for location in training
-        if not is_url(location)
+        if not is_remote(location)
         for identity in _shards_of(Path(location))
     }
     for option, folder in splits:
@@ -222,7 +222,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
     joined = _join(gather_objects(pairs, place=place))
     if not len(joined.texts):
         raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
-    return score_pairs(joined, queries="subtitles", settings=settings_of(model))
+    return score_pairs(joined, queries="subtitles", settings=settings_of(model)).as_dict()
 
 
 def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:

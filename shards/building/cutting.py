@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipvip.media.decode import UnreadableVideo, Video, open_video, split_planes
+from clipvip.media.container import UnreadableVideo
+from clipvip.media.decode import Video, open_video
 from clipvip.media.jpeg import encode_jpeg_planes
 from clipvip.media.mp4 import Mp4Encoder
+from clipvip.media.pictures import split_planes
 from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip
@@ -29,8 +31,8 @@ class CutOptions:
     """How clips are stored.
 
     `store` is `frames` (JPEGs, `quality` 1 to 100) or `video` (H.264, `quality` is x264's CRF, 0 to 51, less
-    is better). `fps` frames a second are kept, and at most `max_frames` a clip (0: no limit), evenly spread; of a
-    whole video only with `frames`.
+    is better). `fps` frames a second are kept, and at most `max_frames` a clip (0: no limit), evenly spread;
+    of a whole video only with `frames`.
     `size` is the short side in pixels.
     """
 
@@ -52,9 +54,9 @@ def cut_clips(
     """Yield, for each of `clips` in order, the stored clip or why there is none.
 
     A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
-    shown from its start on and before its end; none is taken twice. The file is opened and read once, and only as
-    far as the last clip needs; clips may overlap, and what lies between them is hardly decoded. At most the
-    compressed frames of clips that wait for an earlier one are in memory.
+    shown from its start on and before its end; none is taken twice. The file is opened and read once, and
+    only as far as the last clip needs; clips may overlap, and what lies between them is hardly decoded. At
+    most the compressed frames of clips that wait for an earlier one are in memory.
     `heartbeat` is called for each frame of the file.
 
     Reasons of skips: `undecodable_video` (also a clip that reaches into damage), `no_video_stream`,
@@ -105,7 +107,7 @@ def _feed(
 
 
 def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callable[[float, float], bool]:
-    """A function of (time of the frame before, time): whether any job will take that frame, or end by it for good.
+    """A function of (time of the frame before, time): whether any job will take that frame, or end by it.
 
     To be asked in about the order of time, some frames ahead of those that the jobs have been given.
     """
@@ -162,7 +164,7 @@ class _Job:
             self._step_seconds = max(self._step_seconds, length / self.options.max_frames)
 
     def slot(self, seconds: float) -> int:
-        """How many steps of the grid begin after the clip's start and up to `seconds`; -1 outside the clip."""
+        """How many steps of the grid begin after the clip's start up to `seconds`; -1 outside the clip."""
         if not self.clip.start_seconds <= seconds < self.clip.end_seconds:
             return -1
         return math.floor((seconds - self.clip.start_seconds + _SAME_TIME_SECONDS) / self._step_seconds)

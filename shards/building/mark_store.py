@@ -1,5 +1,5 @@
-"""What came of all shards of a run, and what was skipped, on the disk until the run sums up: a fifth of a hundred
-million clips would not fit in memory.
+"""What came of all shards of a run, and what was skipped, on the disk until the run sums up: a fifth of a
+hundred million clips would not fit in memory.
 """
 
 import heapq
@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipvip.shards.building.marks import PlacedSkip, ShardMark, mark_content, mark_from
+from clipvip.shards.building.marks import MarkContent, PlacedSkip, ShardMark
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.scratch import ScratchFile
 
@@ -25,12 +25,13 @@ class MarkStore:
         """Take a mark; a later one of the same shard stands for it."""
         missing = mark.shard + 1 - len(self._places)
         self._places.extend([-1] * missing)
-        self._places[mark.shard] = self._file.append(json.dumps(mark_content(mark)).encode() + b"\n")
+        line = MarkContent.of(mark).model_dump_json().encode() + b"\n"
+        self._places[mark.shard] = self._file.append(line)
 
     def __iter__(self) -> Iterator[ShardMark]:
         for shard, at in enumerate(self._places):
             if at >= 0:
-                yield mark_from(shard, json.loads(self._file.line_at(at)))
+                yield MarkContent.model_validate_json(self._file.line_at(at)).mark(shard)
 
 
 class SkipStore:

@@ -1,4 +1,5 @@
-"""What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong there.
+"""What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong
+there.
 
 Reads small files only; what is in shards and captions is `check`'s business.
 """
@@ -6,26 +7,21 @@ Reads small files only; what is in shards and captions is `check`'s business.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from clipvip.shards.building.marks import STATE_FOLDER
+from pydantic import JsonValue
+
+from clipvip.media.errors import one_line
 from clipvip.shards.checking.findings import FolderCheck
-from clipvip.shards.checking.state import (
-    SKIPPED_NAME,
-    check_marks,
-    check_options,
-    marks_of,
-    read_options,
-    read_skips,
-)
+from clipvip.shards.checking.state import check_marks, check_options, marks_of, read_options, read_skips
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import TEMPORARY_SUFFIX
-from clipvip.shards.format.manifest import MANIFEST_NAME, Manifest, ShardRecord, parse_manifest
+from clipvip.shards.files.claims import MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, STATE_FOLDER
+from clipvip.shards.files.text import parse_json
+from clipvip.shards.format.manifest import Manifest, ShardRecord, parse_manifest
 
-_REPORT_NAME = "report.json"
 _STAGES = {".tar": "shard", ".parquet": "caption"}
 _KNOWN_FILES = {
-    MANIFEST_NAME, SKIPPED_NAME, STATE_FOLDER, _REPORT_NAME, "report.html", "verify.json", "stats.json",
+    MANIFEST_NAME, SKIPPED_NAME, STATE_FOLDER, REPORT_NAME, "report.html", "verify.json", "stats.json",
     "stats.html", "search",
 }  # fmt: skip
 
@@ -33,9 +29,9 @@ _KNOWN_FILES = {
 def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
-    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs` (from
-    the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted` (an output that
-    the manifest does not name).
+    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs`
+    (from the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted`
+    (an output that the manifest does not name).
 
     Raises:
         DatasetError: there is no such folder, or nothing in it.
@@ -56,10 +52,10 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         found.records = [
             mark.record for mark in marks_of(folder) if mark is not None and mark.record is not None
         ]
-        found.options = read_options(state)
+        found.options = read_options(folder)
     else:
         found.is_listed = False
-        found.options = read_options(state)
+        found.options = read_options(folder)
         paths = sorted(path for path in folder.glob(f"*{extension}") if path.is_file())
         found.records = [ShardRecord(path.name, 0, 0, "") for path in paths]
     if manifest is None and not found.records and not found.findings.counts:
@@ -96,7 +92,7 @@ def _read_manifest(found: FolderCheck, stage: str) -> Manifest | None:
         if manifest.stage != stage:
             raise ValueError(f"of the stage {manifest.stage[:40]!r}, not {stage!r}")
     except (ValueError, DatasetError) as error:
-        reason = " ".join(str(error).split()).removeprefix(f"{MANIFEST_NAME}: ")
+        reason = one_line(error).removeprefix(f"{MANIFEST_NAME}: ")
         found.problem("damaged_manifest", MANIFEST_NAME, reason)
         return None
     return manifest
@@ -110,14 +106,14 @@ def _check_skips(found: FolderCheck) -> None:
         found.problem("damaged_skips", SKIPPED_NAME, str(error))
 
 
-def _read_report(found: FolderCheck) -> dict[str, Any]:
+def _read_report(found: FolderCheck) -> dict[str, JsonValue]:
     """The report, which is empty where it is missing or damaged."""
     try:
-        content = json.loads((found.folder / _REPORT_NAME).read_bytes())
+        content = parse_json((found.folder / REPORT_NAME).read_bytes())
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        found.problem("damaged_report", _REPORT_NAME, " ".join(str(error).split()))
+    except ValueError as error:
+        found.problem("damaged_report", REPORT_NAME, one_line(error))
         return {}
     return content if isinstance(content, dict) else {}
 

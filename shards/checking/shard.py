@@ -3,27 +3,27 @@
 Looks at one file at a time and changes none. What holds between shards is `key_hashes`' business.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from clipvip.media.errors import one_line
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.format.captions import CaptionFile, is_made_of, read_caption_file, read_origins
+from clipvip.shards.files.claims import Options
+from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.format.captions import CaptionFile, Origin, is_made_of, read_caption_file
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.format.record import SampleRecord, parse_record
+from clipvip.shards.format.record import ClipRecord, parse_record
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
 
-_READ_BYTES = 8 << 20
 # Of a long clip that is stored as video, so many pictures are in memory at a time.
 _PICTURES_AT_ONCE = 32
 # Frames may be a millisecond before their clip (see `cutting`), and times are rounded.
@@ -91,19 +91,9 @@ def _check_bytes(found: ShardCheck, path: Path, record: ShardRecord, heartbeat: 
     if size != record.num_bytes:
         found.note("size_differs", "", f"{size} bytes, {record.num_bytes} listed")
         return
-    digest = file_sha256(path, heartbeat)
+    digest = sha256_of_file(path, heartbeat=heartbeat)
     if digest != record.sha256:
         found.note("checksum_differs", "", f"sha256 {digest[:12]}…, {record.sha256[:12]}… listed")
-
-
-def file_sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
-    """The SHA-256 of a file, in hexadecimal; `heartbeat` is called every few megabytes."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_READ_BYTES):
-            heartbeat()
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _spans(found: ShardCheck, shard: ShardFile) -> Iterator[SampleSpan]:
@@ -133,18 +123,17 @@ def _check_sample(
         found.note("wrong_record", span.key, _without_path(error, shard.path))
         return
     found.num_frames += len(record.frame_seconds)
-    found.num_without_subtitle += not (record.subtitle or record.sentences)
+    found.num_without_subtitle += not record.has_text
     if decode is None:
         return
     found.num_decoded += 1
     try:
-        meta = record.model_dump(by_alias=True)
-        decode(Sample(span.key, meta, extension, shard.read(span, extension), max_pixels))
+        decode(Sample(span.key, record, extension, shard.read(span, extension), max_pixels))
     except DatasetError as error:
         found.note("undecodable", span.key, _without_path(error, shard.path))
 
 
-def _disagreements(record: SampleRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
+def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
     """What KEY.json says otherwise than its neighbours, its key or itself."""
     extension = span.extension
     assert extension is not None
@@ -167,7 +156,8 @@ def _disagreements(record: SampleRecord, span: SampleSpan, text: bytes) -> Itera
         yield f"frame_seconds: {seconds[0]} to {seconds[-1]} lie outside of [{start}, {end})"
     lengths, size = record.frame_bytes, span.members[extension][1]
     if extension == FRAMES_EXTENSION and (len(lengths) != len(seconds) or sum(lengths) != size):
-        yield f"frame_bytes: {sum(lengths)} bytes in {len(lengths)} frames of {size} bytes, {len(seconds)} times"
+        found = f"{sum(lengths)} bytes in {len(lengths)} frames"
+        yield f"frame_bytes: {found} of {size} bytes, {len(seconds)} times"
     if extension != FRAMES_EXTENSION and lengths:
         yield "frame_bytes: stands in a clip that is stored as video"
 
@@ -188,13 +178,13 @@ def check_captions(
     *,
     keys: Sequence[str],
     shard: Path,
-    origin: dict[str, Any] | None,
+    options: Options | None,
     record: ShardRecord | None,
     shard_sha256: str | None = None,
 ) -> Findings:
     """What is wrong with the caption file of the file `shard` that holds `keys`.
 
-    `origin` are the options that its folder's manifest gives, `record` what it says of this file.
+    `options` are those that its folder's manifest gives, `record` what it says of this file.
 
     Kinds of problems: `captions_missing`, `captions_unreadable`, `captions_checksum_differs`,
     `captions_of_another_shard` (missing or foreign keys among them), `captions_options_differ`.
@@ -207,11 +197,10 @@ def check_captions(
     if not path.is_file():
         note("captions_missing", "no such file")
         return found
-    if record is not None and file_sha256(path) != record.sha256:
+    if record is not None and sha256_of_file(path) != record.sha256:
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
-        content = read_caption_file(path)
-        origins = read_origins(path)
+        content = read_caption_file(path, with_origins=True)
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found
@@ -221,14 +210,14 @@ def check_captions(
         note("captions_of_another_shard", f"made of a shard of {content.source}, this has {here}")
     for key, detail in _key_differences(content, keys):
         note("captions_of_another_shard", detail, key)
-    if origin is not None and origins - {_origin_of(origin)}:
+    if options is not None and content.origins - {_origin_of(options)}:
         note("captions_options_differ", "made by another model or other options than the manifest says")
     return found
 
 
 def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each key that the file has too much or too little."""
-    captioned = [key for key, _ in content.rows]
+    captioned = [row.key for row in content.rows]
     answered = set(captioned) | {skip.what for skip in content.skips if skip.reason != EMPTY_SHARD}
     for key in sorted(answered - set(keys)):
         yield key, "not in the shard"
@@ -241,13 +230,13 @@ def _key_differences(content: CaptionFile, keys: Sequence[str]) -> Iterator[tupl
         yield "", "its rows are not in the shard's order"
 
 
-def _origin_of(options: dict[str, Any]) -> tuple[str, str, str]:
+def _origin_of(options: Options) -> Origin:
     """What the rows say whose folder's manifest has `options`."""
     rest = {n: v for n, v in options.items() if n not in ("model", "revision", "model_sha256")}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
-    return str(options.get("model", "")), str(options.get("revision", "")), text
+    return Origin(str(options.get("model", "")), str(options.get("revision", "")), text)
 
 
 def _without_path(error: DatasetError, path: Path) -> str:
-    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    text = one_line(error).removeprefix(f"{path}: ")
     return text.removesuffix("; make this shard again").removesuffix("; make it again")

@@ -3,28 +3,26 @@
 Three files know the options, two the skips: where they disagree, the odd one out is damaged.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from clipvip.shards.building.marks import STATE_FOLDER, ShardMark, read_mark
+from pydantic import JsonValue
+
+from clipvip.shards.building.marks import ShardMark, read_mark
 from clipvip.shards.checking.findings import FolderCheck
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.claims import OPTIONS_NAME, SKIPPED_NAME, STATE_FOLDER
+from clipvip.shards.files.text import json_lines, parse_object
 from clipvip.shards.format.manifest import ShardRecord
 
-OPTIONS_NAME = "options.json"
-SKIPPED_NAME = "skipped.jsonl"
 
-
-def read_options(state: Path) -> dict[str, Any] | None:
+def read_options(folder: Path) -> dict[str, JsonValue] | None:
     """The options that a folder's state gives; None where they are missing or damaged."""
     try:
-        options = json.loads((state / OPTIONS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_object((folder / STATE_FOLDER / OPTIONS_NAME).read_bytes())
+    except (OSError, ValueError):
         return None
-    return options if isinstance(options, dict) else None
 
 
 def read_skips(folder: Path) -> Iterator[Skip]:
@@ -34,14 +32,11 @@ def read_skips(folder: Path) -> Iterator[Skip]:
         DatasetError: a line is none; the message does not name the file.
     """
     path = folder / SKIPPED_NAME
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
+    for line in json_lines(path) if path.is_file() else ():
         try:
-            for line in lines:
-                yield Skip(**json.loads(line))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise DatasetError(" ".join(str(error).split())) from error
+            yield Skip.from_json(line.value)
+        except ValueError as error:
+            raise DatasetError(f"line {line.number}: {line.problem or error}") from error
 
 
 def marks_of(folder: Path) -> Iterator[ShardMark | None]:
@@ -56,13 +51,14 @@ def _numbered_marks(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
         yield number, read_mark(folder, number)
 
 
-def check_options(found: FolderCheck, reported: Any) -> None:
+def check_options(found: FolderCheck, reported: JsonValue) -> None:
     """Compare `_state/options.json` with the manifest's, and with those that the report has.
 
-    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is right.
+    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is
+    right.
     """
     name = f"{STATE_FOLDER}/{OPTIONS_NAME}"
-    options = read_options(found.folder / STATE_FOLDER)
+    options = read_options(found.folder)
     if options == found.options:
         return
     if options is not None and options == reported:
@@ -97,7 +93,8 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
         if has_manifest and mark.record != record:
             _bad_mark(found, name, "mark_differs", "lists another content than the manifest")
         elif skips is not None and not all(placed.skip in skips for placed in mark.skips):
-            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in between.
+            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in
+            # between.
             _bad_mark(
                 found,
                 name,

@@ -1,13 +1,13 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
-Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever
-the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed. (`Repeats`:
-16 bytes on the disk, and 1 in memory.)
+Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever the
+dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed.
+(`Repeats`: 16 bytes on the disk, and 1 in memory.)
 """
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from clipvip.shards.files.scratch import ScratchFile
 
 _AT_ONCE = 1 << 22
 _HASH_BYTES = 8
+_READ_BYTES = 1 << 20
 
 
 def key_hash(text: str, *, seed: int = 0) -> int:
@@ -36,9 +37,11 @@ class Repeats:
     """Which texts of a sequence came before: a bit for each."""
 
     def __init__(self, texts: Iterable[str], *, at_once: int = _AT_ONCE) -> None:
-        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by chance.
+        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by
+        chance.
 
-        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of them.
+        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of
+        them.
 
         Raises:
             OSError: there is no room for them.
@@ -74,7 +77,8 @@ class Repeats:
 def _in_range(
     file: ScratchFile, first: int, count: int, number: int, of: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their places."""
+    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their
+    places."""
     halves = np.frombuffer(file.read(first * 16, count * 16), np.uint64).reshape(-1, 2)
     inside = np.flatnonzero(
         (halves[:, 0] >> np.uint64(32)) * np.uint64(of) >> np.uint64(32) == np.uint64(number)
@@ -196,7 +200,11 @@ class HashStore:
         return data
 
 
-def sha256_of_file(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `heartbeat` is called for each megabyte."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb", buffering=0) as file:
+        while block := file.read(_READ_BYTES):
+            heartbeat()
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,21 +1,20 @@
-"""Files behind URLs: shards are read by webdataset's openers; videos and subtitles are read, and outputs written, by fsspec."""
+"""Files behind URLs, which fsspec reads and writes, and the output of commands, which webdataset runs."""
 
+import hashlib
 import io
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
 Location = Path | UPath
@@ -25,7 +24,9 @@ Location = Path | UPath
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _BLOCK_BYTES = 1 << 20
 _TRIES = 4
-_HEAD_SECONDS = 20
+_READ_SECONDS = 60
+COMMAND = "pipe:"
+"""What begins a shard that is the output of a shell command and no file, as webdataset has it."""
 
 
 def is_url(location: object) -> bool:
@@ -33,11 +34,19 @@ def is_url(location: object) -> bool:
     return "://" in str(location)
 
 
+def is_remote(shards: str) -> bool:
+    """Whether shards are copied before they are read: those behind URLs, `file:/folder` among them, and
+    commands'."""
+    return is_url(shards) or shards.startswith(("file:", COMMAND))
+
+
 def parse_location(text: str) -> Location:
-    """The path or URL that `text` is. What is in a store is asked anew each time: other processes write there too.
+    """The path or URL that `text` is. What is in a store is asked anew each time: other processes write there
+    too.
 
     Raises:
-        DatasetError: nobody knows the URL's scheme, its package is missing, or it is no place that processes share.
+        DatasetError: nobody knows the URL's scheme, its package is missing, or it is no place that processes
+            share.
     """
     if not is_url(text):
         return Path(text)
@@ -71,34 +80,91 @@ def list_urls(folder: str, *, below: bool = True) -> list[str]:
 def local_copy(url: str, *, heartbeat: Callable[[], None] = lambda: None) -> Iterator[str]:
     """A local path with the content of the file behind `url`, for as long as the context lasts.
 
-    The copy has no name on the disk, so that none is left behind by a process that is killed. `heartbeat` is called for each
-    megabyte. What fails in passing is tried again a few times, with pauses that double from a second.
+    The copy has no name on the disk, so that none is left behind by a process that is killed. `heartbeat` is
+    called for each megabyte. Raises as `copy_url`.
+    """
+    with tempfile.TemporaryFile(prefix="clipvip-") as file:
+        copy_url(url, file, heartbeat=heartbeat)
+        file.flush()
+        yield f"/dev/fd/{file.fileno()}"
+
+
+def read_url(url: str) -> bytes:
+    """The content of a small file. Raises as `copy_url`."""
+    content = io.BytesIO()
+    copy_url(url, content)
+    return content.getvalue()
+
+
+def copy_url(
+    url: str, out: IO[bytes], *, sha256: str | None = None, heartbeat: Callable[[], None] = lambda: None
+) -> None:
+    """Write the content of the file behind `url`, or the output of a `pipe:` command, to the new file `out`.
+
+    What fails in passing, or has another checksum than `sha256`, is tried again a few times, with pauses that
+    double from a second. `heartbeat` is called for each megabyte.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be read. DatasetError: as `list_urls`.
     """
-    with tempfile.TemporaryFile(prefix="clipvip-") as file:
 
-        def copy() -> None:
-            file.seek(0)
-            file.truncate()
-            with fsspec.open(url, "rb") as stream:
-                while block := stream.read(_BLOCK_BYTES):
-                    file.write(block)
-                    heartbeat()
+    def copy() -> None:
+        out.seek(0)
+        out.truncate()
+        digest = hashlib.sha256()
+        with _opened(url) as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                out.write(block)
+                digest.update(block)
+                heartbeat()
+        if sha256 not in (None, digest.hexdigest()):
+            raise OSError(f"{url}: is not what its manifest says")
 
-        _try_a_few_times(url, copy)
-        file.flush()
-        yield f"/dev/fd/{file.fileno()}"
+    _try_a_few_times(url, copy)
+
+
+def _opened(url: str) -> AbstractContextManager[IO[bytes]]:
+    if url.startswith(COMMAND):
+        import webdataset as wds  # it brings torch, which `clipvip-data shard` does without
+
+        command: AbstractContextManager[IO[bytes]] = wds.gopen(url)
+        return command
+    stream: AbstractContextManager[IO[bytes]] = fsspec.open(url, "rb", **_options_of(url))
+    return stream
+
+
+def _options_of(url: str) -> dict[str, object]:
+    """What fsspec is told besides a URL: of HTTP to ask once for a whole file, since not every server gives
+    parts, to take its time, and to go by the proxies that the environment names."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    client = {"trust_env": True, "timeout": aiohttp.ClientTimeout(sock_read=_READ_SECONDS)}
+    return {"block_size": 0, "client_kwargs": client}
+
+
+def size_of_url(url: str) -> int | None:
+    """How many bytes a file has, where its store says so without reading it."""
+    if url.startswith(COMMAND):
+        return None
+    try:
+        with store_errors(url):
+            system, path = fsspec.core.url_to_fs(url, **_options_of(url))
+            size: int | None = system.info(path)["size"]
+            return size
+    except (OSError, DatasetError):
+        return None
 
 
 @contextmanager
 def uploaded(target: UPath) -> Iterator[Path]:
-    """A local path to write to; what is there when the context ends well becomes the file `target`, all or nothing.
+    """A local path to write to; what is there when the context ends well becomes the file `target`, all or
+    nothing.
 
-    The local file has no name on the disk, so that none is left behind by a process that is killed. What fails in passing is tried
-    again, as by `local_copy`.
+    The local file has no name on the disk, so that none is left behind by a process that is killed. What
+    fails in passing is tried again, as by `local_copy`.
 
     Raises:
         OSError: it cannot be written. DatasetError: as `list_urls`.
@@ -132,62 +198,14 @@ def store_errors(url: object) -> Iterator[None]:
         raise
     except OSError as error:
         if is_url(url) and error.filename is None and error.errno is None:
-            error.args = (f"{url}: {' '.join(str(error).split())}",)
+            error.args = (f"{url}: {one_line(error)}",)
         elif is_url(url) and error.filename is None:
             error.filename = str(url)
         raise
     except (ImportError, ValueError) as error:  # a package that is missing, a scheme that nobody knows
         scheme = str(url).partition("://")[0]
-        hint = f"; pip install 'clipvip[{scheme}]'" if scheme in _PACKAGES else ""
-        raise DatasetError(f"{url}: {' '.join(str(error).split())}{hint}") from error
+        package = _PACKAGES.get(scheme) if isinstance(error, ImportError) else None
+        what = f"needs {package}; pip install 'clipvip[{scheme}]'" if package else one_line(error)
+        raise DatasetError(f"{url}: {what}") from error
     except Exception as error:  # every store has its own, and none of them derives from OSError
-        raise OSError(f"{url}: {' '.join(str(error).split())}") from error
-
-
-def read_url(url: str) -> bytes:
-    """The content of a small file.
-
-    Raises:
-        DatasetError: its scheme needs a package that is missing.
-        OSError: it cannot be read.
-    """
-    content = io.BytesIO()
-    copy_url(url, content)
-    return content.getvalue()
-
-
-def copy_url(url: str, out: IO[bytes]) -> None:
-    """Write the content of a file to `out`. Raises as `read_url`."""
-    scheme = url.partition("://")[0]
-    package = _PACKAGES.get(scheme)
-    if package is None or (scheme == "gs" and not find_spec(package) and shutil.which("gsutil")):
-        import webdataset as wds  # it brings torch, which `clipvip-data shard` does without
-
-        with wds.gopen(url) as stream:
-            shutil.copyfileobj(stream, out, _BLOCK_BYTES)
-        return
-    if not find_spec(package):
-        raise DatasetError(f"{url}: reading it needs {package}; pip install 'clipvip[{scheme}]'")
-    with store_errors(url), fsspec.open(url, "rb") as stream:
-        shutil.copyfileobj(stream, out, _BLOCK_BYTES)
-
-
-def size_of_url(url: str) -> int | None:
-    """How many bytes a file has, where its store says so without reading it."""
-    scheme = url.partition(":")[0]
-    try:
-        if scheme == "file":
-            return Path(unquote(urlsplit(url).path)).stat().st_size
-        if scheme not in ("http", "https", *_PACKAGES) or (
-            scheme in _PACKAGES and not find_spec(_PACKAGES[scheme])
-        ):
-            return None
-        if scheme in _PACKAGES:
-            with store_errors(url):
-                system, path = fsspec.core.url_to_fs(url)
-                return int(system.info(path)["size"])
-        with urlopen(Request(url, method="HEAD"), timeout=_HEAD_SECONDS) as answer:
-            length = answer.headers.get("Content-Length")
-            return int(length) if length else None
-    except (OSError, DatasetError, ValueError, KeyError, TypeError):
-        return None
+        raise OSError(f"{url}: {one_line(error)}") from error

@@ -8,31 +8,48 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
 
 CAPTIONS_EXTENSION = ".parquet"
-_ORIGIN_COLUMNS = ("model", "revision", "options")
-_COLUMNS = ("key", "caption", *_ORIGIN_COLUMNS)
-_NO_ORIGIN = ("", "", "{}")
 _SKIPS_FIELD = b"clipvip.skips"
 _SOURCE_FIELD = b"clipvip.source"
 
 
+class Caption(NamedTuple):
+    """A row of a caption file: the key of a sample and what the model says of it."""
+
+    key: str
+    caption: str
+
+
+class Origin(NamedTuple):
+    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say
+    it."""
+
+    model: str = ""
+    revision: str = ""
+    options: str = "{}"
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionFile:
-    """What a caption file holds: (key, caption) in shard order, what was left out, and from which shard.
+    """What a caption file holds: captions in shard order, what made them, what was left out, and from which
+    shard.
 
-    `source` identifies the content of the shard, see `shard_source`; "" where it was not said.
+    `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
+    as many as the rows have, none where there are no rows, and unknown unless they were asked for.
     """
 
-    rows: list[tuple[str, str]]
+    rows: list[Caption]
+    origins: set[Origin]
     skips: list[Skip]
     source: str
 
@@ -42,7 +59,8 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
 
 
 def shard_source(shard: Path, sha256: str | None = None) -> str:
-    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is not given."""
+    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is
+    not given."""
     return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
@@ -70,9 +88,9 @@ def captions_of_shard(
 ) -> ShardCaptions:
     """What the folders hold for a shard that has the `keys`; the first that has a key counts.
 
-    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
-    the keys, is not used. Reasons:
-    `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions
+    for none of the keys, is not used. Reasons: `no_captions` (no file for the shard),
+    `captions_of_another_shard`, `unreadable_captions`.
     """
     by_key: dict[str, str] = {}
     wanted = set(keys)
@@ -88,7 +106,7 @@ def captions_of_shard(
             skips.append(Skip("unreadable_captions", path.name, str(error)))
             continue
         is_of_shard = is_made_of(found.source, num_bytes=num_bytes, sha256=sha256)
-        rows = {key: caption for key, caption in found.rows if key in wanted} if is_of_shard else {}
+        rows = {row.key: row.caption for row in found.rows if row.key in wanted} if is_of_shard else {}
         if rows or (is_of_shard and not found.rows):
             is_used = True
             by_key = rows | by_key
@@ -109,11 +127,11 @@ def write_captions(
     *,
     model: str = "",
     revision: str = "",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     skips: Sequence[Skip] = (),
     source: str = "",
 ) -> None:
-    """Write (key, caption) pairs to the Parquet file `path`, all or nothing; equal input gives equal bytes.
+    """Write captions, by key, to the Parquet file `path`, all or nothing; equal input gives equal bytes.
 
     `model`, `revision` and `options` (as JSON) stand in every row, so that files can be mixed and still tell
     what made them.
@@ -122,13 +140,14 @@ def write_captions(
     for key, caption in rows:
         keys.append(key)
         captions.append(caption)
-    origin = [model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False)]
+    origin = Origin(model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False))
     columns = [keys, captions, *([value] * len(keys) for value in origin)]
     metadata = {
         _SKIPS_FIELD: json.dumps([skip.as_dict() for skip in skips], ensure_ascii=False).encode(),
         _SOURCE_FIELD: source.encode(),
     }
-    fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in _COLUMNS]
+    names = (*Caption._fields, *Origin._fields)
+    fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
     table = pyarrow.table(
         [pyarrow.array(column, pyarrow.string()) for column in columns],
         schema=pyarrow.schema(fields, metadata=metadata),
@@ -146,25 +165,26 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
 
-def read_caption_file(path: Path) -> CaptionFile:
-    """All that the Parquet file `path` says.
+def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
+    """What the Parquet file `path` says, with what made the captions where that is asked for.
 
-    Raises:
-        DatasetError: as `read_captions`.
+    Raises as `read_captions`.
     """
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow
-            lacking = [name for name in ("key", "caption") if name not in schema.names]
-            if lacking:
+            if lacking := [name for name in Caption._fields if name not in schema.names]:
                 raise DatasetError(
                     f"{path}: no column {', '.join(lacking)}; captions have a key and a caption in each row"
                 )
-            table = file.read(columns=["key", "caption"])
-            keys, captions = (table.column(name).to_pylist() for name in ("key", "caption"))
+            names: list[str] = list(Caption._fields)
+            if with_origins and set(Origin._fields) <= set(schema.names):
+                names += Origin._fields
+            table = file.read(columns=names)
+            keys, captions, *origin = (table.column(name).to_pylist() for name in names)
             fields = schema.metadata or {}
-            skips = [Skip(**skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
-            origin = fields.get(_SOURCE_FIELD, b"").decode()
+            skips = [Skip.from_json(skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
+            made_of = fields.get(_SOURCE_FIELD, b"").decode()
     except FileNotFoundError as error:
         raise DatasetError(
             f"{path}: no captions for this shard; make them with 'clipvip-data caption'"
@@ -172,30 +192,10 @@ def read_caption_file(path: Path) -> CaptionFile:
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, DatasetError):
             raise
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
+        raise DatasetError(f"{path}: not readable as captions ({one_line(error)}); make it again") from error
     if not all(isinstance(value, str) for value in (*keys, *captions)):
         raise DatasetError(f"{path}: a key or caption is not a text; make it again")
     if len(set(keys)) != len(keys):
         raise DatasetError(f"{path}: a key stands there twice; make it again")
-    return CaptionFile(list(zip(keys, captions, strict=True)), skips, origin)
-
-
-def read_origins(path: Path) -> set[tuple[str, str, str]]:
-    """Each (model, revision, options as JSON) that the rows of a caption file name; none where it has no rows.
-
-    Captions that others made may lack these columns.
-
-    Raises:
-        DatasetError: as `read_captions`.
-    """
-    try:
-        schema = pyarrow.parquet.read_schema(path)
-        if not set(_ORIGIN_COLUMNS) <= set(schema.names):
-            return {_NO_ORIGIN}
-        table = pyarrow.parquet.read_table(path, columns=list(_ORIGIN_COLUMNS))
-        columns = [table.column(name).to_pylist() for name in _ORIGIN_COLUMNS]
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{path}: not readable as captions ({reason}); make it again") from error
-    return set(zip(*columns, strict=True))
+    origins = set(map(Origin, *origin)) if origin else {Origin()}
+    return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of)

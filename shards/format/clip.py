@@ -4,11 +4,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAre
 
-SCHEMA_VERSION = 1
 FRAMES_EXTENSION = "mjpg"
 VIDEO_EXTENSION = "mp4"
 
@@ -41,19 +40,17 @@ def make_key(video_id: str, clip_number: int) -> str:
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header holds."""
+    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header
+    holds."""
     return len(key) <= _MAX_KEY_CHARACTERS and _SAFE.fullmatch(key) is not None
-
-
-SentencesAre = Literal["alternatives", "paragraph"]
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A clip that is asked for: a span of a source video; one that ends at infinity is all of it.
 
-    `sentences` are the captions of a video set's annotations: `alternatives`, each for itself, or a `paragraph`,
-    in order of time.
+    `sentences` are the captions of a video set's annotations: `alternatives`, each for itself, or a
+    `paragraph`, in order of time.
     """
 
     key: str
@@ -102,23 +99,26 @@ class StoredClip:
     def extension(self) -> str:
         return FRAMES_EXTENSION if self.frame_bytes else VIDEO_EXTENSION
 
-    def metadata(self) -> dict[str, Any]:
-        """The content of KEY.json."""
+    @property
+    def record(self) -> ClipRecord:
+        """The content of KEY.json; its values are not checked here, but wherever it is read."""
         clip = self.clip
+        record = ClipRecord.model_construct(
+            schema_version=SCHEMA_VERSION,
+            key=clip.key,
+            video_id=clip.video_id,
+            clip_id=clip.clip_id,
+            span_seconds=(clip.start_seconds, clip.end_seconds),
+            frame_seconds=[round(seconds, 6) for seconds in self.frame_seconds],
+            frame_bytes=list(self.frame_bytes),
+            width=self.width,
+            height=self.height,
+            source_width=self.source_width,
+            source_height=self.source_height,
+            source_fps=round(self.source_fps, 6),
+            subtitle=self.subtitle,
+        )
+        if clip.sentences_are is None:
+            return record
         captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
-        return {
-            "schema": SCHEMA_VERSION,
-            "key": clip.key,
-            "video_id": clip.video_id,
-            "clip_id": clip.clip_id,
-            "span_seconds": [clip.start_seconds, clip.end_seconds],
-            "frame_seconds": [round(seconds, 6) for seconds in self.frame_seconds],
-            "frame_bytes": list(self.frame_bytes),
-            "width": self.width,
-            "height": self.height,
-            "source_width": self.source_width,
-            "source_height": self.source_height,
-            "source_fps": round(self.source_fps, 6),
-            "subtitle": self.subtitle,
-            **(captions if clip.sentences_are else {}),
-        }
+        return record.model_copy(update=captions)

@@ -1,39 +1,47 @@
-"""The list of a stage's finished outputs, and the options that made them: written and parsed here only, wherever it lies."""
+"""The list of a stage's finished outputs, and the options that made them: written and parsed here only,
+wherever it lies."""
 
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import SCHEMA_VERSION
+from clipvip.shards.files.text import parse_json
+from clipvip.shards.format.record import SCHEMA_VERSION
 
-MANIFEST_NAME = "manifest.json"
 CAPTION_STAGE = "caption"
+
+# Names become parts of paths and of URLs.
+_Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+_Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A finished shard, as the manifest lists it."""
+    """A finished shard (or caption file) as a row of a manifest; `samples` and `bytes` are the fields' names
+    there."""
 
-    name: str
-    num_samples: int
-    num_bytes: int
-    sha256: str
+    name: _Name
+    num_samples: Annotated[int, Field(strict=True, ge=0, alias="samples")]
+    num_bytes: Annotated[int, Field(strict=True, ge=0, alias="bytes")]
+    sha256: _Sha256
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: the stage that made the folder, its options, and the finished outputs in order."""
+    """What a manifest says: the stage that made the folder, its options, the finished outputs in order."""
 
-    stage: str
-    options: dict[str, Any]
+    stage: Annotated[str, Field(strict=True)]
+    options: dict[str, JsonValue]
     shards: list[ShardRecord]
 
     @property
@@ -44,29 +52,12 @@ class Manifest:
         return {record.name: record for record in self.shards}
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    # Names become parts of paths and of URLs, which webdataset hands to a shell.
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
-    samples: Annotated[int, Field(ge=0)]
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_PARSER = TypeAdapter(Manifest)
 
 
-class _Content(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    stage: str
-    options: dict[str, Any]
-    shards: list[_Row]
-
-
-def write_manifest(
-    folder: Location, *, stage: str, options: dict[str, Any], shards: Iterable[ShardRecord]
-) -> None:
+def write_manifest(folder: Location, *, stage: str, options: Options, shards: Iterable[ShardRecord]) -> None:
     """Write `folder`/manifest.json, all or nothing, row by row."""
-    content = {"schema": SCHEMA_VERSION, "stage": stage, "options": options, "shards": []}
+    content = {"schema": SCHEMA_VERSION, "stage": stage, "options": dict(options), "shards": []}
     head, tail = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).rsplit("[]", 1)
     with atomic_path(folder / MANIFEST_NAME) as temporary, temporary.open("wb") as file:
         between = f"{head}["
@@ -79,11 +70,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of `folder`, or None where there is none yet.
-
-    Raises:
-        DatasetError: as `parse_manifest`.
-    """
+    """The manifest of `folder`, or None where there is none yet. Raises as `parse_manifest`."""
     path = Path(folder) / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -99,10 +86,11 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
         DatasetError: it is not a manifest, one of a newer schema, or damaged; the first wrong field is named.
     """
     try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{name}: not JSON ({reason}); restore it or make the folder again") from error
+        tree = parse_json(data)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name}: not JSON ({one_line(error)}); restore it or make the folder again"
+        ) from error
     if not isinstance(tree, dict) or not isinstance(tree.get("shards"), list):
         raise DatasetError(f"{name}: not a clipvip manifest; point at a folder that a clipvip stage wrote")
     if tree.get("schema") != SCHEMA_VERSION or isinstance(tree["schema"], bool):
@@ -111,7 +99,7 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
             "update clipvip"
         )
     try:
-        content = _Content.model_validate(tree)
+        return _PARSER.validate_python(tree)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -119,13 +107,12 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
             f"{name}: damaged ({place}: {' '.join(first['msg'].split())}); run the command that made the "
             "folder again"
         ) from error
-    records = [ShardRecord(row.name, row.samples, row.bytes, row.sha256) for row in content.shards]
-    return Manifest(content.stage, content.options, records)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file of a manifest as it is: whether it has the size that is listed, and was written after the manifest."""
+    """A file of a manifest as it is: whether it has the size that is listed, and was written after the
+    manifest."""
 
     record: ShardRecord
     has_size: bool
@@ -155,21 +142,3 @@ def num_samples(folder: Path) -> int | None:
     """How many clips a folder holds, by its manifest."""
     manifest = read_manifest(folder)
     return None if manifest is None else manifest.num_samples
-
-
-def require_same_options(path: Location, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Refuse to add to an output that other options made.
-
-    Raises:
-        DatasetError: naming `path` and each option that differs.
-    """
-    differing = [
-        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked"
-        for name in sorted(found.keys() | asked.keys())
-        if found.get(name) != asked.get(name)
-    ]
-    if differing:
-        raise DatasetError(
-            f"{path} was made with other options ({'; '.join(differing)}); "
-            "give the same options or another --out"
-        )

@@ -1,20 +1,28 @@
-"""What KEY.json must look like: types and ranges of every field, checked strictly wherever shards are read."""
+"""A clip's record, KEY.json: types and ranges of every field, checked strictly wherever shards are read."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.format.clip import SCHEMA_VERSION
+
+SCHEMA_VERSION = 1
+
+SentencesAre = Literal["alternatives", "paragraph"]
 
 # Larger than any file, and any video, and small enough to be computed with.
 _Count = Annotated[int, Field(gt=0, lt=1 << 40)]
 _Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 
 
-class SampleRecord(BaseModel):
-    """KEY.json, as docs/format.md has it; fields of later versions are let through."""
+class ClipRecord(BaseModel):
+    """KEY.json, as docs/format.md has it; fields of later versions are let through.
+
+    `frame_seconds` are presentation times in the source, one for each stored frame; `frame_bytes` the lengths
+    of the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, that is
+    after rotation. `sentences` are the captions that a video set's annotations have for the clip.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -32,17 +40,26 @@ class SampleRecord(BaseModel):
     source_fps: _Seconds
     subtitle: str
     sentences: list[str] | None = None
-    sentences_are: Literal["alternatives", "paragraph"] | None = None
+    sentences_are: SentencesAre | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a subtitle, or a sentence of a video set."""
+        return bool(self.subtitle or self.sentences)
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """The fields under their names in KEY.json, those of later versions behind the others."""
+        return self.model_dump(by_alias=True, exclude_unset=True, warnings=False)
 
 
-def parse_record(data: bytes) -> SampleRecord:
+def parse_record(data: bytes) -> ClipRecord:
     """The record that `data`, the bytes of a KEY.json, holds.
 
     Raises:
         DatasetError: it is none; the message names the fields that it lacks, or the first that is wrong.
     """
     try:
-        record = SampleRecord.model_validate_json(data)
+        record = ClipRecord.model_validate_json(data)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     else:
@@ -55,15 +72,8 @@ def parse_record(data: bytes) -> SampleRecord:
     raise DatasetError(f"{where}: {' '.join(errors[0]['msg'].split())[:200]}")
 
 
-def load_record(data: bytes) -> dict[str, Any]:
-    """The record that `data` holds as plain values, with all of its fields. Raises as `parse_record`."""
-    parse_record(data)
-    fields: dict[str, Any] = json.loads(data)
-    return fields
-
-
-def _require_json(others: dict[str, Any] | None) -> None:
-    """Fields of later versions can be written again: none holds an infinite number, which JSON does not know."""
+def _require_json(others: dict[str, JsonValue] | None) -> None:
+    """Fields of later versions can be written again: none holds an infinite number, which JSON lacks."""
     try:
         json.dumps(others, allow_nan=False) if others else ""
     except ValueError as error:

@@ -3,7 +3,6 @@
 Decides which clips can be asked for at all; says nothing about what is inside the videos.
 """
 
-import json
 import math
 import os
 import posixpath
@@ -11,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.files.hashes import Repeats
 from clipvip.shards.files.stores import list_urls, parse_location
+from clipvip.shards.files.text import JsonLine, json_lines
 from clipvip.shards.format.clip import Clip, make_key
 
 VIDEO_EXTENSIONS = frozenset(
@@ -73,7 +74,8 @@ class Survey:
     """
 
     def __init__(self, metadata: Path | str) -> None:
-        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for temporary files."""
+        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for
+        temporary files."""
         self.num_videos = self.num_clips = self.num_skips = 0
         self.repeats = Repeats(self._keys(metadata))
         self.num_clips -= self.repeats.count
@@ -91,8 +93,8 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     """Yield one `Source` per line of the JSONL file `metadata` (blank lines give none), in order.
 
     Whatever is wrong with a line or clip becomes a `Skip`: `bad_metadata`, `unsafe_id`, `bad_span`,
-    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat; once
-    where its `survey` is given.
+    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat;
+    once where its `survey` is given.
 
     Raises:
         OSError: the file cannot be read.
@@ -126,22 +128,20 @@ def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Sourc
 
 
 def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
-    with Path(metadata).open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            if raw.strip():
-                yield _parse_line(line, raw)
+    return map(_source_of, json_lines(Path(metadata)))
 
 
-def _parse_line(line: int, raw: bytes) -> Source:
+def _source_of(json_line: JsonLine) -> Source:
+    line, entry = json_line.number, json_line.value
     where = f"line {line}"
-    try:
-        entry = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return Source(line, "", skips=((0, Skip("bad_metadata", where, f"not JSON: {error}"[:200])),))
-    if not isinstance(entry, dict) or not isinstance(entry.get("video_id"), str):
+    if json_line.problem:
+        detail = f"not JSON: {json_line.problem}"[:200]
+        return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
+    fields = entry if isinstance(entry, dict) else {}
+    video_id, listed = fields.get("video_id"), fields.get("clip")
+    if not isinstance(video_id, str):
         detail = 'want {"video_id": "...", "clip": [...]}'
         return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
-    video_id, listed = entry["video_id"], entry.get("clip")
     if not isinstance(listed, list):
         return Source(line, "", skips=((0, Skip("bad_metadata", where, "field 'clip' is not a list")),))
     try:
@@ -167,7 +167,7 @@ class _Draft:
     positions: list[int] = field(default_factory=list)
     skips: list[tuple[int, Skip]] = field(default_factory=list)
 
-    def add(self, position: int, entry: Any) -> None:
+    def add(self, position: int, entry: JsonValue) -> None:
         clip = self._clip_or_skip(position, entry)
         if isinstance(clip, Skip):
             self.skips.append((position, clip))
@@ -175,18 +175,19 @@ class _Draft:
             self.clips.append(clip)
             self.positions.append(position)
 
-    def _clip_or_skip(self, position: int, entry: Any) -> Clip | Skip:
+    def _clip_or_skip(self, position: int, entry: JsonValue) -> Clip | Skip:
         where = f"{self.where}, clip {position}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("clip_id"), str) or "span" not in entry:
+        fields = entry if isinstance(entry, dict) else {}
+        clip_id = fields.get("clip_id")
+        if not isinstance(clip_id, str) or "span" not in fields:
             return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
-        clip_id = entry["clip_id"]
         try:
             clip_id.encode()
         except UnicodeEncodeError:
             return Skip("unsafe_id", where, f"clip_id {ascii(clip_id)[:80]}")
-        span = parse_span(entry["span"])
+        span = parse_span(fields["span"])
         if span is None:
-            return Skip("bad_span", clip_id[:200], f"span {ascii(entry['span'])[:80]}")
+            return Skip("bad_span", clip_id[:200], f"span {ascii(fields['span'])[:80]}")
         number = clip_number(self.video_id, clip_id, position)
         key = f"{self.prefix}_{number:05d}"
         return Clip(key, self.video_id, clip_id, *span)
@@ -201,7 +202,7 @@ def clip_number(video_id: str, clip_id: str, position: int) -> int:
     return int(match[1]) if match else position
 
 
-def parse_span(span: Any) -> tuple[float, float] | None:
+def parse_span(span: JsonValue) -> tuple[float, float] | None:
     """(start, end) in seconds of ["00:00:17.759", "00:00:23.279"] or [17.759, 23.279]; None if it is no span.
 
     A span is finite, not negative, and ends after it starts.
@@ -212,7 +213,7 @@ def parse_span(span: Any) -> tuple[float, float] | None:
     return (start, end) if start is not None and end is not None and start < end else None
 
 
-def _parse_time(time: Any) -> float | None:
+def _parse_time(time: JsonValue) -> float | None:
     if isinstance(time, str):
         match = _CLOCK.fullmatch(time.strip())
         if match is None:
@@ -231,10 +232,12 @@ def _parse_time(time: Any) -> float | None:
 
 
 def index_videos(folder: Path | str) -> Mapping[str, str]:
-    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its extension.
+    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its
+    extension.
 
     The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
-    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a time.
+    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a
+    time.
 
     Raises:
         DatasetError: `folder` is no folder; as `parse_location`.
@@ -255,7 +258,7 @@ def _is_video_name(name: str) -> bool:
 
 
 def _video_files(folder: str) -> Iterator[str]:
-    """The video files of a folder, by name, and then those of its folders; links to folders are not followed."""
+    """The video files of a folder, by name, then those of its folders; links to folders are not followed."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()

@@ -165,10 +165,10 @@ def _no_times(lines: list[str], bad_line_number: int) -> _Malformed:
 
 
 def _cue(start: float, end: float, body: list[str]) -> ShownCue:
-    return ShownCue(start, end, [_line(_split_at_word_times(raw, start), start, end) for raw in body])
+    return ShownCue(start, end, [_line(_split_at_word_times(raw), start, end) for raw in body])
 
 
-def _split_at_word_times(raw: str, start: float) -> Iterator[tuple[float | None, str]]:
+def _split_at_word_times(raw: str) -> Iterator[tuple[float | None, str]]:
     """`my<00:00:00.160><c> career</c>` -> (None, "my"), (0.16, "<c> career</c>")."""
     pieces = _WORD_TIME.split(raw)
     yield None, pieces[0]

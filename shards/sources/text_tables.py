@@ -5,32 +5,34 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.disk_index import DiskIndex, RepeatedKeyError
 from clipvip.shards.files.scratch import ScratchFile, line_at
+from clipvip.shards.files.text import json_lines, parse_object
 
 ID_FIELDS = ("clip_id", "key")
 TEXT_FIELDS = ("text", "subtitle", "caption")
 TABLE_EXTENSIONS = (".jsonl", ".parquet")
 _READ_BYTES = 1 << 20
-_Row = Mapping[str, Any]
+_Row = Mapping[str, JsonValue]
 
 
 def load_text_table(path: Path | str) -> Mapping[str, str]:
     """Clip id -> text, from a file of JSON lines or a Parquet file (`.parquet`), however large it is.
 
     A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or a list of strings
-    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here. What is
-    kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be changed meanwhile,
-    those of a Parquet file in a copy for as long as the mapping lives.
+    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here.
+    What is kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be
+    changed meanwhile, those of a Parquet file in a copy for as long as the mapping lives.
 
     Raises:
-        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two texts.
+        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two
+            texts.
         OSError: the file cannot be opened, or there is no room for temporary files.
     """
     path = Path(path)
@@ -43,8 +45,8 @@ def load_text_table(path: Path | str) -> Mapping[str, str]:
 
     def read(at: int) -> tuple[str, str]:
         try:
-            clip_id, text = _entry(json.loads(lines.line_at(at).decode("utf-8-sig")), "row")
-        except (ValueError, RecursionError, TypeError, DatasetError):
+            clip_id, text = _entry(parse_object(lines.line_at(at).decode("utf-8-sig")), "row")
+        except ValueError:  # no JSON, or a DatasetError
             text = None
         if text is None:
             raise DatasetError(f"{path}: changed while it was read; run the same command again")
@@ -108,21 +110,15 @@ def _row_number(lines: "_TableFile | ScratchFile", at: int) -> int:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     """Number of the line, the byte where it begins, row."""
-    end = 0
-    with path.open("rb", buffering=_READ_BYTES) as file:
-        for number, line in enumerate(file, start=1):
-            at, end = end, end + len(line)
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise DatasetError(
-                    f"{path}, row {number}: not JSON ({error}); give JSON Lines, one object per line, or a .parquet file"
-                ) from error
-            if not isinstance(row, dict):
-                raise DatasetError(f"{path}, row {number}: not a JSON object; give one object per line")
-            yield number, at, row
+    for line in json_lines(path):
+        if line.problem:
+            raise DatasetError(
+                f"{path}, row {line.number}: not JSON ({line.problem}); give JSON Lines, one object "
+                "per line, or a .parquet file"
+            )
+        if not isinstance(line.value, dict):
+            raise DatasetError(f"{path}, row {line.number}: not a JSON object; give one object per line")
+        yield line.number, line.at, line.value
 
 
 def _copied_rows(path: Path, lines: ScratchFile) -> Iterator[tuple[int, int, _Row]]:
@@ -154,7 +150,7 @@ def _entry(row: _Row, where: str) -> tuple[str, str | None]:
     return clip_id, text
 
 
-def _field(row: _Row, names: tuple[str, ...], where: str) -> Any:
+def _field(row: _Row, names: tuple[str, ...], where: str) -> JsonValue:
     for name in names:
         if name in row:
             return row[name]
@@ -163,8 +159,9 @@ def _field(row: _Row, names: tuple[str, ...], where: str) -> Any:
 
 def _text(row: _Row, where: str) -> str | None:
     text = _field(row, TEXT_FIELDS, where)
-    if isinstance(text, list) and all(isinstance(part, str) for part in text):
-        text = " ".join(text)
+    if isinstance(text, list):
+        parts = [part for part in text if isinstance(part, str)]
+        text = " ".join(parts) if len(parts) == len(text) else text
     if text is None:
         return None
     if not isinstance(text, str):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
@@ -68,7 +69,7 @@ def _subtitles(shard: Path) -> Iterator[str | Skip]:
                     raise DatasetError(span.problem)
                 text = read_text_member(file, span, "txt").decode("utf-8")
             except (DatasetError, UnicodeDecodeError) as error:
-                yield Skip("unreadable_text", span.key, " ".join(str(error).split()))
+                yield Skip("unreadable_text", span.key, one_line(error))
             else:
                 yield " ".join(text.split())
     if is_empty:

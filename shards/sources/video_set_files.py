@@ -1,18 +1,21 @@
-"""The files in which video sets publish their captions, each read as it is: rows of video, sentence and time.
+"""The files in which video sets publish their captions, and the records in which others pass them on, read as
+they are.
 
-What a set is made of, and what its rows become, is said in `annotations`.
+All give rows of video, sentence and time. What a set is made of, and what its rows become, is said in
+`video_sets`.
 """
 
 import csv
-import json
 import os
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 
 
@@ -48,15 +51,33 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> JsonValue:
     """Raises DatasetError where `path` is missing or no JSON."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DatasetError(f"{path}: is not JSON ({str(error)[:100]})") from error
 
 
-def make_row(where: str, video: Any, sentence: Any, time: tuple[float, ...] = ()) -> Row | Skip:
+def read_json_lines(path: Path) -> Iterator[tuple[int, JsonValue]]:
+    """Number and value of each line that is not blank; None stands for one that is no JSON. Raises as
+    `read_text`."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                value = parse_json(line)
+            except ValueError:
+                value = None
+            yield number, value
+
+
+def first_of(fields: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue:
+    """The value of the first of the names that there is; None where there is none."""
+    return next((fields[name] for name in names if name in fields), None)
+
+
+def make_row(where: str, video: JsonValue, sentence: JsonValue, time: tuple[float, ...] = ()) -> Row | Skip:
     """A row, or why it is none: both must be text, and the sentence have words."""
     if not isinstance(video, str) or not isinstance(sentence, str):
         return Skip("bad_annotation", where, "want a video and a sentence as text")
@@ -76,7 +97,7 @@ def video_name(name: str) -> str:
     return stem if extension.lower() in VIDEO_EXTENSIONS else base
 
 
-def records_of(path: Path, content: Any) -> list[Any]:
+def records_of(path: Path, content: JsonValue) -> list[JsonValue]:
     if not isinstance(content, list) or not content:
         raise DatasetError(f"{path}: want a list of annotations, found {type(content).__name__}")
     return content
@@ -89,16 +110,17 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
         DatasetError: another kind of file, or a split that it does not know.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), list) for name in ("videos", "sentences")
-    ):
+    known, sentences = (
+        content.get(n) if isinstance(content, dict) else None for n in ("videos", "sentences")
+    )
+    if not isinstance(known, list) or not isinstance(sentences, list):
         raise DatasetError(f"{path}: want MSR-VTT's 'videos' and 'sentences'; is it MSRVTT_data.json?")
     if videos is None:
-        listed = [entry for entry in content["videos"] if isinstance(entry, dict)]
+        listed = [entry for entry in known if isinstance(entry, dict)]
         videos = frozenset(str(entry.get("video_id")) for entry in listed if entry.get("split") == split)
         if not videos:
             raise DatasetError(f"{path}: has no videos of the split {split}")
-    for number, entry in enumerate(content["sentences"]):
+    for number, entry in enumerate(sentences):
         where = f"{path.name}, sentence {number}"
         if not isinstance(entry, dict):
             yield Skip("bad_annotation", where, "is no record")
@@ -107,58 +129,65 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
 
 
 def read_didemo(path: Path) -> Rows:
-    """DiDeMo's train_data.json, val_data.json, test_data.json. Annotators gave spans of 5 s pieces; a sentence's time is
-    the median of their starts, then of their ends."""
+    """DiDeMo's train_data.json, val_data.json, test_data.json. Annotators gave spans of 5 s pieces; a
+    sentence's time is the median of their starts, then of their ends."""
     for number, entry in enumerate(records_of(path, read_json(path))):
         where = f"{path.name}, record {number}"
         if not isinstance(entry, dict):
             yield Skip("bad_annotation", where, "is no record")
             continue
-        spans = entry.get("times")
-        time: tuple[float, ...] = ()
-        if isinstance(spans, list) and spans and all(map(is_span, spans)):
-            time = tuple(float(statistics.median(span[side] for span in spans)) for side in (0, 1))
+        spans = _spans(entry.get("times"))
+        time = tuple(map(statistics.median, zip(*spans, strict=True))) if spans else ()
         video = entry.get("video")
         # The name of the original upload; people keep the files under other extensions.
         name = video.rpartition(".")[0] if isinstance(video, str) and "." in video else video
         yield make_row(where, name, entry.get("description"), time)
 
 
-def is_span(span: Any) -> bool:
-    """Whether it is a pair of numbers, of a size that seconds can have (JSON may hold NaN and 10^400)."""
-    return (
-        isinstance(span, list)
-        and len(span) == 2
-        and all(type(number) in (int, float) and abs(number) < _MOST_SECONDS for number in span)
-    )
+def _spans(value: JsonValue) -> list[tuple[float, float]]:
+    """The pairs of numbers that `value` lists; none where something else is among them."""
+    spans = []
+    for pair in value if isinstance(value, list) else []:
+        start, end = map(_seconds, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        if start is None or end is None:
+            return []
+        spans.append((start, end))
+    return spans
+
+
+def _seconds(value: JsonValue) -> float | None:
+    """A number of a size that seconds can have (JSON may hold NaN and 10^400)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _MOST_SECONDS else None
 
 
 def read_activitynet(path: Path) -> Rows:
-    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and their spans in seconds."""
+    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and their spans in
+    seconds."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise DatasetError(f"{path}: want video ids with 'sentences' and 'timestamps'")
     for video, entry in content.items():
-        sentences = entry.get("sentences") if isinstance(entry, dict) else None
+        fields = entry if isinstance(entry, dict) else {}
+        sentences = fields.get("sentences")
         if not isinstance(sentences, list):
             yield Skip("bad_annotation", f"{path.name}, {video[:80]}", "has no list of sentences")
             continue
-        spans = entry.get("timestamps")
-        if not isinstance(spans, list) or len(spans) != len(sentences) or not all(map(is_span, spans)):
-            spans = [[0.0, 0.0]] * len(sentences)  # the order in the file, which is that of time
+        spans = _spans(fields.get("timestamps"))
+        if len(spans) != len(sentences):
+            spans = [(0.0, 0.0)] * len(sentences)  # the order in the file, which is that of time
         for number, (sentence, span) in enumerate(zip(sentences, spans, strict=True)):
-            yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, tuple(span))
+            yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, span)
 
 
-def read_table(
-    path: Path, *, video: Sequence[str], sentence: Sequence[str], delimiter: str | None = None
-) -> Rows:
+def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
     """A table with a header; `video` and `sentence` are the names that their columns may have.
 
     Raises:
         DatasetError: it has no such columns, or is no table.
     """
-    header, rows = _table(path, delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","))
+    header, rows = _table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     columns = [
         next((header.index(name) for name in names if name in header), None) for names in (video, sentence)
     ]
@@ -233,3 +262,68 @@ def read_lsmdc(path: Path) -> Rows:
         # Sentences follow the times; some rows have a tab after them.
         sentence = cells[5] if len(cells) >= 6 else cells[-1]
         yield make_row(where, video_name(cells[0]), sentence)
+
+
+_VIDEO_FIELDS = ("clip_id", "video_id", "video")
+_TEXT_FIELDS = ("text", "caption", "captions", "sentences", "sentence")
+
+
+def read_records(path: Path) -> Rows:
+    """Records `{"clip_id": ..., "text": sentence or list}`, with `video`, `caption`, `sentences`, ... for
+    names.
+
+    One a line (.jsonl, as the released code takes them), or as .json a list of them, or an object of videos
+    and records. The sentences of a record are in order of its `timestamps`, or `start` and `end`, where there
+    are as many of these.
+
+    Raises:
+        DatasetError: it has no such record.
+    """
+    num_good = 0
+    for where, video, entry in _records(path):
+        if not isinstance(entry, dict):
+            yield Skip("bad_annotation", where, "is no JSON record")
+            continue
+        for row in _rows_of_record(where, first_of(entry, _VIDEO_FIELDS) if video is None else video, entry):
+            num_good += isinstance(row, Row)
+            yield row
+    if not num_good:
+        raise DatasetError(f'{path}: has no record such as {{"clip_id": "video1", "text": "a sentence"}}')
+
+
+def has_records(content: JsonValue) -> bool:
+    """Whether parsed JSON is of a form that `read_records` reads; no set publishes its own file in one."""
+    names = _TEXT_FIELDS if isinstance(content, list) else ("text", "caption", "captions")
+    entries = list(content.values()) if isinstance(content, dict) else content
+    return isinstance(entries, list) and any(
+        isinstance(entry, dict) and first_of(entry, names) is not None for entry in entries
+    )
+
+
+def _records(path: Path) -> Iterator[tuple[str, str | None, JsonValue]]:
+    """Place in the file, name of the video where it stands before the record, record."""
+    if path.suffix.lower() == ".jsonl":
+        yield from ((f"{path.name}, line {number}", None, entry) for number, entry in read_json_lines(path))
+        return
+    content = read_json(path)
+    if isinstance(content, dict):
+        yield from ((f"{path.name}, {video[:80]}", video, entry) for video, entry in content.items())
+    elif isinstance(content, list):
+        yield from ((f"{path.name}, record {n}", None, entry) for n, entry in enumerate(content))
+
+
+def _rows_of_record(where: str, video: JsonValue, entry: Mapping[str, JsonValue]) -> Rows:
+    text = first_of(entry, _TEXT_FIELDS)
+    sentences = text if isinstance(text, list) else [text]
+    name = video_name(str(video)) if type(video) in (str, int) else video
+    for sentence, time in zip(sentences, _times(entry, len(sentences)), strict=True):
+        yield make_row(where, name, sentence, time)
+
+
+def _times(entry: Mapping[str, JsonValue], count: int) -> list[tuple[float, float]]:
+    """What orders the sentences: their spans, else their places."""
+    spans, starts, ends = (entry.get(name) for name in ("timestamps", "start", "end"))
+    if spans is None and isinstance(starts, list) and isinstance(ends, list):
+        spans = [list(span) for span in zip(starts, ends, strict=False)]
+    times = _spans(spans)
+    return times if len(times) == count else [(float(place), float(place)) for place in range(count)]

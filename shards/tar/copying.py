@@ -4,18 +4,19 @@ The bytes of a sample stay as they are. Which samples go where is decided elsewh
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from clipvip.shards.errors import DatasetError
+from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.text import parse_object
 from clipvip.shards.format.captions import (
+    Caption,
+    Origin,
     is_made_of,
     read_caption_file,
-    read_origins,
     shard_source,
     write_captions,
 )
@@ -93,9 +94,13 @@ def _copy_piece(out: _Target, piece: Piece) -> None:
         for span in _chosen(shard, piece.places):
             out.write(shard.read_span(span))
             out.num_samples += 1
-            num_frames, has_subtitle = _glance(shard, span)
-            out.num_frames += num_frames
-            out.num_without_subtitle += not has_subtitle
+            try:
+                record = parse_record(read_text_member(shard, span, "json"))
+            except DatasetError:  # copied all the same, as a clip without frames and text
+                out.num_without_subtitle += 1
+            else:
+                out.num_frames += len(record.frame_seconds)
+                out.num_without_subtitle += not record.has_text
 
 
 def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
@@ -109,37 +114,30 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
         raise DatasetError(f"{shard.path}: has no sample {place} any more; it was changed meanwhile")
 
 
-def _glance(shard: ShardFile, span: SampleSpan) -> tuple[int, bool]:
-    """How many frames, and whether there is any text, by a KEY.json that may be damaged."""
-    try:
-        record = parse_record(read_text_member(shard, span, "json"))
-    except DatasetError:
-        return 0, False
-    return len(record.frame_seconds), bool(record.subtitle or record.sentences)
-
-
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that checksum.
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that
+    checksum.
 
     The file is the one that captioning the new shard by the same model would give.
 
     Raises:
         DatasetError: a caption file is missing or damaged, or they are of several models or options.
     """
-    origins: set[tuple[str, str, str]] = set()
-    rows, skips = [], []
+    origins: set[Origin] = set()
+    rows: list[Caption] = []
+    skips: list[Skip] = []
     for piece in pieces:
         assert piece.captions is not None
-        content = read_caption_file(piece.captions)
+        content = read_caption_file(piece.captions, with_origins=True)
         if not is_made_of(content.source, num_bytes=piece.path.stat().st_size, sha256=None):
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
         skipped = {skip.what: skip for skip in content.skips}
-        origins |= read_origins(piece.captions)
+        origins |= content.origins
         with ShardFile(piece.path) as source:
             for span in _chosen(source, piece.places):
                 if span.key in captions:
-                    rows.append((span.key, captions[span.key]))
+                    rows.append(Caption(span.key, captions[span.key]))
                 elif span.key in skipped:
                     skips.append(skipped[span.key])
     if len(origins) > 1:
@@ -147,13 +145,13 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
             f"{pieces[0].captions}: made by another model or other options than its neighbours; "
             "caption all by one, or leave --captions out"
         )
-    model, revision, options = next(iter(origins), ("", "", "{}"))
+    origin = next(iter(origins), Origin())
     write_captions(
         target,
         rows,
-        model=model,
-        revision=revision,
-        options=json.loads(options),
+        model=origin.model,
+        revision=origin.revision,
+        options=parse_object(origin.options),
         skips=skips,
         source=shard_source(shard, sha256),
     )

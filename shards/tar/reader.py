@@ -6,19 +6,18 @@ Shuffling, splitting over workers and turning frames into tensors happen elsewhe
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
 
-from clipvip.media.errors import MediaError
+from clipvip.media.errors import MediaError, one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
-from clipvip.shards.format.record import load_record
+from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
 from clipvip.shards.tar.index import PIXEL_EXTENSIONS, SampleSpan, ShardFile
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
@@ -32,57 +31,58 @@ MAX_TEXT_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip read from a shard: its metadata and its still encoded pixels.
+    """One clip read from a shard: its record and its still encoded pixels.
 
-    A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it. `problem` says
-    why a damaged sample can be asked for nothing but its key; it is empty for others.
+    `parsed` is the record, or of a damaged sample the Skip that says why it can be asked for nothing but its
+    key. A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it.
     """
 
     key: str
-    meta: dict[str, Any]
+    parsed: ClipRecord | Skip
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
-    problem: str = ""
+
+    @property
+    def record(self) -> ClipRecord:
+        """What KEY.json says; DatasetError where the sample is damaged."""
+        if isinstance(self.parsed, Skip):
+            raise DatasetError(f"sample {self.key}: {self.problem}")
+        return self.parsed
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with a damaged sample; empty for others."""
+        return self.parsed.detail if isinstance(self.parsed, Skip) else ""
 
     @property
     def subtitle(self) -> str:
-        return str(self.meta.get("subtitle", ""))
+        return "" if isinstance(self.parsed, Skip) else self.parsed.subtitle
 
     @property
     def sentences(self) -> list[str]:
         """The captions that a video set's annotations have for the clip; none for other clips."""
-        found = self.meta.get("sentences")
-        return [str(sentence) for sentence in found] if isinstance(found, list) else []
+        return [] if isinstance(self.parsed, Skip) else self.parsed.sentences or []
 
     @property
-    def sentences_are(self) -> str | None:
+    def sentences_are(self) -> SentencesAre | None:
         """`alternatives`, `paragraph`, or None for clips without sentences."""
-        found = self.meta.get("sentences_are")
-        return found if isinstance(found, str) else None
+        return None if isinstance(self.parsed, Skip) else self.parsed.sentences_are
 
     @property
     def num_frames(self) -> int:
-        """How many frames are stored; DatasetError where the metadata is damaged."""
-        self._require_readable()
-        seconds = self.meta.get("frame_seconds")
-        if not isinstance(seconds, list) or not seconds:
-            raise DatasetError(f"sample {self.key}: damaged metadata (frame_seconds)")
-        return len(seconds)
+        """How many frames are stored; DatasetError where the sample is damaged."""
+        return len(self.record.frame_seconds)
 
     @cached_property
     def _offsets(self) -> list[int]:
-        lengths = self.meta.get("frame_bytes")
-        if not isinstance(lengths, list) or not all(isinstance(n, int) and n > 0 for n in lengths):
-            raise DatasetError(f"sample {self.key}: damaged metadata (frame_bytes)")
-        offsets = [0, *itertools.accumulate(lengths)]
-        if len(lengths) != self.num_frames or offsets[-1] != len(self.pixels):
+        offsets = [0, *itertools.accumulate(self.record.frame_bytes)]
+        if len(offsets) != self.num_frames + 1 or offsets[-1] != len(self.pixels):
             raise DatasetError(f"sample {self.key}: its frames are not where its metadata says")
         return offsets
 
     def jpeg(self, index: int) -> bytes:
         """The JPEG file of frame `index` (only of shards made with `--store frames`)."""
-        self._require_readable()
         if self.extension != FRAMES_EXTENSION:
             raise DatasetError(f"sample {self.key} holds a video, not JPEG frames; use decode()")
         return self.pixels[self._offsets[index] : self._offsets[index + 1]]
@@ -96,7 +96,6 @@ class Sample:
         Raises:
             DatasetError: the pixels are damaged, or not of the size that the metadata has.
         """
-        self._require_readable()
         wanted = [int(index) for index in indices]
         if self.extension == FRAMES_EXTENSION:
             # A short clip asks for the same frame several times: decode each once.
@@ -135,16 +134,12 @@ class Sample:
             )
         return data
 
-    def _require_readable(self) -> None:
-        if self.problem:
-            raise DatasetError(f"sample {self.key}: {self.problem}")
-
     def _require_size(self, index: int, height: int, width: int) -> None:
-        expected_height, expected_width = self.meta.get("height"), self.meta.get("width")
-        if (height, width) != (expected_height, expected_width):
+        record = self.record
+        if (height, width) != (record.height, record.width):
             raise DatasetError(
                 f"sample {self.key}: frame {index} is {width}x{height}, "
-                f"its record says {expected_width}x{expected_height}"
+                f"its record says {record.width}x{record.height}"
             )
         if height * width > self.max_pixels:
             raise DatasetError(
@@ -211,10 +206,11 @@ def _kind_of(path: Path) -> str:
 
 
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
-    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
+    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed
+    over.
 
-    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so that
-    it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
+    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so
+    that it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
@@ -223,13 +219,14 @@ def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample
         if isinstance(sample, Sample):
             yield sample
         elif is_safe_key(sample.what):
-            yield Sample(sample.what, {}, "", b"", problem=sample.detail)
+            yield Sample(sample.what, sample, FRAMES_EXTENSION, b"")
 
 
 def read_samples(
     path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Iterator[Sample | Skip]:
-    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
+    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says
+    why.
 
     So are clips under names that no clip has, and a shard without a clip (`empty_shard`).
 
@@ -263,7 +260,7 @@ def read_sample(
     with_pixels: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Sample | Skip:
-    """One clip of a shard; as a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
+    """One clip of a shard; a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
     extension = span.first_of(PIXEL_EXTENSIONS)
     problem = span.problem
     if not is_safe_key(span.key):
@@ -273,13 +270,23 @@ def read_sample(
     if problem or extension is None:
         return Skip("wrong_members", span.shown_key, problem)
     try:
-        meta = load_record(read_text_member(shard, span, "json"))
-        if meta["key"] != span.key:
-            raise DatasetError(f"key: {meta['key'][:100]!r} under another name")
-        pixels = shard.read(span, extension) if with_pixels else b""
+        record = read_text_member(shard, span, "json")
+        sample = parse_sample(span.key, record, extension, b"", max_pixels=max_pixels)
+        return replace(sample, pixels=shard.read(span, extension)) if with_pixels else sample
     except DatasetError as error:
-        return Skip("damaged_sample", span.key, " ".join(str(error).split()))
-    return Sample(span.key, meta, extension, pixels, max_pixels)
+        return Skip("damaged_sample", span.key, one_line(error))
+
+
+def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pixels: int) -> Sample:
+    """A clip from the bytes of its members.
+
+    Raises:
+        DatasetError: the record is damaged, or that of another clip.
+    """
+    record = parse_record(data)
+    if record.key != key or not is_safe_key(key):
+        raise DatasetError(f"key: {record.key[:100]!r} under another name")
+    return Sample(key, record, extension, pixels, max_pixels)
 
 
 def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:

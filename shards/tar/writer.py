@@ -34,8 +34,8 @@ def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
 
 def _add_sample(tar: tarfile.TarFile, stored: StoredClip) -> None:
     key = stored.clip.key
-    metadata = json.dumps(stored.metadata(), ensure_ascii=False, allow_nan=False)
-    _add_member(tar, f"{key}.json", metadata.encode())
+    record = json.dumps(stored.record.as_dict(), ensure_ascii=False, allow_nan=False)
+    _add_member(tar, f"{key}.json", record.encode())
     _add_member(tar, f"{key}.txt", stored.subtitle.encode())
     _add_member(tar, f"{key}.{stored.extension}", stored.pixels)
 

@@ -86,7 +86,7 @@ def test_examples_in_help_exist() -> None:
         "clipvip-eval retrieval --model m --shards s --device tpu",
         "clipvip-train demo --shards clips --set optim.epoch=2",
         "srun --ntasks 2 clipvip-train demo --shard clips",
-        "torchrun --nproc-per-node 8 -m clipvip.pipeline.train.command demo --shard clips",
+        "torchrun --nproc-per-node 8 -m clipvip.pipeline.train demo --shard clips",
         "clipvip-dta shard",
         "make every-thing",
         'pip install ".[cpu,nothing]"',

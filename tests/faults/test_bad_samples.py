@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bad_samples import bad_samples, claiming, damaged_tars, members_of, with_record, write_members
-from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate

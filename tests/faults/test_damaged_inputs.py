@@ -133,7 +133,7 @@ def test_every_damaged_input_is_stored_or_reported(
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Traceback" not in result.stderr
 
-    stored = [(s.meta["video_id"], s.meta["clip_id"]) for path in list_shards(out) for s in read_shard(path)]
+    stored = [(s.record.video_id, s.record.clip_id) for path in list_shards(out) for s in read_shard(path)]
     skips = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     left_out = [(skip["what"].partition(".")[0], skip["what"]) for skip in skips]
     asked = [(name, f"{name}.{number}.mp4") for name in kinds for number in range(len(SPANS))]

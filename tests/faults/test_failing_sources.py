@@ -128,7 +128,7 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
     found = {s.key: s for path in list_shards(out) for s in read_shard(path)}
     fates: dict[str, list[str]] = {}
     for sample in found.values():
-        fates.setdefault(sample.meta["video_id"], []).append("kept")
+        fates.setdefault(sample.record.video_id, []).append("kept")
     skips = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     for skip in skips:
         fates.setdefault(skip["what"].partition(".")[0], []).append(skip["reason"])
@@ -160,4 +160,4 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
     for path in (out / "_state").glob("[0-9]*.json"):
         path.unlink()
     assert run_to_end(*command)[0] == 0
-    assert {s.meta["video_id"] for path in list_shards(out) for s in read_shard(path)} >= set(VIDEO_FAULTS)
+    assert {s.record.video_id for path in list_shards(out) for s in read_shard(path)} >= set(VIDEO_FAULTS)

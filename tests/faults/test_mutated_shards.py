@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from clipvip.media.sampling import uniform_indices
-from clipvip.pipeline.pages.cards import pick_evenly, render_card
+from clipvip.pipeline.pages.cards import Cards, draw_card, pick_evenly
+from clipvip.pipeline.pages.html import render_block
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_work import SurveyTask, survey_shard
 from clipvip.pipeline.tools.tally import tally_shard
@@ -75,7 +76,7 @@ class Readers:
                 self.seen["read: undecodable"] += 1
                 continue
             self.seen["read: right"] += 1
-            assert frames.shape == (2, sample.meta["height"], sample.meta["width"], 3)
+            assert frames.shape == (2, sample.record.height, sample.record.width, 3)
             " ".join([sample.subtitle, *sample.sentences]).encode()
             if mutant.must_agree:
                 members = self.expected[tar.name]
@@ -139,8 +140,8 @@ class Readers:
 
     def show(self, tar: Tar, mutant: Mutant) -> None:
         damage: list[str] = []
-        for number, pick in enumerate(pick_evenly([self.path], 3, damage=damage)):
-            render_card((number, pick, 2)).encode()
+        for pick in pick_evenly([self.path], 3, damage=damage):
+            render_block(Cards([draw_card(pick, num_frames=2)])).encode()
             self.seen["show: right"] += 1
 
     def _skipped(self, way: str, skip: Skip) -> None:

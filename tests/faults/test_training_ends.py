@@ -175,7 +175,10 @@ def begin(fault: Fault, folder: Path, processes: int, workers: int, *, by_torchr
     )
     program, before = "clipvip.pipeline.train.command", ()
     if by_torchrun:
-        program, before = "torch.distributed.run", ("--nproc-per-node", processes, "-m", program)
+        program, before = (
+            "torch.distributed.run",
+            ("--nproc-per-node", processes, "-m", "clipvip.pipeline.train"),
+        )
     mark = uuid.uuid4().hex
     process = start(
         *before,

@@ -34,7 +34,7 @@ def numbers(result: StoredClip | Skip) -> list[int]:
 
 def pictures(result: StoredClip | Skip) -> np.ndarray:
     assert isinstance(result, StoredClip), result
-    sample = Sample(result.clip.key, result.metadata(), result.extension, result.pixels)
+    sample = Sample(result.clip.key, result.record, result.extension, result.pixels)
     return sample.decode(range(sample.num_frames))
 
 

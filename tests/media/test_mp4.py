@@ -39,9 +39,14 @@ def test_the_frames_that_are_asked_for_are_those(indices: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "told"),
-    [(b"", "."), (b"junk" * 100, "."), (DATA[:500], "."), (encoded(3), "frame 3 is wanted"), (DATA,
-        "more than 1,535 pixels")],
-)  # fmt: skip
+    [
+        (b"", "."),
+        (b"junk" * 100, "."),
+        (DATA[:500], "."),
+        (encoded(3), "frame 3 is wanted"),
+        (DATA, "more than 1,535 pixels"),
+    ],
+)
 def test_what_cannot_be_decoded_is_told(data: bytes, told: str) -> None:
     with pytest.raises(MediaError, match=told):
         decode_mp4(data, [3], max_pixels=WIDTH * HEIGHT - (data == DATA))

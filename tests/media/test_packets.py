@@ -36,10 +36,7 @@ def all_frames(path: Path) -> tuple[dict[float, str], str]:
 
 
 def check_random_needs(path: Path, seed: int) -> int:
-    """Need some stretches of a video, some of them thinned out.
-
-    The number of frames that came beyond those.
-    """
+    """Need some stretches of a video, some thinned out; the number of frames that came beyond those."""
     expected, damage = all_frames(path)
     times, draw = sorted(expected), random.Random(seed)
     wanted = set()
@@ -115,10 +112,7 @@ def test_needed_frames_of_real_files_often(shared_dir: Path) -> None:
 
 
 def test_what_lies_between_is_not_decoded(folder: Path) -> None:
-    """Keyframes are 12 frames apart.
-
-    Of 150 frames hardly more are decoded than those around the needed two.
-    """
+    """Keyframes are 12 frames apart: of 150 frames hardly more are decoded than those around the two."""
     expected = sorted(all_frames(made(folder, "h264.mp4"))[0])
     wanted = {expected[40], expected[130]}
     found, _ = frames(made(folder, "h264.mp4"), lambda previous, seconds: seconds in wanted)
@@ -127,17 +121,17 @@ def test_what_lies_between_is_not_decoded(folder: Path) -> None:
 
 
 def test_a_keyframe_that_is_none_costs_time_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With periodic intra refresh files mark places as keyframes where no decoder can begin."""
+    """With intra refresh files mark places as keyframes where a decoder has nothing to begin with."""
     path = made(folder, "refresh.mp4")
     expected, _ = all_frames(path)
     opened: list[str] = []
-    really_open = video_module._open
+    really_open = video_module.open_container
 
     def note_and_open(name: str) -> tuple[Any, Any]:
         opened.append(name)
         return really_open(name)
 
-    monkeypatch.setattr(video_module, "_open", note_and_open)
+    monkeypatch.setattr(video_module, "open_container", note_and_open)
     late = sorted(expected)[100]
     found, damage = frames(path, lambda previous, seconds: seconds == late)
     assert (found[late], damage) == (expected[late], "")

@@ -42,7 +42,7 @@ def test_uniform_indices_keep_the_references_float_rounding(golden: dict) -> Non
 
 
 def test_jittered_ends_cover_the_references_range(golden: dict) -> None:
-    """Every start and end that the reference can draw is drawn, and no other, where that is sound."""
+    """Every start and end that the reference can draw is drawn, and no other, where it is sound."""
     for num_frames, total in [(4, 13), (8, 100), (12, 100), (12, 13)]:
         case = golden["train_enumerated"][str(num_frames)][str(total)]
         draws = [jittered_indices(total, num_frames, np.random.default_rng(seed)) for seed in range(600)]

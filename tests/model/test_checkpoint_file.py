@@ -21,8 +21,8 @@ from clipvip.model import ClipVip
 from clipvip.model.checkpoint_file import read_checkpoint
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.convert import read_fairseq
-from clipvip.pipeline.tools.convert_ofa import command as convert_ofa
-from clipvip.pipeline.tools.convert_released import command as convert_released
+from clipvip.pipeline.tools.convert import ofa as convert_ofa
+from clipvip.pipeline.tools.convert import released as convert_released
 from goldens import tensors, tiny_config
 from tiny_clip import make_clip, wide_model
 

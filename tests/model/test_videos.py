@@ -1,5 +1,6 @@
 """What `encode_video` takes: every form of a video, one by one or in a list, and what becomes of bad ones."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from clipvip.media import decode as shards_video
-from clipvip.media.whole_file import OPEN_OPTIONS, read_frames
+from clipvip.media.whole_file import read_frames
 from clipvip.model import ClipVip
 from clipvip.model.preprocess import preprocess_frames
 from goldens import assert_close
@@ -141,7 +141,11 @@ def test_one_bad_video_costs_itself_alone(model: ClipVip, frames: np.ndarray, tm
     videos = [good, tmp_path / "gone.mp4", frames, tmp_path / "text.mp4", None, "a\0b", "a" * 300, good]
     expected = model.encode_video([good, frames])
     for batch_size in (1, 3, 16):
-        embeds, failures = model.encode_video(videos, batch_size=batch_size, on_error="nan")  # type: ignore[arg-type]
+        embeds, failures = model.encode_video(
+            videos,  # type: ignore[arg-type]
+            batch_size=batch_size,
+            on_error="nan",
+        )
         assert_close(embeds[[0, 2, 7]], expected[[0, 1, 0]], atol=1e-6)
         assert embeds[[1, 3, 4, 5, 6]].isnan().all() and embeds.shape == (8, 16)
         assert [failure.index for failure in failures] == [1, 3, 4, 5, 6]
@@ -234,8 +238,8 @@ def test_whatever_is_given_has_its_row(model: ClipVip, videos: list[Any], batch_
         "#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nfile:secret.mp4\n#EXT-X-ENDLIST\n",
         (
-            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP "
-            "96\na=rtpmap:96 H264/90000\n"
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+            "a=rtpmap:96 H264/90000\n"
         ),
         '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>',
     ],
@@ -260,8 +264,14 @@ def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path: Path, monkeypatch
         read_frames("concat:a.mp4|b.mp4", 3)
 
 
-def test_embedding_opens_what_shards_are_cut_from() -> None:
-    assert OPEN_OPTIONS == shards_video._OPEN_OPTIONS
+def test_without_decord_embeddings_are_the_same(
+    model: ClipVip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no wheels for Arm."""
+    paths = [make_video(tmp_path / name, num_frames=50) for name in ("a.mp4", "b.mkv", "c.ts")]
+    expected = model.encode_video(paths)
+    monkeypatch.setitem(sys.modules, "decord", None)  # importing it then fails
+    assert_close(model.encode_video(paths), expected, atol=1e-5)
 
 
 def test_a_picture_cut_off_costs_itself_alone(model: ClipVip, tmp_path: Path) -> None:
@@ -276,15 +286,17 @@ def test_a_picture_cut_off_costs_itself_alone(model: ClipVip, tmp_path: Path) ->
 
 @pytest.mark.needs_shared
 @pytest.mark.parametrize(
-    "name", ["cases/video/hls_joined.ts", "cases/video/field_coded.ts",
-             "data/videos/exo_roadtrip_vp9_10bit.webm",
-             "data/videos/exo_desks_h263.3gp", "data/videos/nasa_13013.mp4"],
-)  # fmt: skip
+    "name",
+    [
+        "cases/video/hls_joined.ts",
+        "cases/video/field_coded.ts",
+        "data/videos/exo_roadtrip_vp9_10bit.webm",
+        "data/videos/exo_desks_h263.3gp",
+        "data/videos/nasa_13013.mp4",
+    ],
+)
 def test_the_frames_are_those_at_their_places_by_another_count(shared_dir: Path, name: str) -> None:
-    """By PyAV alone.
-
-    Decord seeks elsewhere in these files, counts fields or hidden frames, or refuses them.
-    """
+    """By PyAV alone: decord seeks elsewhere in these, counts fields or hidden frames, or refuses them."""
     with av.open(str(shared_dir / name), metadata_errors="replace") as container:
         all_frames = [
             frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.best("video"))

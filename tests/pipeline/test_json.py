@@ -8,7 +8,7 @@ import click
 import pytest
 
 import commands
-from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate

@@ -15,7 +15,7 @@ def members_of(number: int) -> dict[str, bytes]:
     """The members of a good clip, by extension."""
     stored = stored_clip("bad", number, num_frames=3)
     return {
-        "json": json.dumps(stored.metadata()).encode(),
+        "json": json.dumps(stored.record.as_dict()).encode(),
         "txt": stored.subtitle.encode(),
         "mjpg": stored.pixels,
     }

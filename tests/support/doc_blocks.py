@@ -8,8 +8,8 @@ the pages use (`doc_folder`). Comments in a page, which readers do not see, say 
     <!-- run with WORDS instead of SHOWN -->               before a block: where GPUs or time are wanting
     <!-- each block goes on from the one before -->        anywhere in a page: its blocks share a folder
 
-A text block is lines that the block before it prints, to the last digit. Before one whose numbers come out of a network,
-whose rounding differs from machine to machine, this leaves out those with a decimal point:
+A text block is lines that the block before it prints, to the last digit. Before one whose numbers come out of
+a network, whose rounding differs from machine to machine, this leaves out those with a decimal point:
 
     <!-- decimals may differ -->
 """
@@ -131,7 +131,7 @@ def check_command(words: list[str]) -> bool:
             _parse(name, PROGRAMS[name], words[place + 1 :])
             return True
         assert not re.fullmatch(r"clipvip-[a-z]+", name) or place, f"no such program: {name}"
-        if word == "-m" and words[place + 1] == "clipvip.pipeline.train.command":
+        if word == "-m" and words[place + 1] == "clipvip.pipeline.train":
             _parse("clipvip-train", PROGRAMS["clipvip-train"], words[place + 2 :])
             return True
     if words[0] == "make":

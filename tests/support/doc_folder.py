@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from clipvip.experiments.demo.corpus import write_corpus
-from clipvip.experiments.demo.run import WEIGHTS
-from clipvip.experiments.demo.world import World
+from clipvip.experiments.demo.world import WEIGHTS, World
 from clipvip.model import ClipVip
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from clipvip.media.jpeg import encode_jpeg
-from clipvip.shards.format.clip import Clip, SentencesAre, StoredClip, make_key
+from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.format.record import SentencesAre
 from clipvip.shards.tar.writer import write_shard
 
 

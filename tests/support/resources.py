@@ -25,6 +25,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "curl": ("curl, by which webdataset opens https://", lambda: shutil.which("curl") is not None),
     "tar": ("GNU tar", lambda: shutil.which("tar") is not None),
     "ray": ("the package ray", lambda: find_spec("ray") is not None),
+    "decord": ("the package decord", lambda: find_spec("decord") is not None),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
 }
 

@@ -20,7 +20,8 @@ from clipvip.experiments.demo.render import render_clip
 from clipvip.experiments.demo.world import REVERSED, World
 from clipvip.media.decode import open_video
 from clipvip.shards.sources.hdvila import index_videos, read_sources
-from clipvip.shards.sources.subtitles import find_subtitle_file, load_text_table, read_subtitles, text_in_span
+from clipvip.shards.sources.subtitles import find_subtitle_file, read_subtitles, text_in_span
+from clipvip.shards.sources.text_tables import load_text_table
 
 SMALL = World(num_train_videos=5, num_test_videos=2, clips_per_video=3, num_descriptions=20)
 

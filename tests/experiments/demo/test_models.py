@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from clipvip.experiments.demo.pictures import draw_pictures
-from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.experiments.demo.texts import caption, description, properties_in_caption, subtitle
-from clipvip.experiments.demo.world import Scene, World, chance_of, draw_scene
+from clipvip.experiments.demo.world import WEIGHTS, Scene, World, chance_of, draw_scene
 from clipvip.model import ClipVip
 from clipvip.model.ofa import OfaForConditionalGeneration, OfaTokenizer
 from clipvip.model.ofa.captioner import Captioner

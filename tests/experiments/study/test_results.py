@@ -12,6 +12,8 @@ from clipvip.experiments.study.page import as_markdown, as_page, as_text, figure
 from clipvip.experiments.study.plan import seed_folder
 from clipvip.experiments.study.results import VERDICTS, gap_result, study_result, verdict
 from clipvip.experiments.study.rows import STUDIES
+from clipvip.pipeline.pages.plots import svg_file
+from html_page import HtmlPage
 
 SEEDS = (1, 2, 3)
 
@@ -74,8 +76,9 @@ def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> No
     data, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1)
     results = [gap_result(SEEDS, out=tmp_path)]
     results += [study_result(study, SEEDS, out=tmp_path, data=data) for study in STUDIES]
-    page = as_page(results, note="<made up>")
-    assert "&lt;made up&gt;" in page and "http" not in page and page.count("data:image/png") == 2
+    page = as_page(results, note="<made up>").decode()
+    assert "<made up>" in HtmlPage(page.encode()).text
+    assert "&lt;made up&gt;" in page and "http" not in page and page.count("<svg") == 2
     markdown = as_markdown(results)
     for study in STUDIES:
         for row in study.rows:
@@ -83,7 +86,7 @@ def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> No
             assert row.paper.r1 is None or f"{row.paper.r1:.1f}" in markdown
     assert "62.0 ± 2.5" in as_text(results[3])
     assert set(figures_of(results[1])) == {"fig1"}
-    assert all(png.startswith(b"\x89PNG") for png in figures_of(results[1]).values())
+    assert all(svg_file(plot).startswith(b"<svg xmlns=") for plot in figures_of(results[1]).values())
 
 
 def test_without_a_task_of_motion_a_run_is_listed_once_and_claims_are_kept(tmp_path: Path) -> None:

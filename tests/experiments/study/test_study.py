@@ -18,7 +18,7 @@ from clipvip.experiments.study.data import SmallWorld
 from clipvip.experiments.study.spoil import spoil_captions
 from clipvip.media.sampling import uniform_indices
 from clipvip.pipeline.cli import main as data_command
-from clipvip.shards.building.marks import lock_folder
+from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.format.captions import read_captions, write_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
 from make_shards import make_captioned_folder

@@ -1,10 +1,8 @@
 """The command `clipvip-data caption`, from shards to captions, with what can go wrong on the way."""
 
-import fcntl
 import json
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,11 @@ from click.testing import CliRunner
 
 from caption_runs import BAD, CLIPS_PER_SHARD, MARKUP, NUM_SHARDS, caption
 from clipvip.model.ofa.captioner import Captioner
-from clipvip.pipeline.caption import work as caption_work
-from clipvip.pipeline.caption.command import gpu_batch_size
 from clipvip.pipeline.cli import main
-from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
+from html_page import HtmlPage
 from make_shards import stored_clip
 from outputs import content, report
 from tiny_ofa import make_ofa
@@ -73,29 +69,11 @@ def test_a_frame_that_does_not_decode_is_counted_and_listed(undisturbed: Path) -
     assert found["this_run"]["captions"] == 23
 
 
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_the_page_shows_samples_and_needs_no_other_file(undisturbed: Path) -> None:
-    page = _Page()
-    page.feed((undisturbed / "report.html").read_text())
+    page = HtmlPage((undisturbed / "report.html").read_bytes())
     assert page.tags.count("img") == 23
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert page.text.count(MARKUP) == 23
-    assert "script" not in page.tags
-    assert len(page.sources) == 23
     captions = read_captions(undisturbed, "000001")
     assert len(captions) == CLIPS_PER_SHARD
     for caption_text in captions.values():
@@ -225,22 +203,6 @@ def test_shards_of_bad_frames_alone_are_told(model: Path, tmp_path: Path) -> Non
     assert "no frame could be captioned" in result.output
     assert report(out)["skipped_by_reason"]["undecodable_frame"]["count"] == 3
     assert read_captions(out, "000000") == {}
-
-
-def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_work, "CLAIM_SECONDS", 0.3)
-    (tmp_path / "_state").mkdir()
-    with (tmp_path / "_state/gpu0.lock").open("ab") as of_another_worker:
-        fcntl.flock(of_another_worker, fcntl.LOCK_EX)
-        assert [caption_work.claim_gpu(tmp_path, 3) for _ in range(2)] == [1, 2]
-        with pytest.raises(UserError, match="all 3 GPUs are taken"):
-            caption_work.claim_gpu(tmp_path, 3)
-    assert caption_work.claim_gpu(tmp_path, 3) == 0
-
-
-@pytest.mark.parametrize(("gib", "frames"), [(0, 32), (11, 32), (15.8, 64), (39.5, 256), (79.2, 256)])
-def test_a_larger_gpu_gets_larger_batches(gib: float, frames: int) -> None:
-    assert gpu_batch_size(int(gib * 2**30)) == frames
 
 
 def test_a_shard_without_a_sample_is_told_of_by_every_command(

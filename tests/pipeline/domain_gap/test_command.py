@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -11,10 +12,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
+import clipvip
 import commands
 from clipvip.analysis.domain_gap import domain_gap
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
-from clipvip.shards.building.marks import lock_folder
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.stage import command_line
+from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.sources.texts import read_texts
 from make_shards import make_shard_folder
 from outputs import content
@@ -69,6 +73,57 @@ def test_table_files_and_numbers(tmp_path: Path, model: Path, corpora: dict[str,
     assert (out / "nmi.png").read_bytes().startswith(b"\x89PNG")
     report = json.loads((out / "report.json").read_text())
     assert report["counts"] == {"texts": 120, "empty_texts_passed_over": 6, "pairs": 2}
+
+
+def test_the_function_finds_what_the_command_finds(
+    tmp_path: Path, model: Path, corpora: dict[str, Path]
+) -> None:
+    sources = {"near": corpora["a"], "far": corpora["c"]}
+    words = [word for name, path in sources.items() for word in ("--source", f"{name}={path}")]
+    words += ["--target", f"task={corpora['b']}", *options(model, tmp_path / "one", "--json")]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    report = clipvip.nmi(
+        sources=sources,
+        targets=[("task", corpora["b"])],
+        model=model,
+        out=tmp_path / "two",
+        samples=30,
+        repeats=3,
+        device="cpu",
+    )
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    assert json.loads(result.stdout) | {"this_run": None} == json.loads(
+        json.dumps(report.content | {"this_run": None})
+    )
+    near, far = report.gaps
+    assert (near.source, near.target, far.source) == ("near", "task", "far") and near.mean < far.mean
+    assert len(near.values) == 3 and f"{near.mean:.3f} ± {near.std:.3f}" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({}, "sources: give at least one"),
+        ("nonsense", "nonsense: give NAME=PATH"),
+        ({"a": "s3://bucket/texts"}, "a URL cannot be used here"),
+        ([("a", "one.txt"), "a=two.txt"], "--source a: given twice"),
+    ],
+)
+def test_corpora_from_python_are_checked_as_on_the_command_line(sources: Any, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        clipvip.DomainGapOptions(sources=sources, targets={"b": "b.txt"}, model="m", out=Path("out"))
+    assert message in error.value.message
+
+
+def test_corpora_have_names_in_whatever_way_they_are_given() -> None:
+    rest: Any = {"targets": "b=b.txt", "model": "m", "out": "out"}
+    ways: list[Any] = [{"a": Path("x=y.txt")}, [("a", "x=y.txt")], ["a=x=y.txt"], "a=x=y.txt"]
+    for sources in ways:
+        made = clipvip.DomainGapOptions(sources=sources, **rest)
+        assert made.sources == {"a": "x=y.txt"}
+    line = "clipvip-data nmi --source a=x=y.txt --target b=b.txt --model m --out out"
+    assert command_line(clipvip.nmi, made) == line.split()
 
 
 def test_again_encodes_nothing_and_gives_the_same_bytes(
@@ -230,10 +285,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path, model: Path, corpora: dict
 
 @pytest.mark.needs_shared
 def test_real_corpora(tmp_path: Path, shared_dir: Path, model: Path) -> None:
-    """The same domain twice is close to 0 whatever the model.
-
-    Speech and captions differ even to a random one.
-    """
+    """The same domain twice is close to 0 whatever the model; speech and captions differ to any."""
     texts = shared_dir / "data/texts"
     sources = ["how2_dev5_transcript.txt", "didemo_train_textproxy.txt"]
     given = [part for name in sources for part in ("--source", f"{name.split('_')[0]}={texts / name}")]

@@ -1,7 +1,4 @@
-"""`clipvip-eval multiple-choice`.
-
-The answers that the model's own embeddings give, from every file of questions.
-"""
+"""`clipvip-eval multiple-choice`: the answers that the model's own embeddings give to all files."""
 
 import json
 from functools import partial
@@ -21,7 +18,7 @@ from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.cli import main
 from clipvip.pipeline.evaluate.clip_names import ClipName
-from clipvip.pipeline.evaluate.multiple_choice import match_clips, score_choices
+from clipvip.pipeline.evaluate.multiple_choice import PlaceCounts, match_clips, score_choices
 from clipvip.pipeline.evaluate.questions import Question, read_questions
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.tar.reader import list_shards, read_shard
@@ -54,7 +51,7 @@ def write_lines(path: Path, *records: Any) -> Path:
 
 
 def nearest_options(model: Path, shards: Path) -> dict[str, int]:
-    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time, by the model alone."""
+    """Key -> the one of OPTIONS that the model finds nearest, one clip at a time."""
     vip = ClipVip.from_pretrained(model).eval()
     found = {}
     with torch.inference_mode():
@@ -160,12 +157,12 @@ def test_scores_of_known_choices() -> None:
         Question("3", "v", ("a", "b", "c", "d"), 3),
     ]
     found = score_choices(questions, [Choice(True, 0), Choice(True, 2), Choice(False, None)], resamples=0)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["chance"] == pytest.approx((1 / 2 + 2 / 4 + 1 / 4) / 3)
-    assert found["num_options"] == {"2": 1, "4": 2} and found["num_undecided"] == 1
-    assert found["places"][2] == {"answer": 1, "chosen": 1, "right": 1}
-    assert found["places"][3] == {"answer": 1, "chosen": 0, "right": 0}
-    assert "interval" not in found
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.chance == pytest.approx((1 / 2 + 2 / 4 + 1 / 4) / 3)
+    assert found.num_options == {"2": 1, "4": 2} and found.num_undecided == 1
+    assert found.places[2] == PlaceCounts(answer=1, chosen=1, right=1)
+    assert found.places[3] == PlaceCounts(answer=1, chosen=0, right=0)
+    assert "interval" not in found.as_dict()
 
 
 def test_published_files_are_read(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""`clipvip-eval retrieval`.
-
-The numbers that the model's own embeddings give, and every clip accounted for.
-"""
+"""`clipvip-eval retrieval`: the numbers that the model's own embeddings give, and no clip unaccounted."""
 
 import json
 import shutil
@@ -158,9 +155,9 @@ def test_perfect_and_random_embeddings() -> None:
     rows = rng.normal(size=(300, 32)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     perfect = all_metrics(rows, rows, dsl=True, qb_norm=True)
-    assert all(perfect[name]["text_to_video"]["r1"] == 1 for name in ("plain", "dsl", "qb_norm"))
+    assert all(perfect[name].text_to_video.r1 == 1 for name in ("plain", "dsl", "qb_norm"))
     blind = all_metrics(rows, np.roll(rows, 150, axis=0)[rng.permutation(300)], dsl=False, qb_norm=False)
-    assert blind["plain"]["video_to_text"]["mean_rank"] == pytest.approx(chance(300)["mean_rank"], rel=0.1)
+    assert blind["plain"].video_to_text.mean_rank == pytest.approx(chance(300)["mean_rank"], rel=0.1)
     rows[3] = np.nan
     with pytest.raises(UserError, match="a text embedding holds NaN"):
         all_metrics(rows, rows, dsl=False, qb_norm=False)

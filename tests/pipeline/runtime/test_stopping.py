@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
 from commands import start, workers_of

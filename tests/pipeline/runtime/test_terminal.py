@@ -13,18 +13,18 @@ from clipvip.pipeline.runtime.errors import StageGroup
 
 _PROGRAM = """
 import sys
-from clipvip.pipeline.cli import main
+from {module} import main
 try:
     main(sys.argv[1:], prog_name="clipvip-data")
 finally:
-    slow = {"torch", "transformers", "numpy", "av", "sklearn", "matplotlib"} & set(sys.modules)
+    slow = {{"torch", "transformers", "numpy", "av", "sklearn", "matplotlib"}} & set(sys.modules)
     assert not slow, slow
 """
 
 
-def run(*arguments: str, **environment: str) -> str:
+def run(*arguments: str, module: str = "clipvip.pipeline.cli", **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *arguments],
+        [sys.executable, "-c", _PROGRAM.format(module=module), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -37,6 +37,7 @@ def run(*arguments: str, **environment: str) -> str:
 def test_help_and_version_import_nothing_slow() -> None:
     assert "Fetch videos" in run("--help")
     assert "version" in run("--version")
+    assert "Rank all clips for each text" in run("--help", module="clipvip.pipeline.evaluate.cli")
 
 
 def test_shells_complete_names_at_once() -> None:

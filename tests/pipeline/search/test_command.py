@@ -14,6 +14,7 @@ from clipvip.pipeline.search.index import (
 )
 from clipvip.shards.tar.writer import write_shard
 from commands import error_of
+from html_page import HtmlPage
 from make_shards import make_shard_folder, stored_clip
 from search_folders import expected, make_model, run, run_well
 
@@ -56,8 +57,9 @@ def test_the_page_shows_the_clips_and_nothing_of_others_runs(model: Path, tmp_pa
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout)
     assert "x" * 99 + "…\n" in result.stdout and "x" * 100 not in result.stdout
     text = (tmp_path / "found.html").read_text()
+    assert UGLY in HtmlPage(text.encode()).text
     assert text.count("data:image/jpeg;base64,") == 2 * 3 * 3
-    assert "&lt;script&gt;" in text and "<script" not in text and "&lt;img src=&quot;http" in text
+    assert "&lt;script&gt;" in text and "<script" not in text and "&lt;img src=&#34;http" in text
     assert len(re.findall(r"src=\"(?!data:)|href=", text)) == 0
     first = re.search(r"rank 1</b> similarity (-?\d\.\d{4})", text)
     assert first is not None and first[1] in result.stdout.splitlines()[1]

@@ -228,14 +228,14 @@ def test_all_real_files(shared_dir: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = samples(out)
     assert len(found) + len(skipped(out)) == 2 * len(rows)
-    kept = {sample.meta["video_id"] for sample in found.values()}
+    kept = {sample.record.video_id for sample in found.values()}
     assert kept == {name for name, row in names.items() if row["decoded_frames"]}
     for sample in found.values():
-        row = names[sample.meta["video_id"]]
+        row = names[sample.record.video_id]
         size = (row["width"], row["height"])
         upright = size if row["rotation"] % 180 == 0 else size[::-1]
-        assert (sample.meta["source_width"] > sample.meta["source_height"]) == (upright[0] > upright[1])
-        low, high = sample.meta["span_seconds"]
-        assert all(low <= seconds < high for seconds in sample.meta["frame_seconds"])
-        assert np.asarray(sample.middle_frame()).shape == (sample.meta["height"], sample.meta["width"], 3)
+        assert (sample.record.source_width > sample.record.source_height) == (upright[0] > upright[1])
+        low, high = sample.record.span_seconds
+        assert all(low <= seconds < high for seconds in sample.record.frame_seconds)
+        assert np.asarray(sample.middle_frame()).shape == (sample.record.height, sample.record.width, 3)
     assert found["friday_00001"].subtitle or found["friday_00000"].subtitle

@@ -28,7 +28,7 @@ def shard(dataset: str, annotations: Path, videos: Path, out: Path, *options: st
 
 
 def samples_by_video(out: Path) -> dict[str, Sample]:
-    return {sample.meta["video_id"]: sample for path in list_shards(out) for sample in read_shard(path)}
+    return {sample.record.video_id: sample for path in list_shards(out) for sample in read_shard(path)}
 
 
 def test_alternatives_stay_beside_each_other(videos: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_clip_is_the_whole_video(videos: Path, tmp_path: Path) -> None:
     assert [found[video].subtitle for video in ("v_x1", "v_x2")] == ["First. Then.", "All."]
     for video, seconds in (("v_x1", 3), ("v_x2", 4)):
         sample = found[video]
-        assert sample.meta["span_seconds"] == pytest.approx([0, seconds], abs=0.05)
+        assert sample.record.span_seconds == pytest.approx([0, seconds], abs=0.05)
         shown = [read_number(picture) for picture in sample.decode(range(sample.num_frames))]
         assert shown == list(range(0, 30 * seconds, 10))
 

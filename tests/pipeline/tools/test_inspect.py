@@ -18,6 +18,7 @@ from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
+from html_page import HtmlPage
 from make_shards import stored_clip
 
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
@@ -83,8 +84,9 @@ def test_the_page_shows_frames_and_escapes_text(shards: Path, captions: Path, tm
     result = run(shards, *keys, "--captions", captions, "--html", page, "--frames", 3, "--workers", 1)
     assert result.exit_code == 0, result.output
     text = page.read_text()
+    assert len(HtmlPage(text.encode()).sources) == 6
     assert '<img src="http' not in text
-    assert "&lt;img src=&quot;http://tracker.example/x.png&quot;&gt;" in text
+    assert "&lt;img src=&#34;http://tracker.example/x.png&#34;&gt;" in text
     assert "picture of v1_00002" in text
     assert "frame 1 is not a readable JPEG" in text
     pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)]

@@ -79,14 +79,14 @@ def test_a_video_id_with_other_characters_is_found_by_its_id(tmp_path: Path) -> 
     (tmp_path / "ids.txt").write_text("v.1 c\n")
     must("subset", folder, "--video-ids", tmp_path / "ids.txt", "--out", tmp_path / "out")
     (sample,) = samples(tmp_path / "out").values()
-    assert sample.meta["video_id"] == "v.1 c"
+    assert sample.record.video_id == "v.1 c"
 
 
 def test_no_video_is_in_two_parts(shards: Path, tmp_path: Path) -> None:
     parts = ("--part", "train=0.5", "--part", "val=0.3", "--part", "test=0.2", "--seed", 1)
     must("split", shards, *parts, "--out", tmp_path)
     found = {name: samples(tmp_path / name) for name in ("train", "val", "test")}
-    videos = [{sample.meta["video_id"] for sample in part.values()} for part in found.values()]
+    videos = [{sample.record.video_id for sample in part.values()} for part in found.values()]
     assert all(videos)
     assert sum(map(len, videos)) == len(set.union(*videos)) == NUM_VIDEOS
     joined = found["train"] | found["val"] | found["test"]

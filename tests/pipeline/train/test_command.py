@@ -15,7 +15,7 @@ from clipvip.pipeline.train.command import main
 from clipvip.pipeline.train.distributed import process_group
 from clipvip.pipeline.train.failures import naming_lack_of_memory
 from clipvip.pipeline.train.recipe import load_recipe
-from clipvip.shards.building.marks import lock_folder
+from clipvip.shards.files.claims import lock_folder
 from make_images import make_images
 from train_runs import NUM_STEPS, run
 

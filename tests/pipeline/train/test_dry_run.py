@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from clipvip.experiments.demo.run import WEIGHTS
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.train.command import main as train
 from make_shards import make_shard_folder

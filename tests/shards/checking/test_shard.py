@@ -11,6 +11,7 @@ from clipvip.shards.checking.shard import ShardCheck, check_shard, decode_all
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import HashStore, key_hash, key_hashes
 from clipvip.shards.format.manifest import ShardRecord
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import Sample, read_shard
 from clipvip.shards.tar.writer import write_shard
@@ -66,12 +67,12 @@ def test_any_bytes_for_a_shard_are_no_more_than_a_problem(content: bytes, tmp_pa
 def test_a_damaged_mp4_is_an_error_of_the_dataset(lost: bytes, tmp_path: Path) -> None:
     """Whatever the decoder raises."""
     data = make_video(tmp_path / "clip.mp4", num_frames=5).read_bytes()
-    meta = {"width": WIDTH, "height": HEIGHT, "frame_seconds": [n / 30 for n in range(5)]}
-    decode_all(Sample("clip_00000", meta, "mp4", data))
+    record = ClipRecord.model_construct(width=WIDTH, height=HEIGHT, frame_seconds=[n / 30 for n in range(5)])
+    decode_all(Sample("clip_00000", record, "mp4", data))
     with pytest.raises(DatasetError, match="sample clip_00000"):
-        decode_all(Sample("clip_00000", meta, "mp4", data.replace(lost, b"lost")))
+        decode_all(Sample("clip_00000", record, "mp4", data.replace(lost, b"lost")))
     with pytest.raises(DatasetError, match="sample clip_00000"):
-        decode_all(Sample("clip_00000", meta | {"width": 2}, "mp4", data))
+        decode_all(Sample("clip_00000", record.model_copy(update={"width": 2}), "mp4", data))
 
 
 def test_spans_are_where_the_reader_finds_the_samples(written: tuple[Path, ShardRecord]) -> None:

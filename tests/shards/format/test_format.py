@@ -18,9 +18,10 @@ from PIL import Image
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.claims import require_same_options
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.clip import is_safe_key, make_key
-from clipvip.shards.format.manifest import ShardRecord, read_manifest, require_same_options, write_manifest
+from clipvip.shards.format.manifest import ShardRecord, read_manifest, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_samples, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
@@ -68,7 +69,7 @@ def test_a_shard_reads_back(tmp_path: Path) -> None:
     for number, sample in enumerate(samples):
         assert sample.subtitle == "h\u00e9llo \u4e16"
         assert sample.num_frames == 9
-        assert sample.meta == clips[number].metadata()
+        assert sample.record == clips[number].record
         frames = sample.decode([8, 0, 0, 4])
         assert frames.shape == (4, 32, 48, 3)
         expected_green = np.array([160, 0, 0, 80])

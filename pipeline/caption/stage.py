@@ -1,0 +1,282 @@
+"""The stage `caption`: the middle frame of every clip -> a caption, one file beside each shard.
+
+The work is done by processes that run `work`; this file decides what they do, and sums up.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipvip.media.errors import one_line
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
+from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.format.manifest import Manifest, read_manifest
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.caption.work import CaptionSetup, CaptionTask
+
+_MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
+_CPU_BATCH_SIZE = 4
+_GPU_THREADS = 4
+# A process on the CPU is worth it for every so many cores: each holds the model.
+_CORES_PER_WORKER = 4
+
+
+@options
+class CaptionOptions(StageOptions):
+    """What `caption` is asked for."""
+
+    shards: Path = opt("Folder of shards, as 'clipvip-data shard' writes them.")
+    out: Path = opt("Folder for the captions, one file a shard.")
+    model: str = opt(
+        "OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.",
+        LocalName(),
+        metavar="FOLDER_OR_NAME",
+    )
+    gpus: int | None = opt(
+        "Processes with a GPU each; 0: compute on the CPU.",
+        at_least(0),
+        shown="all there are, else 0",
+        default=None,
+    )
+    workers: int | None = opt(
+        "Processes on the CPU, or threads that prepare images for each GPU.",
+        at_least(1),
+        shown="one per 4 cores, or 4 threads",
+        default=None,
+    )
+    batch_size: int | None = opt(
+        "Frames at once.",
+        at_least(1),
+        shown=f"32 to 256 by a GPU's memory, {_CPU_BATCH_SIZE} on the CPU",
+        default=None,
+    )
+    num_beams: int = opt("Width of the beam search; 1 is greedy.", at_least(1), default=5)
+    max_length: int = opt("Most tokens of a caption.", at_least(1), default=16)
+    prompt: str = opt(
+        "What the model is asked, with the leading space it was trained on.",
+        default=" what does the image describe?",
+    )
+    image_size: int | None = opt(
+        "Side in pixels that frames are resized to.", at_least(16), shown="the model's", default=None
+    )
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
+    ray: RayAddress = None
+    dry_run: DryRun = False
+
+
+@stage(CaptionOptions, "clipvip-data caption")
+def caption(options: CaptionOptions) -> StageReport:
+    """Caption the middle frame of every clip with OFA, by its authors' settings.
+
+    Shards are left as they are: captions go into one Parquet file for each, by sample key. Run the same
+    command again after an interruption: it makes what is missing, with the same bytes.
+
+    Raises:
+        UserError, DatasetError: what was given cannot be used; StageFailed: no frame could be captioned.
+    """
+    started = time.monotonic()
+    out = options.out
+    paths = list_shards(options.shards)
+    manifest = _check_against_manifest(options.shards)
+    num_clips = manifest.num_samples if manifest else None
+    checksums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
+    if out.exists() and out.samefile(options.shards):
+        raise UserError(f"--out {out}: is the folder of the shards; give another one")
+    # torch is imported from here on, so that mistakes above are told at once.
+    from clipvip.pipeline.caption.report import finish_captions
+
+    where = _share_out(options)
+    setup, made_by = _set_up(options, where)
+    if options.dry_run:
+        require_free_folder(out, made_by, outputs="*.parquet")
+        done = sum(_num_done(path, out, checksums.get(path.name)) is not None for path in paths)
+        counts = {"clips": num_clips, "shards": len(paths), "shards_done": done}
+        todo = f"{len(paths) - done:,} of {len(paths):,} shards"
+        text = f"caption: would caption {todo} -> {out}; the others are done"
+        return StageReport(content={"stage": "caption", "counts": counts}, text=text)
+    with claim_folder(out, made_by, outputs="*.parquet"):
+        num_made = _make_captions(paths, checksums, num_clips, out, setup, where)
+        report = finish_captions(out, paths, made_by)
+        made = report.finish(out, started=started, done_now=num_made, unit="captions")
+    if not made.counts["captions"]:
+        why = "".join(
+            f" ({skip.reason}, as of {skip.what}: {skip.detail})" for skip in islice(report.skips, 1)
+        )
+        raise StageFailed(f"no frame could be captioned{why}; {out / SKIPPED_NAME} says why", made)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What computes: `threads` of each worker, and `num_gpus`, of all workers here or of one on a cluster."""
+
+    num_gpus: int
+    num_workers: int
+    threads: int
+    ray: RayCluster | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Frames at once where --batch-size does not say."""
+        if not self.num_gpus:
+            return _CPU_BATCH_SIZE
+        import torch
+
+        # Of a cluster's GPUs nothing is known here.
+        found = range(0 if self.ray else torch.cuda.device_count())
+        memory = [torch.cuda.get_device_properties(number).total_memory for number in found]
+        return gpu_batch_size(min(memory, default=0))
+
+
+def gpu_batch_size(memory_bytes: int) -> int:
+    """Frames at once on a GPU of so much memory.
+
+    Up to 256 a batch takes hardly longer than one of 8, since the host starts kernels one by one
+    (docs/benchmarks.md); OFA large takes 0.1 GiB a frame, so 256 take 24 GiB and leave room on a GPU of 40.
+    """
+    gib = memory_bytes / 2**30
+    return 256 if gib >= 36 else 64 if gib >= 14 else 32
+
+
+def _share_out(options: CaptionOptions) -> Where:
+    gpus, workers = options.gpus, options.workers
+    if options.ray:
+        ray = share_machines(options.ray, gpus=gpus, workers=workers, cpus_per_worker=_CORES_PER_WORKER)
+        return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
+    import torch
+
+    from clipvip.pipeline.caption.work import share_of_cores
+
+    found = torch.cuda.device_count()
+    if gpus is not None and gpus > found:
+        raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
+    num_gpus = found if gpus is None else gpus
+    if num_gpus:
+        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
+    num_workers = workers or share_of_cores(_CORES_PER_WORKER)
+    return Where(0, num_workers, share_of_cores(num_workers))
+
+
+def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Options]:
+    """The captioner of this run, and what captions depend on, which a folder is known by."""
+    import torch
+
+    from clipvip.model.ofa.captioner import default_dtype
+    from clipvip.pipeline.caption.work import CaptionSetup
+
+    folder, name, revision, fingerprint = _find_model(options.model)
+    dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
+    batch_size = options.batch_size or where.batch_size
+    setup = CaptionSetup(str(folder), name, revision, options, where, batch_size, dtype)
+    # Loaded here once for the check alone: a model that does not fit must not leave half an output.
+    checked = setup.load(torch.device("cpu"))
+    made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}
+    return setup, made_by | setup.decoding_options(checked)
+
+
+def _find_model(name: str) -> tuple[Path, str, str, str]:
+    """The model's folder, what to call it, its revision, and a hash of all that captions depend on."""
+    folder, called, revision = Path(name), Path(name).resolve().name, ""
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        from clipvip.model.checkpoint_file import require_no_file
+
+        require_no_file(name)
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
+        except (OSError, ValueError) as error:
+            reason = one_line(error, most=200)
+            raise UserError(
+                f"--model {name}: no such folder, and not to be had from the hub ({reason})"
+            ) from error
+        called, revision = name, folder.name
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
+    fingerprint = digest.hexdigest()
+    return folder, called, revision or f"sha256:{fingerprint}", fingerprint
+
+
+def _check_against_manifest(shards: Path) -> Manifest | None:
+    """The manifest, if there is one, when the shards have the sizes that it says.
+
+    A tar that was cut off is still a tar.
+    """
+    manifest = read_manifest(shards)
+    if manifest is None:
+        return None
+    for record in manifest.shards:
+        path = shards / record.name
+        if path.stat().st_size != record.num_bytes:
+            raise UserError(
+                f"{path}: has {path.stat().st_size} bytes, its manifest says {record.num_bytes}; "
+                "make this shard again"
+            )
+    return manifest
+
+
+def _make_captions(
+    shards: Sequence[Path],
+    checksums: Mapping[str, str],
+    num_clips: int | None,
+    out: Path,
+    setup: "CaptionSetup",
+    where: Where,
+) -> int:
+    """Caption every shard whose captions are not there yet; the number of captions made."""
+    from clipvip.pipeline.caption.work import CaptionTask, caption_shard
+
+    todo: list[CaptionTask] = []
+    num_there = num_made = num_skipped = 0
+    for shard in shards:
+        sha256 = checksums.get(shard.name)
+        done = _num_done(shard, out, sha256)
+        if done is None:
+            todo.append(CaptionTask(shard, sha256, out, setup))
+        else:
+            num_there += done
+    with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
+        num_workers = max(1, min(where.num_workers, len(todo)))
+        for outcome in run_units(caption_shard, todo, workers=num_workers, ray=where.ray):
+            if outcome.failure is not None:
+                raise UserError(_describe_death(outcome.unit, outcome.failure.detail))
+            assert outcome.result is not None
+            made, skipped = outcome.result
+            num_made, num_skipped = num_made + made, num_skipped + skipped
+            progress.add(made + skipped, skipped=num_skipped)
+    return num_made
+
+
+def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
+    """How many clips of a shard are done; None: they are missing, damaged, or of another shard's content."""
+    from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+
+    try:
+        content = read_caption_file(captions_path(out, shard.stem))
+    except DatasetError:
+        return None
+    same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    return len(content.rows) + len(content.skips) if content.source and same else None
+
+
+def _describe_death(task: "CaptionTask", detail: str) -> str:
+    return (
+        f"{task.shard}: {detail} (out of memory?); what is done is kept, run it again, "
+        "with fewer --workers or a smaller --batch-size"
+    )

@@ -1,0 +1,78 @@
+"""Small plots, lines with intervals or bars, as SVG that one template draws on a page or into a file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from clipvip.pipeline.pages.html import render_block
+
+
+class Point(NamedTuple):
+    """A point of a line, and the ends of its interval if it has one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines by name ("" for none), or bars of equal width over `x_range`, given by their heights."""
+
+    template: ClassVar[str] = "plot.svg"
+    # The area in the units of the SVG, pixels where it is drawn 420 wide; labels stand around it.
+    left: ClassVar[int] = 60
+    right: ClassVar[int] = 390
+    top: ClassVar[int] = 44
+    bottom: ClassVar[int] = 222
+    title: str
+    x_label: str
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    y_label: str = ""
+    lines: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    bars: Sequence[int] = ()
+
+    def x(self, value: float) -> float:
+        """Where a value stands in the SVG."""
+        low, high = self.x_range
+        return round(self.left + (value - low) / ((high - low) or 1) * (self.right - self.left), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        return round(self.bottom - (value - low) / ((high - low) or 1) * (self.bottom - self.top), 1)
+
+    def path(self, points: Sequence[Point]) -> str:
+        return " ".join(f"{self.x(point.x)},{self.y(point.y)}" for point in points)
+
+    def band(self, points: Sequence[Point]) -> str:
+        """The outline of the intervals: there along their upper ends, back along the lower ones."""
+        upper = [Point(point.x, point.high) for point in points if point.high is not None]
+        lower = [Point(point.x, point.low) for point in points if point.low is not None]
+        return self.path(upper + lower[::-1])
+
+    @staticmethod
+    def ticks(low: float, high: float) -> list[float]:
+        """Up to six round numbers between the two: 0.2, 0.4, 0.6, 0.8 between 0.13 and 0.83."""
+        if high <= low:
+            return [low]
+        step = 10.0 ** math.floor(math.log10((high - low) / 5))
+        step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= 5)
+        # A number that a rounding error puts outside belongs inside.
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
+
+
+def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> Plot:
+    """Lines by name, over the range of all their points. There must be some."""
+    points = [point for line in lines.values() for point in line]
+    xs = [point.x for point in points]
+    ys = [end for point in points for end in point[1:] if end is not None]
+    return Plot(title, x_label, (min(xs), max(xs)), (min(ys), max(ys)), y_label, lines=lines)
+
+
+def svg_file(plot: Plot) -> bytes:
+    """The plot as an SVG file."""
+    return render_block(plot).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).encode()

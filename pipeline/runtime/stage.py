@@ -1,0 +1,272 @@
+"""A stage is one function with typed options; its command is made from them: each option is written once.
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions(StageOptions):
+    out: Annotated[str, Opt("Folder for the shards.")]
+    size: Annotated[int, Opt("Short side in pixels.", click.IntRange(16, 4096))] = 256
+
+@stage(ShardOptions)
+def shard(options: ShardOptions) -> StageReport: ...
+
+command = stage_command(shard)      # clipvip-data shard --out clips --size 128
+shard(out="clips", size=128)        # the same from Python
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
+
+import click
+
+from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
+from clipvip.pipeline.runtime.report import StageReport
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Result = TypeVar("Result", bound=StageReport)
+
+
+class StageFailed(UserError):
+    """A stage came to its end and has nothing to show for it; `report` says why."""
+
+    def __init__(self, message: str, report: StageReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class StageOptions:
+    """The base of every stage's options: values are checked as on the command line.
+
+    Raises:
+        UserError: a value is not of its type or range, or a URL where only a path is of use.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for option in _options_of(kind):
+            value = getattr(self, option.name)
+            if value is None and option.may_be_none:
+                continue
+            converted = option.convert_many(value) if option.is_many else option.convert(value)
+            object.__setattr__(self, option.name, converted)
+
+
+class Stage(Generic[P, Options, Result]):
+    """A stage as a function: it takes its options as one object or as keywords.
+
+    `program` is the command that does the same, such as "clipvip-data shard".
+    """
+
+    def __init__(
+        self, function: Callable[[Options], Result], options: Callable[P, Options], program: str
+    ) -> None:
+        self.options = options
+        self.program = program
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    @overload
+    def __call__(self, options: Options, /) -> Result: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+        if len(args) == 1 and not kwargs and isinstance(args[0], StageOptions):
+            return self._function(args[0])  # type: ignore[arg-type]
+        return self._function(self.options(*args, **kwargs))
+
+
+def stage(
+    options: Callable[P, Options], program: str
+) -> Callable[[Callable[[Options], Result]], Stage[P, Options, Result]]:
+    """Make a stage of a function that takes such options."""
+    return lambda function: Stage(function, options, program)
+
+
+def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]:
+    """The words of the command that does what `made(options)` does; what is as by default is left out."""
+    arguments, words = [], []
+    for option in _options_of(made.options):
+        value = getattr(options, option.name)
+        if value == option.default:
+            continue
+        values = option.written(value)
+        if option.opt.argument:
+            arguments += values
+        elif option.is_flag:
+            on, _, off = option.flag.partition("/")
+            words.append(on if value else off)
+        else:
+            words += [word for one in values for word in (option.flag, one)]
+    return [*made.program.split(), *arguments, *words]
+
+
+def stage_command(
+    made: Stage[Any, Any, Any], *, name: str = "command", epilog: str = "", resumable: bool = True
+) -> click.Command:
+    """The command of a stage: an option for each field of its options, and --json.
+
+    Its help is the docstring of the function, without what that says of results and errors.
+    """
+
+    def run(as_json: bool, **given: Any) -> None:
+        def show(report: StageReport) -> None:
+            # Of processes that train together only the first has something to say.
+            if report.text or (as_json and report.content):
+                print_result(report.content, report.text, as_json=as_json)
+            if report.note:
+                click.echo(report.note, err=as_json)
+
+        try:
+            report = made(**given)
+        except StageFailed as failure:
+            show(failure.report)
+            raise
+        show(report)
+
+    options = sorted(_options_of(made.options), key=lambda option: option.is_last)
+    parameters: list[click.Parameter] = [option.parameter() for option in options]
+    parameters.append(
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            help="Print the result as one JSON object; all else goes to standard error.",
+        )
+    )
+    # --dry-run stands last, as something else to do.
+    parameters.sort(key=lambda parameter: parameter.name == "dry_run")
+    return StageCommand(
+        name,
+        params=parameters,
+        callback=run,
+        help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
+        epilog=epilog,
+        resumable=resumable,
+    )
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One field of a stage's options."""
+
+    name: str
+    opt: Opt
+    type: click.ParamType
+    default: Any
+    is_flag: bool
+    is_many: bool
+    is_named: bool
+    may_be_none: bool
+    is_last: bool
+
+    def convert_many(self, value: Any) -> Any:
+        """All values of a repeatable option; a dict where each has a name."""
+        if isinstance(value, str | Path):
+            value = (value,)
+        values = tuple(map(self.convert, value.items() if isinstance(value, Mapping) else value))
+        if not values and self.default is MISSING:
+            raise UserError(f"{self.name}: give at least one")
+        if not self.is_named:
+            return values
+        named = {}
+        for name, one in values:
+            if name in named:
+                raise UserError(f"{self.flag} {name}: given twice; each needs a name of its own")
+            named[name] = one
+        return named
+
+    def convert(self, value: Any) -> Any:
+        if isinstance(self.type, click.Path):
+            require_local(self.name, str(value))
+        if isinstance(self.type, click.types.StringParamType) and not isinstance(value, str):
+            value = str(value)
+        try:
+            return self.type.convert(value, None, None)
+        except click.BadParameter as error:
+            raise UserError(f"{self.name}: {error.message}") from error
+
+    def written(self, value: Any) -> list[str]:
+        """A value as words of a command line, one for each time that the option is given."""
+        if self.is_named:
+            return [f"{name}={one}" for name, one in value.items()]
+        if isinstance(self.type, Listed):
+            return [",".join(value)]
+        return [str(one) for one in value] if self.is_many else [str(value)]
+
+    @property
+    def flag(self) -> str:
+        """As it is written: --name, or --name/--no-name."""
+        return self.opt.names[0] if self.opt.names else f"--{self.name.replace('_', '-')}"
+
+    def parameter(self) -> click.Parameter:
+        if self.opt.argument:
+            return click.Argument(
+                [self.name],
+                type=self.type,
+                metavar=self.opt.metavar,
+                nargs=-1 if self.is_many else 1,
+                required=self.default is MISSING,
+            )
+        names = [*(self.opt.names or (self.flag,)), self.name]
+        attributes: dict[str, Any] = {"help": self.opt.help, "metavar": self.opt.metavar}
+        if self.is_flag:
+            switch = "/" in names[0]
+            return click.Option(names, default=self.default, is_flag=True, show_default=switch, **attributes)
+        if self.default is MISSING:
+            return click.Option(names, type=self.type, required=True, multiple=self.is_many, **attributes)
+        shown: bool | str = self.opt.shown or (self.default is not None and self.default != ())
+        return click.Option(
+            names,
+            type=self.type,
+            default=self.default or None if self.is_many else self.default,
+            multiple=self.is_many,
+            show_default=shown,
+            **attributes,
+        )
+
+
+@functools.cache
+def _options_of(options: Any) -> tuple[_Option, ...]:
+    return tuple(_option(one) for one in fields(options))
+
+
+def _option(one: Field[Any]) -> _Option:
+    """What a field says of an option, by `opt` or in an annotation."""
+    kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        opt = next((note for note in notes if isinstance(note, Opt)), opt)
+    kinds = set(get_args(kind)) if _is_union(kind) else {kind}
+    may_be_none = NoneType in kinds
+    (kind,) = kinds - {NoneType}
+    is_named = get_origin(kind) is Mapping
+    is_many = is_named or (get_origin(kind) is tuple and not isinstance(opt.type, Listed))
+    if is_many:
+        kind = get_args(kind)[0]
+    return _Option(
+        name=one.name,
+        opt=opt,
+        type=opt.type or _type_of(kind),
+        default=one.default,
+        is_flag=kind is bool,
+        is_many=is_many,
+        is_named=is_named,
+        may_be_none=may_be_none,
+        is_last=LAST in notes,
+    )
+
+
+def _is_union(kind: Any) -> bool:
+    return type(None) in get_args(kind) and get_origin(kind) is not tuple
+
+
+def _type_of(kind: Any) -> click.ParamType:
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if kind is Path:
+        return click.Path(path_type=Path)
+    return {int: click.INT, float: finite(), bool: click.BOOL, str: click.STRING}[kind]

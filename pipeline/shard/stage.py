@@ -1,0 +1,291 @@
+"""The stage `shard`: videos and a list of clips -> WebDataset shards.
+
+Checks, and the summary; the work is handed out by `run` and done by `work`.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
+from clipvip.media.mp4 import DEFAULT_CRF
+from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, finite, opt, options
+from clipvip.pipeline.runtime.ray_units import RayCluster, connect
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
+from clipvip.pipeline.shard.run import count_work, make_shards, make_tasks
+from clipvip.shards.building.cutting import CutOptions
+from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
+from clipvip.shards.building.marks import PlacedSkip
+from clipvip.shards.building.plan import plan_units
+from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
+from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.stores import Location, local_copy, parse_location
+from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
+from clipvip.shards.sources.subtitles import index_subtitles
+from clipvip.shards.sources.text_tables import load_text_table
+from clipvip.shards.sources.video_sets import (
+    files_read,
+    find_annotation_file,
+    read_annotations,
+    with_published_names,
+)
+
+_MAX_EXAMPLES = 5
+
+
+@options
+class ShardOptions(StageOptions):
+    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
+
+    metadata: str = opt(
+        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the set's "
+        "annotation file, or the folder that has it.",
+        names=("--metadata", "--annotations"),
+    )
+    dataset: str | None = opt(
+        "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
+        "lsmdc/test1k, activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of "
+        "video and text.",
+        metavar="NAME/SPLIT",
+        default=None,
+    )
+    videos: str = opt("Folder of video files, named by video id; also s3:// and gs://.")
+    subtitles: str | None = opt(
+        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text.",
+        default=None,
+    )
+    out: str = opt("Folder for the shards; also s3:// and gs://.")
+    workers: Workers = None
+    fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
+    size: int = opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096), default=256)
+    store: Literal["frames", "video"] = opt("JPEG frames (fast to load) or H.264 (small).", default="frames")
+    shard_size: int = opt("Most clips in a shard.", click.IntRange(min=1), default=256)
+    quality: int | None = opt(
+        f"JPEG quality, 1 to 100 (default {DEFAULT_JPEG_QUALITY}); with --store video x264's CRF, 51 to 0 "
+        f"(default {DEFAULT_CRF}).",
+        click.IntRange(0, 100),
+        default=None,
+    )
+    max_frames: int | None = opt(
+        "Most frames of a clip, spread evenly.", click.IntRange(min=1), shown="no limit", default=None
+    )
+    video_timeout: float = opt(
+        "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0
+    )
+    retry_skipped: bool = opt(
+        "Make those shards again in which a video was missing, unreadable or too slow.", default=False
+    )
+    ray: RayAddress = None
+    dry_run: DryRun = False
+
+    @property
+    def cut(self) -> CutOptions:
+        """How clips are cut and stored.
+
+        Raises:
+            UserError: the quality is not one of what the frames are stored as.
+        """
+        jpeg = self.store == "frames"
+        least, most, default = (1, 100, DEFAULT_JPEG_QUALITY) if jpeg else (0, 51, DEFAULT_CRF)
+        quality = default if self.quality is None else self.quality
+        if not least <= quality <= most:
+            raise UserError(f"--quality {quality}: give {least} to {most} with --store {self.store}")
+        return CutOptions(
+            fps=self.fps,
+            size=self.size,
+            store=self.store,
+            quality=quality,
+            max_frames=self.max_frames or 0,
+        )
+
+
+@stage(ShardOptions, "clipvip-data shard")
+def shard(options: ShardOptions) -> StageReport:
+    """Cut videos into clips and write them as WebDataset shards.
+
+    Frames are taken by presentation time while each video is decoded once. Run the same command again after
+    an interruption: it makes what is missing, with the same bytes.
+
+    Raises:
+        UserError, DatasetError: what was given cannot be used; StageFailed: no clip could be stored.
+    """
+    with ExitStack() as resources:
+        return _shard(options, resources)
+
+
+def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
+    started = time.monotonic()
+    out = parse_location(options.out)
+    cut, dataset = options.cut, options.dataset
+    metadata = (
+        _annotation_file(options) if dataset is not None else _metadata_file(options.metadata, resources)
+    )
+    if options.ray:
+        connect(options.ray)  # should none answer, nothing is begun
+    paths = index_videos(options.videos)
+    texts, subtitle_files, identity = _subtitles(options.subtitles)
+    files: tuple[Path, ...] = (metadata,)
+    if dataset is not None:
+        files = files_read(dataset, metadata)
+        paths = with_published_names(dataset, paths)
+    made_by: Options = {
+        "fps": cut.fps,
+        "size": cut.size,
+        "store": cut.store,
+        "quality": cut.quality,
+        "max_frames": cut.max_frames,
+        "shard_size": options.shard_size,
+        "metadata_sha256": " ".join(map(sha256_of_file, files)),
+        "subtitles": identity,
+        **({"dataset": dataset} if dataset is not None else {}),
+    }
+    counted, sources = _survey(options.metadata, metadata, dataset)
+    unusable = SkipStore()
+    tasks = make_tasks(
+        plan_units(_noting_skips(sources, unusable), shard_size=options.shard_size),
+        paths=paths,
+        texts=texts,
+        subtitles=subtitle_files,
+        out=out,
+        options=cut,
+        timeout_seconds=options.video_timeout,
+    )
+    if options.dry_run:
+        require_free_folder(out, made_by)
+        counts = count_work(tasks, retry_skipped=options.retry_skipped)
+        return StageReport(content={"stage": "shard", "counts": counts}, text=_dry_summary(counts, out))
+    with claim_folder(out, made_by):
+        marks, clips_now = make_shards(
+            tasks,
+            out,
+            counted.num_clips,
+            workers=options.workers or num_cores(),
+            ray=RayCluster(options.ray, options.workers) if options.ray else None,
+            retry_skipped=options.retry_skipped,
+        )
+        report = _finish(out, made_by, counted.num_videos, marks, AllSkips(unusable, marks))
+        made = report.finish(out, started=started, done_now=clips_now, unit="clips")
+    if not made.counts["clips"]:
+        raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
+    return made
+
+
+def _metadata_file(name: str, resources: ExitStack) -> Path:
+    """The list of clips on this machine; one in a store is copied for as long as the stage runs."""
+    place = parse_location(name)
+    if not isinstance(place, Path):
+        return Path(resources.enter_context(local_copy(name)))
+    if not place.is_file():
+        raise UserError(f"{place}: no such metadata file; give a JSONL file of clips to --metadata")
+    return place
+
+
+def _annotation_file(options: ShardOptions) -> Path:
+    """The annotation file of a set, after a look at options that do not go with one."""
+    if options.subtitles is not None:
+        raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
+    if options.max_frames and options.store == "video":
+        raise UserError("--max-frames: of whole videos it works with --store frames only")
+    given = parse_location(options.metadata)
+    if not isinstance(given, Path):
+        raise UserError(
+            f"{options.metadata}: annotations of a --dataset are read from this machine's disk; copy them here"
+        )
+    assert options.dataset is not None
+    return find_annotation_file(options.dataset, given)
+
+
+def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None, str]:
+    """Clip id -> text, or video id -> subtitle file; and what to know them by.
+
+    A table is known by its content, a folder, which may be huge, only by being one.
+    """
+    if not name:
+        return None, None, "none"
+    place = parse_location(name)
+    if not isinstance(place, Path):
+        files = index_subtitles(name)
+        if not files:  # a mistake, as is a table, which is read from a disk
+            raise UserError(
+                f"{name}: holds no subtitle files; copy a table of clip id and text to this machine's disk"
+            )
+        return None, files, "folder"
+    if place.is_dir():
+        return None, index_subtitles(place), "folder"
+    if not place.is_file():
+        raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
+    return load_text_table(place), None, sha256_of_file(place)
+
+
+@dataclass
+class _Counts:
+    """What a list asks for: videos, clips, and what in it cannot be asked for."""
+
+    num_videos: int
+    num_clips: int
+    num_skips: int
+
+
+def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[_Counts, Iterator[Source]]:
+    """Count a list of clips, and what reads it."""
+    if dataset is None:
+        survey = Survey(metadata)
+        counts = _Counts(survey.num_videos, survey.num_clips, survey.num_skips)
+        sources = read_sources(metadata, survey)
+    else:
+        counts = _Counts(0, 0, 0)
+        for source in read_annotations(dataset, metadata):
+            counts.num_videos += bool(source.video_id)
+            counts.num_clips += len(source.clips)
+            counts.num_skips += len(source.skips)
+        sources = read_annotations(dataset, metadata)
+    if not counts.num_clips and not counts.num_skips:
+        raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
+    return counts, sources
+
+
+def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:
+    """Pass sources on, and note what in them cannot be asked for."""
+    for source in sources:
+        for position, skip in source.skips:
+            skips.add(PlacedSkip(source.line, position, skip))
+        yield source
+
+
+def _dry_summary(counts: dict[str, int], out: Location) -> str:
+    return (
+        f"shard: would cut {counts['clips'] - counts['clips_done']:,} of {counts['clips']:,} clips into "
+        f"{counts['shards'] - counts['shards_done']:,} of {counts['shards']:,} shards -> {out}; the others are done\n"
+        f"  {counts['videos_without_file']:,} videos have no file"
+    )
+
+
+def _finish(out: Location, options: Options, num_videos: int, marks: MarkStore, skips: AllSkips) -> Report:
+    """Write the manifest, and sum up."""
+    counts = dict.fromkeys(("clips", "frames", "shards", "bytes", "clips_without_subtitle"), 0)
+    warnings: dict[str, Any] = {"count": 0, "examples": []}
+
+    def records() -> Iterator[ShardRecord]:
+        for mark in marks:
+            counts["frames"] += mark.num_frames
+            counts["clips_without_subtitle"] += mark.num_without_subtitle
+            warnings["count"] += len(mark.subtitle_warnings)
+            warnings["examples"] += mark.subtitle_warnings[: _MAX_EXAMPLES - len(warnings["examples"])]
+            if mark.record is not None:
+                counts["clips"] += mark.record.num_samples
+                counts["shards"] += 1
+                counts["bytes"] += mark.record.num_bytes
+                yield mark.record
+
+    write_manifest(out, stage="shard", options=options, shards=records())
+    details = {"subtitle_warnings": warnings}
+    return Report("shard", options, counts={"videos": num_videos, **counts}, details=details, skips=skips)

@@ -1,0 +1,74 @@
+"""`clipvip-data convert-released` and `convert-ofa`: published checkpoints as model folders.
+
+Options only: the work is `clipvip.model.weights` and `clipvip.model.ofa.convert`, which import torch.
+"""
+
+from pathlib import Path
+
+import click
+
+from clipvip.pipeline.runtime.errors import StageCommand
+from clipvip.pipeline.runtime.options import LocalName
+
+_RELEASED_EPILOG = """\b
+Examples:
+  clipvip-data convert-released pretrain_clipvip_base_32.pt --out clip-vip-b32/
+"""
+_OFA_EPILOG = """\b
+Examples:
+  clipvip-data convert-ofa caption_large_best_clean.pt --vocab ofa-large/ --out ofa-caption/
+"""
+
+
+@click.command(cls=StageCommand, resumable=False, epilog=_RELEASED_EPILOG)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the model; must be new or empty.",
+)
+@click.option(
+    "--tokenizer",
+    type=LocalName(),
+    default="openai/clip-vit-base-patch32",
+    show_default=True,
+    help="CLIP folder or hub name whose tokenizer goes with the model; 'none' for no tokenizer.",
+)
+def released(checkpoint: Path, out: Path, tokenizer: str) -> None:
+    """Turn CHECKPOINT, such as pretrain_clipvip_base_32.pt, into a folder that from_pretrained loads.
+
+    The checkpoint is read with weights_only=True: it may hold tensors and nothing else.
+    """
+    from clipvip.model.weights import convert_released
+
+    convert_released(checkpoint, out, tokenizer=None if tokenizer == "none" else tokenizer)
+    click.echo(f"{checkpoint} -> {out}")
+
+
+@click.command(cls=StageCommand, resumable=False, epilog=_OFA_EPILOG)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--vocab",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with OFA's vocab.json and merges.txt, as every OFA model on the hub has them.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model; must be new."
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(16, 672),
+    show_default="480, as all caption checkpoints",
+    help="Side in pixels that images are resized to.",
+)
+def ofa(checkpoint: Path, vocab: Path, out: Path, image_size: int | None) -> None:
+    """Turn CHECKPOINT, an OFA model as fairseq saves it (caption_large_best_clean.pt), into a model folder."""
+    from clipvip.model.ofa.convert import convert_fairseq
+
+    config = convert_fairseq(checkpoint, out, vocabulary=vocab, image_size=image_size)
+    click.echo(
+        f"convert-ofa: width {config.d_model}, {config.encoder_layers} and {config.decoder_layers} layers, "
+        f"images of {config.image_size} pixels -> {out}"
+    )

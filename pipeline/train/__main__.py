@@ -1,0 +1,6 @@
+"""`torchrun -m clipvip.pipeline.train RECIPE ...`: the command `clipvip-train` in each of several processes."""
+
+from clipvip.pipeline.train.command import main
+
+if __name__ == "__main__":
+    main()

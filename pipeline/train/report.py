@@ -1,0 +1,71 @@
+"""The end of a run: the weights that it chose, their scores on the test split, and its report."""
+
+from pathlib import Path
+from typing import Any
+
+from clipvip.model import ClipVip
+from clipvip.pipeline.evaluate.retrieval import table
+from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.train.checkpoint import TrainState
+from clipvip.pipeline.train.distributed import Place, barrier
+from clipvip.pipeline.train.logs import read_log
+from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
+
+MODEL_FOLDER = "model"
+
+
+def finish(
+    recipe: Recipe,
+    model: ClipVip,
+    state: TrainState,
+    *,
+    out: Path,
+    place: Place,
+    steps_now: int,
+    seconds: float,
+) -> tuple[dict[str, Any], str]:
+    """Write the model folder and the report after `steps_now` steps of this process.
+
+    The first process gets what report.json holds, with the scores of the test split under `result`, and the
+    same in words.
+    """
+    result: dict[str, Any] = {}
+    summary = ""
+    folder = out / MODEL_FOLDER
+    chosen = state.step
+    if recipe.evaluation.select == "best":
+        chosen = int(best_row(state.validations)["step"])
+    if place.is_first:
+        choose_weights(recipe, model, out=out, folder=folder)
+    barrier(place)
+    scores = score_test(recipe, chosen, out=out, folder=folder, place=place)
+    if place.is_first:
+        write_training_card(recipe, model, chosen, scores, folder=folder)
+        rows = read_log(out)
+        batch_size = recipe.optim.batch_size
+        report = Report(
+            "train",
+            options=recipe_tree(recipe),
+            counts={
+                "steps": state.step,
+                "samples": state.step * batch_size,
+                "samples_without_caption": state.rows_without_caption,
+            },
+            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
+            skips=[state.skips[key] for key in sorted(state.skips)],
+        )
+        result = report.write(out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
+        chosen_by = f"weights of step {chosen:,} ({recipe.evaluation.select}"
+        chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
+        summary = report.summary(out)
+        if rows:  # none are left of a run that was complete, and its log damaged since
+            first, last = rows[0], rows[-1]
+            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
+            summary += f"{last['loss']:.4f} at step {last['step']:,}"
+        summary += f"\n  model: {folder}, {chosen_by}"
+        if scores:
+            result = result | {"result": scores}
+            summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
+    barrier(place)
+    return result, summary

@@ -1,0 +1,221 @@
+"""The stage `train`: a recipe, a few options that change it, and checks before any process starts.
+
+Training is in `loop`, the processes that do it in `processes`.
+"""
+
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from clipvip.pipeline.runtime.errors import UserError, require_local
+from clipvip.pipeline.runtime.options import LocalName, opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageOptions, stage
+from clipvip.pipeline.train.processes import run_training
+from clipvip.pipeline.train.recipe import (
+    Recipe,
+    differences,
+    dump_recipe,
+    load_recipe,
+    recipe_from_tree,
+    recipe_tree,
+)
+from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import lock_folder
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.train.batches import BatchPlan
+
+
+@options
+class TrainOptions(StageOptions):
+    """What `train` is asked for: a recipe, by the name of a packaged one or the path of a YAML file, and changes."""
+
+    recipe: str = opt(argument=True, kw_only=False)
+    shards: str | None = opt(
+        "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
+    )
+    captions: str | None = opt(
+        "Folder that 'clipvip-data caption' wrote for these shards.", LocalName(), metavar="DIR", default=None
+    )
+    init: str | None = opt(
+        "The CLIP or CLIP-ViP model to start from.", LocalName(), metavar="FOLDER_OR_NAME", default=None
+    )
+    out: str | None = opt(
+        "Folder for this run; the same command again goes on from there.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    gpus: int | None = opt(
+        "Processes with a GPU each; 0: compute on the CPU.", click.IntRange(min=0), default=None
+    )
+    validation: str | None = opt(
+        "Folder of shards to score during training, each clip with one text.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    test: str | None = opt(
+        "Folder of shards to score once, at the end, into test.json.",
+        LocalName(),
+        metavar="DIR",
+        default=None,
+    )
+    select: Literal["best", "last"] | None = opt(
+        "The weights to keep: of the best validation, or of the last step.",
+        shown="the recipe's",
+        default=None,
+    )
+    resume: Literal["auto", "never"] = opt(
+        "auto: go on from the last checkpoint in --out where there is one; never: refuse if there is one.",
+        default="auto",
+    )
+    overrides: tuple[str, ...] = opt(
+        "Change one setting; repeatable.", names=("--set",), metavar="KEY=VALUE", default=()
+    )
+    dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
+
+
+@stage(TrainOptions, "clipvip-train")
+def train(options: TrainOptions) -> StageReport:
+    """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
+
+    The model ends up in DIR/model, in the layout that ClipVip.from_pretrained loads.
+
+    Returns:
+        What report.json holds and, under `result`, the scores of the test split; nothing in processes other than
+        the first of those that a launcher started.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
+        TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint is saved, and the same call goes on from there.
+    """
+    recipe = recipe_of(options)
+    plan = check(recipe, resume=options.resume)
+    if options.dry_run:
+        from clipvip.pipeline.train.dry_run import describe_run
+
+        content, text = describe_run(recipe, plan)
+        return StageReport(content=content, text=text)
+    with ExitStack() as resources:
+        _claim(recipe, plan, resources)
+        return run_training(recipe)
+
+
+def recipe_of(options: TrainOptions) -> Recipe:
+    """The recipe with its changed settings, and with what the other options say.
+
+    Raises:
+        UserError: there is no such recipe or setting, or options do not go with it.
+    """
+    recipe = load_recipe(options.recipe, options.overrides)
+    tree = recipe_tree(recipe)
+    if options.shards is not None or options.captions is not None:
+        source = tree["data"]["sources"][_source_for_options(recipe)]
+        source["shards"] = source["shards"] if options.shards is None else options.shards
+        source["captions"] = source["captions"] if options.captions is None else options.captions or None
+    if options.init is not None:
+        tree["model"]["init"] = options.init
+    if options.out is not None:
+        tree["run"]["out"] = options.out
+    if options.gpus == 0:
+        tree["run"]["device"] = "cpu"
+    elif options.gpus is not None:
+        tree["run"]["processes"] = options.gpus
+        if recipe.run.device == "auto":
+            tree["run"]["device"] = "cuda"
+    for name in ("validation", "test", "select"):
+        if (value := getattr(options, name)) is not None:
+            tree["evaluation"][name] = value
+    return recipe_from_tree(tree, name="options")
+
+
+def _source_for_options(recipe: Recipe) -> str:
+    clips = [name for name, source in recipe.data.sources.items() if source.kind == "clips"]
+    names = clips or list(recipe.data.sources)
+    if len(names) > 1:
+        raise UserError(
+            f"--shards and --captions are for recipes with one source of clips, this has {', '.join(names)}; "
+            f"write --set data.sources.{names[0]}.shards=... instead"
+        )
+    return names[0]
+
+
+def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
+    """Find what is wrong with a run before any process starts; the plan of its batches. Writes nothing.
+
+    Raises:
+        UserError, DatasetError: in one line, what is wrong and what to do.
+    """
+    if not recipe.run.out:
+        raise UserError("no folder for the run; give --out")
+    for name, value in (
+        ("run.out", recipe.run.out),
+        ("run.cache", recipe.run.cache),
+        ("model.init", recipe.model.init),
+    ):
+        require_local(name, value)
+    # torch and the model are imported from here on, so that mistakes above are told at once.
+    from clipvip.pipeline.train.batches import plan_batches
+    from clipvip.pipeline.train.checkpoint import RECIPE_NAME, list_checkpoints
+    from clipvip.pipeline.train.data_record import (
+        data_differences,
+        describe_data,
+        order_of_run,
+        recorded_data,
+    )
+    from clipvip.pipeline.train.distributed import launched_world_size
+    from clipvip.pipeline.train.enough import check_samples, check_shares
+    from clipvip.pipeline.train.logs import require_wandb
+    from clipvip.pipeline.train.start import check_device, check_init
+    from clipvip.pipeline.train.validation import check_splits
+
+    out = Path(recipe.run.out)
+    check_device(recipe)
+    if recipe.run.wandb_project is not None:
+        require_wandb()
+    check_init(recipe)
+    checkpoints = list_checkpoints(out)
+    if checkpoints and resume == "never":
+        raise UserError(f"{out}: holds checkpoints, and --resume is never; remove it or give another --out")
+    saved = out / RECIPE_NAME
+    of_run = [path for path in (saved, *(folder / RECIPE_NAME for folder in checkpoints)) if path.is_file()]
+    known_data = recorded_data(out)
+    if checkpoints and of_run:
+        changed = differences(load_recipe(str(of_run[0])), recipe, paths=known_data is None)
+        if changed:
+            raise UserError(
+                f"{out}: holds checkpoints of another recipe ({'; '.join(changed[:3])}); give the same "
+                "settings or another --out"
+            )
+    check_splits(recipe)
+    with tempfile.TemporaryDirectory() as cache:
+        place = Path(recipe.run.cache or cache)
+        plan = plan_batches(recipe, cache=place, order_version=order_of_run(out))
+        if known_data is not None:
+            changed = data_differences(known_data, describe_data(recipe, plan))
+            if changed:
+                raise UserError(
+                    f"{out}: holds checkpoints of a run on other data ({'; '.join(changed[:3])}); give the same data "
+                    "or another --out"
+                )
+        check_shares(plan, processes=launched_world_size() or recipe.run.processes)
+        check_samples(plan, warns=os.environ.get("RANK", "0") == "0")
+    return plan
+
+
+def _claim(recipe: Recipe, plan: "BatchPlan", resources: ExitStack) -> None:
+    """Note down the recipe and what the data are in the folder of the run, locked against another until training ends."""
+    from clipvip.pipeline.train.checkpoint import DATA_NAME, RECIPE_NAME
+    from clipvip.pipeline.train.data_record import describe_data
+
+    out = Path(recipe.run.out)
+    if os.environ.get("RANK", "0") == "0":
+        resources.enter_context(lock_folder(out))
+        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
+        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())

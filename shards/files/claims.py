@@ -1,0 +1,126 @@
+"""How a run makes a folder its own: locked against a second run, with the options that all of it is made by.
+
+The folder may be in a store, which has no locks: two runs there write the same bytes, since neither is begun
+with other options.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from pydantic import JsonValue
+from upath import UPath
+
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import remove_temporary_files, write_json
+from clipvip.shards.files.locks import locked
+from clipvip.shards.files.stores import Location, store_errors
+from clipvip.shards.files.text import parse_object
+
+# What a stage's folder holds beside its outputs.
+MANIFEST_NAME = "manifest.json"
+REPORT_NAME = "report.json"
+SKIPPED_NAME = "skipped.jsonl"
+STATE_FOLDER = "_state"
+OPTIONS_NAME = "options.json"  # in STATE_FOLDER
+
+Options = Mapping[str, JsonValue]
+"""What a folder is made by: names and values as JSON has them."""
+
+
+def require_free_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> None:
+    """What `claim_folder` checks, but for other runs at work. Changes nothing.
+
+    Raises:
+        DatasetError: as there.
+    """
+    state = out / STATE_FOLDER
+    with store_errors(out):
+        if out.exists() and not out.is_dir():
+            raise DatasetError(f"{out}: is a file; give a folder to --out")
+        if not state.is_dir() and (any(out.glob(outputs)) or (out / MANIFEST_NAME).exists()):
+            raise DatasetError(f"{out}: holds {outputs} that are not of an earlier run; give another --out")
+    _require_recorded(out, options)
+
+
+@contextmanager
+def claim_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> Iterator[None]:
+    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and
+    notes gone.
+
+    `outputs` is the pattern of the files that the stage makes.
+
+    Raises:
+        DatasetError: other options or other metadata made what is there, another run is at work in it, or it
+            holds outputs that this stage did not make. Nothing is changed then.
+    """
+    require_free_folder(out, options, outputs=outputs)
+    state = out / STATE_FOLDER
+    with lock_folder(out):
+        _require_recorded(out, options)
+        remove_temporary_files(out)
+        remove_temporary_files(state)
+        with store_errors(out):
+            for note in state.glob("*.open"):
+                note.unlink(missing_ok=True)
+        try:
+            write_json(state / OPTIONS_NAME, dict(options))
+            yield
+        finally:
+            # Workers that were lost leave theirs, and on a full disk they take the room that is left.
+            remove_temporary_files(out)
+            remove_temporary_files(state)
+
+
+@contextmanager
+def lock_folder(out: Location) -> Iterator[None]:
+    """Lock `out`, which is made if need be, against a second run.
+
+    In a store there are no locks, and nothing is done.
+
+    Raises:
+        DatasetError: another run is at work in it.
+    """
+    if isinstance(out, UPath):
+        yield
+        return
+    state = out / STATE_FOLDER
+    state.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(state / "lock", waits=False))
+        except BlockingIOError:
+            raise DatasetError(
+                f"{out}: another run is writing here; wait for it or give another --out"
+            ) from None
+        yield
+
+
+def _require_recorded(out: Location, options: Options) -> None:
+    path = out / STATE_FOLDER / OPTIONS_NAME
+    try:
+        with store_errors(path):
+            data = path.read_bytes()
+        found = parse_object(data)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise DatasetError(f"{path}: not JSON ({error}); give another --out") from error
+    require_same_options(out, found, options)
+
+
+def require_same_options(path: Location, found: Options, asked: Options) -> None:
+    """Refuse to add to an output that other options made.
+
+    Raises:
+        DatasetError: naming `path` and each option that differs.
+    """
+    differing = [
+        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked"
+        for name in sorted(found.keys() | asked.keys())
+        if found.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise DatasetError(
+            f"{path} was made with other options ({'; '.join(differing)}); "
+            "give the same options or another --out"
+        )

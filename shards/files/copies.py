@@ -1,0 +1,48 @@
+"""Copies of remote files on this machine's disk, which all of its processes share, and which make room for
+newer ones."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.locks import locked
+from clipvip.shards.files.stores import copy_url, size_of_url
+
+
+@contextmanager
+def shared_copy(
+    url: str, folder: Path, *, keep: int, sha256: str | None = None, num_bytes: int | None = None
+) -> Iterator[Path]:
+    """The copy in `folder` of the file behind `url`, for whoever opens it in the context; it is made where
+    there is none.
+
+    It is named by what is in it, so that data sets that share a folder cannot be mixed up; where no `sha256`
+    tells, by the URL and by the size that the store says. One process copies while the others that want the
+    same file wait. Of the copies, the `keep` last used stay; a dropped one stays readable for whoever has it
+    open.
+
+    Raises:
+        OSError: it cannot be read, or is not what `sha256` says. DatasetError: as `copy_url`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{sha256 or f'url-{url_hash(url)}-{size_of_url(url)}'}.tar"
+    with locked(folder / f"{path.name}.lock"):
+        if not path.exists() or num_bytes not in (None, path.stat().st_size):
+            with atomic_path(path) as temporary, temporary.open("wb") as out:
+                copy_url(url, out, sha256=sha256)
+        os.utime(path)
+        yield path
+    copies = []
+    for copy in folder.glob("*.tar"):
+        with suppress(FileNotFoundError):
+            copies.append((copy.stat().st_mtime, copy))
+    for _, copy in sorted(copies)[: -max(keep, 1)]:
+        copy.unlink(missing_ok=True)
+
+
+def url_hash(url: str) -> str:
+    """What stands for the content of a file of which nothing but the URL is known."""
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,157 @@
+"""Our shards in the training loop of others: `webdataset.WebDataset(urls).map(decode_clip)`.
+
+webdataset finds, opens, shuffles and splits the shards; what a clip is, and which of its frames are seen, is
+said here. Importing this file also teaches webdataset to open URLs of stores, by fsspec.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import IO, Any, Literal, TypedDict
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+import numpy as np
+import torch
+from webdataset.gopen import gopen_schemes
+
+from clipvip.media.sampling import jittered_indices, uniform_indices
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.stores import store_errors
+from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+from clipvip.shards.format.record import ClipRecord
+from clipvip.shards.tar.index import PIXEL_EXTENSIONS
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, parse_sample
+
+_CAPTION_FILES_KEPT = 64
+
+
+class DecodedClip(TypedDict):
+    """What `decode_clip` makes of a sample."""
+
+    __key__: str
+    __url__: str
+    key: str
+    frames: torch.Tensor
+    """uint8 (frames, height, width, 3), RGB."""
+    subtitle: str
+    caption: str
+    """Empty where no captions were asked for, or the clip has none."""
+    record: ClipRecord
+
+
+def decode_clip(
+    sample: Mapping[str, Any],
+    *,
+    num_frames: int = 12,
+    sampling: Literal["uniform", "jittered"] = "uniform",
+    image_size: int | None = None,
+    captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> DecodedClip:
+    """One clip from a sample as webdataset reads it, still in bytes; only the frames that are taken are
+    decoded.
+
+    `functools.partial` sets the options: `.map(partial(decode_clip, num_frames=8, image_size=224))`.
+
+    Args:
+        sampling: `uniform`, the same frames each time, or `jittered`, as in training; that draws from torch's
+            own random numbers, which `torch.manual_seed` sets and a DataLoader sets anew in each worker.
+        image_size: resize to a square of so many pixels, as the trainer does; None leaves frames as stored.
+        captions: folders that `clipvip-data caption` wrote; the first that has a clip counts.
+        max_pixels: a frame of more is taken for damage.
+
+    Raises:
+        DatasetError: the sample is damaged or none of ours, or its shard has no captions in any of the
+        folders.
+            The message is one line with the key; webdataset's handlers catch it.
+    """
+    key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
+    extension = next((name for name in PIXEL_EXTENSIONS if name in sample), "")
+    record, pixels = sample.get("json"), sample.get(extension)
+    if not isinstance(record, bytes) or not isinstance(pixels, bytes):
+        raise DatasetError(
+            f"sample {key}: needs KEY.json and KEY.mjpg or KEY.mp4 as bytes (without .decode()), "
+            f"has {', '.join(name for name in sample if not name.startswith('__'))[:200]}"
+        )
+    try:
+        clip = parse_sample(key, record, extension, pixels, max_pixels=max_pixels)
+    except DatasetError as error:
+        raise DatasetError(f"sample {key}: {error}") from error
+    if sampling == "uniform":
+        indices = uniform_indices(clip.num_frames, num_frames)
+    elif sampling == "jittered":
+        rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+        indices = jittered_indices(clip.num_frames, num_frames, rng)
+    else:
+        raise ValueError(f"{sampling = }: 'uniform' or 'jittered'")
+    folders = (captions,) if isinstance(captions, str | os.PathLike) else tuple(captions)
+    # A short clip gives some frames several times: each is decoded and resized once.
+    distinct, places = np.unique(indices, return_inverse=True)
+    frames = torch.from_numpy(clip.decode(distinct))
+    if image_size is not None:
+        frames = resize(frames, image_size)
+    return DecodedClip(
+        __key__=key,
+        __url__=url,
+        key=key,
+        frames=frames if len(distinct) == num_frames else frames[torch.from_numpy(places)],
+        subtitle=clip.subtitle,
+        caption=_caption(key, url, tuple(os.fspath(folder) for folder in folders)) if folders else "",
+        record=clip.record,
+    )
+
+
+def resize(frames: torch.Tensor, image_size: int) -> torch.Tensor:
+    """uint8 (n, height, width, 3) -> uint8 (n, image_size, image_size, 3), bicubic with antialiasing.
+
+    The aspect ratio is not kept, as in the reference. Torch's kernel for bytes rounds its weights: it is
+    within 2 of 255 of the same resize in floating point (but beside black and white, where the latter
+    overshoots and bytes cannot), and several times faster.
+    """
+    planes = frames.permute(0, 3, 1, 2)
+    if planes.shape[-2:] != (image_size, image_size):
+        planes = torch.nn.functional.interpolate(
+            planes, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
+        )
+    return planes.permute(0, 2, 3, 1)
+
+
+def _caption(key: str, url: str, folders: tuple[str, ...]) -> str:
+    """The clip's caption; empty where its shard's files have none for it."""
+    of_shard = [found for folder in folders if (found := _captions(folder, url)) is not None]
+    if not of_shard:
+        raise DatasetError(
+            f"sample {key}: no captions of {url} in {', '.join(folders)}; "
+            "make them with 'clipvip-data caption'"
+        )
+    return next((rows[key] for rows in of_shard if key in rows), "")
+
+
+@lru_cache(maxsize=_CAPTION_FILES_KEPT)
+def _captions(folder: str, url: str) -> dict[str, str] | None:
+    """A folder's captions for the shard behind a URL, by key; None where it has none, or those of another.
+
+    Whether they are of another shard is known where the shard is on a disk.
+    """
+    path = captions_path(folder, url.rpartition("/")[2].partition(".")[0])
+    if not path.is_file():
+        return None
+    found = read_caption_file(path)
+    shard = unquote(urlsplit(url).path) if url.startswith("file:") else url
+    if os.path.isfile(shard) and not is_made_of(found.source, num_bytes=os.path.getsize(shard), sha256=None):
+        return None
+    return dict(found.rows)
+
+
+def _open_in_store(url: str, mode: str = "rb", bufsize: int = -1, **_: Any) -> IO[bytes]:
+    """A stream over a file in a store, in webdataset's terms. Errors as `store_errors` has them."""
+    with store_errors(url):
+        stream: IO[bytes] = fsspec.open(url, mode).open()
+        return stream
+
+
+gopen_schemes.setdefault("s3", _open_in_store)
+if find_spec("gcsfs"):  # else by a program of Google's, which may be there
+    gopen_schemes["gs"] = _open_in_store
