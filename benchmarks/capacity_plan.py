@@ -1,9 +1,9 @@
-"""What 1, 10 and 100 million clips need of each stage, from measured unit costs: the tables of docs/scaling.md.
+"""What 1, 10 and 100 million clips need of each stage, from measured costs: the tables of docs/scaling.md.
 
-    python benchmarks/capacity_plan.py [--cores 16] [--gpus 1] [--storage 5] [--uplink 10] [--caption-rate CLIPS/S] ...
+    python benchmarks/capacity_plan.py [--cores 16] [--gpus 1] [--storage 5] [--uplink 10] ...
 
-It multiplies and divides, and no more: a stage takes as long as the resource does that it needs longest. GPUs have not
-been measured: without a rate of theirs they count as at their peak, which is a bound.
+It multiplies and divides, and no more: a stage takes as long as the resource does that it needs longest. GPUs
+have not been measured: without a rate of theirs they count as at their peak, which is a bound.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ SCALES = ((1_000_000, 1), (10_000_000, 8), (100_000_000, 64))  # clips, machines
 
 # HD-VILA-100M, as published: 3.3 million videos, 250 TB at 720p, 100 million clips of 13.4 s.
 CLIPS_PER_VIDEO, CLIP_SECONDS, RAW_BYTES_PER_CLIP = 30.3, 13.4, 2.5e6
-# Of a shard of 256: the video that does not fit begins the next. With 30.3 clips a video, log-normal with a sigma of 0.8, the
-# place that is left is 30.3 * exp(0.8**2) / 2 = 28.7 on average.
+# Of a shard of 256: the video that does not fit begins the next. With 30.3 clips a video, log-normal with a
+# sigma of 0.8, the place that is left is 30.3 * exp(0.8**2) / 2 = 28.7 on average.
 CLIPS_PER_UNIT = 228
 
 # docs/benchmarks.md, by the heading there.
@@ -41,7 +41,7 @@ class Site:
     train_rate: float | None = None
 
     def capacity(self, resource: str, machines: int) -> float:
-        """How much of a resource there is a second: core seconds, GPU seconds, bytes, bits, requests' seconds."""
+        """What a resource gives a second: core seconds, GPU seconds, bytes, bits, requests' seconds."""
         return {
             "cores": machines * self.cores,
             "GPUs": machines * self.gpus,
@@ -112,7 +112,7 @@ def stages(site: Site) -> list[Stage]:
 
 
 def gpu_need(rate: float | None, gflop: float) -> dict[str, float]:
-    """GPU seconds of a clip: by a measured rate of clips per second, or at least those of the products at peak."""
+    """GPU seconds of a clip: by a measured rate, or at least those of the products at peak."""
     return {"GPUs": 1 / rate} if rate else {"GPUs, at least": gflop / GPU_PEAK_GFLOPS}
 
 
@@ -203,9 +203,11 @@ def plan(site: Site) -> str:
 @click.command(help=__doc__)
 @click.option("--cores", type=click.IntRange(min=1), default=16, show_default=True, help="Of each machine.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Of each machine.")
-@click.option("--storage", "storage_gbyte", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
+@click.option("--storage", "storage_gbyte", type=click.FloatRange(0, min_open=True), default=5.0,
+              show_default=True,
               help="GB a second of the storage that all share.")  # fmt: skip
-@click.option("--uplink", "uplink_gbit", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
+@click.option("--uplink", "uplink_gbit", type=click.FloatRange(0, min_open=True), default=10.0,
+              show_default=True,
               help="Gbit a second from outside, for all.")  # fmt: skip
 @click.option("--caption-rate", type=click.FloatRange(0, min_open=True), help="Captions a second of a GPU.")
 @click.option(

@@ -3,11 +3,12 @@
     python benchmarks/captioner_vs_reference.py --reference OFA [--packages DIR] [--rounds 5]
     python benchmarks/captioner_vs_reference.py --device cuda --peak-tflops 989
 
-OFA is a checkout of github.com/OFA-Sys/OFA, branch feature/add_transformers: it is a package called transformers,
-so it runs in a process of its own, with the folder DIR before the installed packages (it wants huggingface-hub<1
-and sacremoses: `pip install --target DIR "huggingface-hub<1" sacremoses requests`). All get the same random
-weights of ofa-base, the same pixels and the prompt of captioning, and search with 5 beams for 16 tokens and </s>.
-They take turns; times are of the processor (all threads of a process), so that other work beside them disturbs little.
+OFA is a checkout of github.com/OFA-Sys/OFA, branch feature/add_transformers: it is a package called
+transformers, so it runs in a process of its own, with the folder DIR before the installed packages (it wants
+huggingface-hub<1 and sacremoses: `pip install --target DIR "huggingface-hub<1" sacremoses requests`). All get
+the same random weights of ofa-base, the same pixels and the prompt of captioning, and search with 5 beams for
+16 tokens and </s>. They take turns; times are of the processor (all threads of a process), so that other work
+beside them disturbs little.
 """
 
 import json
@@ -35,7 +36,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
     },
 }  # fmt: skip
-# A caption at 480 pixels, prompt of 8 tokens, 5 beams, 17 steps with a cache: products only, 1 multiply-add = 2.
+# A caption at 480 pixels, prompt of 8 tokens, 5 beams, 17 steps with a cache: products only;
+# 1 multiply-add = 2.
 GFLOP_PER_IMAGE = {"base": 192.9, "large": 512.1}
 Search = Callable[[], list[list[int]]]
 
@@ -202,10 +204,12 @@ def compare(
     gflop = GFLOP_PER_IMAGE["base"] if image_size == 480 else None
     best = statistics.median(seconds["clipvip"])
     click.echo(
-        f"{images} images of {image_size} pixels, {rounds} rounds, {threads} threads; same tokens as ours in the last column"
+        f"{images} images of {image_size} pixels, {rounds} rounds, {threads} threads; same tokens "
+        "as ours in the last column"
     )
     click.echo(
-        "| way | CPU seconds per caption | lowest-highest | of ours | GFLOP/s | same |\n|---|---|---|---|---|---|"
+        "| way | CPU seconds per caption | lowest-highest | of ours | GFLOP/s | same |\n|---|---|"
+        "---|---|---|---|"
     )
     for way, times in seconds.items():
         median = statistics.median(times)
@@ -223,17 +227,20 @@ REFERENCE_CONFIG = {
     "encoder_normalize_before": True, "decoder_normalize_before": True, "layernorm_embedding": True,
     "patch_layernorm_embedding": True, "code_layernorm_embedding": True, "add_type_embedding": True,
     "share_decoder_input_output_embed": True, "image_bucket_size": 42, "token_bucket_size": 256,
-    "code_image_size": 128, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "forced_eos_token_id": None,
+    "code_image_size": 128, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+    "forced_eos_token_id": None,
 }  # fmt: skip
 
 
 def alone_on_gpu(batch_sizes: list[int], *, rounds: int, peak_tflops: float) -> None:
     """Ours in bfloat16, base and large, and what part of the GPU's peak that is."""
     click.echo(
-        f"{torch.cuda.get_device_name()}, bfloat16, 480 pixels, {NUM_BEAMS} beams, {MAX_LENGTH} tokens and </s>"
+        f"{torch.cuda.get_device_name()}, bfloat16, 480 pixels, {NUM_BEAMS} beams, {MAX_LENGTH} "
+        "tokens and </s>"
     )
     click.echo(
-        "| size | batch | captions per second | lowest-highest | TFLOP/s | of peak |\n|---|---|---|---|---|---|"
+        "| size | batch | captions per second | lowest-highest | TFLOP/s | of peak |\n|---|---|---|"
+        "---|---|---|"
     )
     for size, gflop in GFLOP_PER_IMAGE.items():
         model = random_model(size).to("cuda", torch.bfloat16)
@@ -252,7 +259,8 @@ def alone_on_gpu(batch_sizes: list[int], *, rounds: int, peak_tflops: float) -> 
             tflops = median * gflop / 1000
             span = f"{min(rates):.0f}-{max(rates):.0f}"
             click.echo(
-                f"| {size} | {batch_size} | {median:.0f} | {span} | {tflops:.1f} | {tflops / peak_tflops:.1%} |"
+                f"| {size} | {batch_size} | {median:.0f} | {span} | {tflops:.1f} | "
+                f"{tflops / peak_tflops:.1%} |"
             )
 
 
@@ -269,7 +277,8 @@ def alone_on_gpu(batch_sizes: list[int], *, rounds: int, peak_tflops: float) -> 
 @click.option("--threads", default=1, show_default=True)
 @click.option("--peak-tflops", default=989.0, show_default=True, help="The GPU's, dense bfloat16.")
 @click.option("--serve", type=click.Path(path_type=Path), hidden=True)
-def main(reference: Path | None, packages: Path | None, device: str, images: int, image_size: int, batch_sizes: str,
+def main(reference: Path | None, packages: Path | None, device: str, images: int, image_size: int,
+         batch_sizes: str,
          rounds: int, threads: int, peak_tflops: float, serve: Path | None) -> None:  # fmt: skip
     """Compare with the authors' code on the CPU, or measure ours on a GPU."""
     if serve is not None:

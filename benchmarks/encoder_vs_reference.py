@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=4 python benchmarks/encoder_vs_reference.py --reference XPretrain/CLIP-ViP
 
-ViP B/32 on 4 videos of 12 frames at 224 pixels, float32, on the CPU or with `--device cuda`; forward, and forward
-with backward. They take turns in one process for the times; for the memory each has a process of its own. Ours is
-measured as one trains and embeds, without the last layer's other tokens, and with them, as the published code does. What
-that imports is taken from the installed transformers; names that it lacks by now are put in from outside.
+ViP B/32 on 4 videos of 12 frames at 224 pixels, float32, on the CPU or with `--device cuda`; forward, and
+forward with backward. They take turns in one process for the times; for the memory each has a process of its
+own. Ours is measured as one trains and embeds, without the last layer's other tokens, and with them, as the
+published code does. What that imports is taken from the installed transformers; names that it lacks by now
+are put in from outside.
 """
 
 import json

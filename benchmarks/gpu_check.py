@@ -3,9 +3,9 @@
     python benchmarks/gpu_check.py --out DIR [--sections step,captioner] [--budget 480]
     python benchmarks/gpu_check.py --out DIR --device cpu --tiny
 
-Sections follow each other in one process, which this one watches: a section that fails, hangs or breaks the GPU's
-context is told in a row, and the others go on in a new process. Rows are printed at once, and kept in DIR as
-rows.jsonl; at the end DIR has gpu_check.md and gpu_check.json.
+Sections follow each other in one process, which this one watches: a section that fails, hangs or breaks the
+GPU's context is told in a row, and the others go on in a new process. Rows are printed at once, and kept in
+DIR as rows.jsonl; at the end DIR has gpu_check.md and gpu_check.json.
 """
 
 import json

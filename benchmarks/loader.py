@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/loader.py VIDEO... [--clips 16] [--rounds 5]
 
-From each video it takes clips of 13 seconds and stores the same pictures twice: as shards of `clipvip-data shard`
-make them (3 frames a second, 256 pixels short side, JPEG), and as 720p H.264 files in a plain WebDataset. The
-ways then take turns, and the table gives the median over the rounds. Ours runs in a loading process as in training,
-and so does webdataset with our `decode_clip`; what is measured is that process's processor time.
+From each video it takes clips of 13 seconds and stores the same pictures twice: as shards of `clipvip-data
+shard` make them (3 frames a second, 256 pixels short side, JPEG), and as 720p H.264 files in a plain
+WebDataset. The ways then take turns, and the table gives the median over the rounds. Ours runs in a loading
+process as in training, and so does webdataset with our `decode_clip`; what is measured is that process's
+processor time.
 """
 
 import io
@@ -323,7 +324,8 @@ def report(rates: dict[str, list[float]], *, found: int, num_bytes: dict[str, in
         bare = statistics.median(x / y for x, y in zip(rates[name], rates[BARE], strict=True))
         peer = statistics.median(x / y for x, y in zip(rates[name], rates[PEER], strict=True))
         click.echo(
-            f"| {name} | {value:.1f} | {min(rates[name]):.1f}-{max(rates[name]):.1f} | {bare:.0%} | {peer:.1f} x |"
+            f"| {name} | {value:.1f} | {min(rates[name]):.1f}-{max(rates[name]):.1f} | {bare:.0%} "
+            f"| {peer:.1f} x |"
         )
     click.echo(json.dumps({name: round(value, 2) for name, value in median.items()}))
 

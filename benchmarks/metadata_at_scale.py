@@ -2,17 +2,17 @@
 
     python benchmarks/metadata_at_scale.py --videos 10000 --videos 100000 --work /tmp/scale
 
-A list like HD-VILA-100M's is made up (100M clips: --videos 3300000), with a table of texts and a folder of empty files
-for videos, of which some are gone. The command itself is then run as a process of its own:
+A list like HD-VILA-100M's is made up (100M clips: --videos 3300000), with a table of texts and a folder of
+empty files for videos, of which some are gone. The command itself is then run as a process of its own:
 
 start     --dry-run in an empty folder: reads the list, the folder and the table, and plans all units
-resume    in a folder of which 99% of the shards are marked done, with made-up marks; the others are made, which
-          comes to nothing, as the files are empty
-finish    the same command once more, with nothing left to make: all marks are read, and manifest.json, skipped.jsonl
-          and report.json written
+resume    in a folder of which 99% of the shards are marked done, with made-up marks; the others are made,
+          which comes to nothing, as the files are empty
+finish    the same command once more, with nothing left to make: all marks are read, and manifest.json,
+          skipped.jsonl and report.json written
 
-Peak memory is that of the largest process. Per million videos the work folder takes about 5 GB of disk and 1.1 million
-files, and it is removed at the end; the command's own temporary files come on top (TMPDIR).
+Peak memory is that of the largest process. Per million videos the work folder takes about 5 GB of disk and
+1.1 million files, and it is removed at the end; the command's own temporary files come on top (TMPDIR).
 """
 
 import json
@@ -60,7 +60,10 @@ WORDS = [
 
 
 def make_list(work: Path, num_videos: int, *, gone: float) -> int:
-    """The list of clips, the folder of videos of which a part is gone, and the table of texts; how many clips."""
+    """The list of clips, the folder of videos of which a part is gone, and the table of texts.
+
+    How many clips.
+    """
     chance, num_clips = random.Random(0), 0
     (work / "videos").mkdir(parents=True)
     with (work / "clips.jsonl").open("w") as clips, (work / "texts.jsonl").open("w") as texts:
@@ -85,7 +88,10 @@ def _clock(seconds: int) -> str:
 
 
 def make_marks(work: Path, out: Path, *, part: float) -> None:
-    """Mark a part of the shards done, as if the clips of videos that are gone had been skipped. Nothing is flushed."""
+    """Mark a part of the shards done, as if the clips of videos that are gone had been skipped.
+
+    Nothing is flushed.
+    """
     chance = random.Random(1)
     for unit in plan_units(read_sources(work / "clips.jsonl"), shard_size=256):
         if chance.random() < part:
@@ -117,7 +123,10 @@ def _marks(unit: Unit, videos: Path) -> Iterator[ShardMark]:
 
 
 def run(work: Path, out: Path, *options: str) -> tuple[float, float, float]:
-    """Run the command; seconds of the clock, of the processor, and the peak memory of its largest process in MB."""
+    """Run the command.
+
+    Seconds of the clock, of the processor, and the peak memory of its largest process in MB.
+    """
     arguments = ["--metadata", work / "clips.jsonl", "--videos", work / "videos", "--out", out]
     if (work / "texts.jsonl").exists():
         arguments += ["--subtitles", work / "texts.jsonl"]

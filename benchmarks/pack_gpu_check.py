@@ -2,8 +2,8 @@
 
     python benchmarks/pack_gpu_check.py --out gpu-check.tar.gz [--python 3.12]
 
-The machine has to have torch and transformers of its own, and what they bring along: docs/gpu_check.md. Wheels are
-fetched by pip for its version of Python, on Linux and x86-64, in the versions of constraints.txt.
+The machine has to have torch and transformers of its own, and what they bring along: docs/gpu_check.md.
+Wheels are fetched by pip for its version of Python, on Linux and x86-64, in the versions of constraints.txt.
 """
 
 import io
@@ -18,10 +18,11 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("analysis", "benchmarks", "model", "pipeline", "recipes", "shards", "src")
+FOLDERS = ("analysis", "benchmarks", "experiments", "media", "model", "pipeline", "recipes", "shards", "src")
 # What a machine with torch and transformers lacks. faiss-cpu is for whatever else is to be tried there.
 PACKAGES = (
-    "annotated-types", "braceexpand", "pathlib-abc", "pydantic", "pydantic-core", "simplejpeg", "typing-extensions",
+    "annotated-types", "braceexpand", "pathlib-abc", "pydantic", "pydantic-core", "simplejpeg",
+    "typing-extensions",
     "typing-inspection", "universal-pathlib", "webdataset", "faiss-cpu",
 )  # fmt: skip
 # pip matches the number in a platform's name exactly.
@@ -89,7 +90,10 @@ def tracked_files() -> list[str]:
 
 
 def fetch_wheels(folder: Path, python_version: str) -> None:
-    """Download PACKAGES in the versions of constraints.txt; a ClickException with pip's reason where that fails."""
+    """Download PACKAGES in the versions of constraints.txt.
+
+    A ClickException with pip's reason where that fails.
+    """
     if not re.fullmatch(r"3\.\d+", python_version):
         raise click.ClickException(f"--python {python_version}: write it as 3.12")
     pinned = dict(

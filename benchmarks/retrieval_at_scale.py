@@ -1,9 +1,10 @@
-"""Retrieval metrics of many clips: seconds and peak memory, beside the matrix product that they cannot do without.
+"""Retrieval metrics of many clips: seconds and peak memory, beside the matrix product that they cannot do
+without.
 
     OMP_NUM_THREADS=2 python benchmarks/retrieval_at_scale.py [--clips 100000] [--dim 512]
 
-Random embeddings; each direction in a process of its own, so that each has its own peak. The limit is numpy's product of
-the same matrices in the same chunks, thrown away.
+Random embeddings; each direction in a process of its own, so that each has its own peak. The limit is numpy's
+product of the same matrices in the same chunks, thrown away.
 """
 
 import json

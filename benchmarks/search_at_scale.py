@@ -1,10 +1,11 @@
-"""A search through an index of many clips: processor time and peak memory, beside reading the index's bytes and no more.
+"""A search through an index of many clips: processor time and peak memory, beside reading the index's bytes
+and no more.
 
     OMP_NUM_THREADS=1 python benchmarks/search_at_scale.py [--clips 200000] [--dim 512]
 
-Random embeddings in pieces of 1,000 clips, as `clipvip-eval search` keeps them; the model, which loads in seconds, is left
-out. Each search is a process of its own, so that each has its own peak; the least of three. The files are in the
-system's cache.
+Random embeddings in pieces of 1,000 clips, as `clipvip-eval search` keeps them; the model, which loads in
+seconds, is left out. Each search is a process of its own, so that each has its own peak; the least of three.
+The files are in the system's cache.
 """
 
 import json
@@ -49,7 +50,7 @@ def make(folder: Path, num_clips: int, dim: int) -> None:
 
 
 def measure(folder: Path, num_queries: int, dim: int) -> dict[str, float]:
-    """Processor seconds to load and to search (or to read, without queries), and this process's peak in MB."""
+    """Processor seconds to load and to search (without queries: to read), and this process's peak in MB."""
     shards, maker = shards_of(folder), Maker("model", 12, dim)
     nearest([], unit_rows(1, dim, 0), top=1)  # faiss takes a second to import
     begin = time.process_time()

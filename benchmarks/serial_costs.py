@@ -1,9 +1,10 @@
-"""What the stages do on one core however many machines there are: microseconds a video or text, of processor time.
+"""What the stages do on one core however many machines there are: microseconds a video or text, of processor
+time.
 
     python benchmarks/serial_costs.py [--videos 20000] [--rounds 3]
 
-`shard` reads its metadata, plans shards and lists the videos; `nmi` reads all texts of a corpus. Metadata and shards
-are made up: 30 clips a video, as in HD-VILA-100M, and pixels of nothing, which are passed over.
+`shard` reads its metadata, plans shards and lists the videos; `nmi` reads all texts of a corpus. Metadata and
+shards are made up: 30 clips a video, as in HD-VILA-100M, and pixels of nothing, which are passed over.
 """
 
 import json
@@ -41,7 +42,8 @@ def stored_clips(count: int) -> Iterator[StoredClip]:
         clip = Clip(f"v_{number:05d}", "v", f"v.{number}.mp4", number, number + 13)
         yield StoredClip(
             clip=clip,
-            subtitle="about twenty words that somebody said while this clip was shown, or so it is said of it",
+            subtitle="about twenty words that somebody said while this clip was shown, or so it is said of "
+            "it",
             pixels=bytes(_PIXEL_BYTES),
             frame_seconds=(0.0,),
             frame_bytes=(_PIXEL_BYTES,),

@@ -1,9 +1,10 @@
-"""What `clipvip-data shard` costs for each of some videos: processor time and bytes, as a table for others to use.
+"""What `clipvip-data shard` costs for each of some videos: processor time and bytes, as a table for others to
+use.
 
     python benchmarks/shard_costs.py VIDEOS [--rounds 3] [--out benchmarks/shard_costs.csv]
 
-Each video that can be read to its end is a unit of its own, clips of 13 s end to end, made by the stage's own code in
-one worker process; the least of the rounds, since whatever disturbs adds. The table names no video.
+Each video that can be read to its end is a unit of its own, clips of 13 s end to end, made by the stage's own
+code in one worker process; the least of the rounds, since whatever disturbs adds. The table names no video.
 """
 
 import csv
@@ -29,7 +30,10 @@ TABLE = Path(__file__).with_suffix(".csv")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One video: `seconds` of it lie in clips; `cpu_seconds` for cutting, scaling, compressing and writing them."""
+    """One video: `seconds` of it lie in clips.
+
+    `cpu_seconds` for cutting, scaling, compressing and writing them.
+    """
 
     codec: str
     width: int
@@ -125,7 +129,8 @@ def main(videos: Path, rounds: int, store: str, out: Path | None) -> None:
 
 def report(costs: list[Cost]) -> None:
     print(
-        f"{'short side':12}{'videos':>8}{'seconds':>9}{'CPU ms per second':>19}{'KB stored':>11}{'kbit/s read':>13}"
+        f"{'short side':12}{'videos':>8}{'seconds':>9}{'CPU ms per second':>19}"
+        f"{'KB stored':>11}{'kbit/s read':>13}"
     )
     for name, least, most in (
         ("to 300", 0, 300),
@@ -139,7 +144,8 @@ def report(costs: list[Cost]) -> None:
             cpu, stored = sum(c.cpu_seconds for c in some), sum(c.stored_bytes for c in some)
             read = sum(c.source_bytes for c in some) * 8
             print(
-                f"{name:12}{len(some):8}{seconds:9.0f}{cpu / seconds * 1000:19.1f}{stored / seconds / 1000:11.1f}"
+                f"{name:12}{len(some):8}{seconds:9.0f}{cpu / seconds * 1000:19.1f}"
+                f"{stored / seconds / 1000:11.1f}"
                 f"{read / seconds / 1000:13.0f}"
             )
 

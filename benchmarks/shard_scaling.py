@@ -2,13 +2,13 @@
 
     python benchmarks/shard_scaling.py VIDEOS [--workers 1 --workers 2 --workers 4] [--rounds 3] [--copies 16]
 
-The folder's videos, linked `--copies` times, are cut into clips of 13 s end to end. The numbers of workers take turns;
-the table gives medians over the rounds. The command's start, measured by a run on one video, is left out: it is the
-same for any number and for any amount of work.
+The folder's videos, linked `--copies` times, are cut into clips of 13 s end to end. The numbers of workers
+take turns; the table gives medians over the rounds. The command's start, measured by a run on one video, is
+left out: it is the same for any number and for any amount of work.
 
-Cores that others use make rates say little. So Linux is asked how long the processes waited for a core: where that is
-more than a few per cent, only the last column counts, the efficiency by processor time. It knows what workers cost each
-other in caches and memory, but not their idle time.
+Cores that others use make rates say little. So Linux is asked how long the processes waited for a core: where
+that is more than a few per cent, only the last column counts, the efficiency by processor time. It knows what
+workers cost each other in caches and memory, but not their idle time.
 """
 
 import os
@@ -129,7 +129,8 @@ def report(taken: dict[int, list[Taken]], num_clips: int) -> None:
         plain = statistics.median(one.wall * least / (run.wall * workers) for one, run in pairs)
         by_cpu = statistics.median(one.cpu / run.cpu for one, run in pairs)
         print(
-            f"{workers:7}{num_clips / wall:9.2f}{cpu / num_clips:12.4f}{waited:8.0%}{plain:12.0%}{by_cpu:9.0%}"
+            f"{workers:7}{num_clips / wall:9.2f}{cpu / num_clips:12.4f}"
+            f"{waited:8.0%}{plain:12.0%}{by_cpu:9.0%}"
         )
 
 

@@ -1,7 +1,8 @@
-"""Sources for the benchmarks of `clipvip-data shard`: made up here, since videos of others cannot be passed on.
+"""Sources for the benchmarks of `clipvip-data shard`: made up here, since videos of others cannot be passed
+on.
 
-Each is 720p H.264 High at 30 frames a second with sound, as sites hand videos out: scenes of a few seconds, in each
-a camera that pans over a textured surface with grain; B-frames, keyframes up to 250 frames apart.
+Each is 720p H.264 High at 30 frames a second with sound, as sites hand videos out: scenes of a few seconds,
+in each a camera that pans over a textured surface with grain; B-frames, keyframes up to 250 frames apart.
 """
 
 import json
@@ -23,7 +24,10 @@ _SOUND_RATE = 48_000
 
 
 def make_sources(folder: Path, *, count: int, seconds: float, processes: int) -> list[Path]:
-    """Write `count` videos of `seconds` to `folder`, unless they are there; equal arguments give equal pictures."""
+    """Write `count` videos of `seconds` to `folder`, unless they are there.
+
+    Equal arguments give equal pictures.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"source{number:02d}.mp4" for number in range(count)]
     jobs = [(path, number, seconds) for number, path in enumerate(paths) if not path.exists()]
@@ -35,7 +39,10 @@ def make_sources(folder: Path, *, count: int, seconds: float, processes: int) ->
 def write_clips(
     path: Path, videos: Sequence[tuple[str, float]], *, clip_seconds: float = CLIP_SECONDS
 ) -> int:
-    """Write metadata that cuts each (video id, length in seconds) into clips end to end; the number of clips."""
+    """Write metadata that cuts each (video id, length in seconds) into clips end to end.
+
+    The number of clips.
+    """
     lines, num_clips = [], 0
     for video_id, seconds in videos:
         starts = [n * clip_seconds for n in range(max(1, int(seconds // clip_seconds)))]

@@ -1,11 +1,11 @@
 """How near `clipvip-data shard` comes to the limit: decoding and scaling the same videos, and nothing else.
 
-    python benchmarks/shard_vs_limit.py VIDEOS [--processes 2] [--rounds 3] [--copies 8] [--store frames|video]
+    python benchmarks/shard_vs_limit.py VIDEOS [--processes 2] [--rounds 3] [--copies 8] [--store ...]
 
-The folder's videos, linked `--copies` times, are cut into clips of 13 s end to end. The limit is plain PyAV: every
-frame decoded, three a second scaled to a short side of 256 pixels, none compressed or written, in as many
-processes. Both are commands of their own and take turns; the table gives the median over the rounds. CPU time is
-that of all processes, and includes their start.
+The folder's videos, linked `--copies` times, are cut into clips of 13 s end to end. The limit is plain PyAV:
+every frame decoded, three a second scaled to a short side of 256 pixels, none compressed or written, in as
+many processes. Both are commands of their own and take turns; the table gives the median over the rounds. CPU
+time is that of all processes, and includes their start.
 """
 
 import json
@@ -127,7 +127,8 @@ def main(
 def report(taken: dict[str, list[tuple[float, float]]], num_clips: int, out: Path) -> None:
     counts = json.loads((out / "report.json").read_text())["counts"]
     print(
-        f"{num_clips} clips, {counts['clips']} stored, {counts['bytes'] / counts['clips'] / 1000:.0f} KB per clip"
+        f"{num_clips} clips, {counts['clips']} stored, "
+        f"{counts['bytes'] / counts['clips'] / 1000:.0f} KB per clip"
     )
     print(f"{'':8}{'clips/s':>10}{'CPU s/clip':>12}")
     rates = {}

@@ -1,14 +1,15 @@
 """`clipvip-data shard` against video2dataset: the same local 720p videos, the same cores, the same job.
 
-    python3.11 -m venv /path/peer && /path/peer/bin/pip install video2dataset==1.3.0 'pyarrow<17' imageio-ffmpeg
+    python3.11 -m venv /path/peer
+    /path/peer/bin/pip install video2dataset==1.3.0 'pyarrow<17' imageio-ffmpeg
     python benchmarks/shard_vs_video2dataset.py --peer /path/peer/bin/python --sources /path/of/a/folder
 
-The job: cut every 13 s of each video out, scaled to a short side of 256 pixels, as a WebDataset. video2dataset cuts
-exactly (its `precision: exact`) and scales each cut, as H.264; ours stores JPEGs at 3 frames a second, and with
-`--store video` H.264. It needs Python 3.11 or older and PyTorch 2.1, so an environment of its own, whose FFmpeg it
-gets by imageio-ffmpeg. All are commands of their own, take turns, and their start counts. On a busy machine compare
-processor time: ffmpeg's many threads get more of its cores than one process each. Sources are made where
-`--sources` has none (a minute each on one core).
+The job: cut every 13 s of each video out, scaled to a short side of 256 pixels, as a WebDataset.
+video2dataset cuts exactly (its `precision: exact`) and scales each cut, as H.264; ours stores JPEGs at 3
+frames a second, and with `--store video` H.264. It needs Python 3.11 or older and PyTorch 2.1, so an
+environment of its own, whose FFmpeg it gets by imageio-ffmpeg. All are commands of their own, take turns, and
+their start counts. On a busy machine compare processor time: ffmpeg's many threads get more of its cores than
+one process each. Sources are made where `--sources` has none (a minute each on one core).
 """
 
 import json
@@ -132,10 +133,12 @@ def report(
     taken: dict[str, list[tuple[float, float]]], stored: dict[str, tuple[int, int]], num_clips: int
 ) -> None:
     print(
-        f"{num_clips} clips; load of the machine before and now: {os.getloadavg()[2]:.1f}, {os.getloadavg()[0]:.1f}"
+        f"{num_clips} clips; load of the machine before and now: {os.getloadavg()[2]:.1f}, "
+        f"{os.getloadavg()[0]:.1f}"
     )
     print(
-        f"{'':24}{'stored':>8}{'KB/clip':>9}{'clips/s':>9}{'CPU s/clip':>12}{'times the exact peer':>22}{'by CPU':>8}"
+        f"{'':24}{'stored':>8}{'KB/clip':>9}{'clips/s':>9}{'CPU s/clip':>12}"
+        f"{'times the exact peer':>22}{'by CPU':>8}"
     )
     first, first_cpu = map(statistics.median, zip(*next(iter(taken.values())), strict=True))
     for name, rounds in taken.items():

@@ -10,7 +10,9 @@ from gpu_sections.rows import Check
 
 
 def captioner(check: Check) -> None:
-    """OFA base and large with the authors' search, from frames that are on the host, as `clipvip-data caption`."""
+    """OFA base and large with the authors' search, from frames that are on the host, as `clipvip-data
+    caption`.
+    """
     for size, batch_sizes in {"base": (32, 8, 128, 256), "large": (32, 128)}.items():
         folder = make_ofa(check.folder / f"ofa-{size}", size=size, tiny=check.tiny)
         if check.tiny:

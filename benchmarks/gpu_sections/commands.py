@@ -1,4 +1,7 @@
-"""The commands as users type them, on shards made here: data wait, stopping, resuming, captions, retrieval."""
+"""The commands as users type them, on shards made here.
+
+Data wait, stopping, resuming, captions, retrieval.
+"""
 
 import contextlib
 import json
@@ -28,7 +31,10 @@ def _train_arguments(check: Check, name: str, *, batch_size: int, **changes: Any
 
 
 def loop(check: Check) -> None:
-    """`clipvip-train` with its loading processes, ended by SIGTERM; how it ends by an error; loading by itself."""
+    """`clipvip-train` with its loading processes, ended by SIGTERM; how it ends by an error.
+
+    Loading by itself.
+    """
     _stopped_run(check, compiled=not check.tiny, seconds=70)
     if check.has_time_for("end by divergence", 50):
         _diverging_run(check)
@@ -131,7 +137,10 @@ def _loading_alone(check: Check, *, seconds: float) -> None:
 
 
 def group(check: Check) -> None:
-    """One process under torchrun, so with NCCL on a GPU: it goes on from the checkpoint of `loop`, and saves again."""
+    """One process under torchrun, so with NCCL on a GPU.
+
+    It goes on from the checkpoint of `loop`, and saves again.
+    """
     arguments, out = _stopped_arguments(check, compiled=not check.tiny)
     before = _last_step(out)
     launcher = [
@@ -171,7 +180,10 @@ def _last_step(out: Path) -> int:
 
 
 def _signal_training(launcher: int) -> None:
-    """SIGTERM to the processes that the launcher started, which then save; the launcher itself would kill them."""
+    """SIGTERM to the processes that the launcher started, which then save.
+
+    The launcher itself would kill them.
+    """
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     for child in children:
         with contextlib.suppress(ProcessLookupError):
@@ -190,7 +202,8 @@ def end_to_end(check: Check) -> None:
     model = make_ofa(check.folder / "ofa-base", tiny=check.tiny)
     out = check.folder / "captioned"
     seconds = run_command(
-        check, "clipvip.pipeline.cli", "caption", "--shards", str(few), "--out", str(out), "--model", str(model),
+        check, "clipvip.pipeline.cli", "caption", "--shards", str(few), "--out", str(out), "--model",
+        str(model),
         "--gpus", gpus, "--workers", "2" if check.tiny else "12", log=check.folder / "caption.log",
     )  # fmt: skip
     run = json.loads((out / "report.json").read_text())
@@ -202,7 +215,8 @@ def end_to_end(check: Check) -> None:
     ClipVip.from_clip(clip_of(check)).save_pretrained(video_model)
     out = check.folder / "retrieval"
     seconds = run_command(
-        check, "clipvip.pipeline.evaluate.cli", "retrieval", "--model", str(video_model), "--shards", str(few),
+        check, "clipvip.pipeline.evaluate.cli", "retrieval", "--model", str(video_model), "--shards",
+        str(few),
         "--out", str(out), "--device", check.device.type, log=check.folder / "retrieval.log",
     )  # fmt: skip
     clips = sum(1 for _ in few.glob("*.tar")) * (12 if check.tiny else 64)

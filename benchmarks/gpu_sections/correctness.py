@@ -12,7 +12,8 @@ from gpu_sections.session import Session, clip_of, opened
 
 # The largest errors, as ||a - b|| / ||b||, that rounding explains.
 _MOST = {"float32": 2e-5, "bf16": 1e-1}
-# At the recipe's temperature of 1/100 rounding of an embedding by bf16 moves a logit by half a unit; at 1/7 it does not.
+# At the recipe's temperature of 1/100 rounding of an embedding by bf16 moves a logit by half a unit; at 1/7
+# it does not.
 _LOGIT_SCALE = 2.0
 
 

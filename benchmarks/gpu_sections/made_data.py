@@ -1,4 +1,7 @@
-"""Shards, captions and models with random weights at real sizes, made on the machine: the check brings no data along."""
+"""Shards, captions and models with random weights at real sizes, made on the machine.
+
+The check brings no data along.
+"""
 
 import json
 import shutil
@@ -129,7 +132,10 @@ def make_clip(folder: Path, *, patch_size: int = 32, num_layers: int = 12, tiny:
 
 
 def make_ofa(folder: Path, *, size: str = "base", tiny: bool = False) -> Path:
-    """An OFA with random weights and the demo's vocabulary: its captions run to the limit, as the longest do."""
+    """An OFA with random weights and the demo's vocabulary.
+
+    Its captions run to the limit, as the longest do.
+    """
     if folder.is_dir():
         return folder
     torch.manual_seed(0)

@@ -1,4 +1,7 @@
-"""A training run opened for measuring: the product's own model, optimizer, loader and step, on shards made here."""
+"""A training run opened for measuring.
+
+The product's own model, optimizer, loader and step, on shards made here.
+"""
 
 import time
 from collections.abc import Iterator

@@ -22,7 +22,10 @@ _KERNELS_LISTED = 25
 
 
 def step(check: Check) -> None:
-    """B/32 in one chunk of 128, B/16 of 32: as the recipe has it, compiled or not; full attention beside it."""
+    """B/32 in one chunk of 128, B/16 of 32: as the recipe has it, compiled or not.
+
+    Full attention beside it.
+    """
     b32, b16 = clip_of(check), clip_of(check, patch_size=16)
     large, small = (8, 4) if check.tiny else (128, 32)
     full = {"model__encoder": "full_attention"}

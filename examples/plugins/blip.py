@@ -1,6 +1,7 @@
-"""A captioner that is no OFA: BLIP, for folders whose config.json says so. `clipvip-data caption --model FOLDER_OF_BLIP`.
+"""A captioner that is no OFA: BLIP, for model folders whose config.json says so.
 
-It describes without being asked: `prompt` is not used. Pictures are resized as OFA's are.
+`clipvip-data caption --model FOLDER_OF_BLIP --shards FOLDER --out FOLDER`. It describes without being asked:
+`prompt` is not used. Pictures are resized as OFA's are.
 """
 
 from typing import Any

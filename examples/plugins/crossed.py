@@ -1,6 +1,8 @@
-"""A loss: videos against captions, and frames against subtitles. `clipvip-train demo --set loss.pairs=crossed`.
+"""A loss: videos against captions, and frames against subtitles.
 
-A term is an anchor and its positives, by the letters of the paper: V video, S subtitle, F middle frame, C its caption.
+`clipvip-train demo --set loss.pairs=crossed`.
+A term is an anchor and its positives, by the letters of the paper: V video, S subtitle, F middle frame, C its
+caption.
 """
 
 from clipvip.model.variants import VARIANTS, Term

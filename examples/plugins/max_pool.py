@@ -1,6 +1,7 @@
 """An encoder: the largest value of each dimension over the frames, where `mean_pool` takes the mean.
 
-`clipvip-train demo --set model.encoder=max_pool`. With weights of its own it would learn them, from where torch draws them.
+`clipvip-train demo --set model.encoder=max_pool`. With weights of its own it would learn them, from where
+torch draws them.
 """
 
 from torch import Tensor, nn

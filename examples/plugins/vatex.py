@@ -1,7 +1,8 @@
-"""A source: VATEX, whose files have ten English and ten Chinese sentences of each video; the English ones are read.
+"""A source: VATEX, whose files have ten English and ten Chinese sentences of each video.
 
-`clipvip-data shard --dataset vatex/train --annotations FOLDER --videos FOLDER --out FOLDER`. A record that cannot be used is
-yielded as a `Skip`, with its reason; a file that cannot be used is a `DatasetError`.
+`clipvip-data shard --dataset vatex/train --annotations FOLDER --videos FOLDER --out FOLDER`. A record that
+cannot be used is yielded as a `Skip`, with its reason; a file that cannot be used is a `DatasetError`.
+The Chinese sentences are left.
 """
 
 from pathlib import Path

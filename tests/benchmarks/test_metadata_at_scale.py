@@ -1,4 +1,4 @@
-"""The benchmark of long lists runs small, and the command needs no more memory for a list ten times as long."""
+"""The benchmark of long lists runs small; the command needs no more memory for a list ten times as long."""
 
 from pathlib import Path
 

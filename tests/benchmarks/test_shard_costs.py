@@ -1,4 +1,4 @@
-"""What videos cost is measured by the stage's own code, and scripts that measure shards tell how to run them."""
+"""What videos cost is measured by the stage's own code; scripts that measure tell how to run them."""
 
 import csv
 from pathlib import Path

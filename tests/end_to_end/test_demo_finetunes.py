@@ -1,4 +1,6 @@
-"""The demo's corpus fine-tunes and scores through the commands that docs/finetuning.md shows, as they stand there."""
+"""The demo's corpus fine-tunes and scores through the commands that docs/finetuning.md shows, as they stand
+there.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""examples/plugins: each works with the installed package as it is, by an entry point or by CLIPVIP_PLUGINS."""
+"""examples/plugins.
+
+Each works with the installed package as it is, by an entry point or by CLIPVIP_PLUGINS.
+"""
 
 import json
 import os
@@ -112,7 +115,8 @@ def test_the_encoder_embeds_a_video(site: Path, tmp_path: Path) -> None:
     # Where the plug-in is not installed, the folder that names it says so.
     done = run(install(site, tmp_path / "bare"), LOAD, tmp_path / "model")
     assert done.stderr.splitlines()[-1].endswith(
-        f"{tmp_path / 'model'}: does not load (encoder 'max_pool' is none of vip, mean_pool, seq_transformer, "
+        f"{tmp_path / 'model'}: does not load (encoder 'max_pool' is none of vip, mean_pool, "
+        "seq_transformer, "
         "full_attention; did you mean mean_pool? if a plug-in adds it, install that, or name its module in "
         "CLIPVIP_PLUGINS)"
     )
@@ -129,7 +133,8 @@ assert load_recipe("demo", ["loss.pairs=crossed"]).loss.pairs == "crossed"
 assert inputs_of("crossed") == set("VSFC")
 rows = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 v, s, f, c = F.normalize(rows, dim=-1)
-found = omnisource_loss(video=v, subtitle=s, frame=f, caption=c, logit_scale=torch.zeros(()), variant="crossed")
+rows = {"video": v, "subtitle": s, "frame": f, "caption": c}
+found = omnisource_loss(**rows, logit_scale=torch.zeros(()), variant="crossed")
 pairs = [(v, c), (c, v), (f, s), (s, f)]
 torch.testing.assert_close(found, sum(F.cross_entropy(a @ b.T, torch.arange(5)) for a, b in pairs))
 print("right")
@@ -209,7 +214,8 @@ def test_the_captioner_captions(site: Path, tmp_path: Path) -> None:
     done = run(install(site, tmp_path / "bare"), DATA, *words)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "holds a model of type 'blip', expected ofa; if a plug-in adds it, install that, or name its module in "
+        "holds a model of type 'blip', expected ofa; if a plug-in adds it, install that, or name "
+        "its module in "
         "CLIPVIP_PLUGINS"
     )
     run_well(install(site, tmp_path / "installed", "blip"), DATA, *words)

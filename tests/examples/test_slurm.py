@@ -1,4 +1,7 @@
-"""The batch scripts of examples/slurm: their commands exist, and they run as on a cluster of two small machines."""
+"""The batch scripts of examples/slurm.
+
+Their commands exist, and they run as on a cluster of two small machines.
+"""
 
 import json
 import os

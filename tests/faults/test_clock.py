@@ -1,4 +1,7 @@
-"""A wall clock that is set forwards and backwards while stages are at work: same bytes, and no time limit misfires."""
+"""A wall clock that is set forwards and backwards while stages are at work.
+
+Same bytes, and no time limit misfires.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Hundreds of damaged videos and subtitles in one run of `clipvip-data shard`: no hang, no crash, all accounted for."""
+"""Hundreds of damaged videos and subtitles in one run of `clipvip-data shard`.
+
+No hang, no crash, all accounted for.
+"""
 
 import json
 import shutil
@@ -37,8 +40,10 @@ MADE = [
     ("wmv", "wmv2"),
 ]
 SUBTITLES = {
-    ".vtt": "WEBVTT\n\n00:00:00.100 --> 00:00:00.900\nfirst <c>words</c>\n\n00:00:01.000 --> 00:00:02.000\nmore &amp; more\n",
-    ".srt": "1\n00:00:00,100 --> 00:00:00,900\nerste Wörter\n\n2\n00:00:01,000 --> 00:00:02,000\n{\\an8}mehr\n",
+    ".vtt": "WEBVTT\n\n00:00:00.100 --> 00:00:00.900\nfirst <c>words</c>\n\n"
+    "00:00:01.000 --> 00:00:02.000\nmore &amp; more\n",
+    ".srt": "1\n00:00:00,100 --> 00:00:00,900\nerste Wörter\n\n"
+    "2\n00:00:01,000 --> 00:00:02,000\n{\\an8}mehr\n",
     ".json3": json.dumps(
         {
             "events": [
@@ -47,7 +52,8 @@ SUBTITLES = {
             ]
         }
     ),
-    ".xml": '<transcript><text start="0.1" dur="0.8">first &amp;amp; words</text><text start="1" dur="1">x</text></transcript>',
+    ".xml": '<transcript><text start="0.1" dur="0.8">first &amp;amp; words</text>'
+    '<text start="1" dur="1">x</text></transcript>',
 }
 
 

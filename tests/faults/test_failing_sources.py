@@ -95,7 +95,10 @@ def sources(tmp_path: Path) -> Path:
 
 
 def stop_in_first_video(process: "subprocess.Popen[str]", out: Path) -> int:
-    """Wait until some shards of the first video are there, and halt the worker that has it; its process id."""
+    """Wait until some shards of the first video are there, and halt the worker that has it.
+
+    Its process id.
+    """
     deadline = time.monotonic() + 280
     while not (out / "000003.tar").exists():
         assert process.poll() is None and time.monotonic() < deadline

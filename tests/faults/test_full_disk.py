@@ -1,4 +1,7 @@
-"""No room to write: one clear line, nothing half-written under its name, and the same bytes when there is room again."""
+"""No room to write.
+
+One clear line, nothing half-written under its name, and the same bytes when there is room again.
+"""
 
 import resource
 import shlex

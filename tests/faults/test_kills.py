@@ -1,6 +1,8 @@
-"""Workers and parents killed at random moments, from the first import to the last rename: the bytes come out the same.
+"""Workers and parents killed at random moments, from the first import to the last rename: the bytes come out
+the same.
 
-A moment is a share of the time that an undisturbed run takes, so that slow machines are hit in all phases too.
+A moment is a share of the time that an undisturbed run takes, so that slow machines are hit in all phases
+too.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""Whatever is done to a shard and to what is in it, each reader has the right sample or says why not, at once."""
+"""Whatever is done to a shard and to what is in it, each reader has the right sample or says why not, at
+once.
+"""
 
 import os
 import random

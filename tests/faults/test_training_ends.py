@@ -1,4 +1,7 @@
-"""Training that fails or is killed, wherever that is: it ends in time, says why in one line, and leaves nothing behind."""
+"""Training that fails or is killed, wherever that is.
+
+It ends in time, says why in one line, and leaves nothing behind.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""Two runs of one command on one output folder at the same time: one works, the other is refused or finds it done."""
+"""Two runs of one command on one output folder at the same time.
+
+One works, the other is refused or finds it done.
+"""
 
 import random
 import subprocess

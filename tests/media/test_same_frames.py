@@ -28,6 +28,7 @@ from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip
 from clipvip.shards.tar.reader import Sample
 from make_videos import make_video, read_number
+from resources import need
 
 NUM_FRAMES, SIZE = 8, 64
 # More frames a second than any video has: all are stored, and then thinned out to as many as are read.
@@ -55,7 +56,7 @@ def stored(path: Path) -> StoredClip | Skip:
 
 def read_both_ways(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """By decord where it is trusted, and as where it is not installed."""
-    pytest.importorskip("decord")
+    need("decord")
     frames = read_frames(path, NUM_FRAMES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "decord", None)  # importing it then fails
@@ -172,7 +173,9 @@ def real_videos(shared_dir: Path) -> list[Path]:
 def test_decord_reads_what_it_can_seek_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_decords: bool
 ) -> None:
-    decord = pytest.importorskip("decord")
+    need("decord")
+    import decord
+
     path, opened = make_video(tmp_path / name, **KINDS[name]), []
     really_open = decord.VideoReader
     monkeypatch.setattr(decord, "VideoReader", lambda *a, **k: opened.append(a) or really_open(*a, **k))

@@ -1,4 +1,7 @@
-"""Files that are no checkpoints, wherever one is asked for: one line with the file and what it is, nothing written."""
+"""Files that are no checkpoints, wherever one is asked for.
+
+One line with the file and what it is, nothing written.
+"""
 
 import io
 import pickle
@@ -185,7 +188,10 @@ def test_the_temporal_table_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_folder_to_convert_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New, empty, the working directory, or with what a run that was killed left; but nothing of anybody else's."""
+    """New, empty, the working directory, or with what a run that was killed left.
+
+    But nothing of anybody else's.
+    """
     state = {f"clipmodel.{name}": tensor for name, tensor in wide_model().state_dict().items()}
     torch.save(state, tmp_path / "released.pt")
 

@@ -1,4 +1,7 @@
-"""Uploads to the hub: everything that a user of the model needs is among them, and nothing that others wrote is lost."""
+"""Uploads to the hub.
+
+Everything that a user of the model needs is among them, and nothing that others wrote is lost.
+"""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The omnisource loss against the published code's values, and against the paper's formulas in plain loops."""
+"""The omnisource loss against the published code's values and the paper's formulas in plain loops."""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Tokenizer and configuration of a model fit each other, or it does not load; what a model's texts are cut to."""
+"""Tokenizer and configuration of a model fit each other, or it does not load.
+
+What a model's texts are cut to.
+"""
 
 import json
 import shutil
@@ -72,7 +75,10 @@ def test_another_end_token(folder: Path, token: int) -> None:
 
 @pytest.mark.parametrize("token", [2, None, 49407])
 def test_the_highest_token_is_the_end(folder: Path, whole: Path, token: int | None) -> None:
-    """CLIP's first configurations have eos_token_id 2 and mean the highest; ones outside a small vocabulary do too."""
+    """CLIP's first configurations have eos_token_id 2 and mean the highest.
+
+    Ones outside a small vocabulary do too.
+    """
     change_text_config(folder, eos_token_id=token)
     expected = load(whole / folder.name).encode_text(TEXTS)
     assert_close(load(folder).encode_text(TEXTS), expected, atol=1e-6)

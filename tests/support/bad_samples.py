@@ -64,11 +64,13 @@ def bad_samples() -> dict[str, dict[str, bytes]]:
         ("lengths below zero", lambda m: with_record(m, frame_bytes=[-1, 1, len(m["mjpg"])])),
         ("two sizes", _of_two_sizes),
         ("bomb", lambda m: claiming(m, 65_500, 65_500)),
-        ("bomb that its record knows of", lambda m: with_record(claiming(m, 65_500, 65_500), width=65_500, height=65_500)),
+        ("bomb that its record knows of", lambda m: with_record(claiming(m, 65_500, 65_500),
+            width=65_500, height=65_500)),
         ("smaller bomb", lambda m: with_record(claiming(m, 8_000, 8_000), width=8_000, height=8_000)),
         ("no pixels", lambda m: m | {"mjpg": b""}),
         ("pixels of junk", lambda m: m | {"mjpg": m["mjpg"][::-1]}),
-        ("video of junk", lambda m: with_record({n: m[n] for n in ("json", "txt")} | {"mp4": m["mjpg"]}, frame_bytes=[])),
+        ("video of junk", lambda m: with_record({n: m[n] for n in ("json", "txt")} | {"mp4": m["mjpg"]},
+            frame_bytes=[])),
         ("a class and no pixels", lambda m: {"json": m["json"], "txt": m["txt"], "cls": b"3"}),
     ]  # fmt: skip
     return {name: change(members_of(number)) for number, (name, change) in enumerate(ways)}

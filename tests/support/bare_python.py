@@ -1,4 +1,7 @@
-"""A Python that finds only some of the installed distributions and what they need: for tests of what is optional."""
+"""A Python that finds only some of the installed distributions and what they need.
+
+For tests of what is optional.
+"""
 
 import re
 import subprocess
@@ -8,7 +11,8 @@ from pathlib import Path
 
 
 def bare_python(folder: Path, distributions: list[str]) -> dict[str, str]:
-    """Make an empty virtual environment in `folder`, and links to the distributions and all that they require.
+    """Make an empty virtual environment in `folder`, and links to the distributions and all that they
+    require.
 
     Returns:
         The variables PATH and PYTHONPATH with which `python3` is that Python.

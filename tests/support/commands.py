@@ -20,7 +20,10 @@ SECONDS_TO_END = 10
 
 
 def run(*words: object, program: click.Command = data) -> Result:
-    """`clipvip-data WORDS`, or another program, in this process; whatever its input, it ends in no traceback."""
+    """`clipvip-data WORDS`, or another program, in this process.
+
+    Whatever its input, it ends in no traceback.
+    """
     result = CliRunner().invoke(program, [str(word) for word in words])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
@@ -59,7 +62,10 @@ def start(
 
 
 def run_to_end(*words: object, seconds: float = 280, **options: Any) -> tuple[int, str]:
-    """As `start`, to the end, with which all must end that it started: exit code, and the last line that it says."""
+    """As `start`, to the end, with which all must end that it started.
+
+    Exit code, and the last line that it says.
+    """
     mark = uuid.uuid4().hex
     environment = {**options.pop("env", os.environ), MARK: mark}
     process = start(*words, env=environment, **options)

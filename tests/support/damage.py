@@ -11,7 +11,8 @@ from pathlib import Path
 
 # Names of boxes and tags whose numbers set sizes, times and counts: what follows them is where damage bites.
 _NUMBERS_FOLLOW = re.compile(
-    rb"tkhd|mvhd|mdhd|stsd|avc1|hvc1|mp4v|stts|ctts|stss|stsc|stsz|stco|elst|pasp|trun|tfhd|strh|strf|avih|idx1|"
+    rb"tkhd|mvhd|mdhd|stsd|avc1|hvc1|mp4v|stts|ctts|stss|stsc|stsz|stco|elst|pasp|trun|tfhd|strh|"
+    rb"strf|avih|idx1|"
     rb"\x1a\x45\xdf\xa3|\x16\x54\xae\x6b|\x2a\xd7\xb1|\x44\x89|\x54\xb0|\x54\xba"
 )
 _MOST_BYTES_AFTER = 90

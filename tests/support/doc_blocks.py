@@ -1,13 +1,17 @@
-"""The code that the documentation shows: the blocks of its pages, the commands in them, and whether these exist.
+"""The code that the documentation shows: the blocks of its pages, the commands in them, and whether these
+exist.
 
-A bash or python block is run by tests/docs, in a folder of its own that has made-up data under the names that the
-pages use (`doc_folder`). Comments in a page, which readers do not see, say otherwise:
+A bash or python block is run by tests/docs, in a folder of its own that has made-up data under the names that
+the pages use (`doc_folder`). Comments in a page, which readers do not see, say otherwise:
 
     <!-- not run: REASON -->                               before a block: its commands are only checked
     <!-- run with WORDS instead of SHOWN -->               before a block: where GPUs or time are wanting
     <!-- each block goes on from the one before -->        anywhere in a page: its blocks share a folder
 
-A text block is lines that the block before it prints, but for their numbers.
+A text block is lines that the block before it prints, to the last digit. Before one whose numbers come out of
+a network, whose rounding differs from machine to machine, this leaves out those with a decimal point:
+
+    <!-- decimals may differ -->
 """
 
 import pkgutil
@@ -32,7 +36,8 @@ PROGRAMS: dict[str, click.Command] = {
 }
 ONE_FOLDER = "<!-- each block goes on from the one before -->"
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?:not run: (?P<reason>[^\n]+?)|run with (?P<words>[^\n]+?) instead of (?P<shown>[^\n]+?)) -->\n+)?"
+    r"(?:^ *<!-- (?:not run: (?P<reason>[^\n]+?)|"
+    r"run with (?P<words>[^\n]+?) instead of (?P<shown>[^\n]+?)|(?P<rough>decimals may differ)) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     flags=re.MULTILINE | re.DOTALL,
 )
@@ -42,7 +47,8 @@ _SEPARATORS = {";", "&&", "||", "|", "&", "(", ")", "&>", ">", ">>", "<", "2>"}
 
 @dataclass
 class Block:
-    """A block of code; `not_run` is why it is not run, and `output` the lines that it is said to print.
+    """A block of code; `not_run` is why it is not run, and `output` the lines that it is said to print;
+    `rough` are such lines too, in which numbers with a decimal point may differ.
 
     `to_run` is the code with what tests change in it.
     """
@@ -54,6 +60,7 @@ class Block:
     to_run: str
     not_run: str = ""
     output: list[str] = field(default_factory=list)
+    rough: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -78,7 +85,7 @@ def read_blocks(page: Path) -> list[Block]:
             to_run = code.replace(shown, words) if shown else code
             blocks.append(Block(page, line, found["language"], code, to_run, found["reason"] or ""))
         elif found["language"] == "text" and blocks:
-            blocks[-1].output += code.splitlines()
+            (blocks[-1].rough if found["rough"] else blocks[-1].output).extend(code.splitlines())
     return blocks
 
 

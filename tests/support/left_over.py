@@ -1,4 +1,7 @@
-"""Find what a command has left behind: processes, by a mark in their environment, and shared memory of nobody's."""
+"""Find what a command has left behind.
+
+Processes, by a mark in their environment, and shared memory of nobody's.
+"""
 
 import os
 import time

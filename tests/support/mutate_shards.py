@@ -1,7 +1,7 @@
 """Damage of every kind to small tars and to what is in them, drawn by a seeded generator.
 
-A mutant knows whether what is still readable in it must be as it was: not so where a payload was changed, or a
-header so that its checksum is right again.
+A mutant knows whether what is still readable in it must be as it was: not so where a payload was changed, or
+a header so that its checksum is right again.
 """
 
 import io
@@ -28,12 +28,14 @@ FIELDS = {
     "major": (329, 337), "minor": (337, 345), "prefix": (345, 500), "rest": (482, 512),
 }  # fmt: skip
 ABSURD = [
-    b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x80" + b"\0" * 3 + b"\xff" * 8, b"\x80" + b"\0" * 11, b"-0000000001\0",
+    b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x80" + b"\0" * 3 + b"\xff" * 8, b"\x80" + b"\0" * 11,
+    b"-0000000001\0",
     b"99999999999\0", b"77777777777\0", b"00000000000\0", b"            ", b"\0" * 12, b"0x10\0", b"1_000\0",
     b"\xd9\xa1\xd9\xa2\0", b"../../x.json\0", b"/etc/x.json\0", b"+00000000012", b"1e3\0", b"00000001000\0",
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None, "", "x", 0, -1, 1, 3, 10**30, 10**400, 0.5, float("nan"), float("inf"), -float("inf"), True, [], {}, [[]],
+    None, "", "x", 0, -1, 1, 3, 10**30, 10**400, 0.5, float("nan"), float("inf"), -float("inf"), True,
+    [], {}, [[]],
     [None], ["1"], [1.5], [-1], [0], [10**18], [float("nan")], "\ud800", "\x00", "9" * 5000, [1] * 1000,
     65535, 1 << 31, 1 << 63, {"a": [1]}, [[1, 2], [3]], 1e308,
 ]  # fmt: skip
@@ -167,8 +169,10 @@ def _extra_header(rng: random.Random, tar: Tar) -> Mutant:
     place = rng.choice(header_places(data))
     big = b"9" * rng.choice((3, 12, 19, 200))
     records = rng.choice([
-        b"junk", b"\xff" * 40, b"0 a=b\n", b"-1 a=b\n", b"99999 path=x\n", b"11 size=-1\n", b"17 path=v_00000.\n",
-        b"30 GNU.sparse.major=1\n", b"24 GNU.sparse.name=x.txt\n", b"12 path=\xff\xfe\n", b"7 path\n", b"\0" * 100,
+        b"junk", b"\xff" * 40, b"0 a=b\n", b"-1 a=b\n", b"99999 path=x\n", b"11 size=-1\n",
+        b"17 path=v_00000.\n",
+        b"30 GNU.sparse.major=1\n", b"24 GNU.sparse.name=x.txt\n", b"12 path=\xff\xfe\n", b"7 path\n",
+        b"\0" * 100,
         b"%d size=%s\n" % (len(big) + 9, big), b"9 size=1\n", b"15 path=v.json\n" * 2, b"1" * 600, b"",
     ])  # fmt: skip
     kind = rng.choice(
@@ -214,8 +218,10 @@ def _spliced(rng: random.Random, tar: Tar) -> Mutant:
     stop = min(stop, start + rng.choice((1, 4, 64)) * unit)
     piece, to = data[start:stop], rng.randrange(len(data) // unit + 1) * unit
     spliced = rng.choice([
-        data[:start] + data[stop:], data[:to] + piece + data[to:], data[:start] + bytes(stop - start) + data[stop:],
-        data[:start] + rng.randbytes(stop - start) + data[stop:], data + piece, data + data, rng.randbytes(BLOCK) + data,
+        data[:start] + data[stop:], data[:to] + piece + data[to:],
+        data[:start] + bytes(stop - start) + data[stop:],
+        data[:start] + rng.randbytes(stop - start) + data[stop:], data + piece, data + data,
+        rng.randbytes(BLOCK) + data,
         (data[:to] + piece + data[to + len(piece) :]),
     ])  # fmt: skip
     return Mutant(f"spliced {start}:{stop} to {to}", spliced, False)
@@ -244,7 +250,10 @@ def _moved_members(rng: random.Random, tar: Tar) -> Mutant:
 
 
 def _changed_member(rng: random.Random, tar: Tar) -> Mutant:
-    """A member with other content: nothing, junk, a part, text of no encoding, a picture of an absurd size."""
+    """A member with other content.
+
+    Nothing, junk, a part, text of no encoding, a picture of an absurd size.
+    """
     members = list(tar.members)
     number = rng.randrange(len(members))
     name, data = members[number]
@@ -297,11 +306,15 @@ def _changed_json(rng: random.Random, tar: Tar) -> Mutant:
     deep = rng.choice((50, 400, 100_000))
     encoded = rng.choice(
         [
-            *[text.encode()] * 6, text[: rng.randrange(len(text))].encode(), b"[" * deep, b'{"a":' * deep, b"[" * deep + b"]" * deep,
-            text.encode("utf-16"), text.encode() + b"}", text.replace('"', "'").encode(), b"\xff" + text.encode(),
-            text.replace("}", ', "x": ' + "9" * 5000 + "}").encode(), b"null", b"1", b'"x"', b"NaN", b"\xef\xbb\xbf" + text.encode(),
+            *[text.encode()] * 6, text[: rng.randrange(len(text))].encode(), b"[" * deep,
+                b'{"a":' * deep, b"[" * deep + b"]" * deep,
+            text.encode("utf-16"), text.encode() + b"}", text.replace('"', "'").encode(),
+            b"\xff" + text.encode(),
+            text.replace("}", ', "x": ' + "9" * 5000 + "}").encode(), b"null", b"1", b'"x"', b"NaN",
+            b"\xef\xbb\xbf" + text.encode(),
             b'{"key": 1, ' + text[1:].encode(), text.replace(":", ": 1e999, ", 1).encode(),
-            (text[:-1] + ', "x": 1e999}').encode(), (text[:-1] + ', "x": ' + "[" * 150 + "]" * 150 + "}").encode(),
+            (text[:-1] + ', "x": 1e999}').encode(),
+            (text[:-1] + ', "x": ' + "[" * 150 + "]" * 150 + "}").encode(),
         ]
     )  # fmt: skip
     members[number] = (name, encoded)
@@ -309,6 +322,7 @@ def _changed_json(rng: random.Random, tar: Tar) -> Mutant:
 
 
 _KINDS: list[Callable[[random.Random, Tar], Mutant]] = [
-    _flipped_header, _absurd_header, _absurd_header, _extra_header, _flipped_payload, _cut, _spliced, _moved_members,
+    _flipped_header, _absurd_header, _absurd_header, _extra_header, _flipped_payload, _cut, _spliced,
+    _moved_members,
     _changed_member, _changed_json, _changed_json,
 ]  # fmt: skip

@@ -8,7 +8,10 @@ from clipvip.shards.tar.reader import Sample, list_shards, read_shard
 
 
 def content(out: Path) -> dict[str, Any]:
-    """Every file of an output: path -> bytes. Of the report the part on the run itself is left out, which alone may differ."""
+    """Every file of an output: path -> bytes.
+
+    Of the report the part on the run itself is left out, which alone may differ.
+    """
     files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert files, f"{out}: holds no file"
     if "report.json" in files:

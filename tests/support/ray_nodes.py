@@ -1,5 +1,6 @@
 """A Ray cluster on this machine whose nodes can be lost."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 from resources import need
 
 
+def find_functions_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the workers of Ray find this folder, besides all that this process finds by PYTHONPATH."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent), prepend=os.pathsep)
+
+
 @contextmanager
 def ray_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`ray.cluster_utils.Cluster` with a head that takes no work; this process is not connected to it yet."""
@@ -17,7 +23,7 @@ def ray_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))  # for functions of tests
+    find_functions_of_tests(monkeypatch)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:

@@ -1,4 +1,5 @@
-"""What some tests need of the machine. Where it is missing they are skipped, or fail if CLIPVIP_TESTS_REQUIRE names it.
+"""What some tests need of the machine. Where it is missing they are skipped, or fail if CLIPVIP_TESTS_REQUIRE
+names it.
 
 `@pytest.mark.needs(NAME)` on a test, or `need(NAME)` in what tests share; no other skips.
 """
@@ -24,6 +25,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "curl": ("curl, by which webdataset opens https://", lambda: shutil.which("curl") is not None),
     "tar": ("GNU tar", lambda: shutil.which("tar") is not None),
     "ray": ("the package ray", lambda: find_spec("ray") is not None),
+    "decord": ("the package decord", lambda: find_spec("decord") is not None),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
 }
 

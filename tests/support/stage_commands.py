@@ -1,4 +1,7 @@
-"""Commands of the data stages with small inputs of their own, without --out; each takes a second or two of work."""
+"""Commands of the data stages with small inputs of their own, without --out.
+
+Each takes a second or two of work.
+"""
 
 import shutil
 from pathlib import Path

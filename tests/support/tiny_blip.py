@@ -11,7 +11,10 @@ WORDS = ["a", "the", "dog", "cat", "man", "runs", "sits", "on", "red", "blue", "
 
 
 def make_blip(folder: Path, *, seed: int = 0) -> Path:
-    """A model folder in Hugging Face layout. Captions begin, as published ones, with a token outside the vocabulary."""
+    """A model folder in Hugging Face layout.
+
+    Captions begin, as published ones, with a token outside the vocabulary.
+    """
     folder.mkdir(parents=True)
     tokens = _SPECIALS + WORDS
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))

@@ -1,4 +1,4 @@
-"""An OFA of some ten thousand weights and a vocabulary of bytes and a few words, for tests of what uses one."""
+"""An OFA of some ten thousand weights and a vocabulary of bytes and a few words, for tests."""
 
 import argparse
 import json

@@ -65,7 +65,7 @@ def plain_gradients(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 class Unsendable(Dataset[Any]):
-    """What it loads cannot be sent to another process, as tensors cannot when there is no shared memory left."""
+    """What it loads cannot be sent to another process, as tensors when no shared memory is left."""
 
     def __getitem__(self, spec: object) -> Any:
         return lambda: spec

@@ -54,7 +54,10 @@ def kill_parent(unit: int) -> int:
 
 
 def die_twice(unit: tuple[Path, int]) -> int:
-    """The number of the unit; but the first two processes that begin it are killed, as by a system out of memory."""
+    """The number of the unit.
+
+    But the first two processes that begin it are killed, as by a system out of memory.
+    """
     folder, number = unit
     for attempt in ("first", "second"):
         note = folder / f"{number}.{attempt}"

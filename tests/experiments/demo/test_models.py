@@ -1,4 +1,7 @@
-"""The shipped models: they load as any user's model does, and do on fresh pictures what they were trained for."""
+"""The shipped models.
+
+They load as any user's model does, and do on fresh pictures what they were trained for.
+"""
 
 from collections.abc import Iterator
 

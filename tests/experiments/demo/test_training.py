@@ -1,4 +1,7 @@
-"""The commands that made the shipped weights: a few steps of each give a model that loads, again and again the same."""
+"""The commands that made the shipped weights.
+
+A few steps of each give a model that loads, again and again the same.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Studies as data: rows of the paper's tables become commands that exist, shared where two tables share a row."""
+"""Studies as data.
+
+Rows of the paper's tables become commands that exist, shared where two tables share a row.
+"""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""OFA's tokenizer against BART's on a small vocabulary, and its codes and bins behind one of published size."""
+"""OFA's tokenizer against BART's on a small vocabulary, its codes and bins behind one of published size."""
 
 import json
 from pathlib import Path

@@ -285,7 +285,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path, model: Path, corpora: dict
 
 @pytest.mark.needs_shared
 def test_real_corpora(tmp_path: Path, shared_dir: Path, model: Path) -> None:
-    """The same domain twice is close to 0 whatever the model; speech and captions differ to a random one too."""
+    """The same domain twice is close to 0 whatever the model; speech and captions differ to any."""
     texts = shared_dir / "data/texts"
     sources = ["how2_dev5_transcript.txt", "didemo_train_textproxy.txt"]
     given = [part for name in sources for part in ("--source", f"{name.split('_')[0]}={texts / name}")]

@@ -1,4 +1,6 @@
-"""The command `clipvip-data download` against a web server on this machine that refuses, stalls and breaks off."""
+"""The command `clipvip-data download` against a web server on this machine that refuses, stalls and breaks
+off.
+"""
 
 import json
 import os

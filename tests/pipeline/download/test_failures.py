@@ -13,7 +13,8 @@ from clipvip.pipeline.download.failures import classify, describe, is_local, pla
 
 HELP = (
     ". Use --cookies-from-browser or --cookies for the authentication. See  "
-    "https://github.com/yt-dlp/yt-dlp/wiki/FAQ#how-do-i-pass-cookies-to-yt-dlp  for how to manually pass cookies"
+    "https://github.com/yt-dlp/yt-dlp/wiki/FAQ#how-do-i-pass-cookies-to-yt-dlp  for how to "
+    "manually pass cookies"
 )
 # YouTube's words as yt-dlp passes them on: playabilityStatus' reason, with ". subreason" behind it.
 YOUTUBE = [

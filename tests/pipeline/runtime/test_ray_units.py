@@ -13,7 +13,7 @@ import pytest
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.workers import run_units
-from ray_nodes import ray_nodes
+from ray_nodes import find_functions_of_tests, ray_nodes
 from resources import need
 from unit_functions import append_line, kill_parent, square
 
@@ -25,7 +25,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     need("ray")
     import ray as module
 
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    find_functions_of_tests(monkeypatch)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     yield module
     module.shutdown()

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM end every command with one line that says how to go on; its worker processes end with it."""
+"""Ctrl-C and SIGTERM end every command with one line that says how to go on.
+
+Its worker processes end with it.
+"""
 
 import os
 import signal
@@ -65,7 +68,9 @@ def wait_until_gone(workers: list[int]) -> None:
 
 
 def check_that_it_stops(process: "subprocess.Popen[str]", number: int, *, at: str, line: str) -> None:
-    """Send the signal as a terminal, or as `kill` does, when its progress is first shown, and look how it ends."""
+    """Send the signal as a terminal, or as `kill` does, when its progress is first shown, and look how it
+    ends.
+    """
     said = wait_for(process, at)
     workers = workers_of(process)
     if number == signal.SIGINT:

@@ -1,4 +1,7 @@
-"""What a command cannot work with or in is one line: a URL for a path, a folder that is gone, too little memory."""
+"""What a command cannot work with or in is one line.
+
+A URL for a path, a folder that is gone, too little memory.
+"""
 
 import os
 import resource
@@ -27,7 +30,9 @@ TAKES_URLS = {
 
 
 def path_parameters() -> list[tuple[str, str]]:
-    """(command, option or argument) of all that may name a file or folder, by type or by what their help says."""
+    """(command, option or argument) of all that may name a file or folder, by type or by what their help
+    says.
+    """
     found = []
     for name, program in PROGRAMS.items():
         subs = program.list_commands(click.Context(program)) if isinstance(program, click.Group) else [""]

@@ -150,7 +150,10 @@ def test_a_video_that_blocks_is_given_up(long_video: Path, tmp_path: Path) -> No
 def test_however_few_units_may_wait_to_be_made_again_none_is_lost(
     long_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three units whose videos all block, with two workers: of those that fail one at a time may wait, then none."""
+    """Three units whose videos all block, with two workers.
+
+    Of those that fail one at a time may wait, then none.
+    """
     few = ("--shard-size", "4", "--workers", "2", "--video-timeout", "0.00005")
     assert shard(long_video / "clips.jsonl", long_video, tmp_path / "usual", *few).exit_code == 1
     monkeypatch.setattr("clipvip.pipeline.shard.run._MOST_FAILED", 1)

@@ -22,7 +22,10 @@ VTT = "WEBVTT\n\n00:00:00.200 --> 00:00:00.800\nhello {}\n"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Four videos with subtitles in a bucket, one in a folder below; and the list of their clips beside it."""
+    """Four videos with subtitles in a bucket, one in a folder below.
+
+    And the list of their clips beside it.
+    """
     bucket = tmp_path / "store" / "bucket"
     for number in range(4):
         folder = bucket / "videos" / ("more" if number == 3 else "")

@@ -79,6 +79,7 @@ def test_repairing_captions_restores_every_byte(intact: Path, tmp_path: Path) ->
     assert {name for name in times if times[name] != after[name]} == {"000001.parquet"}
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("seed", "num_rounds"), [(0, 5), pytest.param(1, 100, marks=pytest.mark.slow)])
 def test_any_damage_to_any_file_is_found_and_undone(
     seed: int, num_rounds: int, made_by_stage: tuple[Path, tuple[object, ...]]

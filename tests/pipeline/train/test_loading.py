@@ -1,4 +1,7 @@
-"""The processes that load batches: what becomes of them, and what is said, when something goes wrong there."""
+"""The processes that load batches.
+
+What becomes of them, and what is said, when something goes wrong there.
+"""
 
 import multiprocessing
 import subprocess

@@ -208,7 +208,8 @@ def test_a_file_of_which_nothing_can_be_made_is_named_with_the_line(content: str
 
 
 def test_damaged_cues_among_good_ones_are_passed_over() -> None:
-    vtt = "WEBVTT\n\n00:01.000 --> oops\nlost\n\n00:03.000 --> 00:02.000\nkept\n\n00:05.000 --> 00:06.000\ngood\n"
+    vtt = "WEBVTT\n\n00:01.000 --> oops\nlost\n\n00:03.000 --> 00:02.000\nkept\n\n"
+    vtt += "00:05.000 --> 00:06.000\ngood\n"
     assert said(vtt) == "kept good"
     event = {"tStartMs": 1000, "dDurationMs": "soon", "segs": [{"utf8": "hi \ud800"}, {}, None, 3]}
     json3 = json.dumps({"events": [None, 5, {"tStartMs": 1e999}, {"tStartMs": "x", "segs": []}, event]})

@@ -75,7 +75,8 @@ def _seconds(text: str) -> float:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_eight_times_the_size_takes_about_eight_times_as_long(shape: str) -> None:
     small, large = _seconds(SHAPES[shape](4_000)), _seconds(SHAPES[shape](32_000))
-    # Quadratic is 64 times, and was seconds; in a process with much memory, collecting garbage takes a share of any.
+    # Quadratic is 64 times, and was seconds; in a process with much memory, collecting garbage takes a share
+    # of any.
     assert large < 1 or large < 30 * small
 
 

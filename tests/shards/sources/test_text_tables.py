@@ -16,7 +16,8 @@ def test_text_tables_of_every_spelling(tmp_path: Path) -> None:
     lines = tmp_path / "asr.jsonl"
     lines.write_text(
         '{"clip_id": "a.1.mp4", "text": " so  today"}\n\n{"clip_id": "a.2.mp4", "text": ["we", "cook"]}\n'
-        '{"clip_id": "b", "subtitle": "x\\ud800"}\n{"key": "c_00001", "caption": "y"}\n{"clip_id": "d", "text": null}\n'
+        '{"clip_id": "b", "subtitle": "x\\ud800"}\n'
+        '{"key": "c_00001", "caption": "y"}\n{"clip_id": "d", "text": null}\n'
     )
     expected = {"a.1.mp4": "so today", "a.2.mp4": "we cook", "b": "x?", "c_00001": "y"}
     assert load_text_table(lines) == expected

@@ -1,4 +1,7 @@
-"""Published annotation files, read as they are: real ones, small ones of the same layout, and damaged ones."""
+"""Published annotation files, read as they are.
+
+Real ones, small ones of the same layout, and damaged ones.
+"""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`decode_clip` in webdataset's pipelines gives what our own reader gives, or an error that a handler catches."""
+"""`decode_clip` in webdataset pipelines gives what our reader gives, or an error that a handler catches."""
 
 import multiprocessing
 import shutil
