@@ -13,7 +13,6 @@ def heat_map(
     columns: Sequence[str],
     title: str = "",
     value_range: tuple[float, float] | None = None,
-    cell_format: str = "{:.3f}",
 ) -> bytes:
     """A table of numbers (rows, columns) as coloured cells with the number in each, PNG.
 
@@ -44,7 +43,7 @@ def heat_map(
         for column in range(len(columns)):
             value = values[row, column]
             colour = "black" if value > middle else "white"
-            axes.text(column, row, cell_format.format(value), ha="center", va="center", color=colour)
+            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
     axes.set_title(title, parse_math=False)
     figure.colorbar(image)
     figure.tight_layout()

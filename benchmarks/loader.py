@@ -208,7 +208,8 @@ def others_loader(shards: Path, num_clips: int) -> LoadingProcess:
     decode = partial(decode_clip, num_frames=NUM_FRAMES, image_size=IMAGE_SIZE)
     clips = wds.WebDataset(str(shards / "000000.tar"), shardshuffle=False).repeat().map(decode)
     batches = DataLoader(clips.to_tuple("frames").batched(size), batch_size=None, num_workers=1)
-    return LoadingProcess(iter(batches), per_turn=num_clips // size, arrive=lambda batch: batch[0].clone())
+    started_later = itertools.chain.from_iterable([batches])
+    return LoadingProcess(started_later, per_turn=num_clips // size, arrive=lambda batch: batch[0].clone())
 
 
 def plain_loader(tar: Path) -> Callable[[], None]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from clipvip.media.container import (
     describe,
@@ -31,10 +32,9 @@ from clipvip.media.container import (
 )
 from clipvip.media.errors import MediaError
 from clipvip.media.packets import plan_steps
-from clipvip.media.pictures import Geometry, Scaler, geometry_of, require_pixels, upright_rgb
+from clipvip.media.pictures import Geometry, geometry_of, require_pixels, scale, upright_rgb
 
 _NOT_SCALED = 1 << 40
-_USUAL_FRAMES_PER_SECOND = 25.0
 
 
 class _Damage(Exception):
@@ -55,7 +55,7 @@ class Video:
     def __init__(self, file: str | io.BytesIO, *, size: int = _NOT_SCALED) -> None:
         self._file = file
         self._size = size
-        self._scaler = Scaler()
+        self._reformatter = VideoReformatter()
         self.geometry: Geometry | None = None  # known from the first frame on
         self._open()
         self._time_base = Fraction(self.stream.time_base)
@@ -205,9 +205,11 @@ class Video:
 
     def _packets(self) -> Iterator[Any]:
         """The packets of the pictures; where these have no length of their own, the end of sound is noted."""
-        wanted = [self.stream] if self.stream.duration is not None else self._timed_streams()
+        has_length = self.stream.duration is not None
         try:
-            for packet in self.container.demux(wanted):
+            for packet in self.container.demux(
+                self.stream, () if has_length else self.container.streams.audio
+            ):
                 if packet.stream.index == self.stream.index:
                     self._has_fields = self._has_fields or has_fields(self.stream, packet, self.fps)
                     yield packet
@@ -216,9 +218,6 @@ class Video:
                     self._sound_end_seconds = max(self._sound_end_seconds, float(end))
         except IndexError as error:  # PyAV's list of streams is made once
             raise _Damage("a stream that begins in the middle of the file") from error
-
-    def _timed_streams(self) -> list[Any]:
-        return [s for s in self.container.streams if s.type == "audio" or s is self.stream]
 
     def _packet_seconds(self, packet: Any) -> float | None:
         return None if packet.pts is None or self._lacks_times else self._seconds(packet.pts)
@@ -229,24 +228,18 @@ class Video:
 
     def _counted(self, packet: Any) -> float:
         """The time of a packet that says only when it is decoded, or not even that."""
-        if packet.dts is not None:
-            return self._seconds(packet.dts)
-        return self.end_seconds
+        return self.end_seconds if packet.dts is None else self._seconds(packet.dts)
 
     def _note_end(self, packet: Any) -> None:
         """The video lasts at least to the end of this packet's frame."""
-        if self._lacks_times:
-            seconds = self._counted(packet) if packet.size else None
-        else:
-            seconds = None if packet.pts is None or packet.is_discard else self._seconds(packet.pts)
-        if seconds is None:
+        if self._lacks_times and packet.size:
+            seconds = self._counted(packet)
+        elif packet.pts is None or packet.is_discard:
             return
-        if packet.duration:
-            duration = float(packet.duration * self._time_base)
         else:
-            rate = self.fps or (_USUAL_FRAMES_PER_SECOND if self._lacks_times else 0)
-            duration = 1 / rate if rate else 0
-        self.end_seconds = max(self.end_seconds, seconds + duration)
+            seconds = self._seconds(packet.pts)
+        duration = packet.duration * self._time_base if packet.duration else 1 / self.fps if self.fps else 0
+        self.end_seconds = max(self.end_seconds, seconds + float(duration))
 
     def _missing_end(self) -> str:
         """What a file that just stops short of its header's length is missing."""
@@ -265,9 +258,9 @@ class Video:
         return f"the pictures end at {self.end_seconds:.2f} s of {header_seconds:.2f} s"
 
     def scale(self, frame: Any) -> np.ndarray:
-        """A frame that `frames` has yielded, as it is stored. As `Scaler.scale`."""
+        """A frame that `frames` has yielded, as it is stored. As `pictures.scale`."""
         assert self.geometry is not None, "scale() is for frames that frames() has yielded"
-        return self._scaler.scale(frame, self.geometry)
+        return scale(frame, self.geometry, self._reformatter)
 
 
 class _FrameCheck:

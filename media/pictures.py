@@ -51,47 +51,41 @@ def geometry_of(frame: Any, pixel_aspect: Fraction | None, size: int) -> Geometr
     turns = quarter_turns(frame)
     if turns % 2 == 1:
         width, height = height, width
-    scale = min(Fraction(1), Fraction(size) / min(width, height))
+    factor = min(Fraction(1), Fraction(size) / min(width, height))
     return Geometry(
         source_width=round(width),
         source_height=round(height),
-        width=_scaled_length(width, scale),
-        height=_scaled_length(height, scale),
+        width=_scaled_length(width, factor),
+        height=_scaled_length(height, factor),
         quarter_turns=turns,
     )
 
 
-def _scaled_length(length: Fraction, scale: Fraction) -> int:
+def _scaled_length(length: Fraction, factor: Fraction) -> int:
     """The nearest even number of pixels, as 4:2:0 needs, but never more than the source has (or 2)."""
-    return max(2, min(2 * round(length * scale / 2), int(length) // 2 * 2))
+    return max(2, min(2 * round(length * factor / 2), int(length) // 2 * 2))
 
 
-class Scaler:
-    """Scales the frames of one video; keeps what libswscale has prepared for their size."""
+def scale(frame: Any, shape: Geometry, reformatter: VideoReformatter) -> np.ndarray:
+    """The picture as stored: uint8 (height * 3 // 2, width), planar YUV 4:2:0 (I420), upright.
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-
-    def scale(self, frame: Any, shape: Geometry) -> np.ndarray:
-        """The picture as stored: uint8 (height * 3 // 2, width), planar YUV 4:2:0 (I420), upright.
-
-        Full range with the coefficients of BT.601, as JPEG has it; no RGB in between, which costs twice the
-        time and is off by 1 to 2 levels in libswscale.
-        """
-        turned = shape.quarter_turns % 2 == 1
-        width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
-        scaled = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="yuvj420p",
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_INTERPOLATION,
-            threads=1,
-        )
-        picture: np.ndarray = scaled.to_ndarray()
-        return _turn_planes(picture, width, height, shape.quarter_turns) if shape.quarter_turns else picture
+    Full range with the coefficients of BT.601, as JPEG has it; no RGB in between, which costs twice the time
+    and is off by 1 to 2 levels in libswscale. A video's `reformatter` keeps what is prepared for its size.
+    """
+    turned = shape.quarter_turns % 2 == 1
+    width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
+    scaled = reformatter.reformat(
+        frame,
+        width=width,
+        height=height,
+        format="yuvj420p",
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=_INTERPOLATION,
+        threads=1,
+    )
+    picture: np.ndarray = scaled.to_ndarray()
+    return _turn_planes(picture, width, height, shape.quarter_turns) if shape.quarter_turns else picture
 
 
 def _turn_planes(picture: np.ndarray, width: int, height: int, turns: int) -> np.ndarray:

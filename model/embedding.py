@@ -37,8 +37,7 @@ def embed_videos(
 ) -> tuple[Tensor, list[VideoFailure]]:
     """What `encode_video` does: embeddings (videos, dim), NaN for those that failed; with `raises` none may.
 
-    Raises:
-        ValueError: as `encode_video`.
+    Raises as `encode_video`.
     """
     wanted = model.config.scored_frames if num_frames is None else num_frames
     if wanted < 1 or batch_size < 1:
@@ -70,11 +69,7 @@ def embed_videos(
 def embed_texts(
     model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None, batch_size: int
 ) -> Tensor:
-    """What `encode_text` does: embeddings (texts, dim).
-
-    Raises:
-        ValueError: as `encode_text`.
-    """
+    """What `encode_text` does: embeddings (texts, dim). Raises as `encode_text`."""
     if model.tokenizer is None:
         raise ValueError(
             "this model came without a tokenizer: name one, as in "

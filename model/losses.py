@@ -33,8 +33,7 @@ def omnisource_loss(
 ) -> Tensor:
     """The loss of a batch, a scalar: the sum of `omnisource_terms`, which says what the arguments are.
 
-    Raises:
-        ValueError: as `omnisource_terms`.
+    Raises as `omnisource_terms`.
     """
     terms = omnisource_terms(
         video=video,

@@ -1,4 +1,5 @@
-"""The sampler of frames under the name that training code outside imports; it stands in `clipvip.media.sampling`."""
+"""The sampler of frames under the name that training code outside imports; it stands in
+`clipvip.media.sampling`."""
 
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 

@@ -11,7 +11,7 @@ from typing import Any
 from clipvip.experiments.demo.results import mean_loss, retrieval_table
 from clipvip.pipeline.pages.cards import Card, Cards, draw_card, pick_evenly
 from clipvip.pipeline.pages.html import Section, data_url, render_page
-from clipvip.pipeline.pages.plots import Plot, Point, line_plot
+from clipvip.pipeline.pages.plots import Point, line_plot
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.tar.reader import list_shards
@@ -24,6 +24,7 @@ def write_report(path: Path, out: Path, results: dict[str, Any], commands: Seque
     captions = results["captions"]
     picks = pick_evenly(list_shards(out / "shards-train"), _NUM_CARDS, captions=out / "captions")
     heat_map = data_url((out / "nmi" / "nmi.png").read_bytes(), kind="image/png")
+    loss = [Point(step, loss) for step, loss in results["loss"]]
     sections = [
         Section(
             "Middle frames, what the captioner says and what the speaker says",
@@ -41,7 +42,7 @@ def write_report(path: Path, out: Path, results: dict[str, Any], commands: Seque
             "Loss of post-pretraining",
             f"Mean of the first tenth of the steps {mean_loss(results, end=False):.3f}, of the last "
             f"{mean_loss(results, end=True):.3f}.",
-            [loss_curve(results["loss"])],
+            [line_plot({"": loss}, title="Loss by step", x_label="steps", y_label="loss")],
         ),
         Section(
             "Finding test clips by their descriptions",
@@ -53,8 +54,7 @@ def write_report(path: Path, out: Path, results: dict[str, Any], commands: Seque
     page = render_page(
         "clipvip, from videos to a video-language model",
         sections,
-        note="A made-up world of moving shapes; every number below was computed by the commands at the end of this "
-        "page.",
+        note="A made-up world of moving shapes; every number below was computed by the commands at the end.",
     )
     atomic_write_bytes(path, page)
 
@@ -62,9 +62,3 @@ def write_report(path: Path, out: Path, results: dict[str, Any], commands: Seque
 def _nmi_table(results: dict[str, Any]) -> Table:
     rows = [(name, f"{row['mean']:.3f} ± {row['std']:.3f}") for name, row in results["nmi"].items()]
     return Table((Column("texts"), Column("NMI to descriptions", ">")), rows)
-
-
-def loss_curve(points: Sequence[Sequence[float]]) -> Plot:
-    """(step, loss) points as a figure."""
-    line = [Point(step, loss) for step, loss in points]
-    return line_plot({"": line}, title="Loss by step", x_label="steps", y_label="loss")

@@ -66,7 +66,7 @@ def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -
     """What did not come out as the demo is to show; empty if all did.
 
     The start is the trained model at step 0. CLIP with its frames averaged is only shown beside them.
-    `must_improve`: the trained model has to find more than the start, for which a quick demo trains too little.
+    `must_improve`: the trained model has to find more than the start; a quick demo trains too little for it.
     """
     retrieval = results["retrieval"]
     start, trained = (retrieval[name]["text_to_video"]["r1"] for name in ("start", "trained"))
@@ -87,14 +87,12 @@ def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -
 
 def summary(results: dict[str, Any]) -> str:
     """The numbers as a short table for the terminal."""
-    captions, nmi = results["captions"], results["nmi"]
+    captions = results["captions"]
+    nmi = {name: f"{row['mean']:.3f} ± {row['std']:.3f}" for name, row in results["nmi"].items()}
     lines = [
         f"captions right about the middle frame   {captions['all_right']:.1%} of {captions['count']:,}"
         + "".join(f", {name} {captions[name]:.1%}" for name in _PROPERTIES),
-        (
-            f"NMI to descriptions                     subtitles {nmi['subtitles']['mean']:.3f} ± "
-            f"{nmi['subtitles']['std']:.3f}, captions {nmi['captions']['mean']:.3f} ± {nmi['captions']['std']:.3f}"
-        ),
+        f"NMI to descriptions                     subtitles {nmi['subtitles']}, captions {nmi['captions']}",
         (
             f"loss, first and last tenth              {mean_loss(results, end=False):.3f} -> "
             f"{mean_loss(results, end=True):.3f}"
@@ -114,10 +112,8 @@ def retrieval_table(results: dict[str, Any]) -> Table:
         ("start: CLIP-ViP at step 0", retrieval["start"]["text_to_video"]),
         ("trained: CLIP-ViP", retrieval["trained"]["text_to_video"]),
     ]
-    columns = (
-        Column("retrieval, text to video", width=40),
-        *(Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "MdR")),
-    )
+    columns = [Column("retrieval, text to video", width=40)]
+    columns += [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "MdR")]
     return Table(
         columns,
         [(name, *(100 * row[f"r{k}"] for k in (1, 5, 10)), row["median_rank"]) for name, row in rows],

@@ -1,4 +1,4 @@
-"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples to look at.
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples.
 
 Reads the caption files that are there; changes none of them.
 """
@@ -31,7 +31,7 @@ _MAX_FREQUENT = 10
 
 @dataclass
 class CaptionSummary:
-    """Of all caption files of a folder. `digests` are eight bytes for each caption, to count repetitions by."""
+    """Of all caption files of a folder; `digests` are 8 bytes for each caption, to count repetitions by."""
 
     records: list[ShardRecord] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -128,13 +128,10 @@ def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistic
             blocks=[Table((Column(), Column()), [(name, str(value)) for name, value in facts.items()])],
         ),
         Section("Most frequent captions", "" if frequent else "none repeats", [repeated] if frequent else []),
-        Section(
-            note="All figures are in report.json, all that was left out in skipped.jsonl, "
-            f"files in {MANIFEST_NAME}."
-        ),
     ]
     note = (
         f"{len(picks)} samples from all over {len(shards)} shards: the frame that was captioned, "
-        "what is said in the clip, and its caption."
+        "what is said in the clip, and its caption. All figures are in report.json, all that was left out in "
+        f"skipped.jsonl, files in {MANIFEST_NAME}."
     )
     atomic_write_bytes(out / PAGE_NAME, render_page("Captions", sections, note=note))

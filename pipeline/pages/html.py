@@ -5,13 +5,19 @@ escapes all text, whoever wrote it.
 """
 
 import base64
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("clipvip.pipeline.pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 class Block(Protocol):
@@ -22,7 +28,7 @@ class Block(Protocol):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: heading, a line about it, blocks side by side where there is room, and lines of code."""
+    """A part of a page: heading, a line about it, blocks side by side where they fit, and lines of code."""
 
     heading: str = ""
     note: str = ""
@@ -30,25 +36,15 @@ class Section:
     code: str = ""
 
 
-@functools.cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # commands that draw no page do without
-
-    loader = PackageLoader(__package__)
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
 def render_page(title: str, sections: Sequence[Section], *, note: str = "") -> bytes:
     """A whole page as UTF-8; equal arguments give equal bytes."""
-    page = _environment().get_template("page.html").render(title=title, note=note, sections=sections)
-    return page.encode("utf-8", "replace")
+    parts = _TEMPLATES.get_template("page.html").generate(title=title, note=note, sections=sections)
+    return b"".join(part.encode("utf-8", "replace") for part in parts)
 
 
 def render_block(block: Block) -> str:
     """A block by itself."""
-    return _environment().get_template(block.template).render(block=block)
+    return _TEMPLATES.get_template(block.template).render(block=block)
 
 
 def data_url(data: bytes, *, kind: str) -> str:

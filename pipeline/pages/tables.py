@@ -8,7 +8,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Column:
-    """Texts to the left or, with `spec`, the format of numbers, to the right; on terminals `width` wide at least."""
+    """Of texts, to the left; with `spec`, the format of its numbers, to the right; `width` wide at least."""
 
     title: str = ""
     spec: str = ""
@@ -44,7 +44,7 @@ class Table:
         """Aligned lines for a terminal, `gap` between columns."""
         lines = [self.head, *self.body] if self.head else self.body
         specs = [
-            f"{'>' if column.spec else '<'}{max(column.width, *map(len, cells))}"
+            f"{'>' if column.spec else '<'}{max([column.width, *map(len, cells)])}"
             for column, *cells in zip(self.columns, *lines, strict=True)
         ]
         return "\n".join(indent + gap.join(map(format, line, specs)).rstrip() for line in lines)

@@ -1,4 +1,5 @@
-"""Run one function over many units of work in processes that may crash or hang without taking the stage along.
+"""Run one function over many units of work in processes that may crash or hang without taking the stage
+along.
 
 What a unit is, what to do with one that failed, and where results go are the stage's business; one process is
 `worker_process`'s.
@@ -54,11 +55,12 @@ def run_units(
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """Yield the outcome of `function(unit)` for each unit, as they finish.
 
-    `function` is a module-level function; each worker is a fresh process. `units` is read lazily; an iterator that has
-    none at the moment is asked again after each outcome. A worker that dies is replaced; if it was killed, which is not its own doing, its unit is done again.
-    `timeout_seconds` is per unit. An exception that `function` raises is the stage's own mistake, or the end of the
-    stage, and is raised here; workers die with this process, even when it is killed. With `ray` all this holds, but
-    the workers are that cluster's, whatever `workers` says, and what a lost machine had at hand another does.
+    `function` is a module-level function; each worker is a fresh process. `units` is read lazily; an iterator
+    that has none at the moment is asked again after each outcome. A worker that dies is replaced; if it was
+    killed, which is not its own doing, its unit is done again. `timeout_seconds` is per unit. An exception
+    that `function` raises is the stage's own mistake, or the end of the stage, and is raised here; workers
+    die with this process, even when it is killed. With `ray` all this holds, but the workers are that
+    cluster's, whatever `workers` says, and what a lost machine had at hand another does.
     """
     if ray is not None:
         from clipvip.pipeline.runtime.ray_units import run_units_on_ray
@@ -138,7 +140,8 @@ def _take(source: Iterator[Unit], returned: deque[_Job[Unit]], most: int) -> Ite
 
 
 def failure_of(death: Death, num_kills: int) -> Failure | None:
-    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done again."""
+    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done
+    again."""
     if death.is_timeout:
         return Failure("timeout", "worker process ran past its time limit")
     if not death.was_killed:

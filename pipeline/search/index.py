@@ -107,8 +107,7 @@ class Hit:
 def shards_of(folder: Path) -> list[Shard]:
     """The shards of a folder with their hashes: of its manifest, or without one of the files themselves.
 
-    Raises:
-        DatasetError: as `list_shards`.
+    Raises as `list_shards`.
     """
     paths = list_shards(folder)
     manifest = read_manifest(folder)

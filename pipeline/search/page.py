@@ -1,8 +1,8 @@
-"""What a search found, with the records of the clips, and as a page: the clips of each sentence, best first."""
+"""What a search found, with the clips' records; and as a page, the clips of each sentence, best first."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys
@@ -30,7 +30,7 @@ def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
         DatasetError: a shard cannot be opened.
     """
     keys: dict[Path, set[str]] = {}
-    for hit in itertools.chain.from_iterable(answers):
+    for hit in chain.from_iterable(answers):
         keys.setdefault(hit.shard, set()).add(hit.key)
     records: dict[tuple[Path, str], Pick] = {}
     for shard, wanted in keys.items():
@@ -67,9 +67,7 @@ def search_page(
     cards = iter(draw_cards(picks, num_frames=num_frames, workers=workers))
     sections = [
         Section(
-            sentence,
-            f"{len(answer):,} of {num_clips:,} clips",
-            [Cards(list(itertools.islice(cards, len(answer))))],
+            sentence, f"{len(answer):,} of {num_clips:,} clips", [Cards(list(islice(cards, len(answer))))]
         )
         for sentence, answer in zip(sentences, answers, strict=True)
     ]

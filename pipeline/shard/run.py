@@ -1,4 +1,5 @@
-"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their deaths.
+"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their
+deaths.
 
 What a worker does with a unit is `shard_work`'s business.
 """
@@ -53,7 +54,8 @@ def make_tasks(
     subtitles: Mapping[str, str] | None = None,
     **common: Any,
 ) -> Iterator[ShardTask]:
-    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or their files.
+    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or
+    their files.
 
     `common` are the other fields of `ShardTask`.
     """
@@ -77,7 +79,8 @@ def make_tasks(
 
 
 def count_work(tasks: Iterable[ShardTask], *, retry_skipped: bool = False) -> dict[str, int]:
-    """How many shards and clips there are to make, how many of them are done, and how many videos have no file."""
+    """How many shards and clips there are to make, how many of them are done, and how many videos have no
+    file."""
     counts = dict.fromkeys(("shards", "shards_done", "clips", "clips_done", "videos_without_file"), 0)
     for task in tasks:
         is_done = _is_done(_marks_of(task), retry_skipped=retry_skipped)
@@ -98,7 +101,8 @@ def make_shards(
     ray: RayCluster | None = None,
     retry_skipped: bool = False,
 ) -> tuple[MarkStore, int]:
-    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be had.
+    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be
+    had.
 
     A worker that dies is put down to the video that it had open, and the unit is made again without it.
 
@@ -145,7 +149,8 @@ def make_shards(
 def _waiting(
     again: deque[ShardTask], new: Iterator[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
 ) -> Iterator[ShardTask]:
-    """What there is to do, until so much of it has failed that this should be made again before memory is full of it."""
+    """What there is to do, until so much of it has failed that this should be made again before memory is
+    full of it."""
     while len(failed) < _MOST_FAILED:
         task = again.popleft() if again else next(new, None)
         if task is None:

@@ -29,10 +29,10 @@ from clipvip.shards.tar.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of `unit.sources`, which
-    may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of each source, or in the files or
-    URLs `subtitles`, one for each source; else all are empty. A video that yields no frame for `timeout_seconds` ends
-    the process by SIGALRM, even inside native code.
+    `run` is the name of this run, which `shard_state` keeps notes by. `paths` are the videos of
+    `unit.sources`, which may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of
+    each source, or in the files or URLs `subtitles`, one for each source; else all are empty. A video that
+    yields no frame for `timeout_seconds` ends the process by SIGALRM, even inside native code.
     """
 
     unit: Unit
@@ -111,7 +111,8 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
 
 
 def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
-    """The clips of source number `index`, with the process at stake if its files crash or block their readers."""
+    """The clips of source number `index`, with the process at stake if its files crash or block their
+    readers."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def allow_more_time() -> None:
@@ -140,7 +141,8 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
 
 
 def _why_not_fetched(error: OSError) -> tuple[str, str]:
-    """Reason and detail of a video that a store does not give; a disk without room here is the stage's own trouble."""
+    """Reason and detail of a video that a store does not give; a disk without room here is the stage's own
+    trouble."""
     if error.errno in NO_ROOM:
         raise error
     if isinstance(error, FileNotFoundError):

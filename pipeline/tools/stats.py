@@ -1,13 +1,17 @@
 """The stage `stats`: how much there is in a folder of shards, and what it is like."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clipvip.pipeline.pages.cards import draw_cards, pick_evenly
+from clipvip.pipeline.pages.cards import Card, Cards, draw_cards, pick_evenly
+from clipvip.pipeline.pages.html import Section, render_page
+from clipvip.pipeline.pages.plots import Plot
+from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
@@ -15,18 +19,19 @@ from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
-from clipvip.pipeline.tools.stats_page import PAGE_NAME, counts_table, summary_table, write_page
-from clipvip.pipeline.tools.tally import Tally, tally_shard
+from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
 from clipvip.shards.tar.reader import list_shards
 
 STATS_NAME = "stats.json"
+PAGE_NAME = "stats.html"
 _MAX_SIZES = 10
 _FRAMES_PER_CARD = 4
+_NUM_BARS = 40
 
 
 @options
@@ -73,7 +78,7 @@ def stats(options: StatsOptions) -> StatsReport:
         with_captions = captions if has_all_captions else None
         picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
         cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
-        write_page(out, folder.name, content, tally, cards)
+        _write_page(out, folder.name, content, tally, cards)
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
     return StatsReport(
         content=content, text=_table(folder, content), tally=tally, num_videos=num_videos, skipped=skipped
@@ -149,14 +154,67 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
 
 
 def _table(folder: Path, content: dict[str, Any]) -> str:
-    tables = [
-        table.text(gap="", indent="  ")
-        for table in (counts_table(content), summary_table(content))
-        if table.rows
-    ]
-    lines = [f"stats: {folder}", *tables]
+    tables = (_counts_table(content), _summary_table(content))
+    lines = [f"stats: {folder}", *(table.text(gap="", indent="  ") for table in tables if table.rows)]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
         if content[title]:
             shown = ", ".join(f"{name} {count:,}" for name, count in list(content[title].items())[:5])
             lines.append(f"  {title.replace('_', ' ')}: {shown}")
     return "\n".join(lines)
+
+
+def _counts_table(content: dict[str, Any]) -> Table:
+    """How many of what."""
+    rows = [(name.replace("_", " "), value) for name, value in content["counts"].items()]
+    if "captions" in content:
+        rows.append(("captions", content["captions"]["captions"]))
+    return Table((Column(width=20), Column(spec=",", width=20)), rows)
+
+
+def _summary_table(content: dict[str, Any]) -> Table:
+    """Mean and quantiles of each distribution that has values."""
+    names = ("clip_seconds", "frames_per_clip", "bytes_per_clip", "words_per_text")
+    found = {name: content[name] for name in names}
+    found["words_per_caption"] = content.get("captions", {}).get("words")
+    parts = ("min", "p05", "median", "mean", "p95", "max")
+    rows = [(name.replace("_", " "), *map(row.get, parts)) for name, row in found.items() if row]
+    return Table([Column(width=20), *(Column(part, ",.6g", 13) for part in parts)], rows)
+
+
+def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
+    """At most 40 bars over the values in `unit` up to the 99th percentile; the last holds all beyond, too."""
+    first = min(values.bins)
+    last = max(first, min(values.quantile(0.99) // values.bin_width, max(values.bins)))
+    bins_per_bar = -(-(last - first + 1) // _NUM_BARS)
+    bars = [0] * -(-(last - first + 1) // bins_per_bar)
+    for number, count in values.bins.items():
+        bars[min((number - first) // bins_per_bar, len(bars) - 1)] += count
+    start, end = (number * values.bin_width / unit for number in (first, first + len(bars) * bins_per_bar))
+    beyond = "the last bar: all beyond, too" if max(values.bins) > last else ""
+    return Plot(title, beyond, (start, end), (0, max(bars)), bars=bars)
+
+
+def _write_page(out: Path, name: str, content: dict[str, Any], tally: Tally, cards: Sequence[Card]) -> None:
+    """Write stats.html into `out`."""
+    distributions = [
+        ("Length of clips (seconds)", tally.clip_milliseconds, 1000),
+        ("Frames of a clip", tally.frames, 1),
+        ("Size of a clip (kB)", tally.clip_bytes, 1000),
+        ("Words of a text", tally.subtitle_words, 1),
+        ("Words of a caption", tally.caption_words, 1),
+    ]
+    plots = [
+        histogram(values, title=title, unit=unit) for title, values, unit in distributions if values.count
+    ]
+    counts = [
+        Table((Column(key.replace("_", " ")), Column("clips", ",")), list(content[key].items()))
+        for key in ("sizes", "source_sizes", "skipped_by_reason")
+        if content[key]
+    ]
+    sections = [
+        Section(blocks=[_counts_table(content)]),
+        Section("Distributions", blocks=[_summary_table(content), *plots, *counts]),
+    ]
+    if cards:
+        sections.append(Section("Some clips", blocks=[Cards(cards)]))
+    atomic_write_bytes(out / PAGE_NAME, render_page(f"Statistics of {name}", sections))

@@ -130,7 +130,7 @@ def _check_all(
 def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> CheckResult:
     """Decode each sample of a shard in a turn of its own, so that those that end a process are known."""
     alone = replace(task, record=None, captions=None)
-    singles = [replace(alone, only=place) for place in places_to_decode(task, len(result.keys))]
+    singles = [replace(alone, only=place) for place in places_to_decode(task, len(result.shard.keys))]
     num_decoded = 0
     for outcome in run_units(check_unit, singles, workers=workers):
         place = outcome.unit.only
@@ -138,13 +138,14 @@ def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> Che
         num_decoded += 1
         if outcome.result is None:
             assert outcome.failure is not None
-            kind, key = _DEATHS[outcome.failure.reason], result.keys[place]
-            result.findings.add(Problem(kind, task.path.name, key, _detail(outcome)))
+            kind, key = _DEATHS[outcome.failure.reason], result.shard.keys[place]
+            result.shard.findings.add(Problem(kind, task.path.name, key, _detail(outcome)))
         else:
-            bad = [p for p in outcome.result.findings.listed if p.kind == "undecodable"]
+            bad = [p for p in outcome.result.shard.findings.listed if p.kind == "undecodable"]
             for problem in bad:
-                result.findings.add(problem)
-    return replace(result, num_decoded=num_decoded)
+                result.shard.findings.add(problem)
+    result.shard.num_decoded = num_decoded
+    return result
 
 
 def _detail(outcome: Outcome[CheckTask, CheckResult]) -> str:
@@ -153,24 +154,24 @@ def _detail(outcome: Outcome[CheckTask, CheckResult]) -> str:
 
 
 def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
-    found.findings.add_all(result.findings)
-    found.findings.add_all(result.caption_findings)
-    found.num_samples += len(result.keys)
-    found.num_frames += result.num_frames
-    found.num_decoded += result.num_decoded
-    if result.findings.counts:
+    found.findings.add_all(result.shard.findings)
+    found.findings.add_all(result.captions)
+    found.num_samples += len(result.shard.keys)
+    found.num_frames += result.shard.num_frames
+    found.num_decoded += result.shard.num_decoded
+    if result.shard.findings.counts:
         found.broken.add(task.path.name)
     elif not _is_as_marked(found, task, result):
         detail = "counts other frames or clips without subtitle than the shard has"
         name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
         found.findings.add(Problem("mark_differs", name, "", detail))
         found.broken.add(task.path.name)
-    if result.caption_findings.counts:
+    if result.captions.counts:
         found.broken_captions.add(f"{task.path.stem}.parquet")
 
 
 def _is_as_marked(found: Verification, task: CheckTask, result: CheckResult) -> bool:
-    counts = (result.num_frames, result.num_without_subtitle)
+    counts = (result.shard.num_frames, result.shard.num_without_subtitle)
     return found.folder.mark_counts.get(task.path.name, counts) == counts
 
 

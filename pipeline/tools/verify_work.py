@@ -5,14 +5,14 @@ It may die of what it reads. Which shards there are, and what a death means, is 
 
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
 from clipvip.shards.checking.findings import Findings
-from clipvip.shards.checking.shard import check_captions, check_shard, decode_all
+from clipvip.shards.checking.shard import ShardCheck, check_captions, check_shard, decode_all
 from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.manifest import ShardRecord
@@ -52,15 +52,11 @@ class CheckTask:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of it: the counts of the shard, hashes of its keys, and the problems found."""
+    """What came of it: what is in the shard, hashes of its keys, and what is wrong with its captions."""
 
-    keys: list[str]
+    shard: ShardCheck
     hashes: np.ndarray
-    num_frames: int
-    num_without_subtitle: int
-    num_decoded: int
-    findings: Findings = field(default_factory=Findings)
-    caption_findings: Findings = field(default_factory=Findings)
+    captions: Findings
 
 
 def check_unit(task: CheckTask) -> CheckResult:
@@ -92,16 +88,7 @@ def check_unit(task: CheckTask) -> CheckResult:
             )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    hashes = key_hashes(dict.fromkeys(found.keys))
-    return CheckResult(
-        list(found.keys),
-        hashes,
-        found.num_frames,
-        found.num_without_subtitle,
-        found.num_decoded,
-        found.findings,
-        captions,
-    )
+    return CheckResult(found, key_hashes(dict.fromkeys(found.keys)), captions)
 
 
 def places_to_decode(task: CheckTask, num_samples: int) -> Sequence[int]:

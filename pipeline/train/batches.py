@@ -39,7 +39,8 @@ _MAX_REMEMBERED = 100_000
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in it."""
+    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in
+    it."""
 
     source: int
     step: int
@@ -97,11 +98,13 @@ class Chunk:
 class SourcePart:
     """A source with its share of each batch."""
 
-    name: str
-    kind: str
     shards: ShardSet
     order: BatchOrder
     settings: SampleSettings
+
+    @property
+    def name(self) -> str:
+        return self.shards.name
 
     @property
     def rows(self) -> int:
@@ -118,21 +121,13 @@ class BatchPlan:
     order_version: int = ORDER_VERSION
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the last of which may belong to the next too."""
-        return self.parts[0].order.steps_per_epoch
+    def order(self) -> BatchOrder:
+        """The order of the first source, which counts the epochs."""
+        return self.parts[0].order
 
     def num_steps(self, recipe: Recipe) -> int:
         """Steps of the whole training: as in the reference, epochs x samples / batch size, rounded up."""
-        return recipe.optim.steps or self.parts[0].order.num_steps(recipe.optim.epochs or 1)
-
-    def epochs_after(self, step: int) -> float:
-        """How many epochs are done after `step` steps."""
-        return self.parts[0].order.epochs_after(step)
-
-    def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch ends in the step that is number `step`, counted from 1."""
-        return self.parts[0].order.ends_epoch(step)
+        return recipe.optim.steps or self.order.num_steps(recipe.optim.epochs or 1)
 
     def chunks(self, step: int, *, rank: int, world_size: int, chunk_size: int | None) -> Iterator[ChunkSpec]:
         """This process's rows of the batch of `step`, source by source, in chunks."""
@@ -149,7 +144,8 @@ class BatchPlan:
 def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on with.
+    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on
+    with.
 
     Raises:
         UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
@@ -168,7 +164,7 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
                 f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
-        parts.append(SourcePart(name, source.kind, shards, batches, _settings(recipe, source)))
+        parts.append(SourcePart(shards, batches, _settings(recipe, source)))
     return BatchPlan(tuple(parts), recipe.seed, order_version)
 
 
@@ -281,8 +277,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
-            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, and a batch "
-            f"takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, "
+            f"and a batch takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
         )
 
     def _load(
@@ -293,9 +289,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         return self._loaders[source].load(*place, rng, video=video, frame=frame)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
-        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few for each.
+        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few
+        for each.
 
-        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds the same.
+        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds
+        the same.
         """
         scratch = self._scratch[spec.source]
         order = self._plan.parts[spec.source].order

@@ -1,4 +1,5 @@
-"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is gone on with.
+"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is
+gone on with.
 
 The note, data.json, also says in which order samples are used, since versions of this package differ in that.
 """
@@ -54,7 +55,7 @@ class DataRecord(BaseModel):
 def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
     """What `data.json` is to say."""
     sources = {
-        part.name: SourceRecord(kind=part.kind, shards=_rows(part), captions=_sum_captions(part))
+        part.name: SourceRecord(kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part))
         for part in plan.parts
     }
     validation = _sum_split(recipe.evaluation.validation)
@@ -62,7 +63,8 @@ def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
 
 
 def recorded_data(out: Path) -> DataRecord | None:
-    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier versions.
+    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier
+    versions.
 
     A note in a checkpoint has a checksum; the one beside them counts where no checkpoint has one yet.
     """
@@ -96,8 +98,8 @@ def require_same_data(plan: BatchPlan, *, place: Place) -> None:
     if len(set(found)) > 1:
         other = next(rank for rank, digest in enumerate(found) if digest != found[0])
         raise UserError(
-            f"processes 0 and {other} find different shards; give the same data to all of them, or wait until they are the "
-            "same on each machine"
+            f"processes 0 and {other} find different shards; give the same data to all of them, "
+            "or wait until they are the same on each machine"
         )
 
 
@@ -164,7 +166,8 @@ def _sum_captions(part: SourcePart) -> str | None:
 
 
 def _listed_in(folder: Path) -> dict[str, str]:
-    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of others.
+    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of
+    others.
 
     A file that was written after the manifest, or is of another size, is not what is listed.
     """

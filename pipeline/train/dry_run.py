@@ -21,7 +21,7 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     checkpoints = list_checkpoints(Path(recipe.run.out))
     counts = {
         "steps": plan.num_steps(recipe),
-        "steps_per_epoch": plan.steps_per_epoch,
+        "steps_per_epoch": plan.order.steps_per_epoch,
         "batch_size": recipe.optim.batch_size,
         "parameters": num_parameters,
     }

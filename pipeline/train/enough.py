@@ -1,7 +1,8 @@
-"""Whether there is enough to train on, looked at before the first step: rows for each process, samples that can be used.
+"""Whether there is enough to train on, looked at before the first step: rows for each process, samples that
+can be used.
 
-Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over it. Of 64 of these
-pictures are decoded. What is met later, while training, is `batches`' business.
+Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over
+it. Of 64 of these pictures are decoded. What is met later, while training, is `batches`' business.
 """
 
 import hashlib
@@ -34,9 +35,9 @@ _MANY_LOST = 0.2
 class Look:
     """What was seen of a source: samples looked at, how many are unusable by reason, and without a caption.
 
-    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the shards of
-    which no caption file could be used. Of `num_decoded` samples the pictures were decoded; `undecodable` counts those that
-    failed. Where `all_decoded`, all that seemed usable, these are `lost`.
+    `distinct` are those that can be used, each once however often it is there. `notes` counts, by reason, the
+    shards of which no caption file could be used. Of `num_decoded` samples the pictures were decoded;
+    `undecodable` counts those that failed. Where `all_decoded`, all that seemed usable, these are `lost`.
     """
 
     num_seen: int = 0
@@ -60,8 +61,8 @@ def check_shares(plan: BatchPlan, *, processes: int) -> None:
     for part in plan.parts:
         if part.rows < processes:
             raise UserError(
-                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} processes; "
-                "raise optim.batch_size or its weight"
+                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} "
+                "processes; raise optim.batch_size or its weight"
             )
 
 
@@ -69,12 +70,13 @@ def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
     """Refuse data of which too little can be used, and warn where much of it cannot.
 
     Raises:
-        UserError: fewer samples are usable than a batch takes; captions are needed, and none are given or found.
+        UserError: fewer samples are usable than a batch takes; captions are needed, and none are given or
+            found.
     """
     for part in plan.parts:
         _check_captions_given(part)
         if part.shards.shards[0].location.startswith(COMMAND):
-            continue  # a program may run for as long as it likes: it is started by the loading processes alone
+            continue  # a program may run as long as it likes: the loading processes alone start it
         look = look_at(part)
         _check_captions_found(part, look)
         _check_usable(part, look)
@@ -114,7 +116,7 @@ def look_at(part: SourcePart) -> Look:
             else:
                 span, file = found
                 reason = why_unusable(
-                    span, file, kind=part.kind, settings=part.settings, captions=captions.by_key
+                    span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
                 )
                 look.num_without_caption += not captions.by_key.get(span.key)
                 if reason is None:
@@ -131,7 +133,7 @@ def look_at(part: SourcePart) -> Look:
 
 
 def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
-    """What tells a sample from others: keys are unique in a data set, and not in two that were put together."""
+    """What tells a sample from others: keys are unique in a data set, not in two that were put together."""
     lengths = tuple((name, length) for name, (_, length) in sorted(span.members.items()))
     words = [file.read(span, name) for name in ("json", "txt") if name in span.members]
     return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
@@ -186,8 +188,8 @@ def _check_captions_found(part: SourcePart, look: Look) -> None:
     if part.settings.needs_caption and look.num_without_caption == look.num_seen:
         why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
         raise UserError(
-            f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at in "
-            f"{part.shards.shards[0].location} and others; give those that were made for these shards{why}"
+            f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at "
+            f"in {part.shards.shards[0].location} and others; give those that were made for these shards{why}"
         )
 
 
@@ -198,8 +200,9 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     expected = usable * total / look.num_seen if look.num_seen else 0
     if look.num_decoded and look.undecodable.total() == look.num_decoded:
         raise UserError(
-            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are damaged "
-            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by 'clipvip-data verify'"
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
+            f"damaged ({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by "
+            "'clipvip-data verify'"
         )
     if expected >= part.rows and look.num_usable:
         return
@@ -223,7 +226,8 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
     twice = sum(count > 1 for count in Counter(_content_of(shard) for shard in part.shards.shards).values())
     if twice:
         lines.append(
-            f"source {part.name}: {twice:,} of its shards are given more than once, so a clip may be in a batch twice"
+            f"source {part.name}: {twice:,} of its shards are given more than once, "
+            "so a clip may be in a batch twice"
         )
     lost = sum(look.lost.values())
     if lost > _MANY_LOST * look.num_seen:
@@ -239,18 +243,19 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
     damaged = look.undecodable.total()
     if damaged > _MANY_LOST * look.num_decoded and lost <= _MANY_LOST * look.num_seen:
         lines.append(
-            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} cannot be used "
-            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
+            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} "
+            f"cannot be used ({_listed(look.undecodable)}), such as {look.undecodable_example}; others take "
+            "their places"
         )
     for location in part.shards.empty:
-        lines.append(f"source {part.name}: {location} holds no samples of kind {part.kind}")
+        lines.append(f"source {part.name}: {location} holds no samples of kind {part.shards.kind}")
     without = look.num_without_caption
     is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
     if part.settings.needs_caption and part.settings.needs_subtitle and is_much:
         why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
         lines.append(
-            f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, and count in "
-            f"the terms without one only{why}"
+            f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, "
+            f"and count in the terms without one only{why}"
         )
     return lines
 

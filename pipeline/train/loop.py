@@ -1,4 +1,4 @@
-"""The main path of training, top to bottom: prepare, go on from the last checkpoint, step, log, save, report."""
+"""The main path of training, top to bottom: prepare, resume at a checkpoint, step, log, save, report."""
 
 import shutil
 import tempfile
@@ -91,8 +91,8 @@ class Job:
 class Outcome:
     """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
 
-    Then the first process has `result`, which is report.json and under `result` the test split's scores, and the
-    same in words.
+    Then the first process has `result`, which is report.json and under `result` the test split's scores, and
+    the same in words.
     """
 
     step: int
@@ -306,14 +306,16 @@ def require_finite_weights(job: Job, step: int) -> None:
 def something_is_due(job: Job, step: int) -> bool:
     """Whether weights of this step are scored or saved."""
     every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
-    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(step))
+    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(step))
     return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
 
 
 def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
     """Score the validation split where the recipe wants it after this step."""
     recipe, place = job.recipe, job.place
-    if not is_due(recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.ends_epoch(state.step)):
+    if not is_due(
+        recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(state.step)
+    ):
         return False
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
@@ -339,7 +341,7 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     """What log.jsonl keeps of a step."""
     return {
         "step": step,
-        "epoch": round(job.plan.epochs_after(step), 4),
+        "epoch": round(job.plan.order.epochs_after(step), 4),
         "loss": result.loss,
         **{f"loss/{name}": value for name, value in result.terms.items()},
         "logit_scale": result.logit_scale,

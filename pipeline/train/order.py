@@ -69,9 +69,10 @@ class SampleOrder:
 class BatchOrder:
     """Which samples make up the `rows` rows of each batch, and what stands in for one that cannot be used.
 
-    Rows are counted through all batches, samples through all epochs, and row i is sample i. So every sample is used once
-    an epoch, and a batch may begin in one epoch and end in the next. A sample that would then be in it twice changes
-    places with one that the next epoch has after that batch. `version` is one of those that ORDER_VERSION tells of.
+    Rows are counted through all batches, samples through all epochs, and row i is sample i. So every sample
+    is used once an epoch, and a batch may begin in one epoch and end in the next. A sample that would then be
+    in it twice changes places with one that the next epoch has after that batch. `version` is one of those
+    that ORDER_VERSION tells of.
     """
 
     def __init__(self, order: SampleOrder, *, rows: int, version: int = ORDER_VERSION) -> None:
@@ -122,8 +123,8 @@ class BatchOrder:
     def substitutes(self, step: int, row: int, *, most: int) -> Iterator[tuple[int, SamplePlace]]:
         """What stands in for a row, best first, `most` at most; begins about half an epoch further on.
 
-        No two rows of a batch have one in common, and none is in the batch: so each process can replace what it finds
-        unusable without asking the others.
+        No two rows of a batch have one in common, and none is in the batch: so each process can replace what
+        it finds unusable without asking the others.
         """
         epoch, position, _, barred = self._batch_end(step)
         count = self.num_substitutes(step)
@@ -142,7 +143,8 @@ class BatchOrder:
                 yield epoch, sample
 
     def _find_batch_end(self, step: int) -> tuple[int, int, int, frozenset[SamplePlace]]:
-        """The epoch in which a batch ends, the position after it, its rows of that epoch, its samples of the one before."""
+        """The epoch in which a batch ends, the position after it, its rows of that epoch, its samples of the
+        one before."""
         epoch, last = divmod((step + 1) * self.rows - 1, self.samples_per_epoch)
         num_rows = min(last + 1, self.rows)
         before = frozenset(self.at(step, row)[1] for row in range(self.rows - num_rows))
@@ -153,7 +155,8 @@ class BatchOrder:
 
     @property
     def _is_long(self) -> bool:
-        """Whether an epoch's first batch and its last are so far apart that each epoch's moves can be found alone."""
+        """Whether an epoch's first batch and its last are so far apart that each epoch's moves can be found
+        alone."""
         return self.num_samples >= 2 * self.rows
 
     def _moves(self, epoch: int) -> dict[int, int]:
@@ -173,7 +176,8 @@ class BatchOrder:
         if self._version == 1 or tail == 0:
             return {}
         head = self.rows - tail
-        # Not into the rows that this epoch's last batch shares with the next epoch, where there is room elsewhere.
+        # Not into the rows that this epoch's last batch shares with the next epoch, where there is room
+        # elsewhere.
         stop = size - (epoch + 1) * size % self.rows if self._is_long else size
         locate = self._order.locate if self._is_long else self._locate
         taken = {locate(epoch - 1, position) for position in range(size - tail, size)}

@@ -27,7 +27,8 @@ def finish(
 ) -> tuple[dict[str, Any], str]:
     """Write the model folder and the report after `steps_now` steps of this process.
 
-    The first process gets what report.json holds, with the scores of the test split under `result`, and the same in words.
+    The first process gets what report.json holds, with the scores of the test split under `result`, and the
+    same in words.
     """
     result: dict[str, Any] = {}
     summary = ""

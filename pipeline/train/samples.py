@@ -83,8 +83,8 @@ class SampleLoader:
     ) -> Example | Skip:
         """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken.
 
-        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is the
-        next row of `frame`, as a video of one frame.
+        Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is
+        the next row of `frame`, as a video of one frame.
         """
         found = self._reader.entry(shard, index)
         if isinstance(found, Skip):
@@ -101,7 +101,8 @@ class SampleLoader:
         return example
 
     def take_notes(self) -> list[Skip]:
-        """What was met since the last call that costs no sample: caption files that are missing or cannot be used."""
+        """What was met since the last call that costs no sample: caption files that are missing or cannot be
+        used."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -233,7 +234,7 @@ class SampleLoader:
 def captions_of(
     number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
 ) -> ShardCaptions:
-    """The captions of a shard in the folders that are set; none, and no word of it, where it cannot be read."""
+    """The captions of a shard in the folders that are set; none, without a word, where it cannot be read."""
     shard = shards.shards[number]
     num_bytes, keys = reader.size_and_keys(number)
     if not keys:
@@ -245,7 +246,8 @@ def captions_of(
 def why_unusable(
     span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
 ) -> str | None:
-    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there is none."""
+    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there
+    is none."""
     if kind == "images":
         if span.problem:
             return "wrong_members"
@@ -277,7 +279,8 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
-    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
+    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many
+    pixels."""
     if data[:2] == b"\xff\xd8":
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if height * width > max_pixels or not holds_pixels(data, height * width):

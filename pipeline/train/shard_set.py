@@ -37,9 +37,9 @@ _MOST_READ_AGAIN = 16
 class Shard:
     """One shard: a file name or URL, and what is known of its content without reading it.
 
-    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:` and the
-    manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that a local file holds,
-    or `url:` and a hash of the URL, which says nothing of the content.
+    `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:`
+    and the manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that
+    a local file holds, or `url:` and a hash of the URL, which says nothing of the content.
     """
 
     location: str
@@ -57,8 +57,8 @@ class Shard:
 class ShardSet:
     """The shards of a source.
 
-    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are
-    kept in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
+    `in_use` is how many shards a reader goes back and forth between; so many copies of remote shards are kept
+    in the folder `cache`. `empty` are the locations of shards without a sample, which are not among them.
     """
 
     name: str
@@ -125,10 +125,11 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
 
 
 def _read_again(shards: list[Shard]) -> list[Shard]:
-    """Those of the shards that are not what their manifest says, or may not be, with the identity that they have now.
+    """Those of the shards that are not what their manifest says, or may not be, with the identity that they
+    have now.
 
-    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer, the folder has
-    been copied, and reading all of it may take days: then the manifest is believed.
+    Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer,
+    the folder has been copied, and reading all of it may take days: then the manifest is believed.
     """
     by_folder: dict[Path, dict[str, Shard]] = {}
     for shard in shards:
@@ -172,9 +173,11 @@ def _expand(location: str) -> list[str]:
 
 
 def _look_into(path: Path, kind: str) -> Shard:
-    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take days.
+    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take
+    days.
 
-    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as unreadable.
+    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as
+    unreadable.
     """
     with ShardFile(path) as shard:
         digest = hashlib.sha256(f"{shard.num_bytes}\n".encode())
@@ -213,7 +216,8 @@ def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
 
 
 def _remote_records_beside(folder: str, source: Source) -> dict[str, ShardRecord]:
-    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not needed."""
+    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not
+    needed."""
     if source.kind != "clips":
         return {}
     try:

@@ -198,7 +198,7 @@ def batch_terms(
     terms: dict[str, torch.Tensor] = {}
     for part in plan.parts:
         rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
-        is_clips = part.kind == "clips"
+        is_clips = part.shards.kind == "clips"
         of_source = omnisource_terms(
             video=rows["video"],
             subtitle=rows.get("text"),

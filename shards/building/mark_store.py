@@ -1,5 +1,5 @@
-"""What came of all shards of a run, and what was skipped, on the disk until the run sums up: a fifth of a hundred
-million clips would not fit in memory.
+"""What came of all shards of a run, and what was skipped, on the disk until the run sums up: a fifth of a
+hundred million clips would not fit in memory.
 """
 
 import heapq

@@ -1,4 +1,5 @@
-"""What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong there.
+"""What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong
+there.
 
 Reads small files only; what is in shards and captions is `check`'s business.
 """
@@ -28,9 +29,9 @@ _KNOWN_FILES = {
 def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
-    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs` (from
-    the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted` (an output that
-    the manifest does not name).
+    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs`
+    (from the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted`
+    (an output that the manifest does not name).
 
     Raises:
         DatasetError: there is no such folder, or nothing in it.

@@ -156,7 +156,8 @@ def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterato
         yield f"frame_seconds: {seconds[0]} to {seconds[-1]} lie outside of [{start}, {end})"
     lengths, size = record.frame_bytes, span.members[extension][1]
     if extension == FRAMES_EXTENSION and (len(lengths) != len(seconds) or sum(lengths) != size):
-        yield f"frame_bytes: {sum(lengths)} bytes in {len(lengths)} frames of {size} bytes, {len(seconds)} times"
+        found = f"{sum(lengths)} bytes in {len(lengths)} frames"
+        yield f"frame_bytes: {found} of {size} bytes, {len(seconds)} times"
     if extension != FRAMES_EXTENSION and lengths:
         yield "frame_bytes: stands in a clip that is stored as video"
 
@@ -199,7 +200,7 @@ def check_captions(
     if record is not None and sha256_of_file(path) != record.sha256:
         note("captions_checksum_differs", "the content is not what the manifest lists")
     try:
-        content = read_caption_file(path)
+        content = read_caption_file(path, with_origins=True)
     except DatasetError as error:
         note("captions_unreadable", _without_path(error, path))
         return found

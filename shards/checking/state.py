@@ -54,7 +54,8 @@ def _numbered_marks(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
 def check_options(found: FolderCheck, reported: JsonValue) -> None:
     """Compare `_state/options.json` with the manifest's, and with those that the report has.
 
-    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is right.
+    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is
+    right.
     """
     name = f"{STATE_FOLDER}/{OPTIONS_NAME}"
     options = read_options(found.folder)
@@ -92,7 +93,8 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
         if has_manifest and mark.record != record:
             _bad_mark(found, name, "mark_differs", "lists another content than the manifest")
         elif skips is not None and not all(placed.skip in skips for placed in mark.skips):
-            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in between.
+            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in
+            # between.
             _bad_mark(
                 found,
                 name,

@@ -20,15 +20,16 @@ _writer = ""
 def name_writer(name: str) -> None:
     """Let this process's temporary files have names of their own, with `name` in them.
 
-    For writers whom nothing keeps apart: a machine that was given up, and its work given to another, may still
-    be writing. `remove_temporary_files` removes what such a one leaves.
+    For writers whom nothing keeps apart: a machine that was given up, and its work given to another, may
+    still be writing. `remove_temporary_files` removes what such a one leaves.
     """
     global _writer
     _writer = f".{name}"
 
 
 def remove_temporary_files(folder: Location) -> None:
-    """Remove what writers that were killed left in `folder`; nobody may be writing there. In a store nothing is left."""
+    """Remove what writers that were killed left in `folder`; nobody may be writing there. In a store nothing
+    is left."""
     if isinstance(folder, UPath):
         return
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):

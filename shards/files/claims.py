@@ -1,7 +1,7 @@
 """How a run makes a folder its own: locked against a second run, with the options that all of it is made by.
 
-The folder may be in a store, which has no locks: two runs there write the same bytes, since neither is begun with
-other options.
+The folder may be in a store, which has no locks: two runs there write the same bytes, since neither is begun
+with other options.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,8 @@ def require_free_folder(out: Location, options: Options, *, outputs: str = "*.ta
 
 @contextmanager
 def claim_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> Iterator[None]:
-    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and notes gone.
+    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and
+    notes gone.
 
     `outputs` is the pattern of the files that the stage makes.
 

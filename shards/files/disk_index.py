@@ -1,7 +1,8 @@
 """A mapping from texts to texts that does not fit in memory: lines in a file, found by the hash of their key.
 
-What a line is, and where it stands, is the caller's business. Memory is bounded by `_AT_ONCE` keys (about 0.2 GB) and 8
-bytes for every hundred keys; the disk holds 32 bytes a key while it is made, and 16 then, without a name.
+What a line is, and where it stands, is the caller's business. Memory is bounded by `_AT_ONCE` keys (about 0.2
+GB) and 8 bytes for every hundred keys; the disk holds 32 bytes a key while it is made, and 16 then, without a
+name.
 """
 
 import json
@@ -96,10 +97,11 @@ class DiskIndex(Mapping[str, str]):
             yield self._read(int(at))[0]
 
     def _sort(self, unsorted: ScratchFile, sizes: list[int], at_once: int) -> tuple[ScratchFile, Any, int]:
-        """All places in the order of hashes, how many lie before each bucket, and the bits that number buckets.
+        """All places in the order of hashes, how many lie before each bucket, and the bits that number
+        buckets.
 
-        The blocks of so many `sizes`, each in order, are dealt out by the first bits of the hash into parts that fit
-        in memory.
+        The blocks of so many `sizes`, each in order, are dealt out by the first bits of the hash into parts
+        that fit in memory.
         """
         total = sum(sizes)
         part_bits = max(0, (2 * total // at_once).bit_length()) if len(sizes) > 1 else 0

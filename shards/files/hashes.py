@@ -1,8 +1,8 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
-Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever
-the dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed. (`Repeats`:
-16 bytes on the disk, and 1 in memory.)
+Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever the
+dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed.
+(`Repeats`: 16 bytes on the disk, and 1 in memory.)
 """
 
 import hashlib
@@ -37,9 +37,11 @@ class Repeats:
     """Which texts of a sequence came before: a bit for each."""
 
     def __init__(self, texts: Iterable[str], *, at_once: int = _AT_ONCE) -> None:
-        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by chance.
+        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by
+        chance.
 
-        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of them.
+        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of
+        them.
 
         Raises:
             OSError: there is no room for them.
@@ -75,7 +77,8 @@ class Repeats:
 def _in_range(
     file: ScratchFile, first: int, count: int, number: int, of: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their places."""
+    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their
+    places."""
     halves = np.frombuffer(file.read(first * 16, count * 16), np.uint64).reshape(-1, 2)
     inside = np.flatnonzero(
         (halves[:, 0] >> np.uint64(32)) * np.uint64(of) >> np.uint64(32) == np.uint64(number)

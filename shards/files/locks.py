@@ -9,7 +9,8 @@ from typing import IO
 
 @contextmanager
 def locked(path: Path, *, waits: bool = True) -> Iterator[IO[bytes]]:
-    """Hold the lock of the file `path`, which is made if need be, and is open to read and to append meanwhile.
+    """Hold the lock of the file `path`, which is made if need be, and is open to read and to append
+    meanwhile.
 
     Raises:
         BlockingIOError: another process has it; only where this one does not wait for it.

@@ -1,4 +1,4 @@
-"""A file of this process alone, for what is too much to hold in memory. Nothing of it outlives the process."""
+"""A file of this process alone, for what is too much to hold in memory. It ends with the process."""
 
 import errno
 import os
@@ -16,8 +16,8 @@ _LINE_BYTES = 1 << 9
 class ScratchFile:
     """Bytes that are appended, and read from any place; on the disk only where they are more than a megabyte.
 
-    `folder` says on which disk, else it is that of temporary files (TMPDIR). The file has no name there, and is gone
-    with the object.
+    `folder` says on which disk, else it is that of temporary files (TMPDIR). The file has no name there, and
+    is gone with the object.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

@@ -31,7 +31,8 @@ class Caption(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say it."""
+    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say
+    it."""
 
     model: str = ""
     revision: str = ""
@@ -40,10 +41,11 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CaptionFile:
-    """What a caption file holds: captions in shard order, what made them, what was left out, and from which shard.
+    """What a caption file holds: captions in shard order, what made them, what was left out, and from which
+    shard.
 
-    `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are as many as
-    the rows have, none where there are no rows.
+    `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
+    as many as the rows have, none where there are no rows, and unknown unless they were asked for.
     """
 
     rows: list[Caption]
@@ -57,7 +59,8 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
 
 
 def shard_source(shard: Path, sha256: str | None = None) -> str:
-    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is not given."""
+    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is
+    not given."""
     return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
@@ -85,9 +88,9 @@ def captions_of_shard(
 ) -> ShardCaptions:
     """What the folders hold for a shard that has the `keys`; the first that has a key counts.
 
-    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions for none of
-    the keys, is not used. Reasons:
-    `no_captions` (no file for the shard), `captions_of_another_shard`, `unreadable_captions`.
+    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions
+    for none of the keys, is not used. Reasons: `no_captions` (no file for the shard),
+    `captions_of_another_shard`, `unreadable_captions`.
     """
     by_key: dict[str, str] = {}
     wanted = set(keys)
@@ -162,11 +165,10 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
 
-def read_caption_file(path: Path) -> CaptionFile:
-    """All that the Parquet file `path` says.
+def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
+    """What the Parquet file `path` says, with what made the captions where that is asked for.
 
-    Raises:
-        DatasetError: as `read_captions`.
+    Raises as `read_captions`.
     """
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
@@ -175,9 +177,10 @@ def read_caption_file(path: Path) -> CaptionFile:
                 raise DatasetError(
                     f"{path}: no column {', '.join(lacking)}; captions have a key and a caption in each row"
                 )
-            says_origin = set(Origin._fields) <= set(schema.names)
-            names = Caption._fields + (Origin._fields if says_origin else ())
-            table = file.read(columns=list(names))
+            names: list[str] = list(Caption._fields)
+            if with_origins and set(Origin._fields) <= set(schema.names):
+                names += Origin._fields
+            table = file.read(columns=names)
             keys, captions, *origin = (table.column(name).to_pylist() for name in names)
             fields = schema.metadata or {}
             skips = [Skip.from_json(skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
@@ -194,5 +197,5 @@ def read_caption_file(path: Path) -> CaptionFile:
         raise DatasetError(f"{path}: a key or caption is not a text; make it again")
     if len(set(keys)) != len(keys):
         raise DatasetError(f"{path}: a key stands there twice; make it again")
-    origins = set(map(Origin, *origin)) if says_origin else {Origin()}
+    origins = set(map(Origin, *origin)) if origin else {Origin()}
     return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of)

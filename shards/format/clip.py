@@ -40,7 +40,8 @@ def make_key(video_id: str, clip_number: int) -> str:
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header holds."""
+    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header
+    holds."""
     return len(key) <= _MAX_KEY_CHARACTERS and _SAFE.fullmatch(key) is not None
 
 
@@ -48,8 +49,8 @@ def is_safe_key(key: str) -> bool:
 class Clip:
     """A clip that is asked for: a span of a source video; one that ends at infinity is all of it.
 
-    `sentences` are the captions of a video set's annotations: `alternatives`, each for itself, or a `paragraph`,
-    in order of time.
+    `sentences` are the captions of a video set's annotations: `alternatives`, each for itself, or a
+    `paragraph`, in order of time.
     """
 
     key: str

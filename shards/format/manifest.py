@@ -1,4 +1,5 @@
-"""The list of a stage's finished outputs, and the options that made them: written and parsed here only, wherever it lies."""
+"""The list of a stage's finished outputs, and the options that made them: written and parsed here only,
+wherever it lies."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +27,8 @@ _Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A finished shard (or caption file) as a row of a manifest; `samples` and `bytes` are the fields' names there."""
+    """A finished shard (or caption file) as a row of a manifest; `samples` and `bytes` are the fields' names
+    there."""
 
     name: _Name
     num_samples: Annotated[int, Field(strict=True, ge=0, alias="samples")]
@@ -36,7 +38,7 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: the stage that made the folder, its options, and the finished outputs in order."""
+    """What a manifest says: the stage that made the folder, its options, the finished outputs in order."""
 
     stage: Annotated[str, Field(strict=True)]
     options: dict[str, JsonValue]
@@ -68,11 +70,7 @@ def write_manifest(folder: Location, *, stage: str, options: Options, shards: It
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of `folder`, or None where there is none yet.
-
-    Raises:
-        DatasetError: as `parse_manifest`.
-    """
+    """The manifest of `folder`, or None where there is none yet. Raises as `parse_manifest`."""
     path = Path(folder) / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -113,7 +111,8 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file of a manifest as it is: whether it has the size that is listed, and was written after the manifest."""
+    """A file of a manifest as it is: whether it has the size that is listed, and was written after the
+    manifest."""
 
     record: ShardRecord
     has_size: bool

@@ -19,9 +19,9 @@ _Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 class ClipRecord(BaseModel):
     """KEY.json, as docs/format.md has it; fields of later versions are let through.
 
-    `frame_seconds` are presentation times in the source, one for each stored frame; `frame_bytes` the lengths of the
-    JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, that is after rotation.
-    `sentences` are the captions that a video set's annotations have for the clip.
+    `frame_seconds` are presentation times in the source, one for each stored frame; `frame_bytes` the lengths
+    of the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, that is
+    after rotation. `sentences` are the captions that a video set's annotations have for the clip.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -73,7 +73,7 @@ def parse_record(data: bytes) -> ClipRecord:
 
 
 def _require_json(others: dict[str, JsonValue] | None) -> None:
-    """Fields of later versions can be written again: none holds an infinite number, which JSON does not know."""
+    """Fields of later versions can be written again: none holds an infinite number, which JSON lacks."""
     try:
         json.dumps(others, allow_nan=False) if others else ""
     except ValueError as error:

@@ -15,7 +15,8 @@ from clipvip.shards.format.clip import make_key
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _YOUTUBE_LINK = re.compile(
-    r"https?://(?:(?:(?:www|m|music)\.)?youtube(?:-nocookie)?\.com/(?:watch\?(?:[^#]*&)?v=|(?:shorts|embed|live|v)/)"
+    r"https?://(?:(?:(?:www|m|music)\.)?youtube(?:-nocookie)?\.com/"
+    r"(?:watch\?(?:[^#]*&)?v=|(?:shorts|embed|live|v)/)"
     r"|youtu\.be/)(?P<id>[A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])"
 )
 _LINK = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.IGNORECASE)
@@ -38,8 +39,8 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
     YouTube id; empty lines and those that begin with # are passed over. A link that is not YouTube's has its
     file name's stem as the id.
 
-    What cannot be asked for is a `Skip`: `bad_metadata`, `unsafe_id`, or `duplicate_id` (another link under an
-    id that is taken).
+    What cannot be asked for is a `Skip`: `bad_metadata`, `unsafe_id`, or `duplicate_id` (another link under
+    an id that is taken).
 
     Raises:
         OSError: the file cannot be read.

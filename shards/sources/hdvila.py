@@ -74,7 +74,8 @@ class Survey:
     """
 
     def __init__(self, metadata: Path | str) -> None:
-        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for temporary files."""
+        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for
+        temporary files."""
         self.num_videos = self.num_clips = self.num_skips = 0
         self.repeats = Repeats(self._keys(metadata))
         self.num_clips -= self.repeats.count
@@ -92,8 +93,8 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     """Yield one `Source` per line of the JSONL file `metadata` (blank lines give none), in order.
 
     Whatever is wrong with a line or clip becomes a `Skip`: `bad_metadata`, `unsafe_id`, `bad_span`,
-    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat; once
-    where its `survey` is given.
+    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat;
+    once where its `survey` is given.
 
     Raises:
         OSError: the file cannot be read.
@@ -231,10 +232,12 @@ def _parse_time(time: JsonValue) -> float | None:
 
 
 def index_videos(folder: Path | str) -> Mapping[str, str]:
-    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its extension.
+    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its
+    extension.
 
     The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
-    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a time.
+    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a
+    time.
 
     Raises:
         DatasetError: `folder` is no folder; as `parse_location`.
@@ -255,7 +258,7 @@ def _is_video_name(name: str) -> bool:
 
 
 def _video_files(folder: str) -> Iterator[str]:
-    """The video files of a folder, by name, and then those of its folders; links to folders are not followed."""
+    """The video files of a folder, by name, then those of its folders; links to folders are not followed."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()

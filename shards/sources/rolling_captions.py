@@ -60,8 +60,8 @@ def _rolled_lines(before: ShownCue, cue: ShownCue) -> int:
 def _overlap(old_lines: Sequence[str], new_lines: Sequence[str]) -> int:
     """The most lines that the old ones end with and the new ones begin with, in linear time.
 
-    `borders[k]` is the length of the longest proper prefix of new[: k + 1] that it also ends with (Knuth, Morris and
-    Pratt): what to go on with where the line after a match is another one.
+    `borders[k]` is the length of the longest proper prefix of new[: k + 1] that it also ends with (Knuth,
+    Morris and Pratt): what to go on with where the line after a match is another one.
     """
     numbers: dict[str, int] = {}  # each line is compared as text once
     new, old = (

@@ -1,7 +1,7 @@
 """What is said when: subtitle files -> timed words, and the words of a time span.
 
-Which file belongs to which video is found here too. Reading the formats is `subtitle_formats`' work, tables of
-clip id and text are `text_tables`'.
+Which file belongs to which video is found here too. Reading the formats is `subtitle_formats`' work, tables
+of clip id and text are `text_tables`'.
 """
 
 import os
@@ -83,11 +83,13 @@ def text_in_spans(cues: Sequence[Cue], spans: Iterable[tuple[float, float]]) -> 
 
 
 def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
-    """The subtitles of a video in `folder`: VIDEO_ID.vtt, VIDEO_ID.en.json3 and the like; None if there are none.
+    """The subtitles of a video in `folder`: VIDEO_ID.vtt, VIDEO_ID.en.json3 and the like; None if there are
+    none.
 
-    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The id is looked up in a
-    list of the folder, so it can never name a path. While files are added, the list of a large folder is made anew now
-    and then, not for each look-up: `_MOST_LISTING` of the time is the most that goes into it.
+    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The id is
+    looked up in a list of the folder, so it can never name a path. While files are added, the list of a large
+    folder is made anew now and then, not for each look-up: `_MOST_LISTING` of the time is the most that goes
+    into it.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -97,11 +99,13 @@ def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
 
 
 def index_subtitles(folder: Path | str) -> Mapping[str, str]:
-    """Video id -> path or URL of its subtitles in a folder, chosen as `find_subtitle_file` does. Kept on the disk.
+    """Video id -> path or URL of its subtitles in a folder, chosen as `find_subtitle_file` does. Kept on the
+    disk.
 
     Raises:
         DatasetError: there is no such folder in a store, or it is empty.
-        OSError: the folder cannot be listed, the store does not answer, or there is no room for temporary files.
+        OSError: the folder cannot be listed, the store does not answer, or there is no room for temporary
+            files.
     """
     if is_url(folder):
         urls = list_urls(str(folder), below=False)
@@ -156,7 +160,8 @@ def _subtitle_names(names: Iterable[str]) -> list[str]:
 
 
 def _best_first(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(video id, file name) for each id that a name may be meant for; of one id the best comes first. Sorts `names`."""
+    """(video id, file name) for each id that a name may be meant for; of one id the best comes first. Sorts
+    `names`."""
     names.sort()
     names.sort(key=lambda name: SUBTITLE_EXTENSIONS.index(os.path.splitext(name)[1].lower()))
     yield from ((os.path.splitext(name)[0], name) for name in names)

@@ -26,12 +26,13 @@ def load_text_table(path: Path | str) -> Mapping[str, str]:
     """Clip id -> text, from a file of JSON lines or a Parquet file (`.parquet`), however large it is.
 
     A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or a list of strings
-    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here. What is
-    kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be changed meanwhile,
-    those of a Parquet file in a copy for as long as the mapping lives.
+    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here.
+    What is kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be
+    changed meanwhile, those of a Parquet file in a copy for as long as the mapping lives.
 
     Raises:
-        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two texts.
+        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two
+            texts.
         OSError: the file cannot be opened, or there is no room for temporary files.
     """
     path = Path(path)
@@ -112,8 +113,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
     for line in json_lines(path):
         if line.problem:
             raise DatasetError(
-                f"{path}, row {line.number}: not JSON ({line.problem}); give JSON Lines, one object per line, or a "
-                ".parquet file"
+                f"{path}, row {line.number}: not JSON ({line.problem}); give JSON Lines, one object "
+                "per line, or a .parquet file"
             )
         if not isinstance(line.value, dict):
             raise DatasetError(f"{path}, row {line.number}: not a JSON object; give one object per line")

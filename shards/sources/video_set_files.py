@@ -1,6 +1,8 @@
-"""The files in which video sets publish their captions, and the records in which others pass them on, read as they are.
+"""The files in which video sets publish their captions, and the records in which others pass them on, read as
+they are.
 
-All give rows of video, sentence and time. What a set is made of, and what its rows become, is said in `video_sets`.
+All give rows of video, sentence and time. What a set is made of, and what its rows become, is said in
+`video_sets`.
 """
 
 import csv
@@ -59,7 +61,8 @@ def read_json(path: Path) -> JsonValue:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, JsonValue]]:
-    """Number and value of each line that is not blank; None stands for one that is no JSON. Raises as `read_text`."""
+    """Number and value of each line that is not blank; None stands for one that is no JSON. Raises as
+    `read_text`."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
@@ -126,8 +129,8 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
 
 
 def read_didemo(path: Path) -> Rows:
-    """DiDeMo's train_data.json, val_data.json, test_data.json. Annotators gave spans of 5 s pieces; a sentence's time is
-    the median of their starts, then of their ends."""
+    """DiDeMo's train_data.json, val_data.json, test_data.json. Annotators gave spans of 5 s pieces; a
+    sentence's time is the median of their starts, then of their ends."""
     for number, entry in enumerate(records_of(path, read_json(path))):
         where = f"{path.name}, record {number}"
         if not isinstance(entry, dict):
@@ -160,7 +163,8 @@ def _seconds(value: JsonValue) -> float | None:
 
 
 def read_activitynet(path: Path) -> Rows:
-    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and their spans in seconds."""
+    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and their spans in
+    seconds."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise DatasetError(f"{path}: want video ids with 'sentences' and 'timestamps'")
@@ -265,11 +269,12 @@ _TEXT_FIELDS = ("text", "caption", "captions", "sentences", "sentence")
 
 
 def read_records(path: Path) -> Rows:
-    """Records `{"clip_id": ..., "text": sentence or list}`, with `video`, `caption`, `sentences`, ... for names.
+    """Records `{"clip_id": ..., "text": sentence or list}`, with `video`, `caption`, `sentences`, ... for
+    names.
 
-    One a line (.jsonl, as the released code takes them), or as .json a list of them, or an object of videos and
-    records. The sentences of a record are in order of its `timestamps`, or `start` and `end`, where there are as
-    many of these.
+    One a line (.jsonl, as the released code takes them), or as .json a list of them, or an object of videos
+    and records. The sentences of a record are in order of its `timestamps`, or `start` and `end`, where there
+    are as many of these.
 
     Raises:
         DatasetError: it has no such record.

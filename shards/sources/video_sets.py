@@ -1,7 +1,7 @@
 """The video sets with captions: which files hold which split, and how their rows become clips.
 
-A clip is a whole video, with all its sentences. Of the paragraph sets (DiDeMo, ActivityNet) the sentences of a
-video, in order of time, are one text; of the others each sentence is a text of its own.
+A clip is a whole video, with all its sentences. Of the paragraph sets (DiDeMo, ActivityNet) the sentences of
+a video, in order of time, are one text; of the others each sentence is a text of its own.
 """
 
 from collections import ChainMap
@@ -24,9 +24,10 @@ from clipvip.shards.sources.video_set_files import Row, Rows, has_records, read_
 class Split:
     """One split of a set.
 
-    `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`: every
-    video has one row, so that rows need not be held to be put together. `one_sentence`: it is a test, in which a video
-    has one sentence; a file that gives it several is another one. `files_of` a path are the files that `read` opens.
+    `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`:
+    every video has one row, so that rows need not be held to be put together. `one_sentence`: it is a test,
+    in which a video has one sentence; a file that gives it several is another one. `files_of` a path are the
+    files that `read` opens.
     """
 
     files: tuple[str, ...]
@@ -41,7 +42,8 @@ _MSRVTT_DATA = ("MSRVTT_data.json", "MSRVTT_v2.json")
 
 
 def _list_and_data(name: str, path: Path) -> tuple[Path, Path]:
-    """A table that lists videos of MSR-VTT, and the sentences of all videos beside it; `path` is either of the two."""
+    """A table that lists videos of MSR-VTT, and the sentences of all videos beside it; `path` is either of
+    the two."""
     if path.suffix.lower() == ".json":
         return path.with_name(name), path
     beside = [path.with_name(file) for file in _MSRVTT_DATA]
@@ -157,7 +159,8 @@ def find_split(name: str) -> Split:
 
 
 def find_annotation_file(name: str, path: Path) -> Path:
-    """The annotation file of a split: `path` itself, or in the folder `path` the one that has its published name.
+    """The annotation file of a split: `path` itself, or in the folder `path` the one that has its published
+    name.
 
     Raises:
         DatasetError: there is none.
@@ -190,7 +193,8 @@ def files_read(name: str, path: Path) -> tuple[Path, ...]:
 def with_published_names(name: str, paths: Mapping[str, str]) -> Mapping[str, str]:
     """Video name -> path, with the names that the annotations of a set use where people's files have others.
 
-    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`. The files' own names come first.
+    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`. The files' own names
+    come first.
     """
 
     def others() -> Iterator[tuple[str, str]]:
@@ -209,8 +213,8 @@ def read_annotations(name: str, path: Path) -> Iterator[Source]:
     Records of video and text (`read_records`) stand for the files of any set; `path` is a file.
 
     Raises:
-        DatasetError: the file is damaged or of another kind, or it gives several sentences for a video of a test
-            that has one for each.
+        DatasetError: the file is damaged or of another kind, or it gives several sentences for a video of a
+            test that has one for each.
     """
     split = find_split(name)
     rows = _rows(split, path)
@@ -227,8 +231,8 @@ def read_annotations(name: str, path: Path) -> Iterator[Source]:
             continue
         if split.one_sentence and len(clip.sentences) > 1:
             raise DatasetError(
-                f"{path}: has {len(clip.sentences)} sentences for {video[:80]}, but a video of {name} has one; give "
-                f"{split.files[0]}, or name another split"
+                f"{path}: has {len(clip.sentences)} sentences for {video[:80]}, but a video of {name} "
+                f"has one; give {split.files[0]}, or name another split"
             )
         prefixes.add(clip.key)
         yield Source(line, video, (clip,), (0,))

@@ -115,7 +115,8 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that checksum.
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that
+    checksum.
 
     The file is the one that captioning the new shard by the same model would give.
 
@@ -127,7 +128,7 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
     skips: list[Skip] = []
     for piece in pieces:
         assert piece.captions is not None
-        content = read_caption_file(piece.captions)
+        content = read_caption_file(piece.captions, with_origins=True)
         if not is_made_of(content.source, num_bytes=piece.path.stat().st_size, sha256=None):
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)

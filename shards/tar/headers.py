@@ -36,7 +36,8 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member that is no folder: its headers begin at `start`, its content is bytes [offset, offset + length).
+    """A member that is no folder: its headers begin at `start`, its content is bytes [offset, offset +
+    length).
 
     `problem` says why the content is not to be had, as of a link; it is empty for a usual file.
     """

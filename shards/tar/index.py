@@ -23,7 +23,8 @@ _MAX_SHOWN_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True)
 class SampleSpan:
-    """One sample's place in a tar: bytes [start, end) with headers and padding; extension -> (offset, length).
+    """One sample's place in a tar: bytes [start, end) with headers and padding; extension -> (offset,
+    length).
 
     `problem` names a member whose content is not to be had, such as a link, and says why; it is empty for a
     sample that can be read. The key holds the folder, if there is any.
@@ -161,7 +162,8 @@ class ShardFile:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A member's key, with its folder, and extension: its name is parted at the first dot, as WebDataset does."""
+    """A member's key, with its folder, and extension: its name is parted at the first dot, as WebDataset
+    does."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()

@@ -33,8 +33,8 @@ MAX_TEXT_BYTES = 16 << 20
 class Sample:
     """One clip read from a shard: its record and its still encoded pixels.
 
-    `parsed` is the record, or of a damaged sample the Skip that says why it can be asked for nothing but its key. A
-    frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it.
+    `parsed` is the record, or of a damaged sample the Skip that says why it can be asked for nothing but its
+    key. A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it.
     """
 
     key: str
@@ -206,10 +206,11 @@ def _kind_of(path: Path) -> str:
 
 
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
-    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed over.
+    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed
+    over.
 
-    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so that
-    it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
+    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so
+    that it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
@@ -224,7 +225,8 @@ def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample
 def read_samples(
     path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Iterator[Sample | Skip]:
-    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says why.
+    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says
+    why.
 
     So are clips under names that no clip has, and a shard without a clip (`empty_shard`).
 
@@ -258,7 +260,7 @@ def read_sample(
     with_pixels: bool = True,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Sample | Skip:
-    """One clip of a shard; as a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
+    """One clip of a shard; a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
     extension = span.first_of(PIXEL_EXTENSIONS)
     problem = span.problem
     if not is_safe_key(span.key):

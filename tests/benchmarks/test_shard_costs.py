@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import capacity_plan
-import cluster_simulation
 import metadata_at_scale
 import pytest
 import serial_costs
@@ -18,7 +17,6 @@ from make_videos import make_video
 
 SCRIPTS = [
     capacity_plan,
-    cluster_simulation,
     metadata_at_scale,
     serial_costs,
     shard_costs,

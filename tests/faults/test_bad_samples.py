@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from bad_samples import bad_samples, claiming, damaged_tars, members_of, with_record, write_members
 from clipvip.experiments.demo.world import WEIGHTS
@@ -19,6 +18,7 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import Sample, read_samples
 from clipvip.shards.tar.writer import write_shard
+from commands import run, run_well
 from make_shards import stored_clip
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
@@ -46,15 +46,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def invoke(program: Any, *arguments: object) -> Result:
-    result = CliRunner().invoke(program, list(map(str, arguments)))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def report_of(program: Any, *arguments: object) -> dict[str, Any]:
-    result = invoke(program, *arguments, "--json")
-    assert result.exit_code == 0, result.output
+    result = run_well(*arguments, "--json", program=program)
     content: dict[str, Any] = json.loads(result.stdout)
     return content
 
@@ -100,7 +93,8 @@ def test_every_stage_goes_on_past_bad_samples(shards: Path, model: Path, tmp_pat
     report = report_of(evaluate, "retrieval", *encoding, "--bootstrap", 0)
     assert report["counts"]["clips"] == NUM_GOOD and report["skipped"] == NUM_BAD
     assert set(reasons(report)) == {"damaged_sample", "wrong_members"}
-    invoke(evaluate, "search", "a star", *encoding, "--index", tmp_path / "i", "--page", tmp_path / "p.html")
+    pages = ("--index", tmp_path / "i", "--page", tmp_path / "p.html")
+    run("search", "a star", *encoding, *pages, program=evaluate)
     found = json.loads((tmp_path / "i" / "report.json").read_text())
     assert found["counts"]["clips"] == NUM_GOOD and found["skipped"] == NUM_BAD
     questions = [{"video": "good_00001", "options": ["a", "b"], "answer": 0}]
@@ -117,7 +111,7 @@ def test_every_stage_goes_on_past_bad_samples(shards: Path, model: Path, tmp_pat
 
 
 def test_verify_names_every_bad_sample(shards: Path) -> None:
-    result = invoke(data, "verify", shards, "--workers", 1, "--json")
+    result = run("verify", shards, "--workers", 1, "--json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     named = {row["key"] for row in found["listed"] if row["file"] == "000000.tar"}
@@ -193,9 +187,9 @@ def test_a_picture_that_is_too_large_is_left_out_by_the_option(
     shards: Path, model: Path, tmp_path: Path
 ) -> None:
     encoding = ("--model", model, "--shards", shards, "--device", "cpu", "--bootstrap", 0)
-    result = invoke(evaluate, "retrieval", *encoding, "--max-pixels", 32 * 48 - 1)
+    result = run("retrieval", *encoding, "--max-pixels", 32 * 48 - 1, program=evaluate)
     assert result.exit_code == 1 and "no clip can be used of" in result.stderr
-    assert invoke(evaluate, "retrieval", *encoding, "--max-pixels", 32 * 48).exit_code == 0
+    assert run("retrieval", *encoding, "--max-pixels", 32 * 48, program=evaluate).exit_code == 0
 
 
 def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
@@ -226,7 +220,7 @@ def test_samples_of_other_tools_are_refused_by_what_they_lack(tmp_path: Path, mo
     folder.mkdir()
     record = json.dumps({"key": "000000000", "caption": "a bird", "status": "success"}).encode()
     write_members(folder / "00000.tar", [{"mp4": b"x" * 100, "txt": b"a bird", "json": record}] * 3)
-    result = invoke(evaluate, "retrieval", "--model", model, "--shards", folder, "--device", "cpu")
+    result = run("retrieval", "--model", model, "--shards", folder, "--device", "cpu", program=evaluate)
     assert result.exit_code == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert "KEY.json lacks schema, video_id" in line

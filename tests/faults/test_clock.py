@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from clipvip.pipeline.runtime.workers import run_units
+from commands import run_to_end
+from outputs import content
 from stage_commands import COMMANDS
-from stages import content, run
 from unit_functions import take_seconds
 
 # On a busy machine a stage may take minutes to start.
@@ -36,11 +37,11 @@ time.time_ns = lambda: _time_ns() + int(_offset()) * 10**9
 def test_a_clock_that_jumps_changes_nothing(name: str, tmp_path: Path) -> None:
     command = COMMANDS[name](tmp_path)
     steady, jumpy = tmp_path / "steady", tmp_path / "jumpy"
-    assert run(*command, "--out", steady)[0] == 0
+    assert run_to_end(*command, "--out", steady)[0] == 0
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(JUMPY)
     paths = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
-    code, line = run(*command, "--out", jumpy, env=os.environ | {"PYTHONPATH": paths})
+    code, line = run_to_end(*command, "--out", jumpy, env=os.environ | {"PYTHONPATH": paths})
     assert code == 0, line
     assert content(jumpy) == content(steady)
     seconds = json.loads((jumpy / "report.json").read_text())["this_run"]["seconds"]
@@ -53,7 +54,7 @@ def test_a_clock_that_jumps_changes_nothing(name: str, tmp_path: Path) -> None:
         os.utime(path, (times[number % 4], times[number % 4]))
     before = {path: path.stat().st_ino for path in made if path.suffix in {".tar", ".parquet", ".npy"}}
     if name in {"shard", "subset"}:
-        assert run(*command, "--out", jumpy)[0] == 0
+        assert run_to_end(*command, "--out", jumpy)[0] == 0
         assert content(jumpy) == content(steady)
         assert {path: path.stat().st_ino for path in before} == before, "what was done is not done again"
 

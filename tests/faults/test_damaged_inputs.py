@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from clipvip.pipeline.cli import main
 from clipvip.shards.tar.reader import list_shards, read_shard
+from commands import run
 from damage import damage, put_no_file
 from make_videos import make_video, write_metadata
 
@@ -155,5 +154,5 @@ def test_every_damaged_input_is_stored_or_reported(
     assert 0.2 * len(damaged) < num_kept < 0.95 * len(damaged)
     assert report["subtitle_warnings"]["count"] > NUM_NO_FILES / 4
 
-    verified = CliRunner().invoke(main, ["verify", str(out), "--workers", "2", "--json"])
+    verified = run("verify", out, "--workers", 2, "--json")
     assert verified.exit_code == 0, verified.output[-2000:]

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from clipvip.shards.tar.reader import list_shards, read_shard
+from commands import run_to_end, start, workers_of
 from make_videos import make_video, write_metadata
-from stages import content, run, start, workers_of
+from outputs import content
 
 # On a busy machine a stage may take minutes to start.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -143,7 +144,7 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
     assert warned["count"] == 3  # also what was there at the start and is gone
 
     before = content(out)
-    assert run(*command)[0] == 0
+    assert run_to_end(*command)[0] == 0
     assert content(out) == before, "what was given up stays given up"
 
     # ... until its shard's mark, and what was blamed for a worker's end, are removed by hand.
@@ -155,5 +156,5 @@ def test_each_failing_source_costs_itself_alone(sources: Path, tmp_path: Path) -
         shutil.copy(tmp_path / "short.mp4", path)
     for path in (out / "_state").glob("[0-9]*.json"):
         path.unlink()
-    assert run(*command)[0] == 0
+    assert run_to_end(*command)[0] == 0
     assert {s.record.video_id for path in list_shards(out) for s in read_shard(path)} >= set(VIDEO_FAULTS)

@@ -2,7 +2,6 @@
 
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from commands import run_to_end
+from outputs import content
+from resources import lack
 from stage_commands import COMMANDS
-from stages import content, run
 
 # On a busy machine a stage may take minutes to start.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -44,12 +45,12 @@ def test_files_that_find_no_room_are_not_there_at_all(name: str, sizes: list[int
     """Each attempt gets a little further than the one before, like a disk on which others make room."""
     command = COMMANDS[name](tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run(*command, "--out", whole)[0] == 0
+    assert run_to_end(*command, "--out", whole)[0] == 0
     final = content(whole)
     largest = max(len(data) for data in named_files(whole).values())
     for size in sizes:
         assert size < largest
-        code, line = run(*command, "--out", out, preexec_fn=lambda size=size: limit_file_size(size))
+        code, line = run_to_end(*command, "--out", out, preexec_fn=lambda size=size: limit_file_size(size))
         assert code == 1, size
         # Hashes of keys are put down in the system's folder for temporary files.
         assert line.startswith((f"Error: {out}/", f"Error: {tempfile.gettempdir()}:")), (size, line)
@@ -57,7 +58,7 @@ def test_files_that_find_no_room_are_not_there_at_all(name: str, sizes: list[int
         for path, data in named_files(out).items():
             assert path == "report.json" or data == final[path], (size, path)
         assert not [path for path in out.rglob("*.partial")], size
-    assert run(*command, "--out", out)[0] == 0
+    assert run_to_end(*command, "--out", out)[0] == 0
     assert content(out) == final
 
 
@@ -72,13 +73,13 @@ done
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux' unshare")
+@pytest.mark.needs("linux", "mount")
 def test_a_disk_that_is_full_and_then_larger(tmp_path: Path) -> None:
     """A disk of its own, in memory: smaller than one shard, than two, than the whole, and large enough."""
     command = COMMANDS["shard"](tmp_path)
     whole, results = tmp_path / "whole", tmp_path / "results"
     results.mkdir()
-    assert run(*command, "--out", whole)[0] == 0
+    assert run_to_end(*command, "--out", whole)[0] == 0
     final = content(whole)
     shard_kib = max(len(data) for data in named_files(whole).values()) // KIB
     sizes = [4, 40, shard_kib + 60, 4 * shard_kib, 100_000]
@@ -95,7 +96,7 @@ def test_a_disk_that_is_full_and_then_larger(tmp_path: Path) -> None:
         ["unshare", "--mount", "--map-root-user", "sh", "-c", script], timeout=200, check=False
     )
     if found.returncode in {1, 77} and not list(results.iterdir()):
-        pytest.skip("this system lets nobody but root mount a disk of their own")
+        lack("mount")
     codes = [int((results / f"{size}.code").read_text()) for size in sizes]
     assert codes == [1, 1, 1, 1, 0]
     for size in sizes[:-1]:

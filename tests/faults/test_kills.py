@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import start, workers_of
+from outputs import content
 from stage_commands import COMMANDS
-from stages import content, start, workers_of
 
 # On a busy machine a stage may take minutes to start.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -126,6 +126,7 @@ class Readers:
     def tally(self, tar: Tar, mutant: Mutant) -> None:
         tally, _ = tally_shard((0, self.path, None))
         tally.clip_milliseconds.summary()
+        self.seen["tally: right"] += tally.frames.count
 
     def copy(self, tar: Tar, mutant: Mutant) -> None:
         surveyed = survey_shard(SurveyTask(0, self.path, None, seed=0, by_video=False, check=False))
@@ -133,17 +134,23 @@ class Readers:
             self._skipped("copy", skip)
         copied = copy_samples(self.out, [Piece(self.path, tuple(surveyed.places.tolist()))])
         assert copied.record.num_samples == len(surveyed.places)
+        self.seen["copy: right"] += len(surveyed.places)
 
     def show(self, tar: Tar, mutant: Mutant) -> None:
         damage: list[str] = []
         for pick in pick_evenly([self.path], 3, damage=damage):
             render_block(Cards([draw_card(pick, num_frames=2)])).encode()
+            self.seen["show: right"] += 1
 
     def _skipped(self, way: str, skip: Skip) -> None:
         assert skip.reason
         assert len(skip.what) <= 100 and len(skip.detail.splitlines()) <= 1, skip
         f"{skip.what}{skip.detail}".encode()
         self.seen[f"{way}: {skip.reason}"] += 1
+
+
+WAYS = ("read", "train", "texts", "tally", "copy", "show")
+EXPECTED = (*(f"{way}: right" for way in WAYS), "check: found", "read: damaged_sample")
 
 
 def run_mutants(folder: Path, *, seed: int, count: int, first: int = 0) -> Counter[str]:
@@ -154,6 +161,7 @@ def run_mutants(folder: Path, *, seed: int, count: int, first: int = 0) -> Count
     assert not [
         name for name in readers.seen if "refused" in name and "train" not in name and "texts" not in name
     ]
+    assert all(readers.seen[f"{way}: right"] > 1 for way in WAYS), readers.seen
     for number, (tar, mutant) in enumerate(mutants(tars, seed=seed, count=count)):
         if number < first:
             continue
@@ -168,8 +176,7 @@ def run_mutants(folder: Path, *, seed: int, count: int, first: int = 0) -> Count
 
 def test_mutated_shards_are_read_right_or_refused(tmp_path: Path) -> None:
     seen = run_mutants(tmp_path, seed=20261127, count=300)
-    for way in ("read: right", "train: right", "texts: right", "check: found", "read: damaged_sample"):
-        assert seen[way] > 20, seen
+    assert all(seen[way] > 20 for way in EXPECTED), seen
 
 
 @pytest.mark.slow
@@ -181,4 +188,5 @@ def test_ten_thousand_mutated_shards(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = run_mutants(tmp_path, seed=seed, count=10_000)
     print(seen)
+    assert all(seen[way] > 500 for way in EXPECTED), seen
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < BYTES_AT_MOST

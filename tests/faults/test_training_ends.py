@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from clipvip.model import ClipVip
+from commands import start
 from left_over import MARK, loaders_of, orphaned, processes_of, ranks_of, shared_memory, wait_until
 from make_shards import make_shard_folder
-from stages import start
 from tiny_clip import make_clip
 
 pytestmark = pytest.mark.timeout(300)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import run_to_end, start
+from outputs import content
 from stage_commands import COMMANDS
-from stages import content, run, start
 
 # On a busy machine a stage may take minutes to start.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -28,7 +29,7 @@ def outcome(process: "subprocess.Popen[str]") -> str:
 def test_two_runs_at_once_do_the_work_of_one(name: str, num_pairs: int, tmp_path: Path) -> None:
     command = COMMANDS[name](tmp_path)
     alone, chance = tmp_path / "alone", random.Random(0)
-    assert run(*command, "--out", alone)[0] == 0
+    assert run_to_end(*command, "--out", alone)[0] == 0
     for pair in range(num_pairs):
         out = tmp_path / f"out{pair}"
         first = start(*command, "--out", out)

@@ -78,8 +78,8 @@ def check_same(path: Path) -> np.ndarray | None:
     assert isinstance(clip, StoredClip), clip
     indices = uniform_indices(len(times), NUM_FRAMES)
     shown = sorted({round(times[index], 6) for index in indices})
-    assert clip.metadata()["frame_seconds"] == shown
-    sample = Sample(clip.clip.key, clip.metadata(), clip.extension, clip.pixels)
+    assert clip.record.frame_seconds == shown
+    sample = Sample(clip.clip.key, clip.record, clip.extension, clip.pixels)
     for index, picture in zip(indices, frames, strict=True):
         small = Image.fromarray(picture).resize((clip.width, clip.height), Image.Resampling.BICUBIC)
         found = sample.decode([shown.index(round(times[index], 6))])[0]

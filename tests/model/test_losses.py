@@ -161,6 +161,7 @@ def test_without_captions_is_the_loss_of_those_that_have_one(variant: str, mask:
         **{NAMES[k]: rows[k] for k in "vsfc"}, logit_scale=rows["temp"], variant=variant, caption_mask=has
     )
     subset = {name: rows[name][has] for name in NAMES} | {"temp": rows["temp"]}
+    assert len(masked) >= 2
     for term, value in masked.items():
         whole = "S" in term
         x, y = term.lower().split("->")

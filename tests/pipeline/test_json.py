@@ -6,27 +6,23 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
+import commands
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main as train
+from commands import run_well
 from make_shards import make_captioned_folder, make_shard_folder
+from outputs import report
 from stage_commands import caption_command, nmi_command, shard_command
 
 
 def run(program: click.Command, *arguments: object) -> dict[str, Any]:
-    result = CliRunner().invoke(program, [*map(str, arguments), "--json"])
-    assert result.exit_code == 0, result.output
+    result = run_well(*arguments, "--json", program=program)
     content = json.loads(result.stdout)
     assert isinstance(content, dict)
-    return content
-
-
-def report_in(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return content
 
 
@@ -37,20 +33,20 @@ def shards(tmp_path: Path) -> Path:
 
 def test_shard_prints_its_report(tmp_path: Path) -> None:
     content = run(data, *shard_command(tmp_path), "--out", tmp_path / "out")
-    assert content == report_in(tmp_path / "out")
+    assert content == report(tmp_path / "out")
     assert content["counts"]["clips"] == 96 and content["skipped"] == 16
 
 
 @pytest.mark.slow
 def test_caption_prints_its_report(tmp_path: Path) -> None:
     content = run(data, *caption_command(tmp_path), "--out", tmp_path / "out")
-    assert content == report_in(tmp_path / "out") and content["counts"]["captions"] == 30
+    assert content == report(tmp_path / "out") and content["counts"]["captions"] == 30
 
 
 @pytest.mark.slow
 def test_nmi_prints_its_report_with_the_result(tmp_path: Path) -> None:
     content = run(data, *nmi_command(tmp_path), "--out", tmp_path / "out")
-    assert content == report_in(tmp_path / "out")
+    assert content == report(tmp_path / "out")
     assert content["result"]["gaps"] == json.loads((tmp_path / "out" / "nmi.json").read_text())["gaps"]
 
 
@@ -70,14 +66,14 @@ def test_what_makes_folders_of_shards_prints_their_reports(shards: Path, tmp_pat
         "counts": {"clips": 5, "clips_to_choose_from": 12},
     }
     assert not (tmp_path / "few").exists()
-    assert run(data, *subset) == report_in(tmp_path / "few")
+    assert run(data, *subset) == report(tmp_path / "few")
     merge = ("merge", tmp_path / "few", "--workers", 1, "--out", tmp_path / "merged")
     assert run(data, *merge, "--dry-run")["counts"] == {"clips": 5, "clips_to_choose_from": 5}
-    assert run(data, *merge) == report_in(tmp_path / "merged")
+    assert run(data, *merge) == report(tmp_path / "merged")
     parts = ("--part", "a=0.5", "--part", "b=0.5", "--seed", 1, "--workers", 1, "--out", tmp_path / "parts")
     planned = run(data, "split", shards, *parts, "--dry-run")["parts"]
     made = run(data, "split", shards, *parts)["parts"]
-    assert made == {name: report_in(tmp_path / "parts" / name) for name in ("a", "b")}
+    assert made == {name: report(tmp_path / "parts" / name) for name in ("a", "b")}
     assert [planned[name]["counts"]["clips"] for name in made] == [6, 6]
     assert [report["counts"]["clips"] for report in made.values()] == [6, 6]
 
@@ -106,13 +102,13 @@ def test_training_prints_its_report_and_the_scores_of_the_test_split(shards: Pat
     assert planned["goes_on_from"] is None
     found = run(train, *arguments)
     assert found.pop("result") == json.loads((tmp_path / "run" / "test.json").read_text())
-    assert found == report_in(tmp_path / "run")
+    assert found == report(tmp_path / "run")
     assert found["options"] == planned["options"] and found["counts"]["steps"] == 2
 
 
 def test_damage_is_printed_and_ends_in_one(shards: Path) -> None:
     (shards / "000000.tar").write_bytes(b"no tar" * 1000)
-    result = CliRunner().invoke(data, ["verify", str(shards), "--workers", "1", "--json"])
+    result = commands.run("verify", shards, "--workers", 1, "--json")
     assert result.exit_code == 1 and json.loads(result.stdout)["counts"]["problems"] > 0
     assert "Error: " in result.stderr and "Error: " not in result.stdout
 
@@ -121,7 +117,7 @@ def test_measures_print_the_same_with_and_without_a_folder(shards: Path, tmp_pat
     ClipVip.from_clip(WEIGHTS / "clip", temporal_size=2).save_pretrained(tmp_path / "model")
     options = ("retrieval", "--model", tmp_path / "model", "--shards", shards, "--bootstrap", 0)
     written = run(evaluate, *options, "--out", tmp_path / "eval")
-    assert written == report_in(tmp_path / "eval")
+    assert written == report(tmp_path / "eval")
     assert written["result"]["metrics"]["plain"]["text_to_video"]["r1"] >= 0
     del written["this_run"]
     printed = run(evaluate, *options)

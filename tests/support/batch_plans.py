@@ -45,7 +45,9 @@ def batches(
         for step in steps
         for spec in plan.chunks(step, rank=rank, world_size=world_size, chunk_size=chunk_size)
     )
-    return list(load_batches(dataset, specs, workers=workers, prefetch=2, pin_memory=False))
+    loaded = list(load_batches(dataset, specs, workers=workers, prefetch=2, pin_memory=False))
+    assert len(loaded) == len(steps)
+    return loaded
 
 
 def joined(batch: list[Chunk], field: str) -> Any:

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from resources import need
+
 
 @contextmanager
 def ray_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`ray.cluster_utils.Cluster` with a head that takes no work; this process is not connected to it yet."""
-    ray = pytest.importorskip("ray")
+    need("ray")
+    import ray
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))  # for functions of tests

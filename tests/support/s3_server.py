@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape, unescape
 
 import pytest
 
+from resources import need
+
 
 @contextmanager
 def s3_server(folder: Path, *, failures: dict[str, int] | None = None) -> Iterator[str]:
@@ -138,7 +140,9 @@ def s3_server(folder: Path, *, failures: dict[str, int] | None = None) -> Iterat
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """Let this process and its children find the server at `address`, as their users would: by the environment."""
-    s3fs = pytest.importorskip("s3fs")
+    need("s3fs")
+    import s3fs
+
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

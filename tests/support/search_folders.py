@@ -1,9 +1,9 @@
 """Shards, models and the command of `clipvip-eval search`, and what it should find."""
 
+from functools import partial
 from pathlib import Path
 
-from click.testing import CliRunner, Result
-
+import commands
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.cli import main
@@ -21,22 +21,8 @@ def make_model(folder: Path, *, seed: int = 0) -> Path:
     return folder / "vip"
 
 
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["search", "--device", "cpu", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def run_well(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def error_of(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
-    return line
+run = partial(commands.run, "search", "--device", "cpu", program=main)
+run_well = partial(commands.run_well, "search", "--device", "cpu", program=main)
 
 
 def list_again(folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+import commands
 from clipvip.pipeline.train.command import main
 
 NUM_STEPS = 40
@@ -24,4 +25,4 @@ def arguments(world: Path, out: Path, *more: str) -> list[str]:
 
 def run(world: Path, out: Path, *more: str) -> Result:
     """The command in this process; later options win."""
-    return CliRunner().invoke(main, arguments(world, out, *more))
+    return commands.run(*arguments(world, out, *more), program=main)

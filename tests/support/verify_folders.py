@@ -5,22 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner, Result
-
-from clipvip.pipeline.cli import main
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
+from commands import run
 
 ORIGIN = {"model": "tiny", "revision": "1", "model_sha256": "0" * 64, "num_beams": 5}
-
-
-def run(*arguments: object) -> Result:
-    """The command's result; whatever its input, it never ends in a traceback."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def verify(folder: Path, *options: object) -> dict[str, Any]:
@@ -29,12 +20,6 @@ def verify(folder: Path, *options: object) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == (1 if found["counts"]["problems"] else 0), result.output
     return found
-
-
-def content(out: Path) -> dict[str, bytes]:
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    del files["report.json"]
-    return files
 
 
 def make_captions(shards: Path, out: Path, *, without: str = "", extra: str = "") -> Path:

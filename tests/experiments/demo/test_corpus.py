@@ -67,7 +67,9 @@ def test_a_folder_of_another_world_is_refused(corpus: Path) -> None:
 
 def test_clips_cover_their_videos(corpus: Path) -> None:
     paths = index_videos(corpus / "train" / "videos")
-    for source in read_sources(corpus / "train" / "metadata.jsonl"):
+    sources = list(read_sources(corpus / "train" / "metadata.jsonl"))
+    assert len(sources) == SMALL.num_train_videos
+    for source in sources:
         assert not source.skips and len(source.clips) == 3
         with open_video(paths[source.video_id], size=96) as video:
             times = [seconds for seconds, _ in video.frames()]

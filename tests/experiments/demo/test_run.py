@@ -12,6 +12,7 @@ from clipvip.experiments.demo.run import Step, demo_steps, run_step
 from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
 from clipvip.pipeline.runtime.errors import UserError
 from doc_blocks import check_command
+from html_page import HtmlPage
 
 
 @pytest.mark.slow
@@ -24,6 +25,7 @@ def test_quick_demo_shows_what_it_is_to_show_and_resumes(tmp_path: Path) -> None
     results = json.loads((out / "results.json").read_text())
     assert failed_expectations(results, must_improve=False) == []
     page = (out / "index.html").read_text()
+    assert len(HtmlPage(page.encode()).sources) >= 13
     assert page.count("<img") >= 13 and "<svg" in page and "http" not in page.split("<pre>")[0]
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.tar")}
     again = subprocess.run(command, capture_output=True, text=True, check=False)

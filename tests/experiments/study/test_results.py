@@ -13,6 +13,7 @@ from clipvip.experiments.study.plan import seed_folder
 from clipvip.experiments.study.results import VERDICTS, gap_result, study_result, verdict
 from clipvip.experiments.study.rows import STUDIES
 from clipvip.pipeline.pages.plots import svg_file
+from html_page import HtmlPage
 
 SEEDS = (1, 2, 3)
 
@@ -76,6 +77,7 @@ def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> No
     results = [gap_result(SEEDS, out=tmp_path)]
     results += [study_result(study, SEEDS, out=tmp_path, data=data) for study in STUDIES]
     page = as_page(results, note="<made up>").decode()
+    assert "<made up>" in HtmlPage(page.encode()).text
     assert "&lt;made up&gt;" in page and "http" not in page and page.count("<svg") == 2
     markdown = as_markdown(results)
     for study in STUDIES:

@@ -6,28 +6,19 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from caption_runs import NUM_SHARDS, caption, content
+import commands
+from caption_runs import NUM_SHARDS, caption
+from outputs import content
 
 
 def start(shards: Path, out: Path, model: Path, *options: str) -> "subprocess.Popen[str]":
-    """The command in a process group of its own, so that all of it can be killed."""
-    command = [
-        sys.executable,
-        "-c",
-        "from clipvip.pipeline.cli import main; main()",
-        "caption",
-        "--gpus",
-        "0",
-    ]
-    command += ["--shards", str(shards), "--out", str(out), "--model", str(model), *options]
-    return subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    return commands.start(
+        "caption", "--gpus", 0, "--shards", shards, "--out", out, "--model", model, *options
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 import clipvip
+import commands
 from clipvip.analysis.domain_gap import domain_gap
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.stage import command_line
 from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.sources.texts import read_texts
 from make_shards import make_shard_folder
+from outputs import content
 from tiny_clip import make_clip, make_text_tower, tiny_tokenizer
 
 COOKING = ["chop the onion", "boil some rice", "fry it in oil", "add salt and stir", "taste the soup"]
@@ -43,14 +44,7 @@ def corpora(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["nmi", *map(str, arguments)])
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """All that a run wrote and that must not differ from run to run."""
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "report.json"]
-    return {path.name: path.read_bytes() for path in files}
+run = partial(commands.run, "nmi")
 
 
 def options(model: Path, out: Path, *more: object) -> list[object]:
@@ -98,7 +92,7 @@ def test_the_function_finds_what_the_command_finds(
         repeats=3,
         device="cpu",
     )
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert content(tmp_path / "two") == content(tmp_path / "one")
     assert json.loads(result.stdout) | {"this_run": None} == json.loads(
         json.dumps(report.content | {"this_run": None})
     )
@@ -144,7 +138,7 @@ def test_again_encodes_nothing_and_gives_the_same_bytes(
         return json.loads((out / "report.json").read_text())["this_run"]["texts_encoded"]
 
     assert encoded() > 60
-    before = contents(out)
+    before = content(out)
     assert encoded() == 0
     # as after a run that was killed: one side's features are there, the results are not
     one, other = sorted((out / "features").iterdir())
@@ -152,7 +146,7 @@ def test_again_encodes_nothing_and_gives_the_same_bytes(
     other.write_bytes(other.read_bytes()[:50])
     (out / "nmi.json").unlink()
     assert encoded() > 60
-    assert before == contents(out)
+    assert before == content(out)
 
 
 def test_features_are_never_those_of_other_texts_or_weights(

@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clipvip.pipeline.cli import main
+import commands
 from clipvip.shards.tar.reader import list_shards, read_shard
 from make_videos import make_video
+from outputs import content, report
 from video_server import VideoServer
 
 QUICK = ["--sleep", "0", "--retry-wait", "0.05", "--workers", "2"]
@@ -29,34 +29,16 @@ _SUBTITLES = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello there\n"
 
 
 def download(metadata: Path, out: Path, *options: str) -> Result:
-    arguments = ["download", "--metadata", str(metadata), "--out", str(out), *QUICK, *options]
-    return CliRunner().invoke(main, arguments)
+    return commands.run("download", "--metadata", str(metadata), "--out", str(out), *QUICK, *options)
 
 
 def start(metadata: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
-    """The command in a process group of its own; it takes Ctrl-C also where a shell ignores that for its jobs."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code += "from clipvip.pipeline.cli import main; main()"
-    command = [sys.executable, "-c", code, "download", "--metadata", str(metadata), "--out", str(out)]
-    command += [*QUICK, *options]
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return commands.start("download", "--metadata", metadata, "--out", out, *QUICK, *options)
 
 
 def outcomes(out: Path) -> dict[str, tuple[str, str]]:
     rows = [json.loads(line) for line in (out / "archive.jsonl").read_text().splitlines()]
     return {row["video_id"]: (row["outcome"], row.get("reason", "")) for row in rows}
-
-
-def content(out: Path) -> dict[str, bytes]:
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    files.pop("report.json", None)
-    return files
-
-
-def report(out: Path) -> Any:
-    return json.loads((out / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +102,7 @@ def test_what_was_fetched_is_what_shard_reads(site: VideoServer, tmp_path: Path)
         "--out",
         tmp_path / "clips",
     ]
-    result = CliRunner().invoke(main, ["shard", "--workers", "1", *map(str, arguments)])
+    result = commands.run("shard", "--workers", 1, *arguments)
     assert result.exit_code == 0, result.output
     (sample,) = read_shard(list_shards(tmp_path / "clips")[0])
     assert (sample.key, sample.subtitle, sample.num_frames) == ("page_00000", "hello there", 6)

@@ -1,16 +1,17 @@
 """`clipvip-eval multiple-choice`: the answers that the model's own embeddings give to all files."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+import commands
 from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.media.sampling import uniform_indices
@@ -28,6 +29,9 @@ from tiny_clip import make_clip, tiny_tokenizer
 OPTIONS = ["a cat", "dogs run", "rain falls", "somebody sings", "x"]
 
 
+run = partial(commands.run, "multiple-choice", "--device", "cpu", program=main)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
@@ -39,10 +43,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_folder(tmp_path_factory.mktemp("clips"), num_shards=2, clips_per_shard=4)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["multiple-choice", "--device", "cpu", *map(str, arguments)])
 
 
 def write_lines(path: Path, *records: Any) -> Path:

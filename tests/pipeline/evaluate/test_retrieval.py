@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+import commands
 from clipvip.analysis.rescoring import dual_softmax, querybank_norm
 from clipvip.analysis.retrieval import Direction, embedding_ranks, retrieval_metrics, similarities
 from clipvip.media.sampling import uniform_indices
@@ -23,6 +24,8 @@ from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_clip import make_clip, tiny_tokenizer
+
+run = partial(commands.run, "retrieval", "--device", "cpu", program=main)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shard_folder(tmp_path_factory.mktemp("clips"), num_shards=2, clips_per_shard=5)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["retrieval", "--device", "cpu", *map(str, arguments)])
 
 
 def embeddings(model: Path, shards: Path, *, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +218,9 @@ def test_clips_with_the_same_caption_tie(tmp_path: Path, model: Path) -> None:
     result = run(*options, "--dsl", "--qb-norm")
     assert result.exit_code == 0 and "38 of the texts repeat another" in result.stdout, result.output
     # From clip to text the 39 clips of one sentence never have their answer alone among the first ten.
-    for metrics in json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"].values():
+    written = json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"]
+    assert set(written) == {"plain", "dsl", "qb_norm"}
+    for metrics in written.values():
         assert metrics["video_to_text"]["r10"] <= 14 / 53
         assert metrics["video_to_text"]["mean_rank"] >= 39 / 53 * 20
 

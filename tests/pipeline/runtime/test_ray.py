@@ -3,39 +3,25 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.workers import run_units
+from commands import run_well, start
 from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
+from outputs import content
 from ray_nodes import ray_nodes
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
 from unit_functions import visible_gpus
 
-pytestmark = pytest.mark.slow
-
-
-def run(*arguments: object) -> None:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """Every file of an output but the report, which alone may differ from run to run."""
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    del files["report.json"]
-    return files
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
 
 class _Loss:
@@ -70,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 @pytest.fixture(scope="module")
 def local(corpus: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("local") / "out"
-    run("shard", *corpus, "--out", out, "--workers", 1)
+    run_well("shard", *corpus, "--out", out, "--workers", 1)
     return out
 
 
@@ -82,7 +68,7 @@ def test_shards_with_a_machine_lost(
         nodes.add_node(num_cpus=1)
         victim = nodes.add_node(num_cpus=1)
         loss = _Loss(nodes, victim, lambda: len(list(out.glob("0*.tar"))) >= 3)
-        run("shard", *corpus, "--out", out, "--ray", nodes.address)
+        run_well("shard", *corpus, "--out", out, "--ray", nodes.address)
         assert loss.happened
     assert content(out) == content(local)
 
@@ -94,21 +80,21 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
     with ray_nodes(monkeypatch) as nodes:
         nodes.add_node(num_cpus=2)
         command = ["shard", *corpus, "--out", out, "--ray", nodes.address]
-        code = "from clipvip.pipeline.cli import main; main()"
-        process = subprocess.Popen([sys.executable, "-c", code, *map(str, command)], start_new_session=True)
+        process = start(*command)
         while len(list(out.glob("0*.tar"))) < 3 and process.poll() is None:
             time.sleep(0.01)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        run(*command)
+        run_well(*command)
     assert content(out) == content(local)
 
 
 def test_a_cluster_just_for_the_run(corpus: list[object], local: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+    import ray
+
     try:
-        run("shard", *corpus, "--out", tmp_path, "--ray", "local", "--workers", 2)
+        run_well("shard", *corpus, "--out", tmp_path, "--ray", "local", "--workers", 2)
     finally:
         ray.shutdown()
     assert content(tmp_path) == content(local)
@@ -117,13 +103,13 @@ def test_a_cluster_just_for_the_run(corpus: list[object], local: Path, tmp_path:
 def test_captions_with_a_machine_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = make_shard_folder(tmp_path / "shards", num_shards=12, clips_per_shard=4)
     options = ["--shards", shards, "--model", make_ofa(tmp_path / "ofa"), "--gpus", 0, "--num-beams", 2]
-    run("caption", *options, "--out", tmp_path / "local", "--workers", 1)
+    run_well("caption", *options, "--out", tmp_path / "local", "--workers", 1)
     out = tmp_path / "out"
     with ray_nodes(monkeypatch) as nodes:
         nodes.add_node(num_cpus=1)
         victim = nodes.add_node(num_cpus=1)
         loss = _Loss(nodes, victim, lambda: len(list(out.glob("0*.parquet"))) >= 3)
-        run("caption", *options, "--out", out, "--ray", nodes.address)
+        run_well("caption", *options, "--out", out, "--ray", nodes.address)
         assert loss.happened
     assert content(out) == content(tmp_path / "local")
 
@@ -149,28 +135,22 @@ def test_features_of_texts_with_a_machine_lost(tmp_path: Path, monkeypatch: pyte
         pairs += [f"--{name}", f"{name}={path}"]
     options = [*pairs, "--model", make_text_tower(tmp_path / "clip"), "--samples", 150, "--repeats", 2]
     options += ["--batch-size", 2, "--device", "cpu"]
-    run("nmi", *options, "--out", tmp_path / "local")
+    run_well("nmi", *options, "--out", tmp_path / "local")
     out = tmp_path / "out"
     with ray_nodes(monkeypatch) as nodes:
         nodes.add_node(num_cpus=1)
         victim = nodes.add_node(num_cpus=1)
         loss = _Loss(nodes, victim, lambda: len(list(out.glob("features/*.parts/*.npy"))) >= 3)
-        run("nmi", *options, "--out", out, "--ray", nodes.address)
+        run_well("nmi", *options, "--out", out, "--ray", nodes.address)
         assert loss.happened
     assert content(out) == content(tmp_path / "local")
 
 
 def test_ctrl_c_ends_it_cleanly(corpus: list[object], local: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    code += "from clipvip.pipeline.cli import main; main()"
-    command = [str(argument) for argument in ("shard", *corpus, "--out", tmp_path, "--ray", "local")]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "--workers", "1"],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    import ray
+
+    command = ("shard", *corpus, "--out", tmp_path, "--ray", "local")
+    process = start(*command, "--workers", 1)
     while len(list(tmp_path.glob("0*.tar"))) < 3 and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
@@ -178,7 +158,7 @@ def test_ctrl_c_ends_it_cleanly(corpus: list[object], local: Path, tmp_path: Pat
     assert process.returncode == 130
     assert "same command goes on" in errors and "Traceback" not in errors
     try:
-        run(*command)
+        run_well(*command)
     finally:
         ray.shutdown()
     assert content(tmp_path) == content(local)

@@ -14,6 +14,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.workers import run_units
 from ray_nodes import ray_nodes
+from resources import need
 from unit_functions import append_line, kill_parent, square
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -21,7 +22,9 @@ SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    module = pytest.importorskip("ray")
+    need("ray")
+    import ray as module
+
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     yield module
@@ -90,6 +93,7 @@ def test_what_cannot_run_is_one_line(ray: Any) -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.needs("ray")
 def test_a_cluster_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that is too busy. Ray raises neither an error of its own nor one of the system then."""
     words = "The current node timed out during startup. This could happen because"
@@ -97,7 +101,7 @@ def test_a_cluster_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.
     def too_late(**_: Any) -> None:
         raise Exception(words)  # noqa: TRY002 - what Ray does
 
-    monkeypatch.setattr(pytest.importorskip("ray"), "init", too_late)
+    monkeypatch.setattr("ray.init", too_late)
     with pytest.raises(UserError, match=f"^--ray local: no cluster answers there .{words}"):
         connect("local")
 

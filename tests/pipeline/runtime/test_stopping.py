@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
+from commands import start, workers_of
 from make_shards import make_shard_folder
 from stage_commands import caption_command, nmi_command, shard_command
-from stages import start, workers_of
 
 GOES_ON = "Stopped. What is finished is kept: the same command goes on from here."
 STARTS_OVER = "Stopped. Nothing of this run is kept: the same command starts over."

@@ -72,7 +72,7 @@ def sleep_forever(folder):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.needs("linux")  # whose kernel has the parent-death signal
 def test_workers_die_with_a_killed_parent(tmp_path) -> None:
     (tmp_path / "test_workers_target.py").write_text(_TARGET)
     script = tmp_path / "parent.py"

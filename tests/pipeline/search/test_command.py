@@ -13,8 +13,10 @@ from clipvip.pipeline.search.index import (
     shards_of,
 )
 from clipvip.shards.tar.writer import write_shard
+from commands import error_of
+from html_page import HtmlPage
 from make_shards import make_shard_folder, stored_clip
-from search_folders import error_of, expected, make_model, run, run_well
+from search_folders import expected, make_model, run, run_well
 
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
 
@@ -55,6 +57,7 @@ def test_the_page_shows_the_clips_and_nothing_of_others_runs(model: Path, tmp_pa
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout)
     assert "x" * 99 + "…\n" in result.stdout and "x" * 100 not in result.stdout
     text = (tmp_path / "found.html").read_text()
+    assert UGLY in HtmlPage(text.encode()).text
     assert text.count("data:image/jpeg;base64,") == 2 * 3 * 3
     assert "&lt;script&gt;" in text and "<script" not in text and "&lt;img src=&#34;http" in text
     assert len(re.findall(r"src=\"(?!data:)|href=", text)) == 0

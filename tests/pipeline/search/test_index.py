@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,19 +31,12 @@ from clipvip.shards.errors import Skip
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.writer import write_shard
+from commands import error_of, start
 from make_shards import make_shard_folder, stored_clip
-from search_folders import error_of, expected, list_again, make_model, run, run_well
+from outputs import content
+from search_folders import expected, list_again, make_model, run, run_well
 
 MAKER = Maker("model", 4, 2)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files of an index but for the one with rates."""
-    return {
-        path.name: path.read_bytes()
-        for path in sorted(folder.iterdir())
-        if path.name not in {"report.json", ".lock"}
-    }
 
 
 def test_only_shards_that_changed_are_encoded_again(model: Path, shards: Path, tmp_path: Path) -> None:
@@ -70,7 +61,7 @@ def test_only_shards_that_changed_are_encoded_again(model: Path, shards: Path, t
     assert after["000002.safetensors"] == before["000002.safetensors"]
     assert after["000001.safetensors"] != before["000001.safetensors"]
     run_well("--index", tmp_path / "anew", *options)
-    assert contents(tmp_path / "anew") == contents(shards / "search")
+    assert content(tmp_path / "anew") == content(shards / "search")
 
 
 def test_without_a_manifest_the_files_themselves_tell(model: Path, shards: Path) -> None:
@@ -87,7 +78,7 @@ def test_another_models_index_is_refused_until_it_is_rebuilt(
     model: Path, shards: Path, tmp_path: Path
 ) -> None:
     run_well("--model", model, "--shards", shards)
-    before = contents(shards / "search")
+    before = content(shards / "search")
     other = make_model(tmp_path / "other", seed=1)
     assert "made by another model; give that one" in error_of(run("a", "--model", other, "--shards", shards))
     frames = ["--model", model, "--shards", shards, "--num-frames", 3]
@@ -97,13 +88,13 @@ def test_another_models_index_is_refused_until_it_is_rebuilt(
     config["vision_config"]["hidden_act"] = "gelu"
     (same_weights / "config.json").write_text(json.dumps(config))
     assert "made by another model" in error_of(run("a", "--model", same_weights, "--shards", shards))
-    assert contents(shards / "search") == before
+    assert content(shards / "search") == before
 
     run_well("--model", other, "--shards", shards, "--rebuild")
     found = run_well("a dog", "--model", other, "--shards", shards, "--json", "--top", 1)
     assert json.loads(found.stdout)["clips"][0]["key"] == expected(other, shards, "a dog")[0][1]
     run_well("--model", other, "--shards", shards, "--index", tmp_path / "anew")
-    assert contents(tmp_path / "anew") == contents(shards / "search")
+    assert content(tmp_path / "anew") == content(shards / "search")
     # The same weights under another name are the same model.
     moved = shutil.copytree(other, tmp_path / "moved")
     assert run_well("a", "--model", moved, "--shards", shards).stderr == ""
@@ -139,11 +130,11 @@ def test_damaged_samples_are_passed_over_and_come_back_once_repaired(model: Path
 def test_damaged_pieces_are_made_again(model: Path, shards: Path) -> None:
     options = ["--model", model, "--shards", shards]
     run_well(*options)
-    before = contents(shards / "search")
+    before = content(shards / "search")
     for damage in (b"", b"\0" * 40, before["000001.safetensors"][:-8], before["000000.safetensors"]):
         (shards / "search/000001.safetensors").write_bytes(damage)
         run_well("a", *options)
-        assert contents(shards / "search") == before
+        assert content(shards / "search") == before
 
 
 def test_an_interrupted_build_goes_on(
@@ -156,7 +147,7 @@ def test_an_interrupted_build_goes_on(
     (tmp_path / "cut/000001.safetensors").rename(tmp_path / "cut/.000001.safetensors.partial")
     (tmp_path / "cut/report.json").unlink()
     run_well("a", "--index", tmp_path / "cut", *options)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
     assert json.loads((tmp_path / "cut/report.json").read_text())["this_run"]["clips"] == 8
 
     # All pieces are there, but the run ended before its report.
@@ -168,13 +159,9 @@ def test_an_interrupted_build_goes_on(
 @pytest.mark.slow
 def test_a_build_that_is_killed_goes_on(model: Path, tmp_path: Path) -> None:
     shards = make_shard_folder(tmp_path / "clips", num_shards=12, clips_per_shard=8, num_frames=4)
-    code = "from clipvip.pipeline.evaluate.cli import main; main()"
-    arguments = ["search", "--device", "cpu", "--model", str(model), "--shards", str(shards)]
-    build = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-    )
+    words = ("search", "--device", "cpu", "--model", str(model), "--shards", str(shards))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    build = start(*words, program="clipvip.pipeline.evaluate.cli", env=environment)
     deadline = time.monotonic() + 240
     while not (shards / "search/000002.safetensors").exists():
         assert build.poll() is None and time.monotonic() < deadline
@@ -184,7 +171,7 @@ def test_a_build_that_is_killed_goes_on(model: Path, tmp_path: Path) -> None:
     assert not (shards / "search/report.json").exists()
     run_well("a", "--model", model, "--shards", shards)
     run_well("--index", tmp_path / "whole", "--model", model, "--shards", shards)
-    assert contents(shards / "search") == contents(tmp_path / "whole")
+    assert content(shards / "search") == content(tmp_path / "whole")
     done = json.loads((shards / "search/report.json").read_text())["this_run"]["clips"]
     assert 0 < done < 12 * 8
 

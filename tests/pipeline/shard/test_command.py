@@ -13,12 +13,8 @@ import webdataset
 
 from clipvip.shards.tar.reader import list_shards, read_shard
 from make_videos import make_video, read_number, write_metadata
-from shard_folders import SECONDS, content, samples, shard, skipped
-
-
-def report(out: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return content
+from outputs import content, report, samples, skipped
+from shard_folders import SECONDS, shard
 
 
 @pytest.fixture(scope="module")

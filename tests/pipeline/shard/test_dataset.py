@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clipvip.pipeline.cli import main
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import Sample, list_shards, read_shard
+from commands import run
 from make_videos import make_video, read_number
 
 
@@ -23,21 +23,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard(dataset: str, annotations: Path, videos: Path, out: Path, *options: str) -> Result:
-    arguments = [
-        "shard",
-        "--dataset",
-        dataset,
-        "--annotations",
-        annotations,
-        "--videos",
-        videos,
-        "--out",
-        out,
-    ]
-    return CliRunner().invoke(main, [*map(str, arguments), "--workers", "1", *options])
+    inputs = ("--dataset", dataset, "--annotations", annotations, "--videos", videos)
+    return run("shard", *inputs, "--out", out, "--workers", 1, *options)
 
 
-def samples(out: Path) -> dict[str, Sample]:
+def samples_by_video(out: Path) -> dict[str, Sample]:
     return {sample.record.video_id: sample for path in list_shards(out) for sample in read_shard(path)}
 
 
@@ -46,7 +36,7 @@ def test_alternatives_stay_beside_each_other(videos: Path, tmp_path: Path) -> No
     path.write_text("video,caption\nvideo0,one\nvideo1,other\nvideo0,two\nmissing,three\n")
     result = shard("captions", path, videos, tmp_path / "out")
     assert result.exit_code == 0, result.output
-    found = samples(tmp_path / "out")
+    found = samples_by_video(tmp_path / "out")
     assert {video: sample.sentences for video, sample in found.items()} == {
         "video0": ["one", "two"],
         "video1": ["other"],
@@ -70,7 +60,7 @@ def test_a_clip_is_the_whole_video(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps(entries))
     result = shard("activitynet/train", tmp_path, videos, tmp_path / "out")
     assert result.exit_code == 0, result.output
-    found = samples(tmp_path / "out")
+    found = samples_by_video(tmp_path / "out")
     assert [found[video].subtitle for video in ("v_x1", "v_x2")] == ["First. Then.", "All."]
     for video, seconds in (("v_x1", 3), ("v_x2", 4)):
         sample = found[video]
@@ -83,7 +73,7 @@ def test_at_most_so_many_frames_of_a_whole_video(videos: Path, tmp_path: Path) -
     path = tmp_path / "rows.jsonl"
     path.write_text('{"clip_id": "v_x2", "text": "four seconds"}\n')
     assert shard("captions", path, videos, tmp_path / "out", "--max-frames", "4").exit_code == 0
-    (sample,) = samples(tmp_path / "out").values()
+    (sample,) = samples_by_video(tmp_path / "out").values()
     assert [read_number(picture) for picture in sample.decode(range(4))] == [0, 30, 70, 110]
     refused = shard("captions", path, videos, tmp_path / "v", "--max-frames", "4", "--store", "video")
     assert refused.exit_code == 1 and "--store frames only" in refused.output
@@ -115,7 +105,7 @@ def test_videos_are_found_whatever_their_names(tmp_path: Path) -> None:
     (tmp_path / "val1.jsonl").write_text("\n".join(rows))
     result = shard("activitynet/val1", tmp_path / "val1.jsonl", tmp_path / "videos", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    found = samples(tmp_path / "out")
+    found = samples_by_video(tmp_path / "out")
     assert {video: sample.subtitle for video, sample in found.items()} == {v: f"{v}." for v in files}
     assert {sample.num_frames for sample in found.values()} == {3}
 
@@ -132,7 +122,7 @@ def test_captions_that_changed_beside_a_list_are_others(videos: Path, tmp_path: 
         result = shard("msrvtt/train9k", tmp_path, videos, tmp_path / "out")
         assert result.exit_code == number, result.output
     assert "metadata" in result.output and result.output.count("\n") == 1
-    assert [sample.subtitle for sample in samples(tmp_path / "out").values()] == ["one"]
+    assert [sample.subtitle for sample in samples_by_video(tmp_path / "out").values()] == ["one"]
 
 
 def test_a_test_with_several_sentences_is_refused_at_once(videos: Path, tmp_path: Path) -> None:

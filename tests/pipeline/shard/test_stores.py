@@ -3,44 +3,21 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clipvip.pipeline.cli import main
+from commands import run, start
 from make_videos import make_video, write_metadata
+from outputs import content, report, skipped
 from s3_server import s3_server, use_s3
+from shard_folders import shard
 
-pytest.importorskip("s3fs")
+pytestmark = pytest.mark.needs("s3fs")
 VTT = "WEBVTT\n\n00:00:00.200 --> 00:00:00.800\nhello {}\n"
-
-
-def shard(metadata: Path, videos: Path | str, out: Path | str, *options: str) -> Result:
-    arguments = ["shard", "--metadata", metadata, "--videos", videos, "--out", out, *options]
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def skipped(out: Path) -> list[tuple[str, str]]:
-    rows = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
-    return [(row["reason"], row["what"]) for row in rows]
-
-
-def report(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return found
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """Every file of an output but the report, which alone may differ from run to run."""
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    del files["report.json"]
-    return files
 
 
 @pytest.fixture
@@ -182,7 +159,7 @@ def test_the_memory_of_a_process_is_no_place(store: Path, tmp_path: Path, option
         "--out": tmp_path / "out",
     }
     words = [str(word) for pair in (places | {option: "memory://x"}).items() for word in pair]
-    result = CliRunner().invoke(main, ["shard", *words])
+    result = run("shard", *words)
     assert result.exit_code == 1
     assert result.output.startswith("Error: memory://x: the memory of one process"), result.output
     assert not (tmp_path / "out").exists()
@@ -207,16 +184,14 @@ def test_a_run_into_a_store_that_was_killed_goes_on(
     expected, clips = local_twin(tmp_path), store / "bucket" / "clips"
     with s3_server(store) as address:
         use_s3(monkeypatch, address)
-        code = "from clipvip.pipeline.cli import main; main()"
-        command = [sys.executable, "-c", code, "shard", "--metadata", tmp_path / "clips.jsonl"]
-        command += ["--videos", store / "bucket" / "videos", "--out", "s3://bucket/clips"]
-        command += ["--shard-size", "3", "--workers", "1"]
-        run = subprocess.Popen(command, start_new_session=True)
+        places = ("--videos", store / "bucket" / "videos", "--out", "s3://bucket/clips")
+        options = ("--metadata", tmp_path / "clips.jsonl", "--shard-size", 3, "--workers", 1)
+        process = start("shard", *places, *options)
         wanted = "_state/*.open" if when == "while shards are made" else "000000.tar"
-        while not any(clips.glob(wanted)) and run.poll() is None:
+        while not any(clips.glob(wanted)) and process.poll() is None:
             time.sleep(0.002)
-        os.killpg(run.pid, signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
         assert not (clips / "report.json").exists()
         result = to_store(tmp_path, "--workers", "2")
     assert result.exit_code == 0, result.output

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import run
 from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
-from verify_folders import run
 
 
 @pytest.fixture(scope="module")

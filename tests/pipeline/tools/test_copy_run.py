@@ -17,9 +17,11 @@ import pytest
 
 from clipvip.shards.format.captions import read_captions
 from clipvip.shards.tar.reader import list_shards
-from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, content, make_folder, must, run, samples
+from commands import run
+from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, make_folder, must
 from make_shards import make_shard_folder
 from make_videos import make_video, write_metadata
+from outputs import content, samples
 from tiny_ofa import make_ofa
 
 

@@ -6,27 +6,25 @@ import json
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from clipvip.pipeline.cli import main
+import commands
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
+from html_page import HtmlPage
 from make_shards import stored_clip
 
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
 
 
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["inspect", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+run = partial(commands.run, "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +84,7 @@ def test_the_page_shows_frames_and_escapes_text(shards: Path, captions: Path, tm
     result = run(shards, *keys, "--captions", captions, "--html", page, "--frames", 3, "--workers", 1)
     assert result.exit_code == 0, result.output
     text = page.read_text()
+    assert len(HtmlPage(text.encode()).sources) == 6
     assert '<img src="http' not in text
     assert "&lt;img src=&#34;http://tracker.example/x.png&#34;&gt;" in text
     assert "picture of v1_00002" in text

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from commands import run
+from outputs import content
 from tiny_ofa import make_ofa
-from verify_folders import content, damage, run, verify
+from verify_folders import damage, verify
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_any_damage_to_any_file_is_found_and_undone(
     """A flipped bit or a lost end of a shard, a mark, the manifest, the skips or the options."""
     folder, command = made_by_stage
     intact = content(folder)
-    names = sorted(name for name, data in intact.items() if data)
+    names = sorted(name for name, data in intact.items() if data and name != "report.json")
     generator = random.Random(seed)
     for _ in range(num_rounds):
         name = generator.choice(names)

@@ -14,8 +14,9 @@ from clipvip.shards.files.hashes import HashStore, key_hashes
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards
 from clipvip.shards.tar.writer import write_shard
-from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, make_folder, must, samples
+from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, make_folder, must
 from make_shards import stored_clip
+from outputs import samples
 
 
 @pytest.fixture(scope="module")

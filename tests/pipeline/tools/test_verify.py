@@ -15,10 +15,12 @@ from clipvip.pipeline.tools.verify_run import verify_folder
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.writer import write_shard
+from commands import run
 from make_shards import stored_clip
 from make_videos import write_metadata
+from outputs import content
 from unit_functions import die_of_marked_samples
-from verify_folders import content, damage, make_captions, run, verify
+from verify_folders import damage, make_captions, verify
 
 
 @pytest.fixture

@@ -59,9 +59,9 @@ def test_an_epoch_has_each_sample_once_and_the_next_another_order(
     first, second = seen[:21], seen[21:]
     assert len(set(first)) == len(set(second)) == 21
     assert first != second
-    assert plan.steps_per_epoch == 4
-    assert [step for step in range(1, 15) if plan.ends_epoch(step)] == [4, 7, 11, 14]
-    assert plan.epochs_after(7) == 2
+    assert plan.order.steps_per_epoch == 4
+    assert [step for step in range(1, 15) if plan.order.ends_epoch(step)] == [4, 7, 11, 14]
+    assert plan.order.epochs_after(7) == 2
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_run_of_the_first_order_goes_on_with_it(
     }
     recipe = recipe_from_tree(tree, name="test")
     plan = plan_batches(recipe, cache=tmp_path, order_version=1)
-    assert (plan.steps_per_epoch, plan.num_steps(recipe)) == (3, 6)
+    assert (plan.order.steps_per_epoch, plan.num_steps(recipe)) == (3, 6)
     keys = [joined(batch, "keys") for batch in batches(plan, tokenizer, steps=range(6))]
     now = batches(plan_batches(recipe, cache=tmp_path), tokenizer, steps=range(3))
     assert keys[:3] == [joined(batch, "keys") for batch in now]

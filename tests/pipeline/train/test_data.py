@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import commands
 from clipvip.pipeline.train.checkpoint import list_checkpoints
 from clipvip.pipeline.train.command import main
 from clipvip.pipeline.train.data_record import recorded_data
@@ -49,7 +50,7 @@ def run(world: Path, out: Path, *more: str) -> Result:
     """The command; later options win."""
     options = ["--shards", str(world / "clips"), "--captions", str(world / "captions")]
     init = ["--init", str(world / "clip"), "--out", str(out)]
-    return CliRunner().invoke(main, [str(world / "recipe.yaml"), *options, *init, *more])
+    return commands.run(world / "recipe.yaml", *options, *init, *more, program=main)
 
 
 def losses(out: Path) -> list[float]:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+import commands
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main
 from clipvip.pipeline.train.recipe import load_recipe
@@ -52,7 +51,7 @@ def splits(world: Path) -> list[str]:
 
 
 def run(world: Path, out: Path, *more: str) -> Result:
-    return CliRunner().invoke(main, arguments(world, out, *more))
+    return commands.run(*arguments(world, out, *more), program=main)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -90,7 +89,7 @@ def test_the_best_validation_chooses_the_weights(world: Path, best: Path, tmp_pa
     assert stated is not None and int(stated[1]) == chosen
     # A run that ends there, with the learning rates of this one, has the same weights: score them as a user would.
     command = ["retrieval", "--model", str(best / "model"), "--num-frames", "3", "--device", "cpu", "--out"]
-    result = CliRunner().invoke(evaluate, [*command, str(tmp_path), "--shards", str(world / "val")])
+    result = commands.run(*command, str(tmp_path), "--shards", str(world / "val"), program=evaluate)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "retrieval.json").read_text())["metrics"]["plain"]["text_to_video"]
     row = next(row for row in rows(best) if row["step"] == chosen)
@@ -101,7 +100,7 @@ def test_the_test_split_is_scored_as_clipvip_eval_does(world: Path, best: Path, 
     written = json.loads((best / "test.json").read_text())
     command = ["retrieval", "--model", str(best / "model"), "--num-frames", "3", "--device", "cpu", "--out"]
     assert (
-        CliRunner().invoke(evaluate, [*command, str(tmp_path), "--shards", str(world / "test")]).exit_code
+        commands.run(*command, str(tmp_path), "--shards", str(world / "test"), program=evaluate).exit_code
         == 0
     )
     found = json.loads((tmp_path / "retrieval.json").read_text())
@@ -145,7 +144,7 @@ def test_the_start_is_scored_and_models_on_the_way_are_kept(world: Path, best: P
         "--device",
         "cpu",
     ]
-    result = CliRunner().invoke(evaluate, [*command, "--out", str(tmp_path), "--shards", str(world / "val")])
+    result = commands.run(*command, "--out", str(tmp_path), "--shards", str(world / "val"), program=evaluate)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "retrieval.json").read_text())["metrics"]["plain"]["text_to_video"]
     assert {name: rows(out)[2][name] for name in found} == found
@@ -167,11 +166,8 @@ def test_training_from_scratch_takes_only_sizes_and_words_of_its_start(world: Pa
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_choice(world: Path, best: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "clipvip.pipeline.train"]
-    command += arguments(world, out, *splits(world), "--select", "best")
-    process = subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    words = arguments(world, out, *splits(world), "--select", "best")
+    process = commands.start(*words, program="clipvip.pipeline.train.command")
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if (out / "validation.jsonl").exists() and len(rows(out)) >= 2:

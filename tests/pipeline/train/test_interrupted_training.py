@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import commands
 from clipvip.pipeline.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.failures import diverged
@@ -23,8 +23,7 @@ from train_runs import arguments, run
 
 def start(world: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "clipvip.pipeline.train", *arguments(world, out, *more)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return commands.start(*arguments(world, out, *more), program="clipvip.pipeline.train.command")
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
@@ -167,7 +166,9 @@ def test_a_run_that_diverges_keeps_no_weights_that_are_no_numbers(
     assert "no checkpoint from before that is kept" in result.stderr
     place = Place(0, 1, torch.device("cpu"))
     job = prepare(load_recipe(str(tmp_path / "out/recipe.yaml")), place, cache=tmp_path)
-    for folder in list_checkpoints(tmp_path / "out"):
+    kept = list_checkpoints(tmp_path / "out")
+    assert len(kept) == (1 if rate == "1e30" else 0)  # of step 1
+    for folder in kept:
         load_checkpoint(folder, job.model, job.optimizer, place=place)
         assert all(tensor.isfinite().all() for tensor in job.model.state_dict().values()), folder
 

@@ -120,8 +120,8 @@ def test_shards_behind_http(tmp_path: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.needs("s3fs")
 def test_shards_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
     folder = make_shard_folder(tmp_path / "bucket" / "clips", num_shards=2, clips_per_shard=3)
     with s3_server(tmp_path) as address:
         use_s3(monkeypatch, address)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import commands
 from clipvip.model import ClipVip
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
 from clipvip.pipeline.evaluate.cli import main as evaluate
@@ -62,8 +63,9 @@ def samples(shards: Path) -> list[Any]:
 
 def invoke(world: Path, command: str, *more: object) -> Result:
     model = () if "--model" in more else ("--model", world / "run" / "model")
-    arguments = [command, *model, "--shards", world / "val", "--device", "cpu", *more]
-    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+    return commands.run(
+        command, *model, "--shards", world / "val", "--device", "cpu", *more, program=evaluate
+    )
 
 
 def result_of(world: Path, out: Path, command: str, *more: object) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def test_commands_refuse_a_tokenizer_that_does_not_fit(
             "--init",
             str(tmp_path / name),
         ]
-        result = CliRunner().invoke(train, [str(world / "recipe.yaml"), *start])
+        result = commands.run(str(world / "recipe.yaml"), *start, program=train)
         (line,) = result.stderr.strip().splitlines()
         assert result.exit_code == 1 and message in line and str(tmp_path / name) in line
         assert not (tmp_path / "run").exists()

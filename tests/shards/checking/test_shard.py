@@ -79,6 +79,7 @@ def test_spans_are_where_the_reader_finds_the_samples(written: tuple[Path, Shard
     path, _ = written
     with ShardFile(path) as shard:
         spans = list(shard.spans())
+        assert len(spans) == NUM_CLIPS
         for span, sample in zip(spans, read_shard(path), strict=True):
             assert span.extension == "mjpg"
             assert shard.read(span, "mjpg") == sample.pixels

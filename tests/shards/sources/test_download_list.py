@@ -74,7 +74,9 @@ def test_no_id_is_a_path(tmp_path_factory: pytest.TempPathFactory, video_id: str
     path = tmp_path_factory.mktemp("list") / "list"
     rows = [json.dumps({"video_id": video_id, "url": "https://a.example/v"}), f"https://a.example/{name}"]
     path.write_bytes("\n".join(rows).encode("utf-8", "surrogatepass"))
-    for wanted in read_wanted(path):
+    found = list(read_wanted(path))
+    assert found
+    for wanted in found:
         if isinstance(wanted, Wanted):
             assert Path("folder", wanted.video_id + ".mp4").parent == Path("folder")
             assert wanted.video_id not in {".", ".."}

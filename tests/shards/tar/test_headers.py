@@ -1,7 +1,6 @@
 """What Python's and GNU's tar write is found as these find it, member by member."""
 
 import io
-import shutil
 import subprocess
 import tarfile
 import time
@@ -54,7 +53,7 @@ def test_a_size_in_gnus_binary_way_and_a_signed_checksum_are_read() -> None:
     assert found_in(data) == [("é.json", b"12345")]
 
 
-@pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
+@pytest.mark.needs("tar")
 def test_what_gnu_tar_packs_is_read_and_what_is_no_file_is_named(tmp_path: Path) -> None:
     """Links, sparse files and names that are too long for a header, as people make them."""
     folder = tmp_path / "clips"

@@ -1,6 +1,5 @@
-"""Start `clipvip-data` in a process group of its own, find its workers, and compare what it leaves."""
+"""Run our commands: in this process, or in one of their own that can be killed and leaves nothing behind."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import click
+from click.testing import CliRunner, Result
+
+from clipvip.pipeline.cli import main as data
 from left_over import MARK, processes_of, wait_until
 
 # As a plain `clipvip-data` on a terminal: Ctrl-C counts, also where the tests run in a shell's background.
@@ -16,16 +19,37 @@ PREAMBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handl
 SECONDS_TO_END = 10
 
 
+def run(*words: object, program: click.Command = data) -> Result:
+    """`clipvip-data WORDS`, or another program, in this process; whatever its input, it ends in no traceback."""
+    result = CliRunner().invoke(program, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def run_well(*words: object, program: click.Command = data) -> Result:
+    """As `run`, with success."""
+    result = run(*words, program=program)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def error_of(result: Result) -> str:
+    """The one line that says why a command failed."""
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    return line
+
+
 def start(
-    *arguments: object, before: str = "", program: str = "clipvip.pipeline.cli", **options: Any
+    *words: object, before: str = "", program: str = "clipvip.pipeline.cli", **options: Any
 ) -> "subprocess.Popen[str]":
-    """`clipvip-data ARGUMENTS`, or another program, by its module.
+    """`clipvip-data WORDS`, or another program, by its module, in a process group of its own.
 
     The Python statements `before` come first in its process, not in its workers.
     """
     code = f"{PREAMBLE}{before}\nfrom {program} import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, words)],
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -34,11 +58,11 @@ def start(
     )
 
 
-def run(*arguments: object, seconds: float = 280, **options: Any) -> tuple[int, str]:
-    """As `start`, to the end, with which all must end that it started: exit code, and the last line of what it says."""
+def run_to_end(*words: object, seconds: float = 280, **options: Any) -> tuple[int, str]:
+    """As `start`, to the end, with which all must end that it started: exit code, and the last line that it says."""
     mark = uuid.uuid4().hex
     environment = {**options.pop("env", os.environ), MARK: mark}
-    process = start(*arguments, env=environment, **options)
+    process = start(*words, env=environment, **options)
     try:
         output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -56,11 +80,3 @@ def workers_of(process: "subprocess.Popen[str]") -> list[int]:
         return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def content(out: Path) -> dict[str, Any]:
-    """Every file of an output, and the report without its part on the run itself, which alone may differ."""
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    report = json.loads(files.pop("report.json"))
-    del report["this_run"]
-    return {**files, "report.json": report}

@@ -1,0 +1,68 @@
+"""Small plots: all inside their figure, upright, and with round numbers at the axes."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipvip.pipeline.pages.plots import Plot, Point, line_plot, svg_file
+
+SVG = "{http://www.w3.org/2000/svg}"
+NUMBERS = st.floats(-1e6, 1e6)
+
+
+def places(text: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in text.split())]
+
+
+@given(points=st.lists(st.tuples(NUMBERS, NUMBERS, st.floats(0, 1e3)), min_size=1, max_size=30))
+def test_lines_and_bands_stay_inside_the_area(points: list[tuple[float, float, float]]) -> None:
+    line = [Point(x, y, y - half, y + half) for x, y, half in points]
+    svg = ElementTree.fromstring(
+        svg_file(line_plot({"a": line, "b": line}, title="t", x_label="", y_label=""))
+    )
+    drawn = [place for shape in ("polyline", "polygon") for found in svg.iter(SVG + shape)
+             for place in places(found.attrib["points"])]  # fmt: skip
+    assert len(drawn) == 2 * 3 * len(points)
+    assert all(Plot.left <= x <= Plot.right and Plot.top <= y <= Plot.bottom for x, y in drawn)
+
+
+def test_more_is_higher_and_the_ends_are_the_areas() -> None:
+    plot = line_plot({"": [Point(1, 3.0), Point(2, 1.0), Point(3, 2.0)]}, title="", x_label="", y_label="")
+    (line,) = ElementTree.fromstring(svg_file(plot)).iter(SVG + "polyline")
+    middle = (Plot.left + Plot.right) / 2, (Plot.top + Plot.bottom) / 2
+    assert places(line.attrib["points"]) == [
+        (Plot.left, Plot.top), (middle[0], Plot.bottom), (Plot.right, middle[1]),
+    ]  # fmt: skip
+
+
+def test_bars_stand_on_the_axis_as_high_as_they_count() -> None:
+    svg = svg_file(Plot("", "", (0, 4), (0, 4), bars=[1, 4, 0, 2])).decode()
+    boxes = [tuple(map(float, found)) for found in re.findall(
+        r'<rect x="([\d.]+)" width="([\d.]+)"\s+y="([\d.]+)" height="([\d.]+)"', svg)]  # fmt: skip
+    height = Plot.bottom - Plot.top
+    assert [box[3] for box in boxes] == [height / 4, height, 0, height / 2]
+    assert all(y + high == Plot.bottom for _, _, y, high in boxes)
+    assert Plot.left <= boxes[0][0] and boxes[-1][0] + boxes[-1][1] <= Plot.right
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((0.13, 0.83), [0.2, 0.4, 0.6, 0.8]),
+        ((0, 5), [0, 1, 2, 3, 4, 5]),
+        ((-1, 99), [0, 20, 40, 60, 80]),
+        ((7, 7), [7]),
+    ],
+)
+def test_ticks_are_round_numbers(ends: tuple[float, float], expected: list[float]) -> None:
+    assert Plot.ticks(*ends) == pytest.approx(expected)
+
+
+@given(low=NUMBERS, span=st.floats(1e-3, 1e6))
+def test_there_are_few_ticks_and_all_lie_between(low: float, span: float) -> None:
+    found = Plot.ticks(low, low + span)
+    assert 1 <= len(found) <= 6
+    assert all(low - 1e-6 * span <= value <= low + span * (1 + 1e-6) for value in found)
