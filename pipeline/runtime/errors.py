@@ -1,7 +1,7 @@
 """How a command ends early: one line that says what is wrong and what to do, and an exit code.
 
-Exit codes: 0 done, 1 the input or environment is at fault, 2 the command line is, 130 stopped by Ctrl-C, 143 by
-SIGTERM.
+Exit codes: 0 done, 1 the input or environment is at fault, 2 the command line is, 130 stopped by Ctrl-C, 143
+by SIGTERM.
 """
 
 import os

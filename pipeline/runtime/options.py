@@ -25,7 +25,7 @@ class LocalName(click.ParamType):
 
 
 class Listed(click.ParamType):
-    """Several words in one value, as `en,de`; from Python also a sequence. `wanted` says what matches `pattern`.
+    """Several words in one value, as `en,de`; from Python also a sequence. `wanted` says what fits `pattern`.
 
     A field with it is a tuple, but its option is not repeatable.
     """
@@ -85,7 +85,7 @@ def opt(
     metavar: str | None = None,
     argument: bool = False,
 ) -> Any:
-    """A field of a stage's options, with its `Opt`; `kw_only=False` is for arguments, which Python takes by place too."""
+    """A field of a stage's options; `kw_only=False` is for arguments, which Python takes by place too."""
     written = Opt(help, type, names=names, shown=shown, metavar=metavar, argument=argument)
     return field(default=default, kw_only=kw_only, metadata={"opt": written})
 

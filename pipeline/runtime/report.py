@@ -67,8 +67,8 @@ class StageReport:
 class Report:
     """What a stage did: counts, and what it skipped by reason.
 
-    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific. `skips`
-    may be more than memory holds: they are gone through once, when they are written or asked about.
+    `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific.
+    `skips` may be more than memory holds: they are gone through once, when they are written or asked about.
     """
 
     stage: str

@@ -64,7 +64,9 @@ def released(checkpoint: Path, out: Path, tokenizer: str) -> None:
     help="Side in pixels that images are resized to.",
 )
 def ofa(checkpoint: Path, vocab: Path, out: Path, image_size: int | None) -> None:
-    """Turn CHECKPOINT, an OFA model as fairseq saves it (caption_large_best_clean.pt), into a model folder."""
+    """Turn CHECKPOINT, an OFA model as fairseq saves it (caption_large_best_clean.pt), into a model
+    folder.
+    """
     from clipvip.model.ofa.convert import convert_fairseq
 
     config = convert_fairseq(checkpoint, out, vocabulary=vocab, image_size=image_size)

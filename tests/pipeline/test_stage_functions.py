@@ -167,7 +167,7 @@ def test_merge(shards: Path, tmp_path: Path) -> None:
     assert planned.counts == {"clips": 10, "clips_to_choose_from": 20} and not (tmp_path / "c").exists()
     assert CliRunner().invoke(data, [*map(str, words), "--out", str(tmp_path / "b")]).exit_code == 0
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    with pytest.raises(UserError, match="folders: give one or more"):
+    with pytest.raises(UserError, match="folders: give at least one"):
         clipvip.merge(folders=(), out=tmp_path / "d")
     with pytest.raises(UserError, match="--captions and --captions-out go together"):
         clipvip.merge(folders=(shards,), out=tmp_path / "d", captions=(tmp_path,))
