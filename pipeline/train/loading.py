@@ -47,12 +47,7 @@ class _Steps(Sampler[ChunkSpec]):
 
 
 def load_batches(
-    dataset: ChunkDataset,
-    specs: Iterator[ChunkSpec],
-    *,
-    workers: int,
-    prefetch: int,
-    pin_memory: bool,
+    dataset: ChunkDataset, specs: Iterator[ChunkSpec], *, workers: int, prefetch: int, pin_memory: bool
 ) -> Generator[list[Chunk], None, None]:
     """Yield this process's part of one batch after another, as chunks. Closed, it ends its processes within seconds.
 

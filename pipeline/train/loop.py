@@ -19,13 +19,7 @@ from clipvip.model.variants import Precision
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.stopping import StopSignal
-from clipvip.pipeline.train.batches import (
-    BatchPlan,
-    Chunk,
-    ChunkDataset,
-    ChunkSpec,
-    plan_batches,
-)
+from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
     TrainState,
@@ -59,16 +53,8 @@ from clipvip.pipeline.train.start import (
     start_optimizer,
 )
 from clipvip.pipeline.train.step import Encoder, NotFinite, StepResult, make_encoder, train_step
-from clipvip.pipeline.train.validation import (
-    is_due,
-    validate,
-    write_rows,
-)
+from clipvip.pipeline.train.validation import validate, write_rows
 from clipvip.shards.errors import Skip
-
-MODELS_FOLDER = "models"
-# A backward pass costs twice the forward pass.
-_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -91,8 +77,7 @@ class Job:
 class Outcome:
     """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
 
-    Then the first process has `result`, which is report.json and under `result` the test split's scores, and
-    the same in words.
+    Then the first process has what `finish` gives.
     """
 
     step: int
@@ -111,6 +96,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
     """
     began = time.perf_counter()
+    optim, run = recipe.optim, recipe.run
     with (
         remote_cache(recipe) as cache,
         StopSignal() as stop,
@@ -125,8 +111,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         tally = Tally()
         speed = Speed(device=place.device, world_size=place.world_size)
 
-        if state.step == 0:
-            validate_if_due(job, state, logs)
+        if state.step == 0 and is_scored(job, 0):
+            score(job, state, logs)
         while state.step < job.num_steps:
             wait_from = time.perf_counter()
             chunks = [chunk.to(place.device) for chunk in next(batches)]
@@ -134,37 +120,39 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
 
             state.step += 1
             rate = learning_rate(
-                recipe.optim.learning_rate,
-                state.step,
-                job.num_steps,
-                warmup_fraction=recipe.optim.warmup_fraction,
+                optim.learning_rate, state.step, job.num_steps, warmup_fraction=optim.warmup_fraction
             )
             result = step_or_explain(job, chunks, step=state.step, rate=rate)
             tally.add(chunks)
-            speed.add(samples=recipe.optim.batch_size, flops=job.step_flops)
+            speed.add(samples=optim.batch_size, flops=job.step_flops)
 
             stop_signal = largest(stop.number, place=place)
             is_last = state.step == job.num_steps
             if logs is not None:
                 logs.step_done()
-                if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
+                if is_last or state.step == 1 or state.step % run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
-            if is_last or stop_signal or something_is_due(job, state.step):
-                require_finite_weights(job, state.step)
-            validated = validate_if_due(job, state, logs)
-            keep_model_if_due(job, state.step)
-            if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
+            scores = is_scored(job, state.step)
+            keeps = run.keep_models_every_steps is not None and state.step % run.keep_models_every_steps == 0
+            saves = is_last or stop_signal or scores or state.step % run.save_every_steps == 0
+            if (saves or keeps) and not has_finite_weights(job.model):
+                why = "its update made weights that are not finite"
+                raise diverged(job.out, state.step, why, last_good=state.step - 1)
+            if scores:
+                score(job, state, logs)
+            if keeps:
+                keep_model(job, state.step)
+            if saves:
                 tally.move_into(state, place=place)
                 save_checkpoint(
-                    job.out, state, job.model, job.optimizer, keep=recipe.run.keep_checkpoints, place=place
+                    job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
                 )
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal)
 
     seconds = time.perf_counter() - began
-    steps_now = state.step - first_step
     found, summary = finish(
-        recipe, job.model, state, out=job.out, place=place, steps_now=steps_now, seconds=seconds
+        recipe, job.model, state, out=job.out, place=place, steps_now=state.step - first_step, seconds=seconds
     )
     return Outcome(state.step, job.num_steps, 0, found, summary)
 
@@ -203,10 +191,9 @@ def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
         texts = wanted.needs_subtitle + wanted.needs_caption
         forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
         forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
-        if wanted.needs_frame:
-            forward += video_flops(model.config, 1, embeds_only=True)
+        forward += wanted.needs_frame * video_flops(model.config, 1, embeds_only=True)
         total += part.rows * forward
-    return float(_PASSES * total)
+    return float(3 * total)  # a backward pass costs twice the forward pass
 
 
 def resume(job: Job) -> TrainState:
@@ -245,28 +232,23 @@ def resume(job: Job) -> TrainState:
 def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
     """This process's part of the batches that remain."""
     run, place = job.recipe.run, job.place
-
-    def specs() -> Iterator[ChunkSpec]:
-        for step in range(state.step, job.num_steps):
-            yield from job.plan.chunks(
-                step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
-            )
-
+    pins = place.device.type == "cuda"
+    specs = (
+        spec
+        for step in range(state.step, job.num_steps)
+        for spec in job.plan.chunks(
+            step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
+        )
+    )
     dataset = ChunkDataset(
         job.plan,
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
         resizes=not resizes_on_device(job.recipe, place.device),
-        reuses_memory=place.device.type == "cuda",  # as pin_memory below
+        reuses_memory=pins,
     )
-    return load_batches(
-        dataset,
-        specs(),
-        workers=run.workers,
-        prefetch=run.prefetch,
-        pin_memory=place.device.type == "cuda",
-    )
+    return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
 
 
 def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
@@ -297,41 +279,31 @@ def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) ->
         raise diverged(job.out, step, str(error), last_good=step - 2) from error
 
 
-def require_finite_weights(job: Job, step: int) -> None:
-    """UserError where the update of `step` made weights that are not finite: they must not be kept."""
-    if not has_finite_weights(job.model):
-        raise diverged(job.out, step, "its update made weights that are not finite", last_good=step - 1)
-
-
-def something_is_due(job: Job, step: int) -> bool:
-    """Whether weights of this step are scored or saved."""
-    every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
-    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(step))
-    return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
-
-
-def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
-    """Score the validation split where the recipe wants it after this step."""
-    recipe, place = job.recipe, job.place
-    if not is_due(
-        recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(state.step)
-    ):
+def is_scored(job: Job, step: int) -> bool:
+    """Whether the validation split is to be scored after `step`."""
+    wanted = job.recipe.evaluation
+    if wanted.validation is None:
         return False
+    if step == 0:
+        return wanted.at_start
+    if wanted.every_steps is None:
+        return step == job.num_steps or job.plan.order.ends_epoch(step)
+    return step == job.num_steps or step % wanted.every_steps == 0
+
+
+def score(job: Job, state: TrainState, logs: Logs | None) -> None:
+    """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
-        row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+        row = validate(job.recipe, job.model, state.validations, state.step, out=job.out, place=job.place)
     if logs is not None:
         logs.write_validation(row)
-    return True
 
 
-def keep_model_if_due(job: Job, step: int) -> None:
-    """Write the model of this step beside the checkpoints where the recipe wants it."""
-    every = job.recipe.run.keep_models_every_steps
-    if every is None or step % every:
-        return
+def keep_model(job: Job, step: int) -> None:
+    """Write the model of this step beside the checkpoints."""
     if job.place.is_first:
-        folder = job.out / MODELS_FOLDER
+        folder = job.out / "models"
         folder.mkdir(exist_ok=True)
         save_model(job.model, folder / f"step-{step:06d}")
     barrier(job.place)
@@ -373,12 +345,10 @@ class Tally:
 @contextmanager
 def remote_cache(recipe: Recipe) -> Iterator[Path]:
     """The folder for copies of remote shards; a temporary one is removed at the end."""
-    if recipe.run.cache is not None:
-        yield Path(recipe.run.cache)
-        return
-    folder = Path(tempfile.gettempdir()) / run_name()
+    given = recipe.run.cache
+    folder = Path(tempfile.gettempdir(), run_name()) if given is None else Path(given)
     try:
         yield folder
     finally:
-        if is_first_here():
+        if given is None and is_first_here():
             shutil.rmtree(folder, ignore_errors=True)

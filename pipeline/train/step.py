@@ -25,7 +25,7 @@ from clipvip.pipeline.train.recipe import Loss, Optim
 Embeddings = dict[tuple[str, str], torch.Tensor]
 Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 
-# In fp16: the largest number that is sent back through the encoder; the next is tried where one has overflowed (65,504).
+# In fp16: the largest number sent back through the encoder; the next is tried if one overflows (65,504).
 _LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
 # Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
 MAX_SHAPES = 64
@@ -60,12 +60,12 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
                 embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
-            if chunk.text_ids is not None:
-                text = forward(input_ids=chunk.text_ids, attention_mask=chunk.text_mask)
-                embeddings["text"] = text.text_embeds
-            if chunk.caption_ids is not None:
-                caption = forward(input_ids=chunk.caption_ids, attention_mask=chunk.caption_mask)
-                embeddings["caption"] = caption.text_embeds
+            for role, ids, mask in (
+                ("text", chunk.text_ids, chunk.text_mask),
+                ("caption", chunk.caption_ids, chunk.caption_mask),
+            ):
+                if ids is not None:
+                    embeddings[role] = forward(input_ids=ids, attention_mask=mask).text_embeds
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
@@ -74,8 +74,8 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
 def compile_layers(model: ClipVip) -> None:
     """Let each transformer layer of both towers compute by a graph for the shape that it is given.
 
-    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the whole
-    network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
+    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the
+    whole network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
 
     A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
     torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
@@ -138,9 +138,8 @@ def compute_gradients(
 ) -> tuple[float, dict[str, float]]:
     """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
 
-    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and the
-    gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone, so that nothing
-    has to be remembered between steps.
+    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and
+    the gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone.
     """
     sources = [chunk.source for chunk in chunks]
     two_passes = len(set(sources)) < len(sources)
@@ -167,9 +166,9 @@ def compute_gradients(
         gradients = []
         for role, rows in output.items():
             key = (chunk.source, role)
-            first = offsets[key]
-            offsets[key] += len(rows)
-            gradients.append(_gradient(joined[key])[first : first + len(rows)] * scale_up)
+            mine = slice(offsets[key], offsets[key] + len(rows))
+            offsets[key] = mine.stop
+            gradients.append(_gradient(joined[key])[mine] * scale_up)
         torch.autograd.backward(list(output.values()), gradients)
     if two_passes:
         _set_generator(after, place.device)
@@ -242,7 +241,7 @@ def _gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
-    """The factor, exact in any format, that brings the largest gradient of `rows` to between half of `largest` and it."""
+    """The factor, exact in any format, that brings the largest gradient to between half of `largest` and it."""
     most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
     if largest is None or not 0 < most < math.inf:
         return 1.0
