@@ -1,4 +1,4 @@
-"""Several training processes of one machine: started, watched and ended together. What they do is `train`'s business."""
+"""Several training processes of one machine: started, watched and ended together."""
 
 import multiprocessing
 import os
@@ -30,12 +30,12 @@ class LaunchError(RuntimeError):
 
 
 def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int:
-    """Run `function(*arguments)` in `processes` processes of this machine, which find each other as under torchrun.
+    """Run `function(*arguments)` in `processes` processes of this machine, which find each other.
 
     What it returns is a process's exit code; returns the first that is neither 0 nor that of a stop, else the
-    largest. A process that fails has said why, and the others end with it, after _OTHERS_SECONDS by force. All die
-    with this one. SIGTERM and Ctrl-C are passed on to the processes, which are to finish what they are doing and
-    return; a second one they are to obey at once, and are ended if they do not.
+    largest. A process that fails has said why, and the others end with it, after _OTHERS_SECONDS by force.
+    All die with this one. SIGTERM and Ctrl-C are passed on to the processes, which are to finish what they
+    are doing and return; a second one they are to obey at once, and are ended if they do not.
 
     Raises:
         LaunchError: a process was killed.
@@ -47,13 +47,9 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
         try:
             start_resource_tracker()  # which unblocks signals
             for rank in range(processes):
-                numbers = {
-                    "RANK": rank,
-                    "LOCAL_RANK": rank,
-                    "WORLD_SIZE": processes,
-                    "LOCAL_WORLD_SIZE": processes,
-                }
-                environment = address | {name: str(number) for name, number in numbers.items()}
+                ranked = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+                sized = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+                environment = {**address, **ranked, **sized}
                 process = context.Process(
                     target=_be_rank, args=(os.getpid(), environment, function, arguments)
                 )
@@ -86,7 +82,9 @@ def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
             deadline = min(deadline, time.monotonic() + _STOPPING_SECONDS)
         if num_signals > num_passed_on:
             num_passed_on = num_signals
-            _send(stop.number, left)
+            for process in left:
+                if process.exitcode is None and process.pid is not None:
+                    os.kill(process.pid, stop.number)
         exit_codes = {process: process.exitcode for process in left}
         left = [process for process, code in exit_codes.items() if code is None]
         ended = [code for code in exit_codes.values() if code is not None]
@@ -95,12 +93,6 @@ def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
         if deadline == float("inf") and any(code not in (0, *_STOPPED) for code in ended):
             deadline = time.monotonic() + _OTHERS_SECONDS
     return codes
-
-
-def _send(number: int, processes: list[BaseProcess]) -> None:
-    for process in processes:
-        if process.exitcode is None and process.pid is not None:
-            os.kill(process.pid, number)
 
 
 def _be_rank(

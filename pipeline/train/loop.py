@@ -88,7 +88,7 @@ class Outcome:
 
 
 def train(recipe: Recipe, *, place: Place) -> Outcome:
-    """Train as the recipe says, going on from the last checkpoint in its folder where there is one.
+    """Train as the recipe says, from the last checkpoint in its folder where there is one.
 
     SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
 
@@ -106,7 +106,10 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         job = prepare(recipe, place, cache=cache)
         state = resume(job)
         first_step = state.step
-        logs = open_logs_of(job, state, stack)
+        logs: Logs | None = None
+        if place.is_first:
+            bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=first_step))
+            logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
         tally = Tally()
         speed = Speed(device=place.device, world_size=place.world_size)
@@ -167,15 +170,14 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     require_same_data(plan, place=place)
     precision = chosen_precision(recipe, place)
+    compiled = compiles(recipe, place.device)
     return Job(
         recipe=recipe,
         place=place,
         out=Path(recipe.run.out),
         model=model,
         optimizer=start_optimizer(recipe, model),
-        encode=make_encoder(
-            model, precision=precision, device=place.device, compiled=compiles(recipe, place.device)
-        ),
+        encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
@@ -205,8 +207,7 @@ def resume(job: Job) -> TrainState:
         UserError: all checkpoints are damaged, or the last is of another model.
     """
     checkpoints = list_checkpoints(job.out)
-    if not checkpoints:
-        return TrainState()
+    state = TrainState()
     damaged: list[Path] = []
     for folder in reversed(checkpoints):
         try:
@@ -249,14 +250,6 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
         reuses_memory=pins,
     )
     return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
-
-
-def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
-    """The progress bar and the logs, in the first process only; the stack closes them."""
-    if not job.place.is_first:
-        return None
-    bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=state.step))
-    return stack.enter_context(open_logs(job.recipe, job.out, bar, step=state.step))
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:

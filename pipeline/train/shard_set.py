@@ -1,4 +1,4 @@
-"""The shards of a source, on disk or behind URLs: what there are, how many samples, and one sample's bytes."""
+"""The shards of a source, on disk or behind URLs: how many samples they hold, and one sample's bytes."""
 
 import hashlib
 from collections import OrderedDict

@@ -2,8 +2,8 @@
 
 The loss contrasts every sample of the batch with every other, over all processes and chunks. Each process
 encodes its own rows, the embeddings are joined, every process computes the same loss, and sends the part of
-the loss's gradient that belongs to its rows back through its encoder. With several chunks that is done in
-two passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
+its gradient that belongs to its rows back through its encoder. With several chunks that is done in two
+passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
 """
 
 import math
@@ -74,10 +74,10 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
 def compile_layers(model: ClipVip) -> None:
     """Let each transformer layer of both towers compute by a graph for the shape that it is given.
 
-    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the
-    whole network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
+    All layers of a tower share a graph, so that one is compiled and not twelve: beside an H100 the whole
+    network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
 
-    A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
+    A run has few shapes: rows of its chunks, by videos, single frames and texts. With graphs for any shape,
     torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
@@ -149,8 +149,7 @@ def compute_gradients(
         generators.append(_generator_state(place.device))
         with torch.set_grad_enabled(not two_passes):
             outputs.append(encode(chunk))
-    joined = _join(chunks, outputs, plan=plan, place=place)
-    has_caption = _join_has_caption(chunks, plan=plan, place=place)
+    joined, has_caption = _join(chunks, outputs, plan=plan, place=place)
     scale = model.logit_scale.detach().clone().requires_grad_()
     terms = batch_terms(joined, has_caption, scale, plan=plan, loss=loss)
     total = torch.stack(list(terms.values())).sum()
@@ -196,16 +195,14 @@ def batch_terms(
     """
     terms: dict[str, torch.Tensor] = {}
     for part in plan.parts:
-        rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
-        is_clips = part.shards.kind == "clips"
         of_source = omnisource_terms(
-            video=rows["video"],
-            subtitle=rows.get("text"),
-            frame=rows.get("frame"),
-            caption=rows.get("caption"),
+            video=joined[part.name, "video"],
+            subtitle=joined.get((part.name, "text")),
+            frame=joined.get((part.name, "frame")),
+            caption=joined.get((part.name, "caption")),
             caption_mask=has_caption.get(part.name),
             logit_scale=logit_scale,
-            variant=loss.pairs if is_clips else "baseline",
+            variant=loss.pairs if part.shards.kind == "clips" else "baseline",
             weighting=loss.weighting,
         )
         terms |= {f"{part.name}/{name}": term for name, term in of_source.items()}
@@ -214,26 +211,20 @@ def batch_terms(
 
 def _join(
     chunks: list[Chunk], outputs: list[dict[str, torch.Tensor]], *, plan: BatchPlan, place: Place
-) -> Embeddings:
-    """The embeddings of the whole batch, ready to receive gradients."""
+) -> tuple[Embeddings, dict[str, torch.Tensor]]:
+    """The embeddings of the whole batch, to receive gradients; by source, who has a caption: bool (rows,)."""
     joined: Embeddings = {}
+    has_caption = {}
     for part in plan.parts:
+        gather = partial(gather_rows, total=part.rows, place=place)
         mine = [output for chunk, output in zip(chunks, outputs, strict=True) if chunk.source == part.name]
         for role in mine[0]:
-            rows = gather_rows(torch.cat([o[role].detach() for o in mine]), total=part.rows, place=place)
+            rows = gather(torch.cat([output[role].detach() for output in mine]))
             joined[part.name, role] = rows.clone().requires_grad_()
-    return joined
-
-
-def _join_has_caption(chunks: list[Chunk], *, plan: BatchPlan, place: Place) -> dict[str, torch.Tensor]:
-    """For each source with captions, which samples of the whole batch have one: bool (rows,)."""
-    joined = {}
-    for part in plan.parts:
-        mine = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
-        if mine:
-            flags = torch.cat(mine).to(torch.uint8)
-            joined[part.name] = gather_rows(flags, total=part.rows, place=place).bool()
-    return joined
+        flags = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
+        if flags:
+            has_caption[part.name] = gather(torch.cat(flags).to(torch.uint8)).bool()
+    return joined, has_caption
 
 
 def _gradient(tensor: torch.Tensor) -> torch.Tensor:
@@ -241,7 +232,7 @@ def _gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
-    """The factor, exact in any format, that brings the largest gradient to between half of `largest` and it."""
+    """The factor, exact in any format, that brings the largest gradient to `largest` or up to half less."""
     most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
     if largest is None or not 0 < most < math.inf:
         return 1.0

@@ -7,6 +7,7 @@ shards. Training goes on after a validation as if there had been none.
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
 BEST_FOLDER = "best"
-VALIDATION_NAME = "validation.jsonl"
-TEST_NAME = "test.json"
 CRITERION = "mean_recall"
 
 Row = dict[str, Any]
@@ -107,7 +106,7 @@ def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out:
 def write_rows(out: Path, rows: list[Row]) -> None:
     """Write all validations of a run to OUT/validation.jsonl."""
     if rows:
-        write_jsonl(out / VALIDATION_NAME, rows)
+        write_jsonl(out / "validation.jsonl", rows)
 
 
 def best_row(rows: list[Row]) -> Row:
@@ -133,15 +132,6 @@ def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -
     partial.rename(folder)
 
 
-def _found_before(path: Path) -> dict[str, Any]:
-    """What a finished test left there; nothing where it is damaged, so that it is scored again."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
     """Score the test split, if there is one, with the model in `folder`, of `step`, into OUT/test.json.
 
@@ -151,9 +141,11 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
     if split is None:
         return None
     what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
-    path = out / TEST_NAME
-    found = _found_before(path)
-    if {name: found.get(name) for name in what} != what:
+    path = out / "test.json"
+    found = None
+    with suppress(FileNotFoundError, ValueError, RecursionError):  # a damaged one is scored again
+        found = json.loads(path.read_bytes())
+    if not isinstance(found, dict) or {name: found.get(name) for name in what} != what:
         # As it is on disk and as `clipvip-eval` loads it.
         # OUT/best of a run that an older version began does not say how it was trained.
         frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
@@ -201,9 +193,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
 
 def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
     """The embeddings of all processes as those of one."""
-    used = [part for part in parts if len(part.texts)]
-    if not used:
-        return parts[0]
+    used = [part for part in parts if len(part.texts)] or parts[:1]
     starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
     return PairEmbeddings(
         np.concatenate([part.texts for part in used]),
