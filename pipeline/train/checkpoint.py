@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,21 +49,25 @@ class DamagedCheckpoint(UserError):
 
 @dataclass
 class TrainState:
-    """How far a run is, over all processes; `validations` are the scores so far, see validation.py."""
+    """How far a run is, and what it has met; `validations` are the scores so far, see validation.py."""
 
     step: int = 0
     rows_without_caption: int = 0
     skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
     validations: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, rows_without_caption: int, skips: Iterable[Skip]) -> None:
+        self.rows_without_caption += rows_without_caption
+        self.skips |= {(skip.reason, skip.what): skip for skip in skips}
+
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"skips": [asdict(self.skips[key]) for key in sorted(self.skips)]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TrainState":
-        skips = [Skip(**row) for row in value["skips"]]
-        by_name = {(skip.reason, skip.what): skip for skip in skips}
-        return cls(value["step"], value["rows_without_caption"], by_name, value["validations"])
+        state = cls(value["step"], validations=value["validations"])
+        state.add(value["rows_without_caption"], [Skip(**row) for row in value["skips"]])
+        return state
 
 
 def list_checkpoints(out: Path) -> list[Path]:

@@ -10,23 +10,17 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.stopping import Stopping, StopSignal, exit_code, starting_a_process
 from clipvip.pipeline.runtime.worker_process import die_with_parent, start_resource_tracker, without_main
 from clipvip.pipeline.train.distributed import meeting_place
 
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes
 _LOOK_SECONDS = 0.1
 # What the processes have to end by themselves after a second signal.
 _STOPPING_SECONDS = 8.0
 # What the others have to end by themselves when one has failed; more than `distributed` lets them take.
 _OTHERS_SECONDS = 15.0
-
-
-class LaunchError(RuntimeError):
-    """A training process was ended by a signal, and so could not say what was wrong."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"a training process was ended by {signal.Signals(number).name}")
 
 
 def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int:
@@ -38,7 +32,7 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
     are doing and return; a second one they are to obey at once, and are ended if they do not.
 
     Raises:
-        LaunchError: a process was killed.
+        UserError: a process was killed, and so could not say what was wrong.
         KeyboardInterrupt: a signal came, and not all of them ended as they do when they obey it.
     """
     context = multiprocessing.get_context("spawn")
@@ -65,8 +59,11 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
         raise KeyboardInterrupt(stop.number)
     killed = [-code for code in codes if code < 0]
     if killed:
-        raise LaunchError(killed[0])
-    return next((code for code in codes if code not in (0, *_STOPPED)), max(codes))
+        raise UserError(
+            f"a training process was ended by {signal.Signals(killed[0]).name}, as a system out of memory does; "
+            "the same command goes on from the last checkpoint"
+        )
+    return next((code for code in codes if code not in (0, *STOPPED)), max(codes))
 
 
 def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
@@ -90,7 +87,7 @@ def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
         ended = [code for code in exit_codes.values() if code is not None]
         # Of those that ended at one look, who was killed is the cause of the others' end.
         codes += sorted(ended)
-        if deadline == float("inf") and any(code not in (0, *_STOPPED) for code in ended):
+        if deadline == float("inf") and any(code not in (0, *STOPPED) for code in ended):
             deadline = time.monotonic() + _OTHERS_SECONDS
     return codes
 

@@ -137,7 +137,18 @@ def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterato
 
         tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
     if recipe.run.wandb_project is not None:
-        wandb_run = _start_wandb(recipe, out)
+        require_wandb()
+        import wandb
+
+        wandb_run = wandb.init(
+            project=recipe.run.wandb_project,
+            config=recipe_tree(recipe),
+            dir=str(out),
+            name=out.name,
+            # Runs of one name in one project are other runs; the same folder's goes on after a restart.
+            id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
+            resume="allow",
+        )
     logs = Logs(out, bar, tensorboard, wandb_run)
     try:
         yield logs
@@ -174,21 +185,6 @@ def _row_of(line: bytes) -> dict[str, float] | None:
 
 def _is_value(value: Any) -> bool:
     return type(value) in (int, float) and -_LARGEST_VALUE < value < _LARGEST_VALUE
-
-
-def _start_wandb(recipe: Recipe, out: Path) -> Any:
-    require_wandb()
-    import wandb
-
-    return wandb.init(
-        project=recipe.run.wandb_project,
-        config=recipe_tree(recipe),
-        dir=str(out),
-        name=out.name,
-        # Runs of one name in one project are other runs; the same folder's goes on after a restart.
-        id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
-        resume="allow",
-    )
 
 
 def require_wandb() -> None:

@@ -5,9 +5,8 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -15,9 +14,9 @@ import torch
 from clipvip.model import ClipVip
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.optim import learning_rate
-from clipvip.model.variants import Precision
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
@@ -52,39 +51,18 @@ from clipvip.pipeline.train.start import (
     start_model,
     start_optimizer,
 )
-from clipvip.pipeline.train.step import Encoder, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.train.step import Job, NotFinite, StepResult, make_encoder, train_step
 from clipvip.pipeline.train.validation import validate, write_rows
-from clipvip.shards.errors import Skip
-
-
-@dataclass(frozen=True)
-class Job:
-    """What training needs and does not change: the recipe and what was made from it."""
-
-    recipe: Recipe
-    place: Place
-    out: Path
-    model: ClipVip
-    optimizer: torch.optim.Optimizer
-    encode: Encoder
-    precision: Precision
-    plan: BatchPlan
-    num_steps: int
-    step_flops: float
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
-
-    Then the first process has what `finish` gives.
-    """
+    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete."""
 
     step: int
     num_steps: int
     stopped_by: int
-    result: dict[str, Any] = field(default_factory=dict)
-    summary: str = ""
+    report: StageReport
 
 
 def train(recipe: Recipe, *, place: Place) -> Outcome:
@@ -111,7 +89,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=first_step))
             logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
-        tally = Tally()
+        met = TrainState()  # in this process since the last checkpoint
         speed = Speed(device=place.device, world_size=place.world_size)
 
         if state.step == 0 and is_scored(job, 0):
@@ -126,7 +104,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 optim.learning_rate, state.step, job.num_steps, warmup_fraction=optim.warmup_fraction
             )
             result = step_or_explain(job, chunks, step=state.step, rate=rate)
-            tally.add(chunks)
+            for chunk in chunks:
+                met.add(chunk.num_rows_without_caption, chunk.skips)
             speed.add(samples=optim.batch_size, flops=job.step_flops)
 
             stop_signal = largest(stop.number, place=place)
@@ -146,18 +125,20 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             if keeps:
                 keep_model(job, state.step)
             if saves:
-                tally.move_into(state, place=place)
+                for others in gather_objects(met, place=place):
+                    state.add(others.rows_without_caption, others.skips.values())
+                met = TrainState()
                 save_checkpoint(
                     job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
                 )
             if stop_signal and not is_last:
-                return Outcome(state.step, job.num_steps, stop_signal)
+                return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    found, summary = finish(
+    report = finish(
         recipe, job.model, state, out=job.out, place=place, steps_now=state.step - first_step, seconds=seconds
     )
-    return Outcome(state.step, job.num_steps, 0, found, summary)
+    return Outcome(state.step, job.num_steps, 0, report)
 
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
@@ -255,18 +236,7 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
     """One step; a loss that is not finite ends the run in one line."""
     try:
-        return train_step(
-            job.model,
-            job.encode,
-            job.optimizer,
-            chunks,
-            plan=job.plan,
-            loss=job.recipe.loss,
-            optim=job.recipe.optim,
-            learning_rate=rate,
-            precision=job.precision,
-            place=job.place,
-        )
+        return train_step(job, chunks, learning_rate=rate)
     except NotFinite as error:
         # The weights of the step before gave this: a checkpoint of that step is no good either.
         raise diverged(job.out, step, str(error), last_good=step - 2) from error
@@ -313,26 +283,6 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
         "grad_norm": result.grad_norm,
         "learning_rate": rate,
     }
-
-
-@dataclass
-class Tally:
-    """What this process has met since the last checkpoint."""
-
-    rows_without_caption: int = 0
-    skips: list[Skip] = field(default_factory=list)
-
-    def add(self, chunks: list[Chunk]) -> None:
-        for chunk in chunks:
-            self.skips.extend(chunk.skips)
-            self.rows_without_caption += chunk.num_rows_without_caption
-
-    def move_into(self, state: TrainState, *, place: Place) -> None:
-        """Add what all processes have met to the state of each, and start anew."""
-        for other in gather_objects(self, place=place):
-            state.rows_without_caption += other.rows_without_caption
-            state.skips |= {(skip.reason, skip.what): skip for skip in other.skips}
-        self.rows_without_caption, self.skips = 0, []
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.retrieval import table
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place, barrier
 from clipvip.pipeline.train.logs import read_log
@@ -22,11 +22,10 @@ def finish(
     place: Place,
     steps_now: int,
     seconds: float,
-) -> tuple[dict[str, Any], str]:
+) -> StageReport:
     """Write the model folder and the report after `steps_now` steps of this process.
 
-    The first process gets what report.json holds, with the scores of the test split under `result`, and the
-    same in words.
+    The first process gets what report.json holds, with the scores of the test split under `result`.
     """
     result: dict[str, Any] = {}
     summary = ""
@@ -62,4 +61,4 @@ def finish(
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(place)
-    return result, summary
+    return StageReport(content=result, text=summary)

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -86,8 +85,15 @@ def train(options: TrainOptions) -> StageReport:
 
         content, text = describe_run(recipe, plan)
         return StageReport(content=content, text=text)
-    with ExitStack() as resources:
-        _claim(recipe, plan, resources)
+    from clipvip.pipeline.train.checkpoint import DATA_NAME, RECIPE_NAME
+    from clipvip.pipeline.train.data_record import describe_data
+
+    if os.environ.get("RANK", "0") != "0":
+        return run_training(recipe)
+    out = Path(recipe.run.out)
+    with lock_folder(out):  # against another run
+        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
+        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())
         return run_training(recipe)
 
 
@@ -179,15 +185,3 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
         check_shares(plan, processes=launched_world_size() or recipe.run.processes)
         check_samples(plan, warns=os.environ.get("RANK", "0") == "0")
     return plan
-
-
-def _claim(recipe: Recipe, plan: "BatchPlan", resources: ExitStack) -> None:
-    """Note down the recipe and what the data are in the run's folder, which is locked until training ends."""
-    from clipvip.pipeline.train.checkpoint import DATA_NAME, RECIPE_NAME
-    from clipvip.pipeline.train.data_record import describe_data
-
-    out = Path(recipe.run.out)
-    if os.environ.get("RANK", "0") == "0":
-        resources.enter_context(lock_folder(out))
-        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
-        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
@@ -19,7 +20,7 @@ from clipvip.model.losses import omnisource_terms
 from clipvip.model.variants import Precision
 from clipvip.pipeline.train.batches import BatchPlan, Chunk
 from clipvip.pipeline.train.distributed import Place, gather_rows, sum_gradients
-from clipvip.pipeline.train.recipe import Loss, Optim
+from clipvip.pipeline.train.recipe import Loss, Recipe
 
 # (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
 Embeddings = dict[tuple[str, str], torch.Tensor]
@@ -29,6 +30,22 @@ Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 _LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
 # Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
 MAX_SHAPES = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """What training needs and does not change: the recipe and what was made from it."""
+
+    recipe: Recipe
+    place: Place
+    out: Path
+    model: ClipVip
+    optimizer: torch.optim.Optimizer
+    encode: Encoder
+    precision: Precision
+    plan: BatchPlan
+    num_steps: int
+    step_flops: float
 
 
 @dataclass(frozen=True)
@@ -86,31 +103,20 @@ def compile_layers(model: ClipVip) -> None:
             module.compile(dynamic=False)
 
 
-def train_step(
-    model: ClipVip,
-    encode: Encoder,
-    optimizer: torch.optim.Optimizer,
-    chunks: list[Chunk],
-    *,
-    plan: BatchPlan,
-    loss: Loss,
-    optim: Optim,
-    learning_rate: float,
-    precision: Precision,
-    place: Place,
-) -> StepResult:
+def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepResult:
     """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
 
     Raises:
         NotFinite: the loss or the gradient is not; nothing is updated.
     """
+    model, optimizer, optim = job.model, job.optimizer, job.recipe.optim
     logit_scale = model.logit_scale.item()
     if not math.isfinite(logit_scale):  # which the loss refuses
         raise NotFinite(f"logit_scale {logit_scale}")
-    for largest in _LARGEST_FP16 if precision == "fp16" else (None,):
+    for largest in _LARGEST_FP16 if job.precision == "fp16" else (None,):
         optimizer.zero_grad(set_to_none=True)
         value, terms = compute_gradients(
-            model, encode, chunks, plan=plan, loss=loss, largest=largest, place=place
+            model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=job.place
         )
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
         if math.isfinite(grad_norm) or not math.isfinite(value):
