@@ -1,4 +1,4 @@
-"""`torchrun -m clipvip.pipeline.train RECIPE ...`: the command `clipvip-train` in each of several processes."""
+"""`torchrun -m clipvip.pipeline.train RECIPE ...`: `clipvip-train` in each of several processes."""
 
 from clipvip.pipeline.train.command import main
 

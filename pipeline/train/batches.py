@@ -1,11 +1,11 @@
-"""Batches: which samples make up step k, and what is made of them. The processes that do so are in `loading`.
+"""Batches: which samples make up step k, and what is made of them.
 
 The samples of step k are a function of the recipe and the data set only. Encoding and the loss see a batch
 as a list of chunks, each from one source.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -39,8 +39,7 @@ _MAX_REMEMBERED = 100_000
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """Which samples a chunk holds: rows [start, stop) of the batch of `step`, of those that a source has in
-    it."""
+    """Which samples a chunk holds: of a source's rows in the batch of `step`, those in [start, stop)."""
 
     source: int
     step: int
@@ -59,15 +58,15 @@ class Chunk:
 
     source: str
     keys: tuple[str, ...]
-    video: Pixels
-    frame: Pixels | None
-    text_ids: torch.Tensor | None
-    text_mask: torch.Tensor | None
-    caption_ids: torch.Tensor | None
-    caption_mask: torch.Tensor | None
-    has_caption: torch.Tensor | None
     skips: tuple[Skip, ...]
     ends_batch: bool
+    video: Pixels
+    frame: Pixels | None
+    text_ids: torch.Tensor | None = None
+    text_mask: torch.Tensor | None = None
+    caption_ids: torch.Tensor | None = None
+    caption_mask: torch.Tensor | None = None
+    has_caption: torch.Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -144,8 +143,7 @@ class BatchPlan:
 def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept. `order_version` is that of the run which is gone on
-    with.
+    `cache` is where copies of remote shards may be kept; `order_version` that of a run that is resumed.
 
     Raises:
         UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
@@ -185,11 +183,26 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
 
 
 @dataclass
-class _Scratch:
-    """What a loading process knows of the samples of a source, besides those that it is asked for."""
+class _Writers:
+    """Where the pixels of a chunk go: of its videos, and of their middle frames."""
 
-    video: PixelsWriter = field(default_factory=lambda: PixelsWriter(None))
-    frame: PixelsWriter = field(default_factory=lambda: PixelsWriter(None))
+    reuses_memory: InitVar[bool] = False
+
+    def __post_init__(self, reuses_memory: bool) -> None:
+        self.video, self.frame = (PixelsWriter(SharedMemory() if reuses_memory else None) for _ in range(2))
+
+    def begin(self) -> None:
+        self.video.begin()
+        self.frame.begin()
+
+
+@dataclass
+class _Open:
+    """A source in a loading process: files, memory, and what it knows of samples that it is not asked for."""
+
+    loader: SampleLoader
+    writers: _Writers
+    scratch: _Writers = field(default_factory=_Writers)
     is_usable: dict[tuple[int, SamplePlace], bool] = field(default_factory=dict)
     step: int = -1
     num_usable: int = 0
@@ -220,91 +233,81 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         self._image_size = image_size
         self._resizes = resizes
         self._reuses_memory = reuses_memory
-        # Made in the process that loads, since they hold open files and memory.
-        self._loaders: list[SampleLoader] = []
-        self._writers: list[tuple[PixelsWriter, PixelsWriter]] = []
-        self._scratch: list[_Scratch] = []
+        self._open: list[_Open] = []  # in the process that loads
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaders": [], "_writers": [], "_scratch": []}
+        return self.__dict__ | {"_open": []}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
-        if not self._loaders:
-            self._loaders = [
-                SampleLoader(part.shards, part.settings, image_size=self._image_size, resizes=self._resizes)
+        if not self._open:
+            self._open = [
+                _Open(
+                    SampleLoader(
+                        part.shards, part.settings, image_size=self._image_size, resizes=self._resizes
+                    ),
+                    _Writers(self._reuses_memory),
+                )
                 for part in self._plan.parts
             ]
-            self._writers = [(self._make_writer(), self._make_writer()) for _ in self._plan.parts]
-            self._scratch = [_Scratch() for _ in self._plan.parts]
-        video, frame = self._writers[spec.source]
-        video.begin()
-        frame.begin()
+        self._open[spec.source].writers.begin()
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]
         except DatasetError as error:
             return error
-        skips += self._loaders[spec.source].take_notes()
-        part = self._plan.parts[spec.source]
-        pixels = video.finish(), frame.finish() if part.settings.needs_frame else None
-        return self._collate(part, examples, pixels, tuple(skips), ends_batch=spec.ends_batch)
-
-    def _make_writer(self) -> PixelsWriter:
-        return PixelsWriter(SharedMemory() if self._reuses_memory else None)
+        skips += self._open[spec.source].loader.take_notes()
+        return self._collate(spec, examples, tuple(skips))
 
     def _example(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> Example:
         """The sample of a row, or if it is unusable, the first of its substitutes that is not.
 
         So a batch stays full, what is in it does not depend on who loads it, and no sample is in it twice.
         """
-        order = self._plan.parts[spec.source].order
+        part, opened = self._plan.parts[spec.source], self._open[spec.source]
         before = len(skips)
-        wanted = order.at(spec.step, row)
-        for epoch, place in chain([wanted], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES)):
-            loaded = self._load(spec.source, epoch, place, self._writers[spec.source])
+        for epoch, place in self._places(spec, row):
+            loaded = self._load(spec.source, epoch, place, opened.writers)
             if isinstance(loaded, Example):
                 return loaded
             skips.append(loaded)
-        if order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
+        if part.order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
             raise DatasetError(
-                f"{self._name(spec)}: {len(skips) - before} samples in a row are unusable {_reasons(skips)}"
+                f"source {part.name}: {len(skips) - before} samples in a row are unusable {_reasons(skips)}"
             )
-        scratch = self._scratch[spec.source]
-        if scratch.step != spec.step:
+        if opened.step != spec.step:
             self._deal_out(spec)
-        if row in scratch.substitutes:
-            loaded = self._load(spec.source, *scratch.substitutes[row], self._writers[spec.source])
+        if row in opened.substitutes:
+            loaded = self._load(spec.source, *opened.substitutes[row], opened.writers)
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
-            f"{self._name(spec)}: {scratch.num_usable} of its {order.num_samples} samples are usable, "
-            f"and a batch takes {order.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+            f"source {part.name}: {opened.num_usable} of its {part.order.num_samples} samples are usable, "
+            f"and a batch takes {part.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
         )
 
-    def _load(
-        self, source: int, epoch: int, place: SamplePlace, writers: tuple[PixelsWriter, PixelsWriter]
-    ) -> Example | Skip:
+    def _places(self, spec: ChunkSpec, row: int) -> Iterator[tuple[int, SamplePlace]]:
+        """The sample of a row and its substitutes, best first."""
+        order = self._plan.parts[spec.source].order
+        return chain([order.at(spec.step, row)], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES))
+
+    def _load(self, source: int, epoch: int, place: SamplePlace, writers: _Writers) -> Example | Skip:
         rng = np.random.default_rng([self._plan.seed, _FRAME_DRAWS, source, epoch, *place])
-        video, frame = writers
-        return self._loaders[source].load(*place, rng, video=video, frame=frame)
+        return self._open[source].loader.load(*place, rng, video=writers.video, frame=writers.frame)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
-        """Find what the rows of a batch get whose own substitutes are all unusable: a small data set has few
-        for each.
+        """Find what the rows get whose own substitutes are all unusable: a small data set has few for each.
 
         The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds
         the same.
         """
-        scratch = self._scratch[spec.source]
+        opened = self._open[spec.source]
         order = self._plan.parts[spec.source].order
         taken: set[SamplePlace] = set()
         needy = []
         for row in range(order.rows):
-            own = order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES)
-            places = chain([order.at(spec.step, row)], own)
-            found = next(
-                (place for epoch, place in places if self._is_usable(spec.source, epoch, place)), None
-            )
+            places = self._places(spec, row)
+            usable = (place for epoch, place in places if self._is_usable(spec.source, epoch, place))
+            found = next(usable, None)
             if found is None:
                 needy.append(row)
             else:
@@ -314,57 +317,36 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             for epoch, place in order.outside(spec.step)
             if place not in taken and self._is_usable(spec.source, epoch, place)
         )
-        scratch.substitutes = dict(zip(needy, left, strict=False))
-        scratch.num_usable = len(taken) + len(scratch.substitutes)
-        scratch.step = spec.step
+        opened.substitutes = dict(zip(needy, left, strict=False))
+        opened.num_usable = len(taken) + len(opened.substitutes)
+        opened.step = spec.step
 
     def _is_usable(self, source: int, epoch: int, place: SamplePlace) -> bool:
-        scratch = self._scratch[source]
-        if (epoch, place) not in scratch.is_usable:
-            scratch.video.begin()
-            scratch.frame.begin()
-            if len(scratch.is_usable) >= _MAX_REMEMBERED:
-                scratch.is_usable.clear()
-            loaded = self._load(source, epoch, place, (scratch.video, scratch.frame))
-            scratch.is_usable[epoch, place] = isinstance(loaded, Example)
-        return scratch.is_usable[epoch, place]
+        opened = self._open[source]
+        if (epoch, place) not in opened.is_usable:
+            if len(opened.is_usable) >= _MAX_REMEMBERED:
+                opened.is_usable.clear()
+            opened.scratch.begin()
+            loaded = self._load(source, epoch, place, opened.scratch)
+            opened.is_usable[epoch, place] = isinstance(loaded, Example)
+        return opened.is_usable[epoch, place]
 
-    def _name(self, spec: ChunkSpec) -> str:
-        return f"source {self._plan.parts[spec.source].name}"
+    def _collate(self, spec: ChunkSpec, examples: list[Example], skips: tuple[Skip, ...]) -> Chunk:
+        part, writers = self._plan.parts[spec.source], self._open[spec.source].writers
+        video = writers.video.finish()
+        frame = writers.frame.finish() if part.settings.needs_frame else None
+        tensors: dict[str, torch.Tensor] = {}
+        if part.settings.needs_subtitle:
+            tensors |= self._tokenize("text", [example.text for example in examples])
+        if part.settings.needs_caption:
+            tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
+            tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
+        keys = tuple(example.key for example in examples)
+        return Chunk(part.name, keys, skips, spec.ends_batch, video, frame, **tensors)
 
-    def _collate(
-        self,
-        part: SourcePart,
-        examples: list[Example],
-        pixels: tuple[Pixels, Pixels | None],
-        skips: tuple[Skip, ...],
-        *,
-        ends_batch: bool,
-    ) -> Chunk:
-        wanted = part.settings
-        text_ids = text_mask = caption_ids = caption_mask = has_caption = None
-        if wanted.needs_subtitle:
-            text_ids, text_mask = self._tokenize([example.text for example in examples])
-        if wanted.needs_caption:
-            has_caption = torch.tensor([example.caption is not None for example in examples])
-            caption_ids, caption_mask = self._tokenize([example.caption or "" for example in examples])
-        return Chunk(
-            source=part.name,
-            keys=tuple(example.key for example in examples),
-            video=pixels[0],
-            frame=pixels[1],
-            text_ids=text_ids,
-            text_mask=text_mask,
-            caption_ids=caption_ids,
-            caption_mask=caption_mask,
-            has_caption=has_caption,
-            skips=skips,
-            ends_batch=ends_batch,
-        )
-
-    def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)
-        return tokens["input_ids"], tokens["attention_mask"]
+        return {f"{what}_ids": tokens["input_ids"], f"{what}_mask": tokens["attention_mask"]}
 
 
 def _reasons(skips: list[Skip]) -> str:

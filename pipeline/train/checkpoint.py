@@ -1,16 +1,16 @@
 """Checkpoints of a run: everything that the next step depends on, saved all or nothing.
 
 A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
-of the random generators (tensors-00000.safetensors, one from each process that took part), state.json with the rest, the
-run's recipe and what its data were, and checksums of all of these. The position of the loader is the number of steps done,
-see batches.py. Checkpoints of earlier versions are read by old_checkpoint.py.
+of the random generators (tensors-00000.safetensors, one from each process that took part), state.json with
+the rest, the run's recipe and what its data were, and checksums of all of these. The position of the loader
+is the number of steps done. Checkpoints of earlier versions are read by old_checkpoint.py.
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,26 +49,25 @@ class DamagedCheckpoint(UserError):
 
 @dataclass
 class TrainState:
-    """How far a run is, over all processes; `validations` are the scores so far, see validation.py."""
+    """How far a run is, and what it has met; `validations` are the scores so far, see validation.py."""
 
     step: int = 0
     rows_without_caption: int = 0
     skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
     validations: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, rows_without_caption: int, skips: Iterable[Skip]) -> None:
+        self.rows_without_caption += rows_without_caption
+        self.skips |= {(skip.reason, skip.what): skip for skip in skips}
+
     def as_json(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "rows_without_caption": self.rows_without_caption,
-            "skips": [asdict(self.skips[key]) for key in sorted(self.skips)],
-            "validations": self.validations,
-        }
+        return vars(self) | {"skips": [asdict(self.skips[key]) for key in sorted(self.skips)]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TrainState":
-        skips = [Skip(**row) for row in value["skips"]]
-        by_name = {(skip.reason, skip.what): skip for skip in skips}
-        return cls(value["step"], value["rows_without_caption"], by_name, value["validations"])
+        state = cls(value["step"], validations=value["validations"])
+        state.add(value["rows_without_caption"], [Skip(**row) for row in value["skips"]])
+        return state
 
 
 def list_checkpoints(out: Path) -> list[Path]:
@@ -153,27 +152,26 @@ def load_checkpoint(
     """
     try:
         state, names, fill = together(lambda: _open(folder), place=place)
-    except OSError as error:
-        raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
-    _make_optimizer_state(model, optimizer, names)
-    tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
-    missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
-    if missing:
-        raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {len(missing) - 1} others")
-    wanted = {name: tensor for name, tensor in tensors.items() if name in names}
-    try:
+        _make_optimizer_state(model, optimizer, names)
+        tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
+        missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
+        if missing:
+            others = f"{len(missing) - 1} others"
+            raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {others}")
+        wanted = {name: tensor for name, tensor in tensors.items() if name in names}
         together(lambda: fill(wanted), place=place)
     except OSError as error:
         raise DamagedCheckpoint(f"{folder}: not a whole checkpoint ({error})") from error
-    _restore_rng(wanted, place)
+    for name, tensor in wanted.items():
+        if name == f"rng/{place.rank}/cpu":
+            torch.set_rng_state(tensor)
+        elif name == f"rng/{place.rank}/cuda":
+            torch.cuda.set_rng_state(tensor, place.device)
     return state
 
 
-_Fill = Callable[[dict[str, torch.Tensor]], None]
-
-
-def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
-    """A checkpoint's state, the names of its tensors, and what puts some of these in.
+def _open(folder: Path) -> tuple[TrainState, set[str], Callable[[dict[str, torch.Tensor]], None]]:
+    """A checkpoint's state, the names of its tensors, and what fills some of these.
 
     Raises:
         OSError: anything in it is damaged or missing. What it gives raises that too.
@@ -181,8 +179,7 @@ def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
     if (folder / CHECKSUMS_NAME).is_file() or not (folder / old_checkpoint.TABLE_NAME).is_file():
         files = check_files(folder, needed=_STATE_NAME)
         names = {name for path in files for name in names_in(path)}
-
-        fill: _Fill = partial(_fill, files)
+        fill = partial(read_tensors, files)
     else:
         table = old_checkpoint.read_table(folder)
         names = set(table)
@@ -194,13 +191,8 @@ def _open(folder: Path) -> tuple[TrainState, set[str], _Fill]:
         raise OSError(f"{_STATE_NAME}: {type(error).__name__}: {error}") from error
 
 
-def _fill(files: list[Path], wanted: dict[str, torch.Tensor]) -> None:
-    for path in files:
-        read_tensors(path, wanted)
-
-
 def set_aside(folder: Path, *, place: Place) -> None:
-    """Rename a damaged checkpoint, so that it is neither gone on from nor counted among those that are kept."""
+    """Rename a damaged checkpoint, so that it is neither resumed from nor counted among those kept."""
     if place.is_first:
         aside = folder.with_name(f"damaged-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -238,11 +230,3 @@ def _rng_tensors(place: Place) -> dict[str, torch.Tensor]:
     if place.device.type == "cuda":
         tensors[f"rng/{place.rank}/cuda"] = torch.cuda.get_rng_state(place.device)
     return tensors
-
-
-def _restore_rng(tensors: dict[str, torch.Tensor], place: Place) -> None:
-    for name, tensor in tensors.items():
-        if name == f"rng/{place.rank}/cpu":
-            torch.set_rng_state(tensor)
-        elif name == f"rng/{place.rank}/cuda":
-            torch.cuda.set_rng_state(tensor, place.device)

@@ -6,8 +6,8 @@ from clipvip import __version__
 from clipvip.pipeline.runtime.stage import stage_command
 from clipvip.pipeline.train.stage import train
 
-_EPILOG = """Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped by
-Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.
+_EPILOG = """Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped
+by Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.
 
 \b
 Examples:

@@ -1,5 +1,4 @@
-"""What the data of a run are, by content and not by path: noted beside its checkpoints, compared when it is
-gone on with.
+"""What the data of a run are, by content: noted beside its checkpoints, compared when it resumes.
 
 The note, data.json, also says in which order samples are used, since versions of this package differ in that.
 """
@@ -63,8 +62,7 @@ def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
 
 
 def recorded_data(out: Path) -> DataRecord | None:
-    """What is noted of the data of a run that has checkpoints; None where it has none, or only of earlier
-    versions.
+    """What is noted of the data of a run that has checkpoints; None where it has none, or only old ones.
 
     A note in a checkpoint has a checksum; the one beside them counts where no checkpoint has one yet.
     """
@@ -166,8 +164,7 @@ def _sum_captions(part: SourcePart) -> str | None:
 
 
 def _listed_in(folder: Path) -> dict[str, str]:
-    """The checksums that a folder's manifest gives; none where there is none of ours, as in the captions of
-    others.
+    """The checksums in a folder's manifest; none where it has none of ours.
 
     A file that was written after the manifest, or is of another size, is not what is listed.
     """

@@ -1,7 +1,6 @@
 """What talks to the process group: start it, gather, reduce, and do things together; see also ring.py.
 
-Everything works the same for a single process, which starts no group at all. How a model is trained is in
-step.py and loop.py.
+Everything works the same for a single process, which starts no group at all.
 """
 
 import os
@@ -51,9 +50,13 @@ def launched_world_size() -> int | None:
 
 def run_name() -> str:
     """A name that the processes of this run on this machine share, and no other run here has."""
-    if launched_world_size() is None:
-        return f"clipvip-{os.getuid()}-{os.getpid()}"
-    return f"clipvip-{os.getuid()}-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
+    launched = launched_world_size() is not None
+    run = (
+        f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
+        if launched
+        else os.getpid()
+    )
+    return f"clipvip-{os.getuid()}-{run}"
 
 
 def is_first_here() -> bool:
@@ -64,7 +67,9 @@ def is_first_here() -> bool:
 @contextmanager
 def meeting_place() -> Iterator[dict[str, str]]:
     """While entered, processes of this machine that have these environment variables find each other."""
-    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        "localhost", 0, is_master=True, wait_for_workers=False
+    )
     yield {
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(store.port),
@@ -76,7 +81,7 @@ def meeting_place() -> Iterator[dict[str, str]]:
 def process_group(device: str) -> Iterator[Place]:
     """Join the group that the launcher describes; without a launcher this process is alone.
 
-    `device` is "cpu" or "cuda"; on CUDA each process takes the GPU of its local rank, or the only one that it sees.
+    `device` is "cpu" or "cuda": there each process takes the GPU of its local rank, or the only one it sees.
     A process of several that leaves by an error tells the others, which then leave too: see ring.py.
 
     Raises:
@@ -101,10 +106,8 @@ def process_group(device: str) -> Iterator[Place]:
 def _gpu_number() -> int:
     """The GPU of this process; schedulers may show each process no other than its own."""
     local_rank, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local_rank < found:
-        return local_rank
-    if found == 1:
-        return 0
+    if local_rank < found or found == 1:
+        return min(local_rank, found - 1)
     raise UserError(
         f"process {local_rank} of this machine (LOCAL_RANK) sees {found} GPUs; start one process for each GPU"
     )
@@ -119,12 +122,12 @@ def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor
     """
     if place.world_size == 1:
         return rows.detach()
-    largest = share(total, 0, place.world_size)[1]
-    padded = rows.detach().new_zeros((largest, *rows.shape[1:]))
+    shares = [share(total, rank, place.world_size) for rank in range(place.world_size)]
+    lengths = [stop - start for start, stop in shares]
+    padded = rows.detach().new_zeros((lengths[0], *rows.shape[1:]))
     padded[: len(rows)] = rows.detach()
-    parts = [torch.empty_like(padded) for _ in range(place.world_size)]
+    parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
-    lengths = [stop - start for start, stop in (share(total, r, place.world_size) for r in range(len(parts)))]
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
@@ -140,7 +143,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, place: Place) -> 
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)
-        bucket_bytes += parameter.grad.numel() * parameter.grad.element_size()
+        bucket_bytes += parameter.grad.nbytes
         if bucket_bytes >= _BUCKET_BYTES:
             _sum_bucket(bucket)
             bucket, bucket_bytes = [], 0
@@ -151,10 +154,9 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, place: Place) -> 
 def _sum_bucket(gradients: list[torch.Tensor]) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-        offset += gradient.numel()
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, summed in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def copy_from_first(module: torch.nn.Module, *, place: Place) -> None:
@@ -200,14 +202,13 @@ def together(action: Callable[[], T], *, place: Place) -> T:
         result = action()
     except OSError as caught:
         error = caught
-    told = [arguments for arguments in gather_objects(error and _told(error), place=place) if arguments]
+    # What makes an equal error in another process.
+    arguments = error and (
+        (str(error),) if error.errno is None else (error.errno, error.strerror, error.filename)
+    )
+    told = [of_one for of_one in gather_objects(arguments, place=place) if of_one]
     if error is not None:
         raise error
     if told:
         raise OSError(*told[0])
     return result
-
-
-def _told(error: OSError) -> tuple[Any, ...]:
-    """What makes an equal error in another process."""
-    return (str(error),) if error.errno is None else (error.errno, error.strerror, error.filename)

@@ -25,21 +25,13 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
         "batch_size": recipe.optim.batch_size,
         "parameters": num_parameters,
     }
-    sources = {
-        part.name: {
-            "shards": len(part.shards.shards),
-            "samples": part.order.num_samples,
-            "samples_per_batch": part.rows,
-        }
-        for part in plan.parts
-    }
-    content = {
-        "stage": "train",
-        "options": recipe_tree(recipe),
-        "counts": counts,
-        "sources": sources,
-        "goes_on_from": str(checkpoints[-1]) if checkpoints else None,
-    }
+    sources = {}
+    for part in plan.parts:
+        held = {"shards": len(part.shards.shards), "samples": part.order.num_samples}
+        sources[part.name] = held | {"samples_per_batch": part.rows}
+    last = str(checkpoints[-1]) if checkpoints else None
+    told = {"counts": counts, "sources": sources, "goes_on_from": last}
+    content = {"stage": "train", "options": recipe_tree(recipe), **told}
     lines = ["{steps:,} steps, {steps_per_epoch:,} in an epoch, batches of {batch_size:,}".format(**counts)]
     for name, source in sources.items():
         what = "{shards:,} shards, {samples:,} samples, {samples_per_batch:,} in a batch".format(**source)
@@ -48,6 +40,6 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
         f"{num_parameters:,} parameters, from {recipe.model.init}",
         f"{recipe.run.processes} on {chosen_device(recipe)} -> {recipe.run.out}",
     ]
-    if checkpoints:
-        lines.append(f"goes on from {checkpoints[-1]}")
+    if last:
+        lines.append(f"goes on from {last}")
     return content, "".join(f"# {line}\n" for line in lines) + dump_recipe(recipe).rstrip("\n")

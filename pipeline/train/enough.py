@@ -1,8 +1,7 @@
-"""Whether there is enough to train on, looked at before the first step: rows for each process, samples that
-can be used.
+"""Whether there is enough to train on, looked at before the first step.
 
 Looking is bounded: all of a small data set, and of a large one some thousand samples out of shards all over
-it. Of 64 of these pictures are decoded. What is met later, while training, is `batches`' business.
+it. Of 64 of these pictures are decoded.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
-from clipvip.pipeline.train.shard_set import Shard, ShardReader
+from clipvip.pipeline.train.shard_set import ShardReader
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.captions import ShardCaptions
@@ -53,7 +52,7 @@ class Look:
 
     @property
     def num_usable(self) -> int:
-        return self.num_seen - sum(self.lost.values())
+        return self.num_seen - self.lost.total()
 
 
 def check_shares(plan: BatchPlan, *, processes: int) -> None:
@@ -70,8 +69,7 @@ def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
     """Refuse data of which too little can be used, and warn where much of it cannot.
 
     Raises:
-        UserError: fewer samples are usable than a batch takes; captions are needed, and none are given or
-            found.
+        UserError: fewer samples are usable than a batch takes; captions are needed, and there are none.
     """
     for part in plan.parts:
         _check_captions_given(part)
@@ -80,26 +78,24 @@ def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
         look = look_at(part)
         _check_captions_found(part, look)
         _check_usable(part, look)
-        if warns:
-            for line in _warnings(part, look):
-                click.echo(f"Warning: {line}", err=True)
+        for line in _warnings(part, look) if warns else []:
+            click.echo(f"Warning: source {part.name}: {line}", err=True)
 
 
 def look_at(part: SourcePart) -> Look:
     """Look at samples all over a source."""
     shards = part.shards.shards
-    most = _MOST_REMOTE_SHARDS if is_remote(shards[0].location) else _MOST_SHARDS
-    if part.order.num_samples <= _MOST_SAMPLES and not is_remote(shards[0].location):
-        most = len(shards)
-    chosen = np.unique(np.linspace(0, len(shards) - 1, min(most, len(shards))).astype(int))
+    most = _MOST_SHARDS if part.order.num_samples > _MOST_SAMPLES else len(shards)
+    if is_remote(shards[0].location):
+        most = _MOST_REMOTE_SHARDS
+    chosen = _some_of(len(shards), most)
     reader = ShardReader(part.shards)
     look = Look()
     most_of_each = -(-_MOST_SAMPLES // len(chosen))
-    places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen.tolist()]
+    places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen]
     num_places = sum(len(indices) for _, indices in places)
     # Drawn, since every second sample may be damaged.
-    drawn = np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED]
-    to_decode = set(drawn.tolist())
+    to_decode = set(np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED].tolist())
     pictures = _Pictures(part, reader)
     for number, indices in places:
         captions = ShardCaptions({}, [])
@@ -110,22 +106,20 @@ def look_at(part: SourcePart) -> Look:
                 if not look.example or skip.reason == "unreadable_captions":
                     look.example = f"{shards[number].location}: {skip.detail}"
         for index in indices:
+            look.num_seen += 1
             found = reader.entry(number, index)
             if isinstance(found, Skip):
-                reason: str | None = found.reason
-            else:
-                span, file = found
-                reason = why_unusable(
-                    span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
-                )
-                look.num_without_caption += not captions.by_key.get(span.key)
-                if reason is None:
-                    is_drawn = look.num_seen in to_decode
-                    if not is_drawn or pictures.decode(number, index, look):
-                        look.distinct.add(_content_of_sample(span, file))
-            look.num_seen += 1
+                look.lost[found.reason] += 1
+                continue
+            span, file = found
+            look.num_without_caption += not captions.by_key.get(span.key)
+            reason = why_unusable(
+                span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
+            )
             if reason is not None:
                 look.lost[reason] += 1
+            elif look.num_seen - 1 not in to_decode or pictures.decode(number, index, look):
+                look.distinct.add(_content_of_sample(span, file))
     look.all_decoded = look.num_decoded == look.num_usable
     if look.all_decoded:
         look.lost += look.undecodable
@@ -186,10 +180,10 @@ def _check_captions_given(part: SourcePart) -> None:
 
 def _check_captions_found(part: SourcePart, look: Look) -> None:
     if part.settings.needs_caption and look.num_without_caption == look.num_seen:
-        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
         raise UserError(
             f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at "
-            f"in {part.shards.shards[0].location} and others; give those that were made for these shards{why}"
+            f"in {part.shards.shards[0].location} and others; give those that were made for these shards"
+            f"{_why(look)}"
         )
 
 
@@ -223,45 +217,38 @@ def _check_usable(part: SourcePart, look: Look) -> None:
 
 def _warnings(part: SourcePart, look: Look) -> list[str]:
     lines = []
-    twice = sum(count > 1 for count in Counter(_content_of(shard) for shard in part.shards.shards).values())
-    if twice:
+    contents = Counter(
+        shard.location if shard.identity.startswith("url:") else shard.identity
+        for shard in part.shards.shards
+    )
+    if twice := sum(count > 1 for count in contents.values()):
+        lines.append(f"{twice:,} of its shards are given more than once, so a clip may be in a batch twice")
+    lost, many = look.lost.total(), _MANY_LOST * look.num_seen
+    if lost > many:
+        is_silent = look.lost["empty_subtitle"] > lost / 2
+        way = "; --set loss.pairs=V-C trains without subtitles" if is_silent else ""
         lines.append(
-            f"source {part.name}: {twice:,} of its shards are given more than once, "
-            "so a clip may be in a batch twice"
-        )
-    lost = sum(look.lost.values())
-    if lost > _MANY_LOST * look.num_seen:
-        way = (
-            "; --set loss.pairs=V-C trains without subtitles"
-            if look.lost["empty_subtitle"] > lost / 2
-            else ""
-        )
-        lines.append(
-            f"source {part.name}: {lost:,} of the {look.num_seen:,} samples looked at cannot be used "
+            f"{lost:,} of the {look.num_seen:,} samples looked at cannot be used "
             f"({_listed(look.lost)}), others take their places{way}"
         )
     damaged = look.undecodable.total()
-    if damaged > _MANY_LOST * look.num_decoded and lost <= _MANY_LOST * look.num_seen:
+    if damaged > _MANY_LOST * look.num_decoded and lost <= many:
         lines.append(
-            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} "
-            f"cannot be used ({_listed(look.undecodable)}), such as {look.undecodable_example}; others take "
-            "their places"
+            f"of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} cannot be used "
+            f"({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
         )
-    for location in part.shards.empty:
-        lines.append(f"source {part.name}: {location} holds no samples of kind {part.shards.kind}")
+    lines += [f"{location} holds no samples of kind {part.shards.kind}" for location in part.shards.empty]
     without = look.num_without_caption
-    is_much = bool(look.notes) or without > _MANY_LOST * look.num_seen
-    if part.settings.needs_caption and part.settings.needs_subtitle and is_much:
-        why = f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
+    if part.settings.needs_caption and part.settings.needs_subtitle and (look.notes or without > many):
         lines.append(
-            f"source {part.name}: {without:,} of the {look.num_seen:,} samples looked at have no caption, "
-            f"and count in the terms without one only{why}"
+            f"{without:,} of the {look.num_seen:,} samples looked at have no caption, "
+            f"and count in the terms without one only{_why(look)}"
         )
     return lines
 
 
-def _content_of(shard: Shard) -> str:
-    return shard.location if shard.identity.startswith("url:") else shard.identity
+def _why(look: Look) -> str:
+    return f" ({_listed(look.notes)}, such as {look.example})" if look.notes else ""
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is looked for, and what is said, when training cannot go on: weights that are no numbers, and too little memory."""
+"""What is said when training cannot go on: weights that are no numbers, and too little memory."""
 
 import math
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def naming_lack_of_memory(recipe: Recipe) -> Iterator[None]:
         if not is_lack:
             raise
         raise UserError(
-            f"out of memory ({detail[:_LONGEST_DETAIL] or type(error).__name__}). A smaller run.chunk_size (now "
-            f"{recipe.run.chunk_size or 'the whole batch'}), run.checkpoint_activations=true and, in validation, "
-            "fewer evaluation.clips_at_once need less"
+            f"out of memory ({detail[:_LONGEST_DETAIL]}). A smaller run.chunk_size "
+            f"(now {recipe.run.chunk_size or 'the whole batch'}), run.checkpoint_activations=true and, "
+            "in validation, fewer evaluation.clips_at_once need less"
         ) from error

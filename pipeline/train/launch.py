@@ -1,4 +1,4 @@
-"""Several training processes of one machine: started, watched and ended together. What they do is `train`'s business."""
+"""Several training processes of one machine: started, watched and ended together."""
 
 import multiprocessing
 import os
@@ -10,11 +10,12 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.stopping import Stopping, StopSignal, exit_code, starting_a_process
 from clipvip.pipeline.runtime.worker_process import die_with_parent, start_resource_tracker, without_main
 from clipvip.pipeline.train.distributed import meeting_place
 
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes
 _LOOK_SECONDS = 0.1
 # What the processes have to end by themselves after a second signal.
 _STOPPING_SECONDS = 8.0
@@ -22,23 +23,16 @@ _STOPPING_SECONDS = 8.0
 _OTHERS_SECONDS = 15.0
 
 
-class LaunchError(RuntimeError):
-    """A training process was ended by a signal, and so could not say what was wrong."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"a training process was ended by {signal.Signals(number).name}")
-
-
 def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int:
-    """Run `function(*arguments)` in `processes` processes of this machine, which find each other as under torchrun.
+    """Run `function(*arguments)` in `processes` processes of this machine, which find each other.
 
     What it returns is a process's exit code; returns the first that is neither 0 nor that of a stop, else the
-    largest. A process that fails has said why, and the others end with it, after _OTHERS_SECONDS by force. All die
-    with this one. SIGTERM and Ctrl-C are passed on to the processes, which are to finish what they are doing and
-    return; a second one they are to obey at once, and are ended if they do not.
+    largest. A process that fails has said why, and the others end with it, after _OTHERS_SECONDS by force.
+    All die with this one. SIGTERM and Ctrl-C are passed on to the processes, which are to finish what they
+    are doing and return; a second one they are to obey at once, and are ended if they do not.
 
     Raises:
-        LaunchError: a process was killed.
+        UserError: a process was killed, and so could not say what was wrong.
         KeyboardInterrupt: a signal came, and not all of them ended as they do when they obey it.
     """
     context = multiprocessing.get_context("spawn")
@@ -47,13 +41,9 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
         try:
             start_resource_tracker()  # which unblocks signals
             for rank in range(processes):
-                numbers = {
-                    "RANK": rank,
-                    "LOCAL_RANK": rank,
-                    "WORLD_SIZE": processes,
-                    "LOCAL_WORLD_SIZE": processes,
-                }
-                environment = address | {name: str(number) for name, number in numbers.items()}
+                ranked = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+                sized = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+                environment = {**address, **ranked, **sized}
                 process = context.Process(
                     target=_be_rank, args=(os.getpid(), environment, function, arguments)
                 )
@@ -69,8 +59,11 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
         raise KeyboardInterrupt(stop.number)
     killed = [-code for code in codes if code < 0]
     if killed:
-        raise LaunchError(killed[0])
-    return next((code for code in codes if code not in (0, *_STOPPED)), max(codes))
+        raise UserError(
+            f"a training process was ended by {signal.Signals(killed[0]).name}, as a system out of memory does; "
+            "the same command goes on from the last checkpoint"
+        )
+    return next((code for code in codes if code not in (0, *STOPPED)), max(codes))
 
 
 def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
@@ -86,21 +79,17 @@ def _codes(ranks: list[BaseProcess], stop: StopSignal) -> list[int]:
             deadline = min(deadline, time.monotonic() + _STOPPING_SECONDS)
         if num_signals > num_passed_on:
             num_passed_on = num_signals
-            _send(stop.number, left)
+            for process in left:
+                if process.exitcode is None and process.pid is not None:
+                    os.kill(process.pid, stop.number)
         exit_codes = {process: process.exitcode for process in left}
         left = [process for process, code in exit_codes.items() if code is None]
         ended = [code for code in exit_codes.values() if code is not None]
         # Of those that ended at one look, who was killed is the cause of the others' end.
         codes += sorted(ended)
-        if deadline == float("inf") and any(code not in (0, *_STOPPED) for code in ended):
+        if deadline == float("inf") and any(code not in (0, *STOPPED) for code in ended):
             deadline = time.monotonic() + _OTHERS_SECONDS
     return codes
-
-
-def _send(number: int, processes: list[BaseProcess]) -> None:
-    for process in processes:
-        if process.exitcode is None and process.pid is not None:
-            os.kill(process.pid, number)
 
 
 def _be_rank(

@@ -1,7 +1,4 @@
-"""The processes that load batches: how they are started and ended, what they hear, and what is said when one dies.
-
-What they load is in `batches`.
-"""
+"""The processes that load batches: how they start and end, and what is said when one dies."""
 
 import multiprocessing
 import os
@@ -20,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import start_resource_tracker, without_main
@@ -36,25 +33,10 @@ _NO_SHARED_MEMORY = "</torch_"
 _DEATH_SECONDS = 1.0
 
 
-class _Steps(Sampler[ChunkSpec]):
-    """The chunks of this process for steps [start, stop), in order."""
-
-    def __init__(self, specs: Iterator[ChunkSpec]) -> None:
-        self._specs = specs
-
-    def __iter__(self) -> Iterator[ChunkSpec]:
-        return self._specs
-
-
 def load_batches(
-    dataset: ChunkDataset,
-    specs: Iterator[ChunkSpec],
-    *,
-    workers: int,
-    prefetch: int,
-    pin_memory: bool,
+    dataset: ChunkDataset, specs: Iterator[ChunkSpec], *, workers: int, prefetch: int, pin_memory: bool
 ) -> Generator[list[Chunk], None, None]:
-    """Yield this process's part of one batch after another, as chunks. Closed, it ends its processes within seconds.
+    """Yield this process's part of one batch after another, as chunks. Closed, it ends its processes.
 
     Raises:
         DatasetError: too many unusable samples in a row.
@@ -63,7 +45,7 @@ def load_batches(
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per loading process is the plan
     loader = DataLoader(
         dataset,
-        sampler=_Steps(specs),
+        sampler=specs,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
@@ -95,41 +77,40 @@ def _explained(
     chunks: Iterator[Chunk | DatasetError], processes: set[BaseProcess]
 ) -> Iterator[Chunk | DatasetError]:
     """The chunks; what ends them and is no mistake of ours is a UserError."""
-    while True:
-        try:
-            chunk = next(chunks)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError, MemoryError) as error:
-            # The last line of a traceback, where it is of a loading process.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            # What it had ready cannot be fetched any more, which may be noticed first.
-            if processes and wait([process.sentinel for process in processes], timeout=_DEATH_SECONDS):
-                raise UserError(
-                    f"a loading process died ({lines[-1]}): too little memory (also in /dev/shm), or a video that "
-                    "crashes the decoder. The same command goes on from the last checkpoint; fewer run.workers "
-                    "need less memory"
-                ) from error
-            if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
-                raise UserError(
-                    f"a loading process failed: {lines[-1]}. Fewer run.workers, run.prefetch or a smaller "
-                    "run.chunk_size need less memory, of which /dev/shm is a part"
-                ) from error
-            raise
-        yield chunk
+    try:
+        yield from chunks
+    except (RuntimeError, OSError, EOFError, MemoryError) as error:
+        # The last line of a traceback, where it is of a loading process.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # What it had ready cannot be fetched any more, which may be noticed first.
+        if processes and wait([process.sentinel for process in processes], timeout=_DEATH_SECONDS):
+            raise UserError(
+                f"a loading process died ({lines[-1]}): too little memory (also in /dev/shm), or a video "
+                "that crashes the decoder. The same command goes on from the last checkpoint; fewer "
+                "run.workers need less memory"
+            ) from error
+        if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
+            raise UserError(
+                f"a loading process failed: {lines[-1]}. Fewer run.workers, run.prefetch or a smaller "
+                "run.chunk_size need less memory, of which /dev/shm is a part"
+            ) from error
+        raise
 
 
 def _end(iterator: Any, processes: set[BaseProcess]) -> None:
-    """End loading processes, whatever they are doing: nobody may wait for one for ever, as multiprocessing does.
+    """End loading processes, whatever they are doing: multiprocessing would wait for them for ever.
 
-    First as DataLoader does, since one that is killed with a lock in its hand holds up whoever wants that next.
+    First as DataLoader does, since one killed with a lock in its hand holds up whoever wants that next.
     """
     polite = threading.Thread(target=None if iterator is None else iterator._shutdown_workers, daemon=True)
     polite.start()
     polite.join(_ENDING_SECONDS)
     for process in processes:
         if process.exitcode != 0:
-            _kill(process)
+            with suppress(ProcessLookupError):
+                assert process.pid is not None
+                os.killpg(process.pid, signal.SIGKILL)  # with programs that it started to fetch shards
+            process.kill()
     polite.join(_ENDING_SECONDS)
     for process in processes:
         process.join(_ENDING_SECONDS)
@@ -138,17 +119,9 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _kill(process: BaseProcess) -> None:
-    """Kill a loading process, and what it or one that died has started, as programs that fetch remote shards."""
-    with suppress(ProcessLookupError):
-        assert process.pid is not None
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-
-
 def _fork_server() -> Any:
     forkserver.set_forkserver_preload(["clipvip.pipeline.train.loading"])
-    # What is sent to all processes of a run must end neither the server nor its forks: blocked signals are inherited.
+    # A signal to all processes of a run must end neither the server nor its forks, which inherit the mask.
     start_resource_tracker()  # which unblocks them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -178,7 +151,7 @@ def _end_with_trainer() -> None:
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As Python does, unless the training process is gone: multiprocessing's threads would complain of that."""
+    """As Python, unless the training process is gone: multiprocessing's threads would complain of that."""
     trainer = multiprocessing.parent_process()
     assert trainer is not None
     trainer.join(_DEATH_SECONDS)

@@ -38,7 +38,7 @@ _PEAK_FLOPS = {
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's peak FLOP/s in bf16 (fp16 on a V100), or None where it is not known."""
+    """The device's peak FLOP/s in bf16 (fp16 on a V100), or None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -79,7 +79,7 @@ class Speed:
 
 
 class Logs:
-    """The open logs of a run; does nothing in processes other than the first."""
+    """The open logs of a run."""
 
     def __init__(self, out: Path, bar: Progress, tensorboard: Any, wandb_run: Any) -> None:
         self._file = (out / LOG_NAME).open("a", encoding="utf-8")
@@ -97,12 +97,7 @@ class Logs:
         self._file.flush()
         step = int(row["step"])
         values = {f"train/{name}": value for name, value in row.items() if name != "step"}
-        values |= {f"speed/{name}": value for name, value in rates.items()}
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        self._send(values | {f"speed/{name}": value for name, value in rates.items()}, step)
         self._bar.note(
             f"step {step:,}: loss {row['loss']:.4f}, lr {row['learning_rate']:.2e}, "
             f"{rates['samples_per_second']:.1f} clips/s, {rates['data_wait_fraction']:.0%} waiting for data"
@@ -111,18 +106,18 @@ class Logs:
 
     def write_validation(self, row: dict[str, Any]) -> None:
         """Log the scores of the validation split after a step."""
-        step, recalls = (
-            int(row["step"]),
-            {name: value for name, value in row.items() if isinstance(value, float)},
-        )
-        values = {f"validation/{name}": value for name, value in recalls.items()}
+        step = int(row["step"])
+        recalls = {name: value for name, value in row.items() if isinstance(value, float)}
+        self._send({f"validation/{name}": value for name, value in recalls.items()}, step)
+        percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
+        self._bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
+
+    def _send(self, values: dict[str, float], step: int) -> None:
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
-        percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
-        self._bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
 
     def close(self) -> None:
         self._file.close()
@@ -134,16 +129,26 @@ class Logs:
 
 @contextmanager
 def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterator[Logs]:
-    """Open the logs of a run that goes on after `step` steps; later rows of an earlier attempt are dropped."""
-    rows = [row for row in read_log(out) if row["step"] <= step]
-    write_jsonl(out / LOG_NAME, rows)
+    """Open the logs of a run that resumes after `step` steps; rows of later steps are dropped."""
+    write_jsonl(out / LOG_NAME, [row for row in read_log(out) if row["step"] <= step])
     tensorboard = wandb_run = None
     if recipe.run.tensorboard:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
     if recipe.run.wandb_project is not None:
-        wandb_run = _start_wandb(recipe, out)
+        require_wandb()
+        import wandb
+
+        wandb_run = wandb.init(
+            project=recipe.run.wandb_project,
+            config=recipe_tree(recipe),
+            dir=str(out),
+            name=out.name,
+            # Runs of one name in one project are other runs; the same folder's goes on after a restart.
+            id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
+            resume="allow",
+        )
     logs = Logs(out, bar, tensorboard, wandb_run)
     try:
         yield logs
@@ -180,21 +185,6 @@ def _row_of(line: bytes) -> dict[str, float] | None:
 
 def _is_value(value: Any) -> bool:
     return type(value) in (int, float) and -_LARGEST_VALUE < value < _LARGEST_VALUE
-
-
-def _start_wandb(recipe: Recipe, out: Path) -> Any:
-    require_wandb()
-    import wandb
-
-    return wandb.init(
-        project=recipe.run.wandb_project,
-        config=recipe_tree(recipe),
-        dir=str(out),
-        name=out.name,
-        # Runs of one name in one project are other runs; the same folder's goes on after a restart.
-        id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
-        resume="allow",
-    )
 
 
 def require_wandb() -> None:

@@ -5,9 +5,8 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -15,17 +14,11 @@ import torch
 from clipvip.model import ClipVip
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.optim import learning_rate
-from clipvip.model.variants import Precision
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
-from clipvip.pipeline.train.batches import (
-    BatchPlan,
-    Chunk,
-    ChunkDataset,
-    ChunkSpec,
-    plan_batches,
-)
+from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
     TrainState,
@@ -58,52 +51,22 @@ from clipvip.pipeline.train.start import (
     start_model,
     start_optimizer,
 )
-from clipvip.pipeline.train.step import Encoder, NotFinite, StepResult, make_encoder, train_step
-from clipvip.pipeline.train.validation import (
-    is_due,
-    validate,
-    write_rows,
-)
-from clipvip.shards.errors import Skip
-
-MODELS_FOLDER = "models"
-# A backward pass costs twice the forward pass.
-_PASSES = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """What training needs and does not change: the recipe and what was made from it."""
-
-    recipe: Recipe
-    place: Place
-    out: Path
-    model: ClipVip
-    optimizer: torch.optim.Optimizer
-    encode: Encoder
-    precision: Precision
-    plan: BatchPlan
-    num_steps: int
-    step_flops: float
+from clipvip.pipeline.train.step import Job, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.train.validation import validate, write_rows
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete.
-
-    Then the first process has `result`, which is report.json and under `result` the test split's scores, and
-    the same in words.
-    """
+    """How a run ended: `stopped_by` is a signal's number, or 0 where training is complete."""
 
     step: int
     num_steps: int
     stopped_by: int
-    result: dict[str, Any] = field(default_factory=dict)
-    summary: str = ""
+    report: StageReport
 
 
 def train(recipe: Recipe, *, place: Place) -> Outcome:
-    """Train as the recipe says, going on from the last checkpoint in its folder where there is one.
+    """Train as the recipe says, from the last checkpoint in its folder where there is one.
 
     SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
 
@@ -111,6 +74,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
     """
     began = time.perf_counter()
+    optim, run = recipe.optim, recipe.run
     with (
         remote_cache(recipe) as cache,
         StopSignal() as stop,
@@ -120,13 +84,16 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         job = prepare(recipe, place, cache=cache)
         state = resume(job)
         first_step = state.step
-        logs = open_logs_of(job, state, stack)
+        logs: Logs | None = None
+        if place.is_first:
+            bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=first_step))
+            logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
-        tally = Tally()
+        met = TrainState()  # in this process since the last checkpoint
         speed = Speed(device=place.device, world_size=place.world_size)
 
-        if state.step == 0:
-            validate_if_due(job, state, logs)
+        if state.step == 0 and is_scored(job, 0):
+            score(job, state, logs)
         while state.step < job.num_steps:
             wait_from = time.perf_counter()
             chunks = [chunk.to(place.device) for chunk in next(batches)]
@@ -134,39 +101,44 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
 
             state.step += 1
             rate = learning_rate(
-                recipe.optim.learning_rate,
-                state.step,
-                job.num_steps,
-                warmup_fraction=recipe.optim.warmup_fraction,
+                optim.learning_rate, state.step, job.num_steps, warmup_fraction=optim.warmup_fraction
             )
             result = step_or_explain(job, chunks, step=state.step, rate=rate)
-            tally.add(chunks)
-            speed.add(samples=recipe.optim.batch_size, flops=job.step_flops)
+            for chunk in chunks:
+                met.add(chunk.num_rows_without_caption, chunk.skips)
+            speed.add(samples=optim.batch_size, flops=job.step_flops)
 
             stop_signal = largest(stop.number, place=place)
             is_last = state.step == job.num_steps
             if logs is not None:
                 logs.step_done()
-                if is_last or state.step == 1 or state.step % recipe.run.log_every_steps == 0:
+                if is_last or state.step == 1 or state.step % run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
-            if is_last or stop_signal or something_is_due(job, state.step):
-                require_finite_weights(job, state.step)
-            validated = validate_if_due(job, state, logs)
-            keep_model_if_due(job, state.step)
-            if is_last or stop_signal or validated or state.step % recipe.run.save_every_steps == 0:
-                tally.move_into(state, place=place)
+            scores = is_scored(job, state.step)
+            keeps = run.keep_models_every_steps is not None and state.step % run.keep_models_every_steps == 0
+            saves = is_last or stop_signal or scores or state.step % run.save_every_steps == 0
+            if (saves or keeps) and not has_finite_weights(job.model):
+                why = "its update made weights that are not finite"
+                raise diverged(job.out, state.step, why, last_good=state.step - 1)
+            if scores:
+                score(job, state, logs)
+            if keeps:
+                keep_model(job, state.step)
+            if saves:
+                for others in gather_objects(met, place=place):
+                    state.add(others.rows_without_caption, others.skips.values())
+                met = TrainState()
                 save_checkpoint(
-                    job.out, state, job.model, job.optimizer, keep=recipe.run.keep_checkpoints, place=place
+                    job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
                 )
             if stop_signal and not is_last:
-                return Outcome(state.step, job.num_steps, stop_signal)
+                return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    steps_now = state.step - first_step
-    found, summary = finish(
-        recipe, job.model, state, out=job.out, place=place, steps_now=steps_now, seconds=seconds
+    report = finish(
+        recipe, job.model, state, out=job.out, place=place, steps_now=state.step - first_step, seconds=seconds
     )
-    return Outcome(state.step, job.num_steps, 0, found, summary)
+    return Outcome(state.step, job.num_steps, 0, report)
 
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
@@ -179,15 +151,14 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     require_same_data(plan, place=place)
     precision = chosen_precision(recipe, place)
+    compiled = compiles(recipe, place.device)
     return Job(
         recipe=recipe,
         place=place,
         out=Path(recipe.run.out),
         model=model,
         optimizer=start_optimizer(recipe, model),
-        encode=make_encoder(
-            model, precision=precision, device=place.device, compiled=compiles(recipe, place.device)
-        ),
+        encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
@@ -203,10 +174,9 @@ def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
         texts = wanted.needs_subtitle + wanted.needs_caption
         forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
         forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
-        if wanted.needs_frame:
-            forward += video_flops(model.config, 1, embeds_only=True)
+        forward += wanted.needs_frame * video_flops(model.config, 1, embeds_only=True)
         total += part.rows * forward
-    return float(_PASSES * total)
+    return float(3 * total)  # a backward pass costs twice the forward pass
 
 
 def resume(job: Job) -> TrainState:
@@ -218,8 +188,7 @@ def resume(job: Job) -> TrainState:
         UserError: all checkpoints are damaged, or the last is of another model.
     """
     checkpoints = list_checkpoints(job.out)
-    if not checkpoints:
-        return TrainState()
+    state = TrainState()
     damaged: list[Path] = []
     for folder in reversed(checkpoints):
         try:
@@ -245,93 +214,59 @@ def resume(job: Job) -> TrainState:
 def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
     """This process's part of the batches that remain."""
     run, place = job.recipe.run, job.place
-
-    def specs() -> Iterator[ChunkSpec]:
-        for step in range(state.step, job.num_steps):
-            yield from job.plan.chunks(
-                step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
-            )
-
+    pins = place.device.type == "cuda"
+    specs = (
+        spec
+        for step in range(state.step, job.num_steps)
+        for spec in job.plan.chunks(
+            step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
+        )
+    )
     dataset = ChunkDataset(
         job.plan,
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
         resizes=not resizes_on_device(job.recipe, place.device),
-        reuses_memory=place.device.type == "cuda",  # as pin_memory below
+        reuses_memory=pins,
     )
-    return load_batches(
-        dataset,
-        specs(),
-        workers=run.workers,
-        prefetch=run.prefetch,
-        pin_memory=place.device.type == "cuda",
-    )
-
-
-def open_logs_of(job: Job, state: TrainState, stack: ExitStack) -> Logs | None:
-    """The progress bar and the logs, in the first process only; the stack closes them."""
-    if not job.place.is_first:
-        return None
-    bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=state.step))
-    return stack.enter_context(open_logs(job.recipe, job.out, bar, step=state.step))
+    return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
     """One step; a loss that is not finite ends the run in one line."""
     try:
-        return train_step(
-            job.model,
-            job.encode,
-            job.optimizer,
-            chunks,
-            plan=job.plan,
-            loss=job.recipe.loss,
-            optim=job.recipe.optim,
-            learning_rate=rate,
-            precision=job.precision,
-            place=job.place,
-        )
+        return train_step(job, chunks, learning_rate=rate)
     except NotFinite as error:
         # The weights of the step before gave this: a checkpoint of that step is no good either.
         raise diverged(job.out, step, str(error), last_good=step - 2) from error
 
 
-def require_finite_weights(job: Job, step: int) -> None:
-    """UserError where the update of `step` made weights that are not finite: they must not be kept."""
-    if not has_finite_weights(job.model):
-        raise diverged(job.out, step, "its update made weights that are not finite", last_good=step - 1)
-
-
-def something_is_due(job: Job, step: int) -> bool:
-    """Whether weights of this step are scored or saved."""
-    every, run = job.recipe.run.keep_models_every_steps, job.recipe.run
-    scored = is_due(job.recipe, step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(step))
-    return scored or step % run.save_every_steps == 0 or (every is not None and step % every == 0)
-
-
-def validate_if_due(job: Job, state: TrainState, logs: Logs | None) -> bool:
-    """Score the validation split where the recipe wants it after this step."""
-    recipe, place = job.recipe, job.place
-    if not is_due(
-        recipe, state.step, num_steps=job.num_steps, ends_epoch=job.plan.order.ends_epoch(state.step)
-    ):
+def is_scored(job: Job, step: int) -> bool:
+    """Whether the validation split is to be scored after `step`."""
+    wanted = job.recipe.evaluation
+    if wanted.validation is None:
         return False
+    if step == 0:
+        return wanted.at_start
+    if wanted.every_steps is None:
+        return step == job.num_steps or job.plan.order.ends_epoch(step)
+    return step == job.num_steps or step % wanted.every_steps == 0
+
+
+def score(job: Job, state: TrainState, logs: Logs | None) -> None:
+    """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
-        row = validate(recipe, job.model, state.validations, state.step, out=job.out, place=place)
+        row = validate(job.recipe, job.model, state.validations, state.step, out=job.out, place=job.place)
     if logs is not None:
         logs.write_validation(row)
-    return True
 
 
-def keep_model_if_due(job: Job, step: int) -> None:
-    """Write the model of this step beside the checkpoints where the recipe wants it."""
-    every = job.recipe.run.keep_models_every_steps
-    if every is None or step % every:
-        return
+def keep_model(job: Job, step: int) -> None:
+    """Write the model of this step beside the checkpoints."""
     if job.place.is_first:
-        folder = job.out / MODELS_FOLDER
+        folder = job.out / "models"
         folder.mkdir(exist_ok=True)
         save_model(job.model, folder / f"step-{step:06d}")
     barrier(job.place)
@@ -350,35 +285,13 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
     }
 
 
-@dataclass
-class Tally:
-    """What this process has met since the last checkpoint."""
-
-    rows_without_caption: int = 0
-    skips: list[Skip] = field(default_factory=list)
-
-    def add(self, chunks: list[Chunk]) -> None:
-        for chunk in chunks:
-            self.skips.extend(chunk.skips)
-            self.rows_without_caption += chunk.num_rows_without_caption
-
-    def move_into(self, state: TrainState, *, place: Place) -> None:
-        """Add what all processes have met to the state of each, and start anew."""
-        for other in gather_objects(self, place=place):
-            state.rows_without_caption += other.rows_without_caption
-            state.skips |= {(skip.reason, skip.what): skip for skip in other.skips}
-        self.rows_without_caption, self.skips = 0, []
-
-
 @contextmanager
 def remote_cache(recipe: Recipe) -> Iterator[Path]:
     """The folder for copies of remote shards; a temporary one is removed at the end."""
-    if recipe.run.cache is not None:
-        yield Path(recipe.run.cache)
-        return
-    folder = Path(tempfile.gettempdir()) / run_name()
+    given = recipe.run.cache
+    folder = Path(tempfile.gettempdir(), run_name()) if given is None else Path(given)
     try:
         yield folder
     finally:
-        if is_first_here():
+        if given is None and is_first_here():
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Checkpoints that earlier versions wrote by torch.distributed.checkpoint, read without believing them.
 
-Their table of contents, `.metadata`, is a pickle. It is read by an unpickler that makes inert records of the few names that such
-a table holds and refuses all others, so that nothing out of the file is called. Each tensor is a file of `torch.save`
-within a `.distcp` file, and read with `weights_only=True`.
+Their table of contents, `.metadata`, is a pickle. It is read by an unpickler that makes inert records of the
+few names that such a table holds and refuses all others, so that nothing out of the file is called. Each
+tensor is a file of `torch.save` within a `.distcp` file, and read with `weights_only=True`.
 """
 
 import io
@@ -54,8 +54,7 @@ def read_table(folder: Path) -> dict[str, Piece]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise OSError(f"{TABLE_NAME}: {reason}") from error
+        raise _damaged(TABLE_NAME, error) from error
 
 
 def read_tensors(folder: Path, table: Mapping[str, Piece], into: Mapping[str, torch.Tensor]) -> None:
@@ -79,8 +78,11 @@ def read_tensors(folder: Path, table: Mapping[str, Piece], into: Mapping[str, to
             with torch.no_grad():
                 tensor.copy_(found.reshape(tensor.shape))
         except Exception as error:  # as above
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise OSError(f"{piece.file}: {name}: {reason}") from error
+            raise _damaged(f"{piece.file}: {name}", error) from error
+
+
+def _damaged(what: str, error: Exception) -> OSError:
+    return OSError(f"{what}: {' '.join(f'{type(error).__name__}: {error}'.split())[:200]}")
 
 
 class _Record:

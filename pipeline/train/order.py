@@ -1,7 +1,7 @@
 """In which order samples are used: a pure function of the seed and of how many samples each shard holds.
 
-Because nothing but arithmetic decides the order, any process can find any position at once: a resumed run
-skips without reading, and neither the number of workers nor of processes changes a batch.
+So any process can find any position at once: a resumed run skips without reading, and neither the number of
+workers nor of processes changes a batch.
 """
 
 from collections.abc import Iterator
@@ -71,32 +71,26 @@ class BatchOrder:
 
     Rows are counted through all batches, samples through all epochs, and row i is sample i. So every sample
     is used once an epoch, and a batch may begin in one epoch and end in the next. A sample that would then be
-    in it twice changes places with one that the next epoch has after that batch. `version` is one of those
-    that ORDER_VERSION tells of.
+    in it twice changes places with one that the next epoch has after that batch. For `version` see
+    ORDER_VERSION.
     """
 
     def __init__(self, order: SampleOrder, *, rows: int, version: int = ORDER_VERSION) -> None:
         self._order = order
         self.rows = rows
         self._version = version
+        self.num_samples = order.num_samples
+        # Those that an epoch uses.
+        self.samples_per_epoch = self.num_samples // rows * rows if version == 1 else self.num_samples
+        # Whether an epoch's first and last batch are so far apart that its moves can be found alone.
+        self._is_long = self.num_samples >= 2 * rows
         self._moves_of_epoch: dict[int, dict[int, int]] = {}
         self._batch_end = lru_cache(maxsize=2)(self._find_batch_end)
 
     @property
-    def num_samples(self) -> int:
-        return self._order.num_samples
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """How many samples an epoch uses."""
-        if self._version == 1:
-            return self.num_samples // self.rows * self.rows
-        return self.num_samples
-
-    @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch, the last of which may belong to the next too."""
-        return -(-self.samples_per_epoch // self.rows)
+        return self.num_steps(1)
 
     def num_steps(self, epochs: int) -> int:
         """Batches until each sample was used `epochs` times; the last one is filled from the epoch after."""
@@ -143,8 +137,7 @@ class BatchOrder:
                 yield epoch, sample
 
     def _find_batch_end(self, step: int) -> tuple[int, int, int, frozenset[SamplePlace]]:
-        """The epoch in which a batch ends, the position after it, its rows of that epoch, its samples of the
-        one before."""
+        """The epoch in which a batch ends, the position after it, its rows of that epoch, its others."""
         epoch, last = divmod((step + 1) * self.rows - 1, self.samples_per_epoch)
         num_rows = min(last + 1, self.rows)
         before = frozenset(self.at(step, row)[1] for row in range(self.rows - num_rows))
@@ -152,12 +145,6 @@ class BatchOrder:
 
     def _locate(self, epoch: int, position: int) -> SamplePlace:
         return self._order.locate(epoch, self._moves(epoch).get(position, position))
-
-    @property
-    def _is_long(self) -> bool:
-        """Whether an epoch's first batch and its last are so far apart that each epoch's moves can be found
-        alone."""
-        return self.num_samples >= 2 * self.rows
 
     def _moves(self, epoch: int) -> dict[int, int]:
         """Which positions of an epoch have changed places."""
@@ -176,8 +163,7 @@ class BatchOrder:
         if self._version == 1 or tail == 0:
             return {}
         head = self.rows - tail
-        # Not into the rows that this epoch's last batch shares with the next epoch, where there is room
-        # elsewhere.
+        # Not into the rows that this epoch's last batch shares with the next, where there is room elsewhere.
         stop = size - (epoch + 1) * size % self.rows if self._is_long else size
         locate = self._order.locate if self._is_long else self._locate
         taken = {locate(epoch - 1, position) for position in range(size - tail, size)}
@@ -200,7 +186,7 @@ def split_by_weight(total: int, weights: list[float]) -> list[int]:
     """Divide `total` rows in proportion to the weights, by largest remainder: 10 by [2, 1] is [7, 3]."""
     exact = [total * weight / sum(weights) for weight in weights]
     parts = [int(value) for value in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
+    by_remainder = sorted(range(len(parts)), key=lambda i: parts[i] - exact[i])
     for index in by_remainder[: total - sum(parts)]:
         parts[index] += 1
     return parts

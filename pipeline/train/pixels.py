@@ -1,7 +1,6 @@
 """The pictures of a chunk: bytes on their way from a loading process to the model.
 
-They are either of the model's size already, or as they are stored, and then resized where they are
-normalised. Decoding is in samples.py.
+They have the model's size already, or that in which they are stored, and are then resized and normalised.
 """
 
 import math
@@ -31,8 +30,8 @@ class Run:
 class Pixels:
     """Frames of the rows of a chunk, uint8 RGB.
 
-    `values` holds them row by row in one flat tensor: one piece of shared memory and one copy to a GPU, however
-    many sizes there are. Where it `is_lent`, it is written again after `copied`.
+    `values` holds them row by row in one flat tensor: one piece of shared memory and one copy to a GPU,
+    however many sizes there are. Where it `is_lent`, it is written again after `copied`.
     """
 
     values: torch.Tensor

@@ -16,8 +16,6 @@ from clipvip.pipeline.runtime.stopping import Stopped, leave
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.train.recipe import Recipe, recipe_from_tree, recipe_tree
 
-_STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-
 
 class ProcessesFailed(UserError):
     """A training process failed, and has said why."""
@@ -43,17 +41,12 @@ def run_training(recipe: Recipe) -> StageReport:
         return _run_one_of_many(recipe)
     if recipe.run.processes == 1:
         return _run_here(recipe)
-    from clipvip.pipeline.train.launch import LaunchError, launch
+    from clipvip.pipeline.train.launch import STOPPED, launch
 
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder, "report.json")
-        try:
-            code = launch(_train_process, recipe_tree(recipe), str(told), processes=recipe.run.processes)
-        except LaunchError as error:
-            raise UserError(
-                f"{error}, as a system out of memory does; the same command goes on from the last checkpoint"
-            ) from error
-        if code in _STOPPED_CODES:
+        code = launch(_train_process, recipe_tree(recipe), str(told), processes=recipe.run.processes)
+        if code in STOPPED:
             raise Stopped(code - 128, "")  # the first process has said so
         if code:
             raise ProcessesFailed(code)
@@ -100,4 +93,4 @@ def _run_here(recipe: Recipe) -> StageReport:
             f"Stopped by {signal.Signals(outcome.stopped_by).name} after step {outcome.step:,} of "
             f"{outcome.num_steps:,}; a checkpoint is saved. The same command goes on from here.",
         )
-    return StageReport(content=outcome.result, text=outcome.summary)
+    return outcome.report

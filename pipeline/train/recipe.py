@@ -6,7 +6,6 @@ what comes out of a run, except `run`, which says how it is computed and may cha
 
 import dataclasses
 import difflib
-import json
 import math
 import re
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from clipvip.media.errors import one_line
 from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
@@ -47,8 +47,8 @@ class Source:
     """A folder, or URLs (`https://host/{000000..000099}.tar`, `s3://`), or commands that write a shard
     (`pipe:ssh host cat {000000..000099}.tar`)."""
     captions: str | list[str] | None = None
-    """The folder that `clipvip-data caption` wrote for these shards; or several, where the shards are of several
-    folders. A file counts for the shard that it was made of, also where names are equal."""
+    """The folder that `clipvip-data caption` wrote for these shards, or one for each folder of shards.
+    A file counts for the shard that it was made of, also where names are equal."""
     weight: float = Field(default=1.0, gt=0)
     """Share of each batch, relative to the other sources."""
     samples_per_shard: int | None = Field(default=None, gt=0)
@@ -70,11 +70,11 @@ class Data:
     fast_decode: bool = False
     """Let libjpeg shrink large frames while it decodes them; changes pixels slightly."""
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
-    """A frame or image that claims more pixels is taken for damage and passed over. The default is 8192 x 8192."""
+    """A frame or image that claims more pixels is taken for damage. The default is 8192 x 8192."""
     resize: Literal["auto", "loader", "device"] = "auto"
     """Who resizes frames to the model's size. `loader`: the loading processes, within 2 of 255 of exact.
     `device`: the training process, on its GPU, in floating point, exactly as the reference's transform;
-    loading processes then do half as much again in the same time, and hand over frames in the size in which they are stored.
+    loading processes are then 1.5 times as fast, and hand over frames in the size in which they are stored.
     At 256 x 456 pixels these are 2.3 times the bytes, 4.2 MB a clip of 12 frames, which each loading process
     holds `run.chunk_size` x (`run.prefetch` + 1) times. `auto`: `device` on a GPU, `loader` on a CPU."""
 
@@ -88,7 +88,7 @@ class Model:
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
-    """A row of Table 2, or a plug-in's. Null, here and in the next three: as in `init`, or ClipVipConfig's default."""
+    """A row of Table 2, or a plug-in's. Null here and in the next three: as `init`, or the default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
@@ -128,8 +128,8 @@ class Optim:
     max_scale: float = Field(default=200.0, gt=1, le=20_000)
     """The inverse temperature is kept between 1 and this."""
     precision: Literal["auto"] | Precision = "auto"
-    """`bf16`, `fp16`: autocast, with weights and optimizer state in fp32. `auto`: on a GPU bf16, or fp16 where it does
-    not compute in that; else fp32."""
+    """`bf16`, `fp16`: autocast, with weights and optimizer state in fp32.
+    `auto`: on a GPU bf16, or fp16 where it does not compute in that; else fp32."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -143,9 +143,9 @@ class Evaluation:
     validation: str | None = None
     """A folder of shards; `--validation` sets it."""
     test: str | None = None
-    """A folder of shards that shares none with the two others; `--test` sets it."""
+    """A folder of shards that shares none with the others; `--test` sets it."""
     every_steps: int | None = Field(default=None, ge=1)
-    """Steps between validations; null: one after each epoch of the first source. The last step always has one."""
+    """Steps between validations; null: one after each epoch of the first source. The last step has one."""
     at_start: bool = False
     """Score the validation split before the first step too."""
     select: Literal["best", "last"] = "last"
@@ -173,8 +173,8 @@ class Run:
     cache: str | None = None
     """A folder for copies of remote shards; null makes one in the system's temporary folder."""
     compile: bool | None = None
-    """Compile the layers of the encoders with torch.compile; null: on a GPU. The first step of each shape then takes
-    some seconds more."""
+    """Compile the encoders' layers with torch.compile; null: on a GPU.
+    The first step of each shape then takes some seconds more."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     log_every_steps: int = Field(default=10, ge=1)
@@ -203,7 +203,8 @@ class Recipe:
         start, most = self.model.logit_scale, math.log(self.optim.max_scale)
         if start is not None and start > most:
             raise ValueError(
-                f"model.logit_scale is {start:g}, above {most:.4g}, the logarithm of optim.max_scale, which bounds it"
+                f"model.logit_scale is {start:g}, above {most:.4g}, the logarithm of optim.max_scale, "
+                "which bounds it"
             )
 
 
@@ -221,8 +222,7 @@ def load_recipe(
 ) -> Recipe:
     """Read the recipe `name`, a path or the name of a packaged one, and apply the overrides.
 
-    `overrides` are `key=value` texts with dotted keys and YAML values; `options` maps dotted keys to values
-    and is applied last (options of the command line).
+    These are `key=value` texts with dotted keys and YAML values; `options` are values by dotted key.
 
     Raises:
         UserError: no such recipe, an unknown key (the nearest known one is named), a value that does not fit.
@@ -236,7 +236,7 @@ def load_recipe(
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
-        _put(tree, key, parse_value(value, name=f"--set {text}"))
+        _put(tree, key, _parse_value(value, name=f"--set {text}"))
     for key, value in (options or {}).items():
         _put(tree, key, value)
     return recipe_from_tree(tree, name=name)
@@ -265,16 +265,13 @@ def _read(name: str) -> str:
 
 def parse_yaml(text: str, *, name: str) -> dict[str, Any]:
     """YAML text as a tree of plain values; UserError where it is not a mapping."""
-    tree = parse_value(text, name=name)
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
+    tree = _parse_value(text, name=name)
+    if not isinstance(tree, dict | None):
         raise UserError(f"{name}: a recipe is a mapping of sections, this is a {type(tree).__name__}")
-    return tree
+    return tree or {}
 
 
-def parse_value(text: str, *, name: str) -> Any:
-    """One YAML value."""
+def _parse_value(text: str, *, name: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
@@ -285,12 +282,11 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key, making sections on the way."""
     *sections, last = key.split(".")
     for section in sections:
-        inner = tree.get(section)
-        if inner is None:
-            inner = tree[section] = {}
-        if not isinstance(inner, dict):
+        if tree.get(section) is None:
+            tree[section] = {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
             raise UserError(f"{key}: {section} is a value, not a section")
-        tree = inner
     tree[last] = value
 
 
@@ -311,24 +307,17 @@ def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
 def _explain(error: ValidationError) -> str:
     """The first mistake in a recipe, in words."""
     # Unknown keys first: a mistyped key often brings a second complaint with it.
-    mistakes = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
-    mistake = mistakes[0]
+    mistake = min(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
     place = [str(part) for part in mistake["loc"] if part not in {"str", "list[str]"}]
     key = ".".join(place)
     if mistake["type"] == "unexpected_keyword_argument":
-        siblings = [".".join([*place[:-1], name]) for name in _known_keys(place[:-1])]
-        known = siblings + _all_keys()
+        known = _known_keys(place[:-1])
         moved = [other for other in known if other.split(".")[-1] == place[-1]]
         return f"unknown key {key}{_nearest(key, moved or known)}"
-    message = mistake["msg"].removeprefix("Value error, ")
-    given = (
-        ""
-        if isinstance(mistake["input"], dict)
-        or mistake["type"] == "value_error"
-        or "ArgsKwargs" in type(mistake["input"]).__name__
-        else (f" (given: {mistake['input']!r})")
-    )
-    return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{given}"
+    message, given = mistake["msg"].removeprefix("Value error, "), mistake["input"]
+    is_shown = mistake["type"] != "value_error" and not isinstance(given, dict | ArgsKwargs)
+    shown = f" (given: {given!r})" if is_shown else ""
+    return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{shown}"
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -336,33 +325,24 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_SECTIONS: dict[str, type] = {
-    "data": Data,
-    "model": Model,
-    "loss": Loss,
-    "optim": Optim,
-    "evaluation": Evaluation,
-    "run": Run,
-}
-
-
 def _known_keys(place: list[str]) -> list[str]:
-    if place[:2] == ["data", "sources"]:
-        return [field.name for field in dataclasses.fields(Source)]
-    owner = _SECTIONS.get(place[0], Recipe) if place else Recipe
-    return [field.name for field in dataclasses.fields(owner)]
-
-
-def _all_keys() -> list[str]:
-    """Every dotted key outside `data.sources`, so that a key in the wrong section is recognised."""
-    return [
-        f"{name}.{field.name}" for name, section in _SECTIONS.items() for field in dataclasses.fields(section)
-    ]
+    """The dotted keys beside one at `place`, then those of all sections: it may be in the wrong one."""
+    sections = {
+        "data": Data,
+        "model": Model,
+        "loss": Loss,
+        "optim": Optim,
+        "evaluation": Evaluation,
+        "run": Run,
+    }
+    owner = Source if place[:2] == ["data", "sources"] else sections.get("".join(place[:1]), Recipe)
+    owners = [(".".join(place), owner), *sections.items()]
+    return [f"{name}.{field.name}".strip(".") for name, of in owners for field in dataclasses.fields(of)]
 
 
 def recipe_tree(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, as YAML and JSON know them."""
-    tree: dict[str, Any] = json.loads(TypeAdapter(Recipe).dump_json(recipe))
+    tree: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
     return tree
 
 
@@ -387,7 +367,7 @@ _OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
 
 
 def differences(first: Recipe, second: Recipe, *, paths: bool = True) -> list[str]:
-    """Where two recipes differ in the weights that come out; a test split may be named, or another, when all is done.
+    """Where two recipes differ in the weights that come out; the test split may change when all is done.
 
     Without `paths` it is left out where the data lie, for whoever compares what they are.
     """

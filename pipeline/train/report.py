@@ -5,14 +5,12 @@ from typing import Any
 
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.retrieval import table
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place, barrier
 from clipvip.pipeline.train.logs import read_log
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
-
-MODEL_FOLDER = "model"
 
 
 def finish(
@@ -24,18 +22,16 @@ def finish(
     place: Place,
     steps_now: int,
     seconds: float,
-) -> tuple[dict[str, Any], str]:
+) -> StageReport:
     """Write the model folder and the report after `steps_now` steps of this process.
 
-    The first process gets what report.json holds, with the scores of the test split under `result`, and the
-    same in words.
+    The first process gets what report.json holds, with the scores of the test split under `result`.
     """
     result: dict[str, Any] = {}
     summary = ""
-    folder = out / MODEL_FOLDER
-    chosen = state.step
-    if recipe.evaluation.select == "best":
-        chosen = int(best_row(state.validations)["step"])
+    folder = out / "model"
+    is_best = recipe.evaluation.select == "best"
+    chosen = int(best_row(state.validations)["step"]) if is_best else state.step
     if place.is_first:
         choose_weights(recipe, model, out=out, folder=folder)
     barrier(place)
@@ -44,14 +40,11 @@ def finish(
         write_training_card(recipe, model, chosen, scores, folder=folder)
         rows = read_log(out)
         batch_size = recipe.optim.batch_size
+        counts: dict[str, int | float] = {"steps": state.step, "samples": state.step * batch_size}
         report = Report(
             "train",
             options=recipe_tree(recipe),
-            counts={
-                "steps": state.step,
-                "samples": state.step * batch_size,
-                "samples_without_caption": state.rows_without_caption,
-            },
+            counts=counts | {"samples_without_caption": state.rows_without_caption},
             details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
@@ -68,4 +61,4 @@ def finish(
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(place)
-    return result, summary
+    return StageReport(content=result, text=summary)

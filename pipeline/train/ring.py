@@ -1,8 +1,8 @@
-"""What keeps one of several training processes from waiting for another that is gone: each hears how the next one ends.
+"""What keeps a training process from waiting for another that is gone: each hears how the next one ends.
 
-A process may wait in a collective for as long as a slow disk takes, and on a GPU nothing there tells it that nobody
-will come. So each has a thread that waits for a word of the next process, beside all that is computed; a connection
-that breaks is heard as well as a word. What was heard is handed on to the process before.
+A process may wait in a collective for as long as a slow disk takes, and on a GPU nothing tells it that nobody
+will come. So each has a thread that waits for a word of the next process; a connection that breaks is heard
+as well as a word. What was heard is handed on to the process before.
 """
 
 import multiprocessing
@@ -38,8 +38,8 @@ class PeerGone(click.ClickException):
 class Ring:
     """While entered, this process ends soon after any other has failed or was killed, whatever it is doing.
 
-    An error that leaves the block goes on as it is in the process in which something failed first, and becomes a
-    PeerGone in the others. Where several fail alike, as by a loss that is not a number, one of them speaks.
+    An error that leaves the block stays as it is in the process in which something failed first, and becomes
+    a PeerGone in the others. Where several fail alike, as by a loss that is not a number, one of them speaks.
     """
 
     def __init__(self) -> None:

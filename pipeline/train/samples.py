@@ -1,7 +1,6 @@
 """One sample: from its bytes in a shard to the frames and texts that the model is given.
 
-Runs in loading processes. What cannot be used is a Skip here and nowhere else; what takes its place is
-decided in batches.py.
+What cannot be used is a Skip here and nowhere else; what takes its place is decided in batches.py.
 """
 
 import io
@@ -101,8 +100,7 @@ class SampleLoader:
         return example
 
     def take_notes(self) -> list[Skip]:
-        """What was met since the last call that costs no sample: caption files that are missing or cannot be
-        used."""
+        """What was met since the last call that costs no sample: caption files that cannot be used."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -117,12 +115,7 @@ class SampleLoader:
     ) -> Example | Skip:
         wanted = self._settings
         caption = self._captions(shard).get(span.key) if wanted.needs_caption else None
-        if wanted.needs_caption and not wanted.needs_subtitle and not caption:
-            return Skip("missing_caption", span.shown_key)
-        try:
-            sample = read_sample(file, span, max_pixels=wanted.max_pixels)
-        except OSError as error:
-            return Skip("unreadable_shard", span.shown_key, str(error))
+        sample = _read_clip(file, span, wanted, caption)
         if isinstance(sample, Skip):
             return sample
         try:
@@ -143,29 +136,17 @@ class SampleLoader:
         return uniform_indices(num_total, self._settings.num_frames).tolist()
 
     def _load_image(self, file: ShardFile, span: SampleSpan, video: PixelsWriter) -> Example | Skip:
-        extension = span.first_of(IMAGE_EXTENSIONS)
-        assert extension is not None
-        if span.problem:
-            return Skip("wrong_members", span.shown_key, span.problem)
+        found = _read_image(file, span)
+        if isinstance(found, Skip):
+            return found
+        text, data = found
         try:
-            text = read_text_member(file, span, "txt").decode("utf-8").strip()
-            data = file.read(span, extension)
-        except OSError as error:
-            return Skip("unreadable_shard", span.shown_key, str(error))
-        except (DatasetError, UnicodeDecodeError) as error:
-            return Skip("damaged_text", span.shown_key, one_line(error))
-        if not text:
-            return Skip("empty_text", span.shown_key)
-        try:
-            pixels = _decode_image(data, self._decoder_options(), self._settings.max_pixels)
+            picture = _decode_image(data, self._decoder_options(), self._settings.max_pixels)[None]
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
             return Skip("damaged_image", span.shown_key, one_line(error))
-        picture = (
-            resize(torch.from_numpy(pixels[None]), self._image_size).numpy()
-            if self._resizes
-            else pixels[None]
-        )
+        if self._resizes:
+            picture = resize(torch.from_numpy(picture), self._image_size).numpy()
         video.space(picture.shape)[:] = picture
         return Example(span.key, text, None)
 
@@ -217,12 +198,8 @@ class SampleLoader:
         """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
         if not self._settings.fast_decode:
             return {}
-        return {
-            "fastupsample": True,
-            "min_height": self._image_size,
-            "min_width": self._image_size,
-            "min_factor": 2,
-        }
+        size = self._image_size
+        return {"fastupsample": True, "min_height": size, "min_width": size, "min_factor": 2}
 
     def _read_captions(self, shard: int) -> dict[str, str]:
         """The captions of a shard; samples that are not among them are counted as without caption."""
@@ -246,29 +223,48 @@ def captions_of(
 def why_unusable(
     span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
 ) -> str | None:
-    """The reason for which a sample cannot be used, as far as it shows without its pictures; None where there
-    is none."""
+    """Why a sample cannot be used, as far as it shows without its pictures; else None."""
     if kind == "images":
-        if span.problem:
-            return "wrong_members"
-        try:
-            text = read_text_member(file, span, "txt").decode("utf-8")
-        except OSError:
-            return "unreadable_shard"
-        except (DatasetError, UnicodeDecodeError):
-            return "damaged_text"
-        return None if text.strip() else "empty_text"
-    if settings.needs_caption and not settings.needs_subtitle and not captions.get(span.key):
-        return "missing_caption"
-    try:
-        sample = read_sample(file, span, with_pixels=False)
-    except OSError:
-        return "unreadable_shard"
+        image = _read_image(file, span, with_pixels=False)
+        return image.reason if isinstance(image, Skip) else None
+    sample = _read_clip(file, span, settings, captions.get(span.key), with_pixels=False)
     if isinstance(sample, Skip):
         return sample.reason
     if settings.needs_subtitle and not any(text.strip() for text in (sample.subtitle, *sample.sentences)):
         return "empty_subtitle"
     return None
+
+
+def _read_clip(
+    file: ShardFile,
+    span: SampleSpan,
+    wanted: SampleSettings,
+    caption: str | None,
+    *,
+    with_pixels: bool = True,
+) -> Sample | Skip:
+    if wanted.needs_caption and not wanted.needs_subtitle and not caption:
+        return Skip("missing_caption", span.shown_key)
+    try:
+        return read_sample(file, span, with_pixels=with_pixels, max_pixels=wanted.max_pixels)
+    except OSError as error:
+        return Skip("unreadable_shard", span.shown_key, str(error))
+
+
+def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool = True) -> tuple[str, bytes] | Skip:
+    """An image's text and the bytes of its file."""
+    extension = span.first_of(IMAGE_EXTENSIONS)
+    assert extension is not None
+    if span.problem:
+        return Skip("wrong_members", span.shown_key, span.problem)
+    try:
+        text = read_text_member(file, span, "txt").decode("utf-8").strip()
+        data = file.read(span, extension) if with_pixels else b""
+    except OSError as error:
+        return Skip("unreadable_shard", span.shown_key, str(error))
+    except (DatasetError, UnicodeDecodeError) as error:
+        return Skip("damaged_text", span.shown_key, one_line(error))
+    return (text, data) if text else Skip("empty_text", span.shown_key)
 
 
 def _text_of(sample: Sample, rng: np.random.Generator) -> str:
@@ -279,8 +275,7 @@ def _text_of(sample: Sample, rng: np.random.Generator) -> str:
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
-    """An image file of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many
-    pixels."""
+    """An image of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
     if data[:2] == b"\xff\xd8":
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if height * width > max_pixels or not holds_pixels(data, height * width):

@@ -1,12 +1,12 @@
-"""The shards of a source, on disk or behind URLs: what there are, how many samples, and one sample's bytes.
-
-Order and decoding are elsewhere.
-"""
+"""The shards of a source, on disk or behind URLs: how many samples they hold, and one sample's bytes."""
 
 import hashlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache as cache_of
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import webdataset as wds
@@ -38,8 +38,8 @@ class Shard:
     """One shard: a file name or URL, and what is known of its content without reading it.
 
     `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:`
-    and the manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of all that
-    a local file holds, or `url:` and a hash of the URL, which says nothing of the content.
+    and the manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of what a
+    local file holds, or `url:` and a hash of the URL, which says nothing of the content.
     """
 
     location: str
@@ -109,14 +109,10 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
                 raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
             if manifest:
                 known |= {folder / r.name: _listed(str(folder / r.name), r) for r in manifest.shards}
-    neighbours: dict[Path, dict[str, ShardRecord]] = {}
-    for path in paths:
-        if path not in known:
-            if path.parent not in neighbours:
-                neighbours[path.parent] = _records_beside(path)
-            beside = neighbours[path.parent].get(path.name)
-            if beside is not None and kind == "clips":
-                known[path] = _listed(str(path), beside)
+    records_in = cache_of(_records_in)
+    for path in paths if kind == "clips" else []:
+        if path not in known and (record := records_in(path.parent).get(path.name)):
+            known[path] = _listed(str(path), record)
     unknown = [path for path in dict.fromkeys(paths) if path not in known]
     with ThreadPoolExecutor(8) as threads:
         known.update(zip(unknown, threads.map(lambda path: _look_into(path, kind), unknown), strict=True))
@@ -125,8 +121,7 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
 
 
 def _read_again(shards: list[Shard]) -> list[Shard]:
-    """Those of the shards that are not what their manifest says, or may not be, with the identity that they
-    have now.
+    """Those of the shards that may not be what their manifest says, with the identity that they have now.
 
     Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer,
     the folder has been copied, and reading all of it may take days: then the manifest is believed.
@@ -144,20 +139,17 @@ def _read_again(shards: list[Shard]) -> list[Shard]:
     doubtful = [shard for shard, file in looks if not file.has_size or (file.is_newer and reads_newer)]
     with ThreadPoolExecutor(8) as threads:
         sums = threads.map(lambda shard: sha256_of_file(shard.location), doubtful)
-        return [
-            replace(shard, identity=f"sha256:{checksum}")
-            for shard, checksum in zip(doubtful, sums, strict=True)
-        ]
+        return [replace(shard, identity=f"sha256:{now}") for shard, now in zip(doubtful, sums, strict=True)]
 
 
 def _listed(location: str, record: ShardRecord) -> Shard:
     return Shard(location, record.num_samples, f"sha256:{record.sha256}", record)
 
 
-def _records_beside(path: Path) -> dict[str, ShardRecord]:
-    """What the manifest in the folder of a tar file says; nothing where there is none, or it is not ours."""
+def _records_in(folder: Path) -> dict[str, ShardRecord]:
+    """What a folder's manifest says of its tar files; nothing where there is none, or it is not ours."""
     try:
-        manifest = read_manifest(path.parent)
+        manifest = read_manifest(folder)
     except DatasetError:
         return {}
     return manifest.by_name() if manifest else {}
@@ -173,11 +165,9 @@ def _expand(location: str) -> list[str]:
 
 
 def _look_into(path: Path, kind: str) -> Shard:
-    """A tar file that no manifest lists. Its identity is that of its structure: reading all of it may take
-    days.
+    """A tar file that no manifest lists. Its identity is its structure: reading all of it may take days.
 
-    Where it is damaged, one more sample stands for those that are lost, so that it is met, and listed as
-    unreadable.
+    Where it is damaged, one more sample stands for those that are lost, so that it is met and reported.
     """
     with ShardFile(path) as shard:
         digest = hashlib.sha256(f"{shard.num_bytes}\n".encode())
@@ -190,23 +180,17 @@ def _look_into(path: Path, kind: str) -> Shard:
 
 def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
     shards: list[Shard] = []
-    manifests: dict[str, dict[str, ShardRecord]] = {}
-    for location in given:
-        for url in _expand(location):
-            if url.startswith(COMMAND) or url.endswith(".tar"):
-                folder, _, file = url.rpartition("/")
-                if folder not in manifests and not url.startswith(COMMAND):
-                    manifests[folder] = _remote_records_beside(folder, source)
-                record = manifests.get(folder, {}).get(file)
-                if record is not None:
-                    shards.append(_listed(url, record))
-                else:
-                    shards.append(Shard(url, source.samples_per_shard or 0, f"url:{url_hash(url)}"))
-            else:
-                shards += [
-                    _listed(f"{url.rstrip('/')}/{record.name}", record)
-                    for record in _remote_manifest(url, kind=source.kind).shards
-                ]
+    records_in = cache_of(partial(_remote_records_in, source=source))
+    for url in chain.from_iterable(map(_expand, given)):
+        if not url.startswith(COMMAND) and not url.endswith(".tar"):
+            records = _remote_manifest(url, kind=source.kind).shards
+            shards += [_listed(f"{url.rstrip('/')}/{record.name}", record) for record in records]
+            continue
+        folder, _, file = url.rpartition("/")
+        if not url.startswith(COMMAND) and (found := records_in(folder).get(file)):
+            shards.append(_listed(url, found))
+        else:
+            shards.append(Shard(url, source.samples_per_shard or 0, f"url:{url_hash(url)}"))
     if not all(shard.num_samples or shard.record for shard in shards):
         raise UserError(
             f"nothing says how many samples the shards of source {name} hold; give the folder that has "
@@ -215,17 +199,14 @@ def _remote_shards(name: str, given: list[str], source: Source) -> list[Shard]:
     return shards
 
 
-def _remote_records_beside(folder: str, source: Source) -> dict[str, ShardRecord]:
-    """What the manifest in the folder of some shards says; nothing where there is none, or where it is not
-    needed."""
+def _remote_records_in(folder: str, *, source: Source) -> dict[str, ShardRecord]:
+    """What the manifest in a folder says; nothing where there is none, or where it is not needed."""
     if source.kind != "clips":
         return {}
     try:
         return _remote_manifest(folder).by_name()
-    except _NoManifest:
-        return {}
-    except DatasetError:
-        if source.samples_per_shard is None:
+    except DatasetError as error:
+        if source.samples_per_shard is None and not isinstance(error, _NoManifest):
             raise
         return {}
 
@@ -268,7 +249,7 @@ class ShardReader:
     """Reads single samples of a shard set.
 
     The last `in_use` shards stay open: each costs a file descriptor, its index (half a megabyte for a
-    thousand samples) and, of a remote shard, the room of its copy.
+    thousand samples) and, if remote, the room of its copy.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -318,7 +299,7 @@ class ShardReader:
         if not is_remote(shard.location):
             return ShardFile(shard.location)
         row = shard.record
-        sha256, num_bytes = (row.sha256, row.num_bytes) if row is not None else (None, None)
+        sha256, num_bytes = (row.sha256, row.num_bytes) if row else (None, None)
         cache, keep = self._shards.cache, self._shards.in_use
         with shared_copy(shard.location, cache, keep=keep, sha256=sha256, num_bytes=num_bytes) as path:
             return ShardFile(path)

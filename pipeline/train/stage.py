@@ -1,11 +1,8 @@
-"""The stage `train`: a recipe, a few options that change it, and checks before any process starts.
-
-Training is in `loop`, the processes that do it in `processes`.
-"""
+"""The stage `train`: a recipe, a few options that change it, and checks before any process starts."""
 
 import os
 import tempfile
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,39 +26,25 @@ if TYPE_CHECKING:
     from clipvip.pipeline.train.batches import BatchPlan
 
 
+_local = partial(opt, type=LocalName(), default=None)
+
+
 @options
 class TrainOptions(StageOptions):
-    """What `train` is asked for: a recipe, by the name of a packaged one or the path of a YAML file, and changes."""
+    """What `train` is asked for: a packaged recipe's name or the path of a YAML file, and changes."""
 
     recipe: str = opt(argument=True, kw_only=False)
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
-    captions: str | None = opt(
-        "Folder that 'clipvip-data caption' wrote for these shards.", LocalName(), metavar="DIR", default=None
-    )
-    init: str | None = opt(
-        "The CLIP or CLIP-ViP model to start from.", LocalName(), metavar="FOLDER_OR_NAME", default=None
-    )
-    out: str | None = opt(
-        "Folder for this run; the same command again goes on from there.",
-        LocalName(),
-        metavar="DIR",
-        default=None,
-    )
+    captions: str | None = _local("Folder that 'clipvip-data caption' wrote for these shards.", metavar="DIR")
+    init: str | None = _local("The CLIP or CLIP-ViP model to start from.", metavar="FOLDER_OR_NAME")
+    out: str | None = _local("Folder for this run; the same command again goes on from there.", metavar="DIR")
     gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
-    validation: str | None = opt(
-        "Folder of shards to score during training, each clip with one text.",
-        LocalName(),
-        metavar="DIR",
-        default=None,
+    validation: str | None = _local(
+        "Folder of shards to score during training, each clip with one text.", metavar="DIR"
     )
-    test: str | None = opt(
-        "Folder of shards to score once, at the end, into test.json.",
-        LocalName(),
-        metavar="DIR",
-        default=None,
-    )
+    test: str | None = _local("Folder of shards to score once, at the end, into test.json.", metavar="DIR")
     select: Literal["best", "last"] | None = opt(
         "The weights to keep: of the best validation, or of the last step.",
         shown="the recipe's",
@@ -84,8 +67,8 @@ def train(options: TrainOptions) -> StageReport:
     The model ends up in DIR/model, in the layout that ClipVip.from_pretrained loads.
 
     Returns:
-        What report.json holds and, under `result`, the scores of the test split; nothing in processes other than
-        the first of those that a launcher started.
+        What report.json holds and, under `result`, the scores of the test split; nothing in processes other
+        than the first of those that a launcher started.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
@@ -98,8 +81,15 @@ def train(options: TrainOptions) -> StageReport:
 
         content, text = describe_run(recipe, plan)
         return StageReport(content=content, text=text)
-    with ExitStack() as resources:
-        _claim(recipe, plan, resources)
+    from clipvip.pipeline.train.checkpoint import DATA_NAME, RECIPE_NAME
+    from clipvip.pipeline.train.data_record import describe_data
+
+    if os.environ.get("RANK", "0") != "0":
+        return run_training(recipe)
+    out = Path(recipe.run.out)
+    with lock_folder(out):  # against another run
+        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
+        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())
         return run_training(recipe)
 
 
@@ -115,19 +105,16 @@ def recipe_of(options: TrainOptions) -> Recipe:
         source = tree["data"]["sources"][_source_for_options(recipe)]
         source["shards"] = source["shards"] if options.shards is None else options.shards
         source["captions"] = source["captions"] if options.captions is None else options.captions or None
-    if options.init is not None:
-        tree["model"]["init"] = options.init
-    if options.out is not None:
-        tree["run"]["out"] = options.out
     if options.gpus == 0:
         tree["run"]["device"] = "cpu"
     elif options.gpus is not None:
         tree["run"]["processes"] = options.gpus
         if recipe.run.device == "auto":
             tree["run"]["device"] = "cuda"
-    for name in ("validation", "test", "select"):
-        if (value := getattr(options, name)) is not None:
-            tree["evaluation"][name] = value
+    named = {"model": ("init",), "run": ("out",), "evaluation": ("validation", "test", "select")}
+    for section, names in named.items():
+        given = {name: getattr(options, name) for name in names}
+        tree[section] |= {name: value for name, value in given.items() if value is not None}
     return recipe_from_tree(tree, name="options")
 
 
@@ -150,21 +137,13 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
-    for name, value in (
-        ("run.out", recipe.run.out),
-        ("run.cache", recipe.run.cache),
-        ("model.init", recipe.model.init),
-    ):
-        require_local(name, value)
+    require_local("run.out", recipe.run.out)
+    require_local("run.cache", recipe.run.cache)
+    require_local("model.init", recipe.model.init)
     # torch and the model are imported from here on, so that mistakes above are told at once.
+    from clipvip.pipeline.train import data_record
     from clipvip.pipeline.train.batches import plan_batches
     from clipvip.pipeline.train.checkpoint import RECIPE_NAME, list_checkpoints
-    from clipvip.pipeline.train.data_record import (
-        data_differences,
-        describe_data,
-        order_of_run,
-        recorded_data,
-    )
     from clipvip.pipeline.train.distributed import launched_world_size
     from clipvip.pipeline.train.enough import check_samples, check_shares
     from clipvip.pipeline.train.logs import require_wandb
@@ -179,9 +158,8 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     checkpoints = list_checkpoints(out)
     if checkpoints and resume == "never":
         raise UserError(f"{out}: holds checkpoints, and --resume is never; remove it or give another --out")
-    saved = out / RECIPE_NAME
-    of_run = [path for path in (saved, *(folder / RECIPE_NAME for folder in checkpoints)) if path.is_file()]
-    known_data = recorded_data(out)
+    of_run = [path for folder in (out, *checkpoints) if (path := folder / RECIPE_NAME).is_file()]
+    known_data = data_record.recorded_data(out)
     if checkpoints and of_run:
         changed = differences(load_recipe(str(of_run[0])), recipe, paths=known_data is None)
         if changed:
@@ -192,26 +170,14 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     check_splits(recipe)
     with tempfile.TemporaryDirectory() as cache:
         place = Path(recipe.run.cache or cache)
-        plan = plan_batches(recipe, cache=place, order_version=order_of_run(out))
+        plan = plan_batches(recipe, cache=place, order_version=data_record.order_of_run(out))
         if known_data is not None:
-            changed = data_differences(known_data, describe_data(recipe, plan))
+            changed = data_record.data_differences(known_data, data_record.describe_data(recipe, plan))
             if changed:
                 raise UserError(
-                    f"{out}: holds checkpoints of a run on other data ({'; '.join(changed[:3])}); give the same data "
-                    "or another --out"
+                    f"{out}: holds checkpoints of a run on other data ({'; '.join(changed[:3])}); give the "
+                    "same data or another --out"
                 )
         check_shares(plan, processes=launched_world_size() or recipe.run.processes)
         check_samples(plan, warns=os.environ.get("RANK", "0") == "0")
     return plan
-
-
-def _claim(recipe: Recipe, plan: "BatchPlan", resources: ExitStack) -> None:
-    """Note down the recipe and what the data are in the folder of the run, locked against another until training ends."""
-    from clipvip.pipeline.train.checkpoint import DATA_NAME, RECIPE_NAME
-    from clipvip.pipeline.train.data_record import describe_data
-
-    out = Path(recipe.run.out)
-    if os.environ.get("RANK", "0") == "0":
-        resources.enter_context(lock_folder(out))
-        atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
-        atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())

@@ -8,7 +8,7 @@ import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model import ClipVip
 from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import freeze_key_biases, parameter_groups
 from clipvip.model.precision import choose_precision, has_native_bf16
@@ -21,7 +21,7 @@ from clipvip.pipeline.train.recipe import Recipe
 
 
 def check_init(recipe: Recipe) -> None:
-    """Whether `model.init` is a CLIP or CLIP-ViP model with a tokenizer that fits it; its weights are not read.
+    """Check that `model.init` is a CLIP or CLIP-ViP model with a tokenizer that fits; weights are not read.
 
     Raises:
         UserError: there is none, or it has no tokenizer.
@@ -35,7 +35,13 @@ def check_init(recipe: Recipe) -> None:
     if tokenizer is None:
         raise UserError(f"{init}: has no tokenizer files beside its weights; add them")
     check_tokenizer(tokenizer, config.text_config)
-    _check_lengths(recipe, config)
+    data, limit = recipe.data, config.text_config.max_position_embeddings
+    if data.max_text_tokens > limit:
+        raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
+    if (recipe.model.encoder or config.encoder) == "seq_transformer" and data.num_frames > limit:
+        raise UserError(
+            f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
+        )
 
 
 def chosen_device(recipe: Recipe) -> str:
@@ -101,8 +107,8 @@ def start_model(recipe: Recipe) -> ClipVip:
             model.logit_scale.fill_(recipe.model.logit_scale)
     if not model.logit_scale.item() <= MAX_LOGIT_SCALE:
         raise UserError(
-            f"{recipe.model.init}: its logit_scale is {model.logit_scale.item():g}, which is not the logarithm of an "
-            "inverse temperature; give model.logit_scale"
+            f"{recipe.model.init}: its logit_scale is {model.logit_scale.item():g}, which is not the "
+            "logarithm of an inverse temperature; give model.logit_scale"
         )
     # What the model is trained on is what it is scored on, unless told otherwise.
     model.config.num_frames = recipe.data.num_frames
@@ -110,22 +116,10 @@ def start_model(recipe: Recipe) -> ClipVip:
     return model
 
 
-def _check_lengths(recipe: Recipe, config: ClipVipConfig) -> None:
-    init, data = recipe.model.init, recipe.data
-    limit = config.text_config.max_position_embeddings
-    if data.max_text_tokens > limit:
-        raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
-    if (recipe.model.encoder or config.encoder) == "seq_transformer" and data.num_frames > limit:
-        raise UserError(
-            f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
-        )
-
-
 def checkpoint_activations(model: ClipVip) -> None:
     """Let each layer compute its activations again in the backward pass."""
     # transformers renamed this; the older versions have only the older name.
-    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-    enable()
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:

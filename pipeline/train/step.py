@@ -2,14 +2,15 @@
 
 The loss contrasts every sample of the batch with every other, over all processes and chunks. Each process
 encodes its own rows, the embeddings are joined, every process computes the same loss, and sends the part of
-the loss's gradient that belongs to its rows back through its encoder. With several chunks that is done in
-two passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
+its gradient that belongs to its rows back through its encoder. With several chunks that is done in two
+passes (first only embeddings, then once more with gradient), which is exact and needs the memory of one.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
@@ -19,16 +20,32 @@ from clipvip.model.losses import omnisource_terms
 from clipvip.model.variants import Precision
 from clipvip.pipeline.train.batches import BatchPlan, Chunk
 from clipvip.pipeline.train.distributed import Place, gather_rows, sum_gradients
-from clipvip.pipeline.train.recipe import Loss, Optim
+from clipvip.pipeline.train.recipe import Loss, Recipe
 
 # (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
 Embeddings = dict[tuple[str, str], torch.Tensor]
 Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 
-# In fp16: the largest number that is sent back through the encoder; the next is tried where one has overflowed (65,504).
+# In fp16: the largest number sent back through the encoder; the next is tried if one overflows (65,504).
 _LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
 # Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
 MAX_SHAPES = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """What training needs and does not change: the recipe and what was made from it."""
+
+    recipe: Recipe
+    place: Place
+    out: Path
+    model: ClipVip
+    optimizer: torch.optim.Optimizer
+    encode: Encoder
+    precision: Precision
+    plan: BatchPlan
+    num_steps: int
+    step_flops: float
 
 
 @dataclass(frozen=True)
@@ -60,12 +77,12 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
                 embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
-            if chunk.text_ids is not None:
-                text = forward(input_ids=chunk.text_ids, attention_mask=chunk.text_mask)
-                embeddings["text"] = text.text_embeds
-            if chunk.caption_ids is not None:
-                caption = forward(input_ids=chunk.caption_ids, attention_mask=chunk.caption_mask)
-                embeddings["caption"] = caption.text_embeds
+            for role, ids, mask in (
+                ("text", chunk.text_ids, chunk.text_mask),
+                ("caption", chunk.caption_ids, chunk.caption_mask),
+            ):
+                if ids is not None:
+                    embeddings[role] = forward(input_ids=ids, attention_mask=mask).text_embeds
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
@@ -74,10 +91,10 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
 def compile_layers(model: ClipVip) -> None:
     """Let each transformer layer of both towers compute by a graph for the shape that it is given.
 
-    All layers of a tower share a graph, so that one layer is compiled and not twelve: on an H100's machine the whole
+    All layers of a tower share a graph, so that one is compiled and not twelve: beside an H100 the whole
     network of B/32 took over 90 seconds, its layers take about 20 (docs/benchmarks.md).
 
-    A run has few shapes: the rows of its chunks, by videos, single frames and texts. With graphs for any shape,
+    A run has few shapes: rows of its chunks, by videos, single frames and texts. With graphs for any shape,
     torch 2.13 fails on the gradient of proxy-guided attention (it cannot order strides that hold a symbol).
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
@@ -86,31 +103,20 @@ def compile_layers(model: ClipVip) -> None:
             module.compile(dynamic=False)
 
 
-def train_step(
-    model: ClipVip,
-    encode: Encoder,
-    optimizer: torch.optim.Optimizer,
-    chunks: list[Chunk],
-    *,
-    plan: BatchPlan,
-    loss: Loss,
-    optim: Optim,
-    learning_rate: float,
-    precision: Precision,
-    place: Place,
-) -> StepResult:
+def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepResult:
     """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
 
     Raises:
         NotFinite: the loss or the gradient is not; nothing is updated.
     """
+    model, optimizer, optim = job.model, job.optimizer, job.recipe.optim
     logit_scale = model.logit_scale.item()
     if not math.isfinite(logit_scale):  # which the loss refuses
         raise NotFinite(f"logit_scale {logit_scale}")
-    for largest in _LARGEST_FP16 if precision == "fp16" else (None,):
+    for largest in _LARGEST_FP16 if job.precision == "fp16" else (None,):
         optimizer.zero_grad(set_to_none=True)
         value, terms = compute_gradients(
-            model, encode, chunks, plan=plan, loss=loss, largest=largest, place=place
+            model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=job.place
         )
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
         if math.isfinite(grad_norm) or not math.isfinite(value):
@@ -138,9 +144,8 @@ def compute_gradients(
 ) -> tuple[float, dict[str, float]]:
     """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
 
-    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and the
-    gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone, so that nothing
-    has to be remembered between steps.
+    With `largest` what goes back through the encoder is scaled so that about this is its largest number, and
+    the gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone.
     """
     sources = [chunk.source for chunk in chunks]
     two_passes = len(set(sources)) < len(sources)
@@ -150,8 +155,7 @@ def compute_gradients(
         generators.append(_generator_state(place.device))
         with torch.set_grad_enabled(not two_passes):
             outputs.append(encode(chunk))
-    joined = _join(chunks, outputs, plan=plan, place=place)
-    has_caption = _join_has_caption(chunks, plan=plan, place=place)
+    joined, has_caption = _join(chunks, outputs, plan=plan, place=place)
     scale = model.logit_scale.detach().clone().requires_grad_()
     terms = batch_terms(joined, has_caption, scale, plan=plan, loss=loss)
     total = torch.stack(list(terms.values())).sum()
@@ -167,9 +171,9 @@ def compute_gradients(
         gradients = []
         for role, rows in output.items():
             key = (chunk.source, role)
-            first = offsets[key]
-            offsets[key] += len(rows)
-            gradients.append(_gradient(joined[key])[first : first + len(rows)] * scale_up)
+            mine = slice(offsets[key], offsets[key] + len(rows))
+            offsets[key] = mine.stop
+            gradients.append(_gradient(joined[key])[mine] * scale_up)
         torch.autograd.backward(list(output.values()), gradients)
     if two_passes:
         _set_generator(after, place.device)
@@ -197,16 +201,14 @@ def batch_terms(
     """
     terms: dict[str, torch.Tensor] = {}
     for part in plan.parts:
-        rows = {role: tensor for (source, role), tensor in joined.items() if source == part.name}
-        is_clips = part.shards.kind == "clips"
         of_source = omnisource_terms(
-            video=rows["video"],
-            subtitle=rows.get("text"),
-            frame=rows.get("frame"),
-            caption=rows.get("caption"),
+            video=joined[part.name, "video"],
+            subtitle=joined.get((part.name, "text")),
+            frame=joined.get((part.name, "frame")),
+            caption=joined.get((part.name, "caption")),
             caption_mask=has_caption.get(part.name),
             logit_scale=logit_scale,
-            variant=loss.pairs if is_clips else "baseline",
+            variant=loss.pairs if part.shards.kind == "clips" else "baseline",
             weighting=loss.weighting,
         )
         terms |= {f"{part.name}/{name}": term for name, term in of_source.items()}
@@ -215,26 +217,20 @@ def batch_terms(
 
 def _join(
     chunks: list[Chunk], outputs: list[dict[str, torch.Tensor]], *, plan: BatchPlan, place: Place
-) -> Embeddings:
-    """The embeddings of the whole batch, ready to receive gradients."""
+) -> tuple[Embeddings, dict[str, torch.Tensor]]:
+    """The embeddings of the whole batch, to receive gradients; by source, who has a caption: bool (rows,)."""
     joined: Embeddings = {}
+    has_caption = {}
     for part in plan.parts:
+        gather = partial(gather_rows, total=part.rows, place=place)
         mine = [output for chunk, output in zip(chunks, outputs, strict=True) if chunk.source == part.name]
         for role in mine[0]:
-            rows = gather_rows(torch.cat([o[role].detach() for o in mine]), total=part.rows, place=place)
+            rows = gather(torch.cat([output[role].detach() for output in mine]))
             joined[part.name, role] = rows.clone().requires_grad_()
-    return joined
-
-
-def _join_has_caption(chunks: list[Chunk], *, plan: BatchPlan, place: Place) -> dict[str, torch.Tensor]:
-    """For each source with captions, which samples of the whole batch have one: bool (rows,)."""
-    joined = {}
-    for part in plan.parts:
-        mine = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
-        if mine:
-            flags = torch.cat(mine).to(torch.uint8)
-            joined[part.name] = gather_rows(flags, total=part.rows, place=place).bool()
-    return joined
+        flags = [c.has_caption for c in chunks if c.source == part.name and c.has_caption is not None]
+        if flags:
+            has_caption[part.name] = gather(torch.cat(flags).to(torch.uint8)).bool()
+    return joined, has_caption
 
 
 def _gradient(tensor: torch.Tensor) -> torch.Tensor:
@@ -242,7 +238,7 @@ def _gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
-    """The factor, exact in any format, that brings the largest gradient of `rows` to between half of `largest` and it."""
+    """The factor, exact in any format, that brings the largest gradient to `largest` or up to half less."""
     most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
     if largest is None or not 0 < most < math.inf:
         return 1.0

@@ -1,7 +1,4 @@
-"""Files of tensors in safetensors' format, with checksums: how a checkpoint's bytes get to the disk and back.
-
-What belongs into a checkpoint, and who writes what, is `checkpoint`'s business.
-"""
+"""Files of tensors in safetensors' format, with checksums: a checkpoint's bytes to the disk and back."""
 
 import json
 import os
@@ -22,15 +19,15 @@ TENSORS_SUFFIX = ".safetensors"
 _SCHEMA = 1
 _BLOCK_BYTES = 1 << 22
 _TYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """The size of a file and its CRC-32, which finds every flipped bit and all but one of four thousand million other
-    damages, at the speed of the disk."""
+    """The size of a file and its CRC-32, which finds every flipped bit, at the speed of the disk."""
 
     num_bytes: int
     crc32: int
@@ -52,7 +49,7 @@ class _Summed:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
     """Write tensors to a new file, one after another, so that no more than one is held twice.
 
-    (`safetensors.torch.save_file` takes them from the CPU's memory only, where all would have to be copied first.)
+    (For `safetensors.torch.save_file` all would have to be copied to the CPU's memory first.)
     """
     header: dict[str, object] = {}
     offset = 0
@@ -76,7 +73,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Of a write that fails, say where: the system does not."""
+    """Name the file in the error of a write that fails: ENOSPC names none."""
     try:
         yield
     except OSError as error:
@@ -93,19 +90,20 @@ def names_in(path: Path) -> list[str]:
         raise OSError(f"{path.name}: {one_line(error, most=200)}") from error
 
 
-def read_tensors(path: Path, into: Mapping[str, torch.Tensor]) -> None:
-    """Fill the tensors of `into` that are in the file. Raises OSError where it does not fit them."""
-    try:
-        with safe_open(path, "pt") as file, torch.no_grad():
-            for name in into.keys() & set(file.keys()):
-                found = file.get_tensor(name)
-                if found.shape != into[name].shape:
-                    raise OSError(
-                        f"{path.name}: {name} is {tuple(found.shape)}, not {tuple(into[name].shape)}"
-                    )
-                into[name].copy_(found)
-    except SafetensorError as error:
-        raise OSError(f"{path.name}: {one_line(error, most=200)}") from error
+def read_tensors(paths: list[Path], into: Mapping[str, torch.Tensor]) -> None:
+    """Fill the tensors of `into` that are in the files. Raises OSError where one does not fit."""
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file, torch.no_grad():
+                for name in into.keys() & set(file.keys()):
+                    found, wanted = file.get_tensor(name), into[name]
+                    if found.shape != wanted.shape:
+                        raise OSError(
+                            f"{path.name}: {name} is {tuple(found.shape)}, not {tuple(wanted.shape)}"
+                        )
+                    wanted.copy_(found)
+        except SafetensorError as error:
+            raise OSError(f"{path.name}: {one_line(error, most=200)}") from error
 
 
 def sum_file(path: Path) -> Checksum:
@@ -172,7 +170,7 @@ def _read_checksums(folder: Path) -> dict[str, Checksum]:
 
 
 def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
-    """Divide names among `parts` so that their sizes add up to about the same in each; the same everywhere."""
+    """Divide names among `parts` so that their sizes add up to about the same in each."""
     shares: list[list[str]] = [[] for _ in range(parts)]
     loads = [0] * parts
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):

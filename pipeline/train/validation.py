@@ -1,12 +1,13 @@
 """Retrieval scores of a run: on the validation split while it trains, on the test split when it is done.
 
-The test split has no say in anything: it is scored once, with weights that were chosen without it. All processes encode,
-each some shards. Training goes on after a validation as if there had been none.
+The test split is scored once, with weights that were chosen without it. All processes encode, each some
+shards. Training goes on after a validation as if there had been none.
 """
 
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
 BEST_FOLDER = "best"
-VALIDATION_NAME = "validation.jsonl"
-TEST_NAME = "test.json"
 CRITERION = "mean_recall"
 
 Row = dict[str, Any]
@@ -52,20 +51,15 @@ def check_splits(recipe: Recipe) -> None:
     wanted = recipe.evaluation
     if wanted.select == "best" and wanted.validation is None:
         raise UserError("--select best: needs a split to choose by; give --validation, or --select last")
-    training = [
-        location
-        for source in recipe.data.sources.values()
-        for location in ([source.shards] if isinstance(source.shards, str) else source.shards)
-    ]
-    named = [("--validation", wanted.validation), ("--test", wanted.test)]
-    splits = [(option, Path(folder)) for option, folder in named if folder is not None]
-    taken = {
-        identity: "training"
-        for location in training
-        if not is_remote(location)
-        for identity in _shards_of(Path(location))
-    }
-    for option, folder in splits:
+    taken: dict[str, str] = {}
+    for source in recipe.data.sources.values():
+        for location in [source.shards] if isinstance(source.shards, str) else source.shards:
+            if not is_remote(location):
+                taken |= dict.fromkeys(_shards_of(Path(location)), "training")
+    for option, split in (("--validation", wanted.validation), ("--test", wanted.test)):
+        if split is None:
+            continue
+        folder = Path(split)
         num_clips = 0
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
@@ -74,12 +68,11 @@ def check_splits(recipe: Recipe) -> None:
         warning = few_clips_warning(num_clips)
         if warning and os.environ.get("RANK", "0") == "0":
             click.echo(f"Warning: {option} {folder}: {warning}", err=True)
-        for identity in _shards_of(folder):
-            if identity in taken:
-                raise UserError(
-                    f"{option} {folder}: holds shards that are also in {taken[identity]}; give another split"
-                )
-        taken |= {identity: option for identity in _shards_of(folder)}
+        identities = _shards_of(folder)
+        shared = next((taken[identity] for identity in identities if identity in taken), None)
+        if shared is not None:
+            raise UserError(f"{option} {folder}: holds shards that are also in {shared}; give another split")
+        taken |= dict.fromkeys(identities, option)
 
 
 def _shards_of(folder: Path) -> list[str]:
@@ -92,18 +85,8 @@ def _shards_of(folder: Path) -> list[str]:
     return [record.sha256 for record in manifest.shards]
 
 
-def is_due(recipe: Recipe, step: int, *, num_steps: int, ends_epoch: bool) -> bool:
-    """Whether the validation split is to be scored after `step`."""
-    if recipe.evaluation.validation is None:
-        return False
-    if step == 0:
-        return recipe.evaluation.at_start
-    every = recipe.evaluation.every_steps
-    return step == num_steps or (ends_epoch if every is None else step % every == 0)
-
-
 def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:
-    """Score the validation split after `step`, add that to `rows`, and keep the weights if they are the best yet."""
+    """Score the validation split after `step`, add that to `rows`, and keep the weights if they are best."""
     assert recipe.evaluation.validation is not None
     model.eval()
     result = _score(recipe, model, Path(recipe.evaluation.validation), place=place)
@@ -123,7 +106,7 @@ def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out:
 def write_rows(out: Path, rows: list[Row]) -> None:
     """Write all validations of a run to OUT/validation.jsonl."""
     if rows:
-        write_jsonl(out / VALIDATION_NAME, rows)
+        write_jsonl(out / "validation.jsonl", rows)
 
 
 def best_row(rows: list[Row]) -> Row:
@@ -149,17 +132,8 @@ def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -
     partial.rename(folder)
 
 
-def _found_before(path: Path) -> dict[str, Any]:
-    """What a finished test left there; nothing where it is damaged, so that it is scored again."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
-    """Score the test split with the model in `folder`, of `step`, into OUT/test.json; None where there is no test split.
+    """Score the test split, if there is one, with the model in `folder`, of `step`, into OUT/test.json.
 
     What an earlier run of the same command found stands.
     """
@@ -167,18 +141,15 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
     if split is None:
         return None
     what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
-    path = out / TEST_NAME
-    found = _found_before(path)
-    if {name: found.get(name) for name in what} != what:
+    path = out / "test.json"
+    found = None
+    with suppress(FileNotFoundError, ValueError, RecursionError):  # a damaged one is scored again
+        found = json.loads(path.read_bytes())
+    if not isinstance(found, dict) or {name: found.get(name) for name in what} != what:
         # As it is on disk and as `clipvip-eval` loads it.
         # OUT/best of a run that an older version began does not say how it was trained.
-        wanted = recipe.data
-        model = load_clip_vip(
-            str(folder),
-            device=place.device,
-            num_frames=wanted.num_frames,
-            max_text_tokens=wanted.max_text_tokens,
-        )
+        frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
+        model = load_clip_vip(str(folder), device=place.device, num_frames=frames, max_text_tokens=tokens)
         found = {**what, **_score(recipe, model, Path(split), place=place)}
         if place.is_first:
             write_json(path, found)
@@ -190,10 +161,9 @@ def write_training_card(
     recipe: Recipe, model: ClipVip, step: int, scores: dict[str, Any] | None, *, folder: Path
 ) -> None:
     """Say in the model's card how it was trained and what it scores; no paths of this machine."""
-    optim = recipe.optim
-    is_local = Path(recipe.model.init).exists()
+    optim, init = recipe.optim, recipe.model.init
     training = {
-        **({} if is_local else {"base_model": recipe.model.init}),
+        **({} if Path(init).exists() else {"base_model": init}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
@@ -202,21 +172,17 @@ def write_training_card(
     }
     tree = recipe_tree(recipe)
     settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
-    results = table(scores) if scores else ""
-    write_card(folder, model.config, training=training, recipe=settings, scores=results)
+    write_card(
+        folder, model.config, training=training, recipe=settings, scores=table(scores) if scores else ""
+    )
 
 
 def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:
     """The scores of a split, in every process."""
-    paths = list_shards(folder)
-    mine = paths[place.rank :: place.world_size]
+    mine = list_shards(folder)[place.rank :: place.world_size]
     states = torch.get_rng_state()
     pairs = embed_pairs(
-        model,
-        mine,
-        captions=None,
-        batch_size=recipe.evaluation.clips_at_once,
-        show_progress=False,
+        model, mine, captions=None, batch_size=recipe.evaluation.clips_at_once, show_progress=False
     )
     torch.set_rng_state(states)
     joined = _join(gather_objects(pairs, place=place))
@@ -227,9 +193,7 @@ def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dic
 
 def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
     """The embeddings of all processes as those of one."""
-    used = [part for part in parts if len(part.texts)]
-    if not used:
-        return parts[0]
+    used = [part for part in parts if len(part.texts)] or parts[:1]
     starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
     return PairEmbeddings(
         np.concatenate([part.texts for part in used]),

@@ -26,25 +26,15 @@ def save_gradients_and_steps(tree: dict[str, Any], folder: Path, num_steps: int,
     for step, chunks in enumerate(batches_of(job, TrainState())):
         if step == num_steps:
             break
-        common = {"plan": job.plan, "loss": job.recipe.loss, "place": place}
         if step == 0:
-            compute_gradients(job.model, job.encode, chunks, **common)
+            compute_gradients(job.model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, place=place)
             gradients = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
             if place.is_first:
                 save_file(
                     {name: g.clone() for name, g in gradients.items()}, folder / "gradients.safetensors"
                 )
             job.optimizer.zero_grad(set_to_none=True)
-        train_step(
-            job.model,
-            job.encode,
-            job.optimizer,
-            chunks,
-            optim=job.recipe.optim,
-            learning_rate=job.recipe.optim.learning_rate,
-            precision=job.precision,
-            **common,
-        )
+        train_step(job, chunks, learning_rate=job.recipe.optim.learning_rate)
     if place.is_first:
         weights = {name: tensor.detach().clone() for name, tensor in job.model.state_dict().items()}
         save_file(weights, folder / "weights.safetensors")
