@@ -19,9 +19,9 @@ _Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 class ClipRecord(BaseModel):
     """KEY.json, as docs/format.md has it; fields of later versions are let through.
 
-    `frame_seconds` are presentation times in the source, one for each stored frame; `frame_bytes` the lengths
-    of the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, that is
-    after rotation. `sentences` are the captions that a video set's annotations have for the clip.
+    `frame_seconds` are presentation times in the source, one per stored frame; `frame_bytes` the lengths of
+    the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, after
+    rotation. `sentences` are the captions in a video set's annotations.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -53,11 +53,7 @@ class ClipRecord(BaseModel):
 
 
 def parse_record(data: bytes) -> ClipRecord:
-    """The record that `data`, the bytes of a KEY.json, holds.
-
-    Raises:
-        DatasetError: it is none; the message names the fields that it lacks, or the first that is wrong.
-    """
+    """The record in the bytes of a KEY.json; DatasetError names what lacks, or the first wrong field."""
     try:
         record = ClipRecord.model_validate_json(data)
     except ValidationError as error:
