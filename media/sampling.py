@@ -1,7 +1,4 @@
-"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one.
-
-Indices only; reading the frames is `clipvip.shards.tar.reader`'s work.
-"""
+"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one."""
 
 import numpy as np
 
@@ -47,11 +44,7 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
 
 
 def middle_index(num_total: int) -> int:
-    """The frame that stands for the clip: `num_total // 2`, as in the released code.
-
-    Raises:
-        ValueError: `num_total` is below 1.
-    """
+    """The frame that stands for the clip: `num_total // 2`, as in the released code. ValueError for none."""
     _require_positive(num_total, 1)
     return num_total // 2
 

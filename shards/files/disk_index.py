@@ -5,8 +5,8 @@ bytes a key while it is made, and 16 then.
 """
 
 import json
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -42,8 +42,7 @@ class DiskIndex(Mapping[str, str]):
     ) -> None:
         """`entries` are keys and the places of their lines, ascending; `read` gives key and value of a place.
 
-        Raises:
-            RepeatedKeyError: two lines give a key two values, and `repeats_must_agree`.
+        Raises RepeatedKeyError where two lines give a key two values, and `repeats_must_agree`.
         """
         self._read = read
         self._must_agree = repeats_must_agree
@@ -148,21 +147,9 @@ class DiskIndex(Mapping[str, str]):
 
 
 def _blocks(entries: Iterable[tuple[str, int]], at_once: int) -> Iterator[np.ndarray]:
-    hashes, places = array("Q"), array("Q")
-    for key, at in entries:
-        hashes.append(key_hash(key))
-        places.append(at)
-        if len(hashes) == at_once:
-            yield _block(hashes, places)
-            hashes, places = array("Q"), array("Q")
-    if hashes:
-        yield _block(hashes, places)
-
-
-def _block(hashes: array, places: array) -> np.ndarray:
-    block = np.empty(len(hashes), _PLACE)
-    block["hash"], block["at"] = np.frombuffer(hashes, np.uint64), np.frombuffer(places, np.uint64)
-    return block
+    hashed = ((key_hash(key), at) for key, at in entries)
+    while len(block := np.fromiter(islice(hashed, at_once), _PLACE)):
+        yield block
 
 
 def _places(file: ScratchFile, first: int, count: int) -> np.ndarray:

@@ -42,8 +42,7 @@ def is_remote(shards: str) -> bool:
 def parse_location(text: str) -> Location:
     """The path or URL that `text` is. A store is asked anew each time: other processes write there too.
 
-    Raises:
-        DatasetError: the URL's scheme is unknown, its package is missing, or processes cannot share it.
+    Raises DatasetError where the URL's scheme is unknown, its package missing, or processes cannot share it.
     """
     if not is_url(text):
         return Path(text)
@@ -61,9 +60,8 @@ def parse_location(text: str) -> Location:
 def list_urls(folder: str, *, below: bool = True) -> list[str]:
     """The URLs of the files in a folder of a store, sorted; with `below` also those in its folders.
 
-    Raises:
-        DatasetError: its scheme needs a package that is missing, or there is no such folder or nothing in it.
-        OSError: the store does not answer.
+    Raises DatasetError where a package is missing, or there is no such folder or nothing in it; OSError where
+    the store does not answer.
     """
     with store_errors(folder):
         system, path = fsspec.core.url_to_fs(folder)
@@ -98,11 +96,7 @@ def copy_url(
     """Write the content of the file behind `url`, or the output of a `pipe:` command, to the new file `out`.
 
     Transient errors, and another checksum than `sha256`, are tried again a few times, with pauses that double
-    from a second. `heartbeat` is called for each megabyte.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be read. DatasetError: as `list_urls`.
+    from a second. `heartbeat` is called for each megabyte. Raises OSError, and DatasetError as `list_urls`.
     """
 
     def copy() -> None:
@@ -124,10 +118,8 @@ def _opened(url: str) -> AbstractContextManager[IO[bytes]]:
     if url.startswith(COMMAND):
         import webdataset as wds  # it brings torch, which `clipvip-data shard` does without
 
-        command: AbstractContextManager[IO[bytes]] = wds.gopen(url)
-        return command
-    stream: AbstractContextManager[IO[bytes]] = fsspec.open(url, "rb", **_options_of(url))
-    return stream
+        return wds.gopen(url)
+    return fsspec.open(url, "rb", **_options_of(url))
 
 
 def _options_of(url: str) -> dict[str, object]:
@@ -147,8 +139,7 @@ def size_of_url(url: str) -> int | None:
     try:
         with store_errors(url):
             system, path = fsspec.core.url_to_fs(url, **_options_of(url))
-            size: int | None = system.info(path)["size"]
-            return size
+            return system.info(path)["size"]
     except (OSError, DatasetError):
         return None
 

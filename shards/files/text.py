@@ -38,10 +38,9 @@ def json_lines(path: Path) -> Iterator[JsonLine]:
 def parse_json(data: bytes | str) -> JsonValue:
     """The value that `data` holds. ValueError: it is no JSON, or nested too deeply."""
     try:
-        value: JsonValue = json.loads(data)
+        return json.loads(data)
     except RecursionError as error:
         raise ValueError(str(error)) from error
-    return value
 
 
 def parse_object(data: bytes | str) -> dict[str, JsonValue]:

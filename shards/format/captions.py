@@ -61,10 +61,7 @@ def shard_source(shard: Path, sha256: str | None = None) -> str:
 
 
 def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
-    """Whether a caption file's `source` may be the shard of that size and, where known, checksum.
-
-    Captions of others say nothing, and those of the first versions only the size.
-    """
+    """Whether a caption file's `source`, where it says one, may be the shard of that size and checksum."""
     size, _, digest = source.partition(", sha256 ")
     if source and size != f"{num_bytes} bytes":
         return False

@@ -25,6 +25,7 @@ VIDEO_EXTENSIONS = {
     ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv",
 }  # fmt: skip
 
+_WANTED = 'want {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
@@ -73,9 +74,8 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     repeats = (survey or Survey(metadata)).repeats
     num_before = 0
     for source in _sources_with_repeats(metadata):
-        num_clips = len(source.clips)
         yield _without_repeats(source, repeats, num_before) if repeats.count else source
-        num_before += num_clips
+        num_before += len(source.clips)
 
 
 def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Source:
@@ -102,16 +102,13 @@ def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
 def _source_of(json_line: JsonLine) -> Source:
     line, entry = json_line.number, json_line.value
     where = f"line {line}"
-    if json_line.problem:
-        detail = f"not JSON: {json_line.problem}"[:200]
-        return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
     fields = entry if isinstance(entry, dict) else {}
     video_id, listed = fields.get("video_id"), fields.get("clip")
-    if not isinstance(video_id, str):
-        detail = 'want {"video_id": "...", "clip": [...]}'
+    if not isinstance(video_id, str) or not isinstance(listed, list):
+        detail = "field 'clip' is not a list" if isinstance(video_id, str) else _WANTED
+        if json_line.problem:
+            detail = f"not JSON: {json_line.problem}"[:200]
         return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
-    if not isinstance(listed, list):
-        return Source(line, "", skips=((0, Skip("bad_metadata", where, "field 'clip' is not a list")),))
     try:
         prefix = make_key(video_id, 0).rpartition("_")[0]
         video_id.encode()

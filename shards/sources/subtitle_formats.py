@@ -60,8 +60,7 @@ class _Malformed(Exception):
 def parse_shown_cues(data: bytes, *, name: str) -> list[ShownCue]:
     """The cues of a subtitle file in the order of the file; damaged cues among good ones are left out.
 
-    Raises:
-        DatasetError: naming `name` and the line, where nothing can be made of it.
+    Raises DatasetError with `name` and the line, where nothing can be made of it.
     """
     text = _decode(data)
     start = text.lstrip()[:1]

@@ -18,8 +18,7 @@ def read_texts(path: Path | str) -> Iterator[str | Skip]:
     a line, a table (.jsonl, .parquet) with a field text, subtitle or caption, a folder of shards (their
     subtitles; pixels are passed over unread), or a folder of captions (.parquet files by name).
 
-    Raises:
-        DatasetError: there is nothing at `path`, or it is none of these, or damaged.
+    Raises DatasetError where there is nothing at `path`, or it is none of these, or damaged.
     """
     path = Path(path)
     if path.is_dir():

@@ -70,8 +70,7 @@ def padded(size: int) -> int:
 def iter_members(read: Read, num_bytes: int) -> Iterator[Member]:
     """The members of a tar of `num_bytes` that `read(offset, length)` reads, in their order, without folders.
 
-    Raises:
-        TarDamage: a header is damaged, the file ends early, or something follows its end.
+    Raises TarDamage where a header is damaged, the file ends early, or something follows its end.
     """
     start = offset = 0
     before = _Extended()

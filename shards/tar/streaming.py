@@ -146,8 +146,7 @@ def _captions(folder: str, url: str) -> dict[str, str] | None:
 def _open_in_store(url: str, mode: str = "rb", bufsize: int = -1, **_: Any) -> IO[bytes]:
     """A stream over a file in a store, in webdataset's terms. Errors as `store_errors` has them."""
     with store_errors(url):
-        stream: IO[bytes] = fsspec.open(url, mode).open()
-        return stream
+        return fsspec.open(url, mode).open()
 
 
 gopen_schemes.setdefault("s3", _open_in_store)
