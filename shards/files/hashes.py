@@ -44,16 +44,16 @@ class Repeats:
             size += 1
         repeated = np.zeros(size, bool)
         num_ranges = max(1, -(-size // at_once))
-        for number in range(num_ranges):
-            # The top bits of the first half deal the hashes out.
-            found = [
-                _in_range(file, first, min(at_once, size - first), number, num_ranges)
-                for first in range(0, size, at_once)
-            ]
-            if not found:
-                break
-            halves = np.concatenate([hashes for hashes, _ in found])
-            places = np.concatenate([at for _, at in found])
+        for number in range(num_ranges if size else 0):
+            found, found_at = [], []
+            for first in range(0, size, at_once):
+                block = np.frombuffer(file.read(first * 16, at_once * 16), np.uint64).reshape(-1, 2)
+                # The top bits of the first half deal the hashes out.
+                range_of = (block[:, 0] >> np.uint64(32)) * np.uint64(num_ranges) >> np.uint64(32)
+                inside = np.flatnonzero(range_of == np.uint64(number))
+                found.append(block[inside])
+                found_at.append(inside + first)
+            halves, places = np.concatenate(found), np.concatenate(found_at)
             order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal ones stay in order
             equal = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
             repeated[places[order[1:][equal]]] = True
@@ -64,17 +64,6 @@ class Repeats:
         """Whether the text at that place, counted from 0, came before."""
         byte = place >> 3
         return byte < len(self._bits) and bool(self._bits[byte] >> (place & 7) & 1)
-
-
-def _in_range(
-    file: ScratchFile, first: int, count: int, number: int, of: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` hashes from the `first` those in range `number` of so many: their halves and places."""
-    halves = np.frombuffer(file.read(first * 16, count * 16), np.uint64).reshape(-1, 2)
-    inside = np.flatnonzero(
-        (halves[:, 0] >> np.uint64(32)) * np.uint64(of) >> np.uint64(32) == np.uint64(number)
-    )
-    return halves[inside], inside + first
 
 
 class HashStore:

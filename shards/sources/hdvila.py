@@ -57,7 +57,7 @@ class Survey:
         self.num_skips += self.repeats.count
 
     def _keys(self, metadata: Path | str) -> Iterator[str]:
-        for source in _sources_with_repeats(metadata):
+        for source in map(_source_of, json_lines(Path(metadata))):
             self.num_videos += bool(source.video_id)
             self.num_clips += len(source.clips)
             self.num_skips += len(source.skips)
@@ -73,7 +73,7 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     """
     repeats = (survey or Survey(metadata)).repeats
     num_before = 0
-    for source in _sources_with_repeats(metadata):
+    for source in map(_source_of, json_lines(Path(metadata))):
         yield _without_repeats(source, repeats, num_before) if repeats.count else source
         num_before += len(source.clips)
 
@@ -93,10 +93,6 @@ def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Sourc
         positions=tuple(position for position, _ in kept),
         skips=tuple(sorted(skips, key=lambda skip: skip[0])),
     )
-
-
-def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
-    return map(_source_of, json_lines(Path(metadata)))
 
 
 def _source_of(json_line: JsonLine) -> Source:

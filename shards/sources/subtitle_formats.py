@@ -106,9 +106,6 @@ def _seconds(groups: Iterable[str | None]) -> float:
     return (((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + milliseconds) / 1000
 
 
-# --- WebVTT and SubRip ------------------------------------------------------------------------------------
-
-
 def _parse_cue_blocks(text: str) -> list[ShownCue]:
     lines = _LINE_END.split(text)
     is_vtt = text.lstrip().startswith("WEBVTT")
@@ -192,9 +189,6 @@ def _line(pieces: Iterable[tuple[float | None, str]], start: float, end: float) 
     return Line([TimedText(at, "".join(texts)) for at, texts in parts], has_word_times)
 
 
-# --- YouTube's json3 --------------------------------------------------------------------------------------
-
-
 def _parse_json3(text: str) -> list[ShownCue]:
     try:
         content = json.loads(text)
@@ -253,10 +247,8 @@ def _cues_of_events(
     return cues
 
 
-# --- timedtext XML (srv1, srv2, srv3/ytt) -----------------------------------------------------------------
-
-
 def _parse_timedtext(text: str) -> list[ShownCue]:
+    """srv1, srv2, srv3 and ytt."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         line_number = text[: text.index("<!")].count("\n") + 1
         raise _Malformed(line_number, "a document type or entity, which captions have no use for")

@@ -99,14 +99,13 @@ def _copy_piece(out: _Target, piece: Piece) -> None:
 
 
 def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
-    wanted = iter(places)
-    place = next(wanted, None)
+    wanted = set(places)
     for number, span in enumerate(shard.spans()):
-        if number == place:
+        if number in wanted:
+            wanted.remove(number)
             yield span
-            place = next(wanted, None)
-    if place is not None:
-        raise DatasetError(f"{shard.path}: has no sample {place} any more; it was changed meanwhile")
+    if wanted:
+        raise DatasetError(f"{shard.path}: has no sample {min(wanted)} any more; it was changed meanwhile")
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
