@@ -37,7 +37,9 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
         container = av.open(file, format=form, options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableVideo("undecodable_video", describe(error)) from error
-    stream = _best_stream(container)
+    attached = av.stream.Disposition.attached_pic  # cover art of a sound file
+    candidates = [container.streams.best("video"), *container.streams.video]
+    stream = next((s for s in candidates if s is not None and not s.disposition & attached), None)
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
         container.close()
@@ -50,13 +52,6 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return container, stream
-
-
-def _best_stream(container: Any) -> Any | None:
-    best = container.streams.best("video")
-    candidates = [best, *container.streams.video]
-    attached = av.stream.Disposition.attached_pic  # cover art of a sound file
-    return next((s for s in candidates if s is not None and not s.disposition & attached), None)
 
 
 def frames_per_second(stream: Any) -> float:

@@ -79,13 +79,10 @@ def scale(frame: Any, shape: Geometry, reformatter: VideoReformatter) -> np.ndar
         interpolation=_INTERPOLATION,
         threads=1,
     ).to_ndarray()
-    return _turn_planes(picture, width, height, shape.quarter_turns) if shape.quarter_turns else picture
-
-
-def _turn_planes(picture: np.ndarray, width: int, height: int, turns: int) -> np.ndarray:
-    planes = [np.rot90(plane, turns) for plane in split_planes(picture, width, height)]
-    turned_width = planes[0].shape[1]
-    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, turned_width)
+    if not shape.quarter_turns:
+        return picture
+    planes = [np.rot90(plane, shape.quarter_turns) for plane in split_planes(picture, width, height)]
+    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, planes[0].shape[1])
 
 
 def split_planes(picture: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -70,7 +70,8 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
     """
     listed = {record.name: record for record in found.records}
     marked = set()
-    skips = _listed_skips(found)
+    has_skips = "damaged_skips" not in found.findings.counts and (found.folder / SKIPPED_NAME).is_file()
+    skips = read_skips(found.folder) if has_skips else None
     for number, mark in marks_of(found.folder):
         name = shard_name(number)
         marked.add(name)
@@ -87,13 +88,6 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
             skips = None
     for name in listed.keys() - marked if has_manifest else ():
         _damaged_mark(found, name, listed[name])
-
-
-def _listed_skips(found: FolderCheck) -> Iterator[Skip] | None:
-    """The list of skips; None where there is no whole one to compare with."""
-    if "damaged_skips" in found.findings.counts or not (found.folder / SKIPPED_NAME).is_file():
-        return None
-    return read_skips(found.folder)
 
 
 def _damaged_mark(found: FolderCheck, name: str, record: ShardRecord | None) -> None:

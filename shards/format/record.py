@@ -59,18 +59,13 @@ def parse_record(data: bytes) -> ClipRecord:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     else:
-        _require_json(record.model_extra)
+        try:  # fields of later versions can be written again: none holds an infinite number, which JSON lacks
+            json.dumps(record.model_extra, allow_nan=False) if record.model_extra else ""
+        except ValueError as error:
+            raise DatasetError(f"record: holds what is no JSON ({error})") from error
         return record
     lacking = [str(found["loc"][0]) for found in errors if found["type"] == "missing"]
     if lacking:
         raise DatasetError(f"its KEY.json lacks {', '.join(lacking)}")
     where = ".".join(map(str, errors[0]["loc"]))[:100] or "record"
     raise DatasetError(f"{where}: {' '.join(errors[0]['msg'].split())[:200]}")
-
-
-def _require_json(others: dict[str, JsonValue] | None) -> None:
-    """Fields of later versions can be written again: none holds an infinite number, which JSON lacks."""
-    try:
-        json.dumps(others, allow_nan=False) if others else ""
-    except ValueError as error:
-        raise DatasetError(f"record: holds what is no JSON ({error})") from error

@@ -176,18 +176,11 @@ def list_shards(folder: Path | str) -> list[Path]:
         if shard.is_file():
             continue
         if os.path.lexists(shard):
-            raise DatasetError(
-                f"{shard}: not a file, {_kind_of(shard)}; remove it, or put the shard in its place"
-            )
+            is_lost = shard.is_symlink() and not shard.exists()
+            kind = "folder" if shard.is_dir() else "link to nothing" if is_lost else "pipe or a device"
+            raise DatasetError(f"{shard}: not a file, but a {kind}; remove it, or put the shard in its place")
         raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
     return shards
-
-
-def _kind_of(path: Path) -> str:
-    """What stands there that is no file."""
-    if path.is_dir():
-        return "but a folder"
-    return "but a link to nothing" if path.is_symlink() and not path.exists() else "but a pipe or a device"
 
 
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
