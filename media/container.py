@@ -27,18 +27,19 @@ class UnreadableVideo(MediaError):
 def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
     """The container and its stream of pictures, of a file's absolute path or of an MP4 file in memory.
 
-    Raises:
-        UnreadableVideo: not a video, damaged from the start, or without a stream of pictures.
+    Raises UnreadableVideo where it is no video, damaged from the start, or without a stream of pictures.
     """
     if isinstance(file, io.BytesIO):
         file.seek(0)
     form = None if isinstance(file, str) else "mp4"
     try:
-        # Tags in other encodings than UTF-8 are nobody's business here.
+        # Tags may have other encodings than UTF-8; nobody reads them here.
         container = av.open(file, format=form, options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableVideo("undecodable_video", describe(error)) from error
-    stream = _best_stream(container)
+    attached = av.stream.Disposition.attached_pic  # cover art of a sound file
+    candidates = [container.streams.best("video"), *container.streams.video]
+    stream = next((s for s in candidates if s is not None and not s.disposition & attached), None)
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
         container.close()
@@ -53,13 +54,6 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
     return container, stream
 
 
-def _best_stream(container: Any) -> Any | None:
-    best = container.streams.best("video")
-    candidates = [best, *container.streams.video]
-    attached = av.stream.Disposition.attached_pic  # cover art of a sound file
-    return next((s for s in candidates if s is not None and not s.disposition & attached), None)
-
-
 def frames_per_second(stream: Any) -> float:
     """The source's mean rate; 0 where the file gives none or the rate of its clock (1000 in Matroska)."""
     rates = (stream.average_rate, stream.guessed_rate)
@@ -67,7 +61,7 @@ def frames_per_second(stream: Any) -> float:
 
 
 def lacks_times(container: Any, stream: Any) -> bool:
-    """Whether packets say only in which order they are decoded: H.264 and HEVC in AVI or in no container."""
+    """Whether packets tell only the order of decoding: H.264 and HEVC in AVI or in no container."""
     of_order = {"avi", "h264", "hevc"}.intersection(container.format.name.split(","))
     return bool(of_order) and stream.codec_context.name in ("h264", "hevc")
 
@@ -79,7 +73,7 @@ def has_fields(stream: Any, packet: Any, fps: float) -> bool:
 
 
 def origin_seconds(container: Any, stream: Any) -> Fraction:
-    """The file's zero on its own clock: players, and so subtitles, count from there, not from the picture."""
+    """The file's zero on its own clock: players and subtitles count from there, not from the picture."""
     origin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
     # The container's start is in whole microseconds: a picture at 1.4333 s would be shown before zero.
     start = origin if stream.start_time is None else stream.start_time * Fraction(stream.time_base)

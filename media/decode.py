@@ -1,8 +1,5 @@
 """Decode a video from front to back: frames with their times. All pictures of videos come from here.
 
-Which frames are wanted is the caller's business, which packets these take that of `packets`; this file never
-seeks.
-
 PyAV decodes here rather than decord: of 28 real files that can be read, decord 0.6 refused two (AV1, no
 duration in the header), gave a third eight frames too many (VP9), and gave two times that start at the first
 frame instead of at the file's zero, 0.8 s off the subtitles; at equal CPU time.
@@ -48,8 +45,8 @@ class _NotAKeyframe(Exception):
 class Video:
     """An open video file; `open_video` makes one.
 
-    After `frames` has ended, `end_seconds` is where the last frame ends, and `damage` says what kept it from
-    going on, or is empty at a proper end. All needed frames before `passed_seconds` have been yielded.
+    After `frames` has ended, `end_seconds` is where the last frame ends, and `damage` says what stopped it;
+    it is empty at a proper end. All needed frames before `passed_seconds` have been yielded.
     """
 
     def __init__(self, file: str | io.BytesIO, *, size: int = _NOT_SCALED) -> None:
@@ -86,8 +83,8 @@ class Video:
         """(presentation time in seconds, `is_open`) of each packet, in the order of the file.
 
         `is_open` is a keyframe of H.264 at which decoding cannot begin, as on all keyframes of other codecs.
-        None where a packet is not sure to be one frame at a time of its own: times are missing or equal, or
-        something is damaged or not to be shown. Reads the file to its end: `rewind` before reading on.
+        None where packets may not be one frame each: times are missing or equal, or something is damaged or
+        not to be shown. Reads the file to its end: `rewind` before reading on.
         """
         found: list[tuple[float, bool]] = []
         try:
@@ -109,9 +106,7 @@ class Video:
 
         Where `needed(time of the frame before, time)` is false the frame may be missing, which saves its
         decoding where no needed frame is built on it: a third of the work in usual H.264, and all that lies
-        between clips. The first frame always comes.
-
-        Ends at the first damage: what a decoder makes of the pictures after it is guesswork.
+        between clips. The first frame always comes. Ends at the first damage: what follows is guesswork.
         """
         last_seconds = -1.0
 
@@ -138,15 +133,10 @@ class Video:
     def pictures_at(
         self, times: Sequence[float], *, leave_out: bool = True, max_pixels: int | None = None
     ) -> np.ndarray:
-        """The pictures shown at exactly these times, in any order, with repeats, from the start of the file.
+        """The pictures at exactly these times, in any order: uint8 (len(times), height, width, 3), RGB.
 
         With `leave_out` what none of them is built on is hardly decoded; each packet must then be a frame.
-
-        Returns:
-            uint8 array (len(times), height, width, 3), RGB, as `upright_rgb`.
-
-        Raises:
-            MediaError: one of them does not decode, or has more than `max_pixels` pixels.
+        Raises MediaError where one of them does not decode, or has more than `max_pixels` pixels.
         """
         self.rewind()
         wanted, found = set(times), dict[float, np.ndarray]()
@@ -173,16 +163,13 @@ class Video:
     def _decode(self, needed: Callable[[float, float], bool], *, may_leave_out: bool) -> Iterator[Any]:
         """Decode what is needed; after packets that were left out, only from a true keyframe on.
 
-        Raises:
-            _Damage, av.FFmpegError, ValueError: the file is damaged here.
-            _NotAKeyframe: what the file gave out as a keyframe cannot be begun at.
+        Raises _Damage, av.FFmpegError or ValueError where the file is damaged, _NotAKeyframe where decoding
+        cannot begin at what the file calls a keyframe.
         """
         context = self.stream.codec_context
         check = _FrameCheck(self._seconds)
         left_out_seconds = 0.0
-        for step in plan_steps(
-            self._packets(), needed, seconds_of=self._packet_seconds, may_leave_out=may_leave_out
-        ):
+        for step in plan_steps(self._packets(), needed, self._packet_seconds, may_leave_out):
             packet = step.packet
             if not step.is_decoded:
                 left_out_seconds = max(left_out_seconds, step.seconds or 0.0)
@@ -205,11 +192,9 @@ class Video:
 
     def _packets(self) -> Iterator[Any]:
         """The packets of the pictures; where these have no length of their own, the end of sound is noted."""
-        has_length = self.stream.duration is not None
+        sound = () if self.stream.duration is not None else self.container.streams.audio
         try:
-            for packet in self.container.demux(
-                self.stream, () if has_length else self.container.streams.audio
-            ):
+            for packet in self.container.demux(self.stream, sound):
                 if packet.stream.index == self.stream.index:
                     self._has_fields = self._has_fields or has_fields(self.stream, packet, self.fps)
                     yield packet
@@ -294,12 +279,9 @@ class _FrameCheck:
 
 @contextmanager
 def open_video(file: Path | str | io.BytesIO, *, size: int = _NOT_SCALED) -> Iterator[Video]:
-    """Open a file, or an MP4 file in memory, for decoding.
+    """Open a file, or an MP4 file in memory, for decoding. Raises as `open_container`.
 
     `Video.scale` scales its pictures to a short side of `size` pixels, never up.
-
-    Raises:
-        UnreadableVideo: not a video, damaged from the start, or without a stream of pictures.
     """
     # An absolute path cannot be taken for the name of a protocol.
     video = Video(file if isinstance(file, io.BytesIO) else str(Path(file).absolute()), size=size)

@@ -1,4 +1,4 @@
-"""The one exception of this package, pictures that cannot be had, and how errors of any package become one line."""
+"""The one exception of this package, and how errors of any package become one line."""
 
 
 class MediaError(ValueError):
@@ -6,5 +6,5 @@ class MediaError(ValueError):
 
 
 def one_line(error: BaseException, *, most: int | None = None) -> str:
-    """What an exception says, on one line of at most `most` characters; the name of its type where it says nothing."""
+    """What an exception says, on one line of at most `most` characters; else the name of its type."""
     return " ".join(str(error).split())[:most] or type(error).__name__

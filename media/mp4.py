@@ -78,22 +78,15 @@ class Mp4Encoder:
 
 
 def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarray:
-    """Decode the frames at `indices` of an MP4 file in memory, counted in the order in which they are shown.
+    """The frames at `indices`, as shown, of an MP4 file: uint8 (len(indices), height, width, 3), RGB.
 
-    Of the pictures between keyframes only those runs are decoded in which one is wanted. By PyAV: decord is
-    as fast, but gives wrong pictures of damaged files without a word.
-
-    Returns:
-        uint8 array (len(indices), height, width, 3), RGB.
-
-    Raises:
-        MediaError: it is no MP4 file, is damaged where it is wanted, has fewer frames, or frames of more than
-            `max_pixels` pixels.
+    Only those runs between keyframes are decoded in which one is wanted. By PyAV: decord is as fast, but
+    gives wrong pictures of damaged files without a word. Raises MediaError where it is no MP4 file, is
+    damaged where it is wanted, has fewer frames, or larger ones than `max_pixels`.
     """
     with open_video(io.BytesIO(data)) as video:
         require_pixels(video.stream.codec_context, max_pixels)
-        packets = video.packets() or []
-        if max(indices) >= len(packets):
-            raise MediaError(f"holds {len(packets)} frames that have a time, frame {max(indices)} is wanted")
-        times = sorted(seconds for seconds, _ in packets)
+        times = sorted(seconds for seconds, _ in video.packets() or ())
+        if max(indices) >= len(times):
+            raise MediaError(f"holds {len(times)} frames that have a time, frame {max(indices)} is wanted")
         return video.pictures_at([times[index] for index in indices], max_pixels=max_pixels)

@@ -1,8 +1,7 @@
 """Which packets of a video a decoder must see for the frames that are needed to come out right.
 
-Frames between those that are needed, on which none of these is built, cost most of a sparse set's time. Files
-are read from front to back all the same: reading costs hardly anything, and seeking is as exact as a file's
-index.
+The others cost most of a sparse set's time. Files are read from front to back all the same: reading costs
+hardly anything, and seeking is as exact as a file's index.
 """
 
 import bisect
@@ -22,10 +21,9 @@ _MOST_BYTES_HELD = 32 << 20
 class Step:
     """What to do with one packet.
 
-    `is_decoded` false: leave it out. Else decode it, its frame only if others may be built on it where
-    `is_needed` is false; `begins_anew`: the packets before it were left out, so the decoder must give what
-    it has and forget it first, and frames that come out with an earlier time than this one's are not to be
-    used; `is_incomplete`: bytes of it were lost.
+    `is_decoded` false: leave it out. Else decode it, where `is_needed` is false only if others may be built
+    on it. `begins_anew`: packets before it were left out, so the decoder must first give what it has and
+    forget it, and frames with an earlier time are not to be used. `is_incomplete`: bytes of it were lost.
     """
 
     packet: Any
@@ -39,16 +37,14 @@ class Step:
 def plan_steps(
     packets: Iterable[Any],
     needed: Callable[[float, float], bool],
-    *,
     seconds_of: Callable[[Any], float | None],
     may_leave_out: bool,
 ) -> Iterator[Step]:
     """Yield a step for each packet, in the order of the file.
 
     `needed(time of the frame before, time)` says in seconds whether a packet's frame is of use; `seconds_of`
-    gives a packet's time, None where it has none. Left out are, where `may_leave_out`, the packets between
-    the last needed one and a keyframe, unless frames that come after that keyframe in the file but are shown
-    before it are needed.
+    gives a packet's time, or None. Where `may_leave_out`, the packets between the last needed one and a
+    keyframe are left out, unless frames that follow that keyframe but are shown before it are needed.
     """
     held: list[Step] = []
     held_bytes, may_hold = 0, False

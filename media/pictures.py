@@ -52,13 +52,8 @@ def geometry_of(frame: Any, pixel_aspect: Fraction | None, size: int) -> Geometr
     if turns % 2 == 1:
         width, height = height, width
     factor = min(Fraction(1), Fraction(size) / min(width, height))
-    return Geometry(
-        source_width=round(width),
-        source_height=round(height),
-        width=_scaled_length(width, factor),
-        height=_scaled_length(height, factor),
-        quarter_turns=turns,
-    )
+    scaled = _scaled_length(width, factor), _scaled_length(height, factor)
+    return Geometry(round(width), round(height), *scaled, quarter_turns=turns)
 
 
 def _scaled_length(length: Fraction, factor: Fraction) -> int:
@@ -70,11 +65,11 @@ def scale(frame: Any, shape: Geometry, reformatter: VideoReformatter) -> np.ndar
     """The picture as stored: uint8 (height * 3 // 2, width), planar YUV 4:2:0 (I420), upright.
 
     Full range with the coefficients of BT.601, as JPEG has it; no RGB in between, which costs twice the time
-    and is off by 1 to 2 levels in libswscale. A video's `reformatter` keeps what is prepared for its size.
+    and is off by 1 to 2 levels. A video's `reformatter` keeps what is prepared for its size.
     """
     turned = shape.quarter_turns % 2 == 1
     width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
-    scaled = reformatter.reformat(
+    picture: np.ndarray = reformatter.reformat(
         frame,
         width=width,
         height=height,
@@ -83,15 +78,11 @@ def scale(frame: Any, shape: Geometry, reformatter: VideoReformatter) -> np.ndar
         dst_color_range=ColorRange.JPEG,
         interpolation=_INTERPOLATION,
         threads=1,
-    )
-    picture: np.ndarray = scaled.to_ndarray()
-    return _turn_planes(picture, width, height, shape.quarter_turns) if shape.quarter_turns else picture
-
-
-def _turn_planes(picture: np.ndarray, width: int, height: int, turns: int) -> np.ndarray:
-    planes = [np.rot90(plane, turns) for plane in split_planes(picture, width, height)]
-    turned_width = planes[0].shape[1]
-    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, turned_width)
+    ).to_ndarray()
+    if not shape.quarter_turns:
+        return picture
+    planes = [np.rot90(plane, shape.quarter_turns) for plane in split_planes(picture, width, height)]
+    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, planes[0].shape[1])
 
 
 def split_planes(picture: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,4 @@
-"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one.
-
-Indices only; reading the frames is `clipvip.shards.tar.reader`'s work.
-"""
+"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one."""
 
 import numpy as np
 
@@ -13,11 +10,7 @@ def uniform_indices(num_total: int, num_frames: int) -> np.ndarray:
     then one below the exact quotient, and one frame alone is the first, not the middle. A clip shorter than
     `num_frames` gives repeats.
 
-    Returns:
-        int64 array (num_frames,), ascending, each in [0, num_total).
-
-    Raises:
-        ValueError: `num_total` or `num_frames` is below 1.
+    Returns int64 (num_frames,), ascending, each in [0, num_total). Raises ValueError for numbers below 1.
     """
     _require_positive(num_total, num_frames)
     return np.linspace(0, num_total - 1, num_frames).astype(np.int64)
@@ -29,13 +22,7 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
     Start and end each move by up to one spacing, `num_total // (num_frames - 1)`. The released code runs
     past the clip or backwards for two or three frames and fails for one; here the two ends never cross (each
     stays in its half of the clip) and a single frame is drawn from the whole clip. For four frames and more
-    the distribution is the released code's.
-
-    Returns:
-        int64 array (num_frames,), ascending, each in [0, num_total).
-
-    Raises:
-        ValueError: `num_total` or `num_frames` is below 1.
+    the distribution is the released code's. Returns and raises as `uniform_indices`.
     """
     _require_positive(num_total, num_frames)
     if num_frames == 1:
@@ -47,11 +34,7 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
 
 
 def middle_index(num_total: int) -> int:
-    """The frame that stands for the clip: `num_total // 2`, as in the released code.
-
-    Raises:
-        ValueError: `num_total` is below 1.
-    """
+    """The frame that stands for the clip: `num_total // 2`, as in the released code. ValueError for none."""
     _require_positive(num_total, 1)
     return num_total // 2
 

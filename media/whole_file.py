@@ -2,9 +2,8 @@
 
 Where a file can be sought in, decord goes to the frames. It cannot be told which files it may open, so PyAV
 opens each file first. And it seeks to wrong places of transport streams, open groups of pictures (the usual
-HEVC) and intra refresh, counts the fields of interlaced pictures and VP9's hidden frames, and ends the
-process on some damaged files of old codecs. So it reads MP4 of H.264 of 8 bits in which each keyframe is an
-IDR, and PyAV the others; and all, where decord is not installed.
+HEVC) and intra refresh, counts fields and VP9's hidden frames, and ends the process on some damaged files. So
+it reads MP4 of 8-bit H.264 in which each keyframe is an IDR, and PyAV all else.
 """
 
 import os
@@ -23,12 +22,8 @@ from clipvip.media.sampling import uniform_indices
 def read_frames(path: str | Path, num_frames: int) -> np.ndarray:
     """Decode `num_frames` frames from first to last, as the reference does in its test mode.
 
-    Returns:
-        uint8 (num_frames, height, width, 3) RGB, upright; pixels that are not square stay so. A video with
-        fewer frames repeats some.
-
-    Raises:
-        ValueError: naming the file, where it is missing, holds no video, or is damaged.
+    Returns uint8 (num_frames, height, width, 3) RGB, upright; pixels that are not square stay so. A video
+    with fewer frames repeats some. Raises ValueError where the file is missing, no video, or damaged.
     """
     file = Path(path).absolute()
     if not os.path.isfile(file):
@@ -67,8 +62,7 @@ def _read_by_decord(path: Path, indices: np.ndarray, num_total: int) -> np.ndarr
     with suppress(decord.DECORDError, RuntimeError, IndexError):
         reader = decord.VideoReader(str(path), num_threads=1)
         if len(reader) == num_total:
-            frames: np.ndarray = reader.get_batch(indices).asnumpy()
-            return frames
+            return reader.get_batch(indices).asnumpy()
     return None
 
 

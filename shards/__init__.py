@@ -14,32 +14,19 @@ if TYPE_CHECKING:
     from clipvip.shards.tar.reader import Sample, list_shards, read_shard
     from clipvip.shards.tar.streaming import DecodedClip, decode_clip
 
-__all__ = [
-    "ClipRecord",
-    "DatasetError",
-    "DecodedClip",
-    "Sample",
-    "decode_clip",
-    "jittered_indices",
-    "list_shards",
-    "middle_index",
-    "read_captions",
-    "read_shard",
-    "uniform_indices",
-]
-
 _MODULES = {
-    "clipvip.media.sampling": ("jittered_indices", "middle_index", "uniform_indices"),
-    "clipvip.shards.errors": ("DatasetError",),
-    "clipvip.shards.format.captions": ("read_captions",),
-    "clipvip.shards.format.record": ("ClipRecord",),
-    "clipvip.shards.tar.reader": ("Sample", "list_shards", "read_shard"),
-    "clipvip.shards.tar.streaming": ("DecodedClip", "decode_clip"),
+    "media.sampling": "jittered_indices middle_index uniform_indices",
+    "shards.errors": "DatasetError",
+    "shards.format.captions": "read_captions",
+    "shards.format.record": "ClipRecord",
+    "shards.tar.reader": "Sample list_shards read_shard",
+    "shards.tar.streaming": "DecodedClip decode_clip",
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = [*_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(module), name)
+    if name in _HOME:
+        return getattr(import_module(f"clipvip.{_HOME[name]}"), name)
     raise AttributeError(f"module 'clipvip.shards' has no attribute {name!r}")

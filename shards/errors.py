@@ -4,15 +4,14 @@ import errno
 from dataclasses import dataclass
 from typing import Self
 
-# Of a write that found no room the system does not say where.
+# Errors of a full disk, in which the system names no file.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DatasetError(ValueError):
-    """A data set, file or folder is unusable as a whole.
+    """A data set, file or folder is unusable as a whole; a single bad sample is a `Skip`.
 
-    The message is one line that names the file or folder and says what to do. A single bad sample is
-    never this: it is a `clipvip.shards.errors.Skip`.
+    The message is one line that names the file or folder and says what to do.
     """
 
 

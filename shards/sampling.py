@@ -1,5 +1,4 @@
-"""The sampler of frames under the name that training code outside imports; it stands in
-`clipvip.media.sampling`."""
+"""The sampler of `clipvip.media.sampling` under the name that training code outside imports."""
 
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 

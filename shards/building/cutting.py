@@ -29,8 +29,7 @@ class CutOptions:
 
     `store` is `frames` (JPEGs, `quality` 1 to 100) or `video` (H.264, `quality` is x264's CRF, 0 to 51, less
     is better). `fps` frames a second are kept, and at most `max_frames` a clip (0: no limit), evenly spread;
-    of a whole video only with `frames`.
-    `size` is the short side in pixels.
+    of a whole video only with `frames`. `size` is the short side in pixels.
     """
 
     fps: float
@@ -51,10 +50,9 @@ def cut_clips(
     """Yield, for each of `clips` in order, the stored clip or why there is none.
 
     A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
-    shown from its start on and before its end; none is taken twice. The file is opened and read once, and
-    only as far as the last clip needs; clips may overlap, and what lies between them is hardly decoded. At
-    most the compressed frames of clips that wait for an earlier one are in memory.
-    `heartbeat` is called for each frame of the file.
+    shown from its start on and before its end; none is taken twice. The file is read once, and only as far as
+    the last clip needs; clips may overlap, and what lies between them is hardly decoded. In memory are at
+    most the compressed frames of clips that wait for an earlier one. `heartbeat` is called for each frame.
 
     Reasons of skips: `undecodable_video` (also a clip that reaches into damage), `no_video_stream`,
     `span_past_end` (starts after the end of the video, or ends more than 1 s after it), `no_frames`.
@@ -106,7 +104,7 @@ def _feed(
 def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callable[[float, float], bool]:
     """A function of (time of the frame before, time): whether any job will take that frame, or end by it.
 
-    To be asked in about the order of time, some frames ahead of those that the jobs have been given.
+    It is asked in about the order of time, some frames ahead of what the jobs have been given.
     """
     last_end = max(job.clip.end_seconds for job in jobs)
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)

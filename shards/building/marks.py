@@ -1,6 +1,6 @@
 """Which shards of a half-finished folder are done, and what came of each.
 
-A mark is a small file of its own in OUT/_state, so that being killed at any moment loses one unit at most.
+A mark is a small file in OUT/_state, so that a killed run loses one unit at most.
 """
 
 from dataclasses import dataclass, field
@@ -92,18 +92,13 @@ def write_mark(out: Location, mark: ShardMark) -> None:
 
 def read_mark(out: Location, shard: int) -> ShardMark | None:
     """The mark of a finished shard; None where it is not done, or its file is gone or of another length."""
-    path, shard_file = _mark_path(out, shard), shard_path(out, shard)
     try:
-        with store_errors(path):
-            data = path.read_bytes()
-        mark = MarkContent.model_validate_json(data).mark(shard)
-        if mark.record is not None:
-            with store_errors(shard_file):
-                if shard_file.stat().st_size != mark.record.num_bytes:
-                    return None
+        with store_errors(out):
+            mark = MarkContent.model_validate_json(_mark_path(out, shard).read_bytes()).mark(shard)
+            record = mark.record
+            return mark if not record or shard_path(out, shard).stat().st_size == record.num_bytes else None
     except (OSError, ValueError):
         return None
-    return mark
 
 
 def forget_shard(out: Location, shard: int) -> None:

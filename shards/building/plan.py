@@ -1,7 +1,4 @@
-"""Which clip goes into which shard: a pure function of the metadata and the shard size.
-
-Knows neither workers nor which clips will fail, so that the answer is the same however the work is done.
-"""
+"""Which clip goes into which shard: by the metadata and the shard size alone, however the work is done."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,7 +28,7 @@ def plan_units(sources: Iterable[Source], *, shard_size: int) -> Iterator[Unit]:
     """Yield the units for `sources` in order; sources without clips take no part.
 
     A source joins the current shard if its clips fit, else it begins the next. One with more clips than
-    `shard_size` has shards to itself: it is decoded once, and no shard grows beyond its size.
+    `shard_size` has shards to itself, and is decoded once.
     """
     shard, waiting, num_waiting = 0, list[Source](), 0
     for source in sources:

@@ -43,10 +43,9 @@ class Findings:
 class FolderCheck:
     """What a folder should hold, and what is wrong with it.
 
-    `records` are the files listed, in order; `is_listed` says whether anything lists them, else they are
-    those that are there and have no checksum to compare with. `options` made them. `bad_marks` are the shards
-    whose marks are damaged, `mark_counts` what the others say of frames and of clips without subtitle;
-    `options_to_restore` is what a damaged `_state/options.json` must say.
+    `records` are the files listed, in order, or where not `is_listed` those that are there, without checksum;
+    `options` made them. `bad_marks` are the shards whose marks are damaged, `mark_counts` what the others say
+    of frames and of clips without subtitle; `options_to_restore` is what `_state/options.json` must say.
     """
 
     folder: Path

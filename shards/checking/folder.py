@@ -1,10 +1,7 @@
-"""What is wrong with a stage's folder as a whole: its manifest, its marks, and files that do not belong
-there.
-
-Reads small files only; shards and captions are checked in `shard`.
-"""
+"""What is wrong with a stage's folder as a whole: manifest, marks, strange files. Reads small files only."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +26,9 @@ _KNOWN_FILES = {
 def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
-    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_mark`, `mark_differs`
-    (from the manifest), `damaged_options`, `options_differ`, `damaged_skips`, `damaged_report`, `unlisted`
-    (an output that the manifest does not name).
-
-    Raises:
-        DatasetError: there is no such folder, or nothing in it.
+    Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_skips`, `damaged_report`,
+    `unlisted` (an output that the manifest does not name), and as `check_options` and `check_marks`.
+    Raises DatasetError where there is no such folder, or nothing in it.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; give one that a clipvip stage wrote")
@@ -44,14 +38,11 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
     if manifest is not None:
         found.options = manifest.options
         found.records = manifest.shards
-        for name in sorted(
-            {r.name for r in found.records if sum(o.name == r.name for o in found.records) > 1}
-        ):
-            found.problem("damaged_manifest", MANIFEST_NAME, f"lists {name} twice")
+        for name, count in sorted(Counter(record.name for record in found.records).items()):
+            if count > 1:
+                found.problem("damaged_manifest", MANIFEST_NAME, f"lists {name} twice")
     elif state.is_dir() and extension == ".tar":
-        found.records = [
-            mark.record for mark in marks_of(folder) if mark is not None and mark.record is not None
-        ]
+        found.records = [mark.record for _, mark in marks_of(folder) if mark and mark.record]
         found.options = read_options(folder)
     else:
         found.is_listed = False
@@ -129,10 +120,9 @@ def _check_unlisted(found: FolderCheck, extension: str) -> None:
 def _strangers(found: FolderCheck, told: str | None) -> Iterator[str]:
     """Files that no stage left there on purpose, without those that end in `told`."""
     listed = {record.name for record in found.records} | _KNOWN_FILES
-    for path in sorted(found.folder.iterdir()):
+    of_state = (found.folder / STATE_FOLDER).glob(f".*{TEMPORARY_SUFFIX}")
+    for path in (*sorted(found.folder.iterdir()), *sorted(of_state)):
         if path.name.endswith(TEMPORARY_SUFFIX):
             yield f"{path}: temporary file of a run that was killed, or is at work"
         elif path.name not in listed and path.suffix != told:
             yield f"{path}: stray, nothing lists it"
-    for path in sorted((found.folder / STATE_FOLDER).glob(f".*{TEMPORARY_SUFFIX}")):
-        yield f"{path}: temporary file of a run that was killed, or is at work"

@@ -1,7 +1,4 @@
-"""What is wrong with a shard or a caption file: their bytes, their structure, and whether pixels decode.
-
-Looks at one file at a time and changes none.
-"""
+"""What is wrong with a shard or a caption file: their bytes, their structure, and whether pixels decode."""
 
 import json
 from collections import Counter
@@ -57,8 +54,6 @@ def check_shard(
     """Compare a shard with its `record`, check the record of every sample, and decode some.
 
     `places(n)` says which of `n` samples to hand to `decode`, which raises DatasetError for a bad one.
-    `heartbeat` is called before every piece of work that takes long.
-
     Kinds of problems: `missing`, `size_differs`, `checksum_differs`, `samples_differ` (from the record),
     `damaged_tar`, `duplicate_key`, `wrong_members`, `wrong_record`, `undecodable`,
     `empty_shard` (of one that no manifest lists).
@@ -70,7 +65,9 @@ def check_shard(
     if record is not None:
         _check_bytes(found, path, record, heartbeat)
     with ShardFile(path) as shard:
-        spans = list(_spans(found, shard))
+        spans, damage = shard.index()
+        if damage:
+            found.note("damaged_tar", "", _without_path(damage, path))
         found.keys = [span.key for span in spans]
         if not spans and record is None and not found.findings.counts:
             found.note(EMPTY_SHARD, "", "holds no samples")
@@ -96,13 +93,6 @@ def _check_bytes(found: ShardCheck, path: Path, record: ShardRecord, heartbeat: 
         found.note("checksum_differs", "", f"sha256 {digest[:12]}…, {record.sha256[:12]}… listed")
 
 
-def _spans(found: ShardCheck, shard: ShardFile) -> Iterator[SampleSpan]:
-    try:
-        yield from shard.spans()
-    except DatasetError as error:
-        found.note("damaged_tar", "", _without_path(error, shard.path))
-
-
 def _check_sample(
     found: ShardCheck,
     shard: ShardFile,
@@ -111,7 +101,7 @@ def _check_sample(
     max_pixels: int,
 ) -> None:
     extension = span.extension
-    if extension is None or not is_safe_key(span.key):
+    if not extension or not is_safe_key(span.key):
         detail = span.problem or f"its members are {', '.join(span.members)[:200]!r}"
         found.note("wrong_members", span.shown_key, detail)
         return
@@ -120,7 +110,7 @@ def _check_sample(
         for detail in _disagreements(record, span, read_text_member(shard, span, "txt")):
             raise DatasetError(detail)
     except DatasetError as error:
-        found.note("wrong_record", span.key, _without_path(error, shard.path))
+        found.note("wrong_record", span.key, _without_path(one_line(error), shard.path))
         return
     found.num_frames += len(record.frame_seconds)
     found.num_without_subtitle += not record.has_text
@@ -130,7 +120,7 @@ def _check_sample(
     try:
         decode(Sample(span.key, record, extension, shard.read(span, extension), max_pixels))
     except DatasetError as error:
-        found.note("undecodable", span.key, _without_path(error, shard.path))
+        found.note("undecodable", span.key, _without_path(one_line(error), shard.path))
 
 
 def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterator[str]:
@@ -163,11 +153,7 @@ def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterato
 
 
 def decode_all(sample: Sample) -> None:
-    """Decode every frame of a sample.
-
-    Raises:
-        DatasetError: a frame does not decode, or is of another size than the record says.
-    """
+    """Decode every frame of a sample; DatasetError: one does not, or its size is not the record's."""
     at_once = 1 if sample.extension == FRAMES_EXTENSION else _PICTURES_AT_ONCE
     for first in range(0, sample.num_frames, at_once):
         sample.decode(range(first, min(first + at_once, sample.num_frames)))
@@ -185,7 +171,6 @@ def check_captions(
     """What is wrong with the caption file of the file `shard` that holds `keys`.
 
     `options` are those that its folder's manifest gives, `record` what it says of this file.
-
     Kinds of problems: `captions_missing`, `captions_unreadable`, `captions_checksum_differs`,
     `captions_of_another_shard` (missing or foreign keys among them), `captions_options_differ`.
     """
@@ -202,7 +187,7 @@ def check_captions(
     try:
         content = read_caption_file(path, with_origins=True)
     except DatasetError as error:
-        note("captions_unreadable", _without_path(error, path))
+        note("captions_unreadable", _without_path(one_line(error), path))
         return found
     num_bytes = shard.stat().st_size
     if not is_made_of(content.source, num_bytes=num_bytes, sha256=shard_sha256):
@@ -237,6 +222,6 @@ def _origin_of(options: Options) -> Origin:
     return Origin(str(options.get("model", "")), str(options.get("revision", "")), text)
 
 
-def _without_path(error: DatasetError, path: Path) -> str:
-    text = one_line(error).removeprefix(f"{path}: ")
+def _without_path(message: str, path: Path) -> str:
+    text = message.removeprefix(f"{path}: ")
     return text.removesuffix("; make this shard again").removesuffix("; make it again")

@@ -1,4 +1,4 @@
-"""What is wrong with what resuming goes by: the marks of finished shards, and the options of the folder.
+"""What is wrong with the state that resuming needs: the marks of finished shards, the folder's options.
 
 Three files know the options, two the skips: where they disagree, the odd one out is damaged.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from clipvip.shards.building.marks import ShardMark, read_mark
+from clipvip.shards.building.marks import ShardMark, read_mark, shard_name
 from clipvip.shards.checking.findings import FolderCheck
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import OPTIONS_NAME, SKIPPED_NAME, STATE_FOLDER
@@ -26,11 +26,7 @@ def read_options(folder: Path) -> dict[str, JsonValue] | None:
 
 
 def read_skips(folder: Path) -> Iterator[Skip]:
-    """The skips that a folder lists.
-
-    Raises:
-        DatasetError: a line is none; the message does not name the file.
-    """
+    """The skips that a folder lists. DatasetError: a line is none; the message does not name the file."""
     path = folder / SKIPPED_NAME
     for line in json_lines(path) if path.is_file() else ():
         try:
@@ -39,23 +35,17 @@ def read_skips(folder: Path) -> Iterator[Skip]:
             raise DatasetError(f"line {line.number}: {line.problem or error}") from error
 
 
-def marks_of(folder: Path) -> Iterator[ShardMark | None]:
-    """The marks of a folder in the order of shards; None for one that is damaged or has lost its shard."""
-    for _, mark in _numbered_marks(folder):
-        yield mark
-
-
-def _numbered_marks(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
+def marks_of(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
+    """The numbers and marks of a folder's shards; None for a mark that is damaged or has lost its shard."""
     names = (path.stem for path in (folder / STATE_FOLDER).glob("*.json"))
     for number in sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name)):
         yield number, read_mark(folder, number)
 
 
 def check_options(found: FolderCheck, reported: JsonValue) -> None:
-    """Compare `_state/options.json` with the manifest's, and with those that the report has.
+    """Compare `_state/options.json` with the manifest's options, and with the report's.
 
-    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, if it is not known who is
-    right.
+    Kinds of problems: `damaged_options`, which can be restored; `options_differ`, which cannot.
     """
     name = f"{STATE_FOLDER}/{OPTIONS_NAME}"
     options = read_options(found.folder)
@@ -80,46 +70,31 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
     """
     listed = {record.name: record for record in found.records}
     marked = set()
-    skips = _listed_skips(found)
-    for number, mark in _numbered_marks(found.folder):
-        name = f"{number:06d}.tar"
-        record = listed.get(name)
+    has_skips = "damaged_skips" not in found.findings.counts and (found.folder / SKIPPED_NAME).is_file()
+    skips = read_skips(found.folder) if has_skips else None
+    for number, mark in marks_of(found.folder):
+        name = shard_name(number)
         marked.add(name)
         if mark is None:
-            if not _is_spoilt(found, listed.get(name)):
-                _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
+            _damaged_mark(found, name, listed.get(name))
             continue
         found.mark_counts[name] = (mark.num_frames, mark.num_without_subtitle)
-        if has_manifest and mark.record != record:
+        if has_manifest and mark.record != listed.get(name):
             _bad_mark(found, name, "mark_differs", "lists another content than the manifest")
         elif skips is not None and not all(placed.skip in skips for placed in mark.skips):
-            # `in` uses up the iterator: the marks' skips are in the order of the list, with others in
-            # between.
-            _bad_mark(
-                found,
-                name,
-                "mark_differs",
-                "has a skip that the list of skips has not, or the list is damaged",
-            )
+            # `in` uses up the iterator: the marks' skips are in the list's order, with others in between.
+            detail = "has a skip that the list of skips has not, or the list is damaged"
+            _bad_mark(found, name, "mark_differs", detail)
             skips = None
     for name in listed.keys() - marked if has_manifest else ():
-        if not _is_spoilt(found, listed.get(name)):
-            _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
+        _damaged_mark(found, name, listed[name])
 
 
-def _listed_skips(found: FolderCheck) -> Iterator[Skip] | None:
-    """The list of skips; None where there is no whole one to compare with."""
-    if "damaged_skips" in found.findings.counts or not (found.folder / SKIPPED_NAME).is_file():
-        return None
-    return read_skips(found.folder)
-
-
-def _is_spoilt(found: FolderCheck, record: ShardRecord | None) -> bool:
-    """Whether the shard itself is gone or of another length, which its own check tells."""
-    if record is None:
-        return False
-    path = found.folder / record.name
-    return not path.is_file() or path.stat().st_size != record.num_bytes
+def _damaged_mark(found: FolderCheck, name: str, record: ShardRecord | None) -> None:
+    """Note the mark, unless the shard itself is gone or of another length, which its own check tells."""
+    path = found.folder / name
+    if record is None or (path.is_file() and path.stat().st_size == record.num_bytes):
+        _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
 
 
 def _bad_mark(found: FolderCheck, name: str, kind: str, detail: str) -> None:

@@ -18,27 +18,24 @@ _writer = ""
 
 
 def name_writer(name: str) -> None:
-    """Let this process's temporary files have names of their own, with `name` in them.
+    """Put `name` into the names of this process's temporary files.
 
-    For writers whom nothing keeps apart: a machine that was given up, and its work given to another, may
-    still be writing. `remove_temporary_files` removes what such a one leaves.
+    For writers whom nothing keeps apart: a machine that was given up may still be writing.
     """
     global _writer
     _writer = f".{name}"
 
 
 def remove_temporary_files(folder: Location) -> None:
-    """Remove what writers that were killed left in `folder`; nobody may be writing there. In a store nothing
-    is left."""
-    if isinstance(folder, UPath):
-        return
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    """Remove what killed writers left in `folder`, where nobody may be writing; stores have none."""
+    if not isinstance(folder, UPath):
+        for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def naming(path: Location) -> Iterator[None]:
-    """Let errors of writing for want of room name `path`."""
+    """Let errors of a full disk name `path`."""
     try:
         yield
     except OSError as error:
@@ -51,9 +48,8 @@ def naming(path: Location) -> Iterator[None]:
 def atomic_path(path: Location | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
-    The temporary name is the same each time, so that a run which was killed leaves at most one such
-    file per output and the next run overwrites it. On an exception it is removed. Of a path in a store the
-    temporary one is on the local disk.
+    The temporary name is the same each time, so that a killed run leaves at most one such file per output,
+    which the next overwrites. For a path in a store it is on the local disk.
     """
     if isinstance(path, UPath):
         with naming(Path(tempfile.gettempdir())), uploaded(path) as temporary:

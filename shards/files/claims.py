@@ -1,7 +1,6 @@
-"""How a run makes a folder its own: locked against a second run, with the options that all of it is made by.
+"""How a run makes a folder its own: locked against a second run, all of it made by the same options.
 
-The folder may be in a store, which has no locks: two runs there write the same bytes, since neither is begun
-with other options.
+A folder in a store has no locks: two runs there have the same options, and so write the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,11 +27,7 @@ Options = Mapping[str, JsonValue]
 
 
 def require_free_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> None:
-    """What `claim_folder` checks, but for other runs at work. Changes nothing.
-
-    Raises:
-        DatasetError: as there.
-    """
+    """What `claim_folder` checks, but for other runs at work. Changes nothing. Raises as there."""
     state = out / STATE_FOLDER
     with store_errors(out):
         if out.exists() and not out.is_dir():
@@ -44,14 +39,13 @@ def require_free_folder(out: Location, options: Options, *, outputs: str = "*.ta
 
 @contextmanager
 def claim_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> Iterator[None]:
-    """Make `out` this run's own: locked against a second run, its options fixed, old temporary files and
-    notes gone.
+    """Make `out` this run's own: locked, its options fixed, old temporary files and notes gone.
 
     `outputs` is the pattern of the files that the stage makes.
 
     Raises:
-        DatasetError: other options or other metadata made what is there, another run is at work in it, or it
-            holds outputs that this stage did not make. Nothing is changed then.
+        DatasetError: other options made what is there, another run is at work in it, or it holds outputs
+            that no run made. Nothing is changed then.
     """
     require_free_folder(out, options, outputs=outputs)
     state = out / STATE_FOLDER
@@ -73,13 +67,7 @@ def claim_folder(out: Location, options: Options, *, outputs: str = "*.tar") -> 
 
 @contextmanager
 def lock_folder(out: Location) -> Iterator[None]:
-    """Lock `out`, which is made if need be, against a second run.
-
-    In a store there are no locks, and nothing is done.
-
-    Raises:
-        DatasetError: another run is at work in it.
-    """
+    """Lock `out`, made if need be, against a second run; DatasetError: one is at work. No-op in a store."""
     if isinstance(out, UPath):
         yield
         return
@@ -105,22 +93,13 @@ def _require_recorded(out: Location, options: Options) -> None:
         return
     except ValueError as error:
         raise DatasetError(f"{path}: not JSON ({error}); give another --out") from error
-    require_same_options(out, found, options)
-
-
-def require_same_options(path: Location, found: Options, asked: Options) -> None:
-    """Refuse to add to an output that other options made.
-
-    Raises:
-        DatasetError: naming `path` and each option that differs.
-    """
     differing = [
-        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked"
-        for name in sorted(found.keys() | asked.keys())
-        if found.get(name) != asked.get(name)
+        f"{name}: {found.get(name)!r} there, {options.get(name)!r} asked"
+        for name in sorted(found.keys() | options.keys())
+        if found.get(name) != options.get(name)
     ]
     if differing:
         raise DatasetError(
-            f"{path} was made with other options ({'; '.join(differing)}); "
+            f"{out} was made with other options ({'; '.join(differing)}); "
             "give the same options or another --out"
         )

@@ -1,5 +1,4 @@
-"""Copies of remote files on this machine's disk, which all of its processes share, and which make room for
-newer ones."""
+"""Copies of remote files on this machine's disk, which all of its processes share."""
 
 import hashlib
 import os
@@ -16,16 +15,11 @@ from clipvip.shards.files.stores import copy_url, size_of_url
 def shared_copy(
     url: str, folder: Path, *, keep: int, sha256: str | None = None, num_bytes: int | None = None
 ) -> Iterator[Path]:
-    """The copy in `folder` of the file behind `url`, for whoever opens it in the context; it is made where
-    there is none.
+    """The copy in `folder` of the file behind `url`, to be opened in the context; made where there is none.
 
-    It is named by what is in it, so that data sets that share a folder cannot be mixed up; where no `sha256`
-    tells, by the URL and by the size that the store says. One process copies while the others that want the
-    same file wait. Of the copies, the `keep` last used stay; a dropped one stays readable for whoever has it
-    open.
-
-    Raises:
-        OSError: it cannot be read, or is not what `sha256` says. DatasetError: as `copy_url`.
+    Its name is the `sha256`, so that data sets cannot be mixed up; where that is not known, the URL and the
+    size that the store says. One process copies while others that want the same file wait. The `keep` last
+    used copies stay; a dropped one stays readable for whoever has it open. Raises as `copy_url`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{sha256 or f'url-{url_hash(url)}-{size_of_url(url)}'}.tar"

@@ -1,13 +1,12 @@
 """A mapping from texts to texts that does not fit in memory: lines in a file, found by the hash of their key.
 
-What a line is, and where it stands, is the caller's business. Memory is bounded by `_AT_ONCE` keys (about 0.2
-GB) and 8 bytes for every hundred keys; the disk holds 32 bytes a key while it is made, and 16 then, without a
-name.
+Memory is bounded by `_AT_ONCE` keys (about 0.2 GB) and 8 bytes for every hundred keys; the disk holds 32
+bytes a key while it is made, and 16 then.
 """
 
 import json
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -43,9 +42,7 @@ class DiskIndex(Mapping[str, str]):
     ) -> None:
         """`entries` are keys and the places of their lines, ascending; `read` gives key and value of a place.
 
-        Raises:
-            RepeatedKeyError: two lines give a key two values, and `repeats_must_agree`.
-            OSError: no room on the disk for temporary files.
+        Raises RepeatedKeyError where two lines give a key two values, and `repeats_must_agree`.
         """
         self._read = read
         self._must_agree = repeats_must_agree
@@ -97,11 +94,10 @@ class DiskIndex(Mapping[str, str]):
             yield self._read(int(at))[0]
 
     def _sort(self, unsorted: ScratchFile, sizes: list[int], at_once: int) -> tuple[ScratchFile, Any, int]:
-        """All places in the order of hashes, how many lie before each bucket, and the bits that number
-        buckets.
+        """All places by hash, how many lie before each bucket, and the bits that number buckets.
 
-        The blocks of so many `sizes`, each in order, are dealt out by the first bits of the hash into parts
-        that fit in memory.
+        Blocks of such `sizes`, each in order, are dealt out by the hash's first bits to parts that fit in
+        memory.
         """
         total = sum(sizes)
         part_bits = max(0, (2 * total // at_once).bit_length()) if len(sizes) > 1 else 0
@@ -120,21 +116,14 @@ class DiskIndex(Mapping[str, str]):
                 begin, end = [0, *cut, size][part : part + 2]
                 pieces.append(_places(unsorted, first + begin, end - begin))
             kept = self._without_repeats(np.concatenate(pieces))
-            buckets = (
-                (kept["hash"] >> np.uint64(64 - bits)).astype(np.int64)
-                if bits
-                else np.zeros(len(kept), np.int64)
-            )
+            # In two steps: a shift by all 64 bits, where there is one bucket, is undefined.
+            buckets = (kept["hash"] >> np.uint64(63 - bits) >> np.uint64(1)).astype(np.int64)
             in_bucket += np.bincount(buckets, minlength=1 << bits)
             result.append(kept.tobytes())
         return result, np.concatenate([[0], np.cumsum(in_bucket)]), bits
 
     def _without_repeats(self, places: np.ndarray) -> np.ndarray:
-        """In the order of hashes, of each key the first place only.
-
-        Raises:
-            RepeatedKeyError: as the constructor; of several the one whose line comes first.
-        """
+        """In the order of hashes, of each key the first place; of conflicts the first line's is raised."""
         places = places[np.argsort(places["hash"], kind="stable")]
         same = np.flatnonzero(places["hash"][1:] == places["hash"][:-1])
         if not len(same):
@@ -158,21 +147,9 @@ class DiskIndex(Mapping[str, str]):
 
 
 def _blocks(entries: Iterable[tuple[str, int]], at_once: int) -> Iterator[np.ndarray]:
-    hashes, places = array("Q"), array("Q")
-    for key, at in entries:
-        hashes.append(key_hash(key))
-        places.append(at)
-        if len(hashes) == at_once:
-            yield _block(hashes, places)
-            hashes, places = array("Q"), array("Q")
-    if hashes:
-        yield _block(hashes, places)
-
-
-def _block(hashes: array, places: array) -> np.ndarray:
-    block = np.empty(len(hashes), _PLACE)
-    block["hash"], block["at"] = np.frombuffer(hashes, np.uint64), np.frombuffer(places, np.uint64)
-    return block
+    hashed = ((key_hash(key), at) for key, at in entries)
+    while len(block := np.fromiter(islice(hashed, at_once), _PLACE)):
+        yield block
 
 
 def _places(file: ScratchFile, first: int, count: int) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
-Knows nothing of shards but their numbers. Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever the
-dataset; the disk holds 8 bytes a key: 0.8 GB for a hundred million, gone when the object is closed.
-(`Repeats`: 16 bytes on the disk, and 1 in memory.)
+Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever the dataset; the disk holds 8 bytes a key:
+0.8 GB for a hundred million. (`Repeats`: 16 bytes on the disk, and 1 in memory.)
 """
 
 import hashlib
@@ -34,14 +33,9 @@ class Repeats:
     """Which texts of a sequence came before: a bit for each."""
 
     def __init__(self, texts: Iterable[str], *, at_once: int = _AT_ONCE) -> None:
-        """Go through the texts once. Two are taken for equal by 128 bits of hash, which no two texts share by
-        chance.
+        """Go through the texts once. Two are equal by 128 bits of hash, which no two texts share by chance.
 
-        The hashes, 16 bytes each, are on the disk meanwhile, and are gone through once for every `at_once` of
-        them.
-
-        Raises:
-            OSError: there is no room for them.
+        The hashes are on the disk meanwhile, and are gone through once for every `at_once` of them.
         """
         file, size = ScratchFile(), 0
         for text in texts:
@@ -49,16 +43,16 @@ class Repeats:
             size += 1
         repeated = np.zeros(size, bool)
         num_ranges = max(1, -(-size // at_once))
-        for number in range(num_ranges):
-            # The top bits of the first half deal the hashes out.
-            found = [
-                _in_range(file, first, min(at_once, size - first), number, num_ranges)
-                for first in range(0, size, at_once)
-            ]
-            if not found:
-                break
-            halves = np.concatenate([hashes for hashes, _ in found])
-            places = np.concatenate([at for _, at in found])
+        for number in range(num_ranges if size else 0):
+            found, found_at = [], []
+            for first in range(0, size, at_once):
+                block = np.frombuffer(file.read(first * 16, at_once * 16), np.uint64).reshape(-1, 2)
+                # The top bits of the first half deal the hashes out.
+                range_of = (block[:, 0] >> np.uint64(32)) * np.uint64(num_ranges) >> np.uint64(32)
+                inside = np.flatnonzero(range_of == np.uint64(number))
+                found.append(block[inside])
+                found_at.append(inside + first)
+            halves, places = np.concatenate(found), np.concatenate(found_at)
             order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal ones stay in order
             equal = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
             repeated[places[order[1:][equal]]] = True
@@ -71,18 +65,6 @@ class Repeats:
         return byte < len(self._bits) and bool(self._bits[byte] >> (place & 7) & 1)
 
 
-def _in_range(
-    file: ScratchFile, first: int, count: int, number: int, of: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` hashes from the `first` those in the range `number` of so many: their halves, and their
-    places."""
-    halves = np.frombuffer(file.read(first * 16, count * 16), np.uint64).reshape(-1, 2)
-    inside = np.flatnonzero(
-        (halves[:, 0] >> np.uint64(32)) * np.uint64(of) >> np.uint64(32) == np.uint64(number)
-    )
-    return halves[inside], inside + first
-
-
 class HashStore:
     """The hashes of all samples, shard by shard in any order of adding.
 
@@ -93,28 +75,25 @@ class HashStore:
         self._file = ScratchFile()
         self._at_once = at_once
         self._places: dict[int, tuple[int, int]] = {}
-        self._size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._file) // _HASH_BYTES
 
     def add(self, shard: int, hashes: np.ndarray) -> None:
         """Take the hashes of a shard's samples, in their order."""
+        self._places[shard] = (len(self), len(hashes))
         self._file.append(np.ascontiguousarray(hashes, np.uint64).tobytes())
-        self._places[shard] = (self._size, len(hashes))
-        self._size += len(hashes)
 
     def of_shard(self, shard: int) -> np.ndarray:
         """The hashes of one shard again."""
-        first, count = self._places[shard]
-        return self._read(first, count)
+        return self._read(*self._places[shard])
 
     def repeated(self) -> Iterator[list[tuple[int, int]]]:
         """For each hash that several samples have: their (shard, place in it), in order of shards.
 
         The hashes are gone through once for every `at_once` of them.
         """
-        num_ranges = max(1, -(-self._size // self._at_once))
+        num_ranges = max(1, -(-len(self) // self._at_once))
         width = 2**64 // num_ranges + 1
         for number in range(num_ranges):
             low, high = number * width, min((number + 1) * width, 2**64) - 1
@@ -144,7 +123,7 @@ class HashStore:
 
     def count_distinct(self) -> int:
         """How many different hashes there are."""
-        return self._size - sum(len(group) - 1 for group in self.repeated())
+        return len(self) - sum(len(group) - 1 for group in self.repeated())
 
     def nth_smallest(self, n: int) -> int:
         """The `n`-th smallest hash, `n` from 1 to the number of hashes."""
@@ -154,13 +133,8 @@ class HashStore:
                 return low
             counts, edges = self._histogram(low, high)
             if counts.sum() <= self._at_once:
-                inside = np.concatenate(
-                    [
-                        block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
-                        for _, block in self._blocks()
-                    ]
-                )
-                return int(np.sort(inside)[n - 1])
+                inside = [self._inside(block, low, high) for _, block in self._blocks()]
+                return int(np.sort(np.concatenate(inside))[n - 1])
             bin_number = int(np.searchsorted(np.cumsum(counts), n))
             n -= int(counts[:bin_number].sum())
             low, high = edges[bin_number], edges[bin_number + 1] - 1
@@ -170,15 +144,18 @@ class HashStore:
         width = (high - low) // 1024 + 1
         counts = np.zeros(1024, np.int64)
         for _, block in self._blocks():
-            inside = block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
-            bins = ((inside - np.uint64(low)) // np.uint64(width)).astype(np.int64)
+            bins = ((self._inside(block, low, high) - np.uint64(low)) // np.uint64(width)).astype(np.int64)
             counts += np.bincount(bins, minlength=1024)
         return counts, [min(low + width * number, high + 1) for number in range(1025)]
 
+    @staticmethod
+    def _inside(block: np.ndarray, low: int, high: int) -> np.ndarray:
+        return block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
+
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All hashes in pieces, each with the number of its first."""
-        for first in range(0, self._size, self._at_once):
-            yield first, self._read(first, min(self._at_once, self._size - first))
+        for first in range(0, len(self), self._at_once):
+            yield first, self._read(first, min(self._at_once, len(self) - first))
 
     def _read(self, first: int, count: int) -> np.ndarray:
         return np.frombuffer(self._file.read(first * _HASH_BYTES, count * _HASH_BYTES), np.uint64)

@@ -9,11 +9,9 @@ from typing import IO
 
 @contextmanager
 def locked(path: Path, *, waits: bool = True) -> Iterator[IO[bytes]]:
-    """Hold the lock of the file `path`, which is made if need be, and is open to read and to append
-    meanwhile.
+    """Hold the lock of the file `path`, made if need be, and open meanwhile to read and to append.
 
-    Raises:
-        BlockingIOError: another process has it; only where this one does not wait for it.
+    Raises BlockingIOError where another process has it and this one does not wait.
     """
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

@@ -16,8 +16,7 @@ _LINE_BYTES = 1 << 9
 class ScratchFile:
     """Bytes that are appended, and read from any place; on the disk only where they are more than a megabyte.
 
-    `folder` says on which disk, else it is that of temporary files (TMPDIR). The file has no name there, and
-    is gone with the object.
+    The disk is that of `folder`, else of TMPDIR. The file has no name there, and is gone with the object.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -30,11 +29,7 @@ class ScratchFile:
         return self._written + len(self._buffer)
 
     def append(self, data: bytes) -> int:
-        """Write at the end; the place where `data` begins.
-
-        Raises:
-            OSError: no room on the disk; it names the folder.
-        """
+        """Write at the end; the place where `data` begins. OSError, naming the folder: the disk is full."""
         at = len(self)
         self._buffer += data
         if len(self._buffer) >= _BUFFER_BYTES:

@@ -35,18 +35,14 @@ def is_url(location: object) -> bool:
 
 
 def is_remote(shards: str) -> bool:
-    """Whether shards are copied before they are read: those behind URLs, `file:/folder` among them, and
-    commands'."""
+    """Whether shards are copied before they are read: URLs, `file:/folder` among them, and commands."""
     return is_url(shards) or shards.startswith(("file:", COMMAND))
 
 
 def parse_location(text: str) -> Location:
-    """The path or URL that `text` is. What is in a store is asked anew each time: other processes write there
-    too.
+    """The path or URL that `text` is. A store is asked anew each time: other processes write there too.
 
-    Raises:
-        DatasetError: nobody knows the URL's scheme, its package is missing, or it is no place that processes
-            share.
+    Raises DatasetError where the URL's scheme is unknown, its package missing, or processes cannot share it.
     """
     if not is_url(text):
         return Path(text)
@@ -64,9 +60,8 @@ def parse_location(text: str) -> Location:
 def list_urls(folder: str, *, below: bool = True) -> list[str]:
     """The URLs of the files in a folder of a store, sorted; with `below` also those in its folders.
 
-    Raises:
-        DatasetError: its scheme needs a package that is missing, or there is no such folder or nothing in it.
-        OSError: the store does not answer.
+    Raises DatasetError where a package is missing, or there is no such folder or nothing in it; OSError where
+    the store does not answer.
     """
     with store_errors(folder):
         system, path = fsspec.core.url_to_fs(folder)
@@ -80,8 +75,7 @@ def list_urls(folder: str, *, below: bool = True) -> list[str]:
 def local_copy(url: str, *, heartbeat: Callable[[], None] = lambda: None) -> Iterator[str]:
     """A local path with the content of the file behind `url`, for as long as the context lasts.
 
-    The copy has no name on the disk, so that none is left behind by a process that is killed. `heartbeat` is
-    called for each megabyte. Raises as `copy_url`.
+    The copy has no name on the disk, so that a killed process leaves none. Raises as `copy_url`.
     """
     with tempfile.TemporaryFile(prefix="clipvip-") as file:
         copy_url(url, file, heartbeat=heartbeat)
@@ -101,12 +95,8 @@ def copy_url(
 ) -> None:
     """Write the content of the file behind `url`, or the output of a `pipe:` command, to the new file `out`.
 
-    What fails in passing, or has another checksum than `sha256`, is tried again a few times, with pauses that
-    double from a second. `heartbeat` is called for each megabyte.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be read. DatasetError: as `list_urls`.
+    Transient errors, and another checksum than `sha256`, are tried again a few times, with pauses that double
+    from a second. `heartbeat` is called for each megabyte. Raises OSError, and DatasetError as `list_urls`.
     """
 
     def copy() -> None:
@@ -128,15 +118,12 @@ def _opened(url: str) -> AbstractContextManager[IO[bytes]]:
     if url.startswith(COMMAND):
         import webdataset as wds  # it brings torch, which `clipvip-data shard` does without
 
-        command: AbstractContextManager[IO[bytes]] = wds.gopen(url)
-        return command
-    stream: AbstractContextManager[IO[bytes]] = fsspec.open(url, "rb", **_options_of(url))
-    return stream
+        return wds.gopen(url)
+    return fsspec.open(url, "rb", **_options_of(url))
 
 
 def _options_of(url: str) -> dict[str, object]:
-    """What fsspec is told besides a URL: of HTTP to ask once for a whole file, since not every server gives
-    parts, to take its time, and to go by the proxies that the environment names."""
+    """fsspec's options: for HTTP one request for a whole file (not every server gives parts), and proxies."""
     if not url.startswith(("http://", "https://")):
         return {}
     import aiohttp
@@ -152,22 +139,17 @@ def size_of_url(url: str) -> int | None:
     try:
         with store_errors(url):
             system, path = fsspec.core.url_to_fs(url, **_options_of(url))
-            size: int | None = system.info(path)["size"]
-            return size
+            return system.info(path)["size"]
     except (OSError, DatasetError):
         return None
 
 
 @contextmanager
 def uploaded(target: UPath) -> Iterator[Path]:
-    """A local path to write to; what is there when the context ends well becomes the file `target`, all or
-    nothing.
+    """A local path to write to; when the context ends well, `target` gets its content, all or nothing.
 
-    The local file has no name on the disk, so that none is left behind by a process that is killed. What
-    fails in passing is tried again, as by `local_copy`.
-
-    Raises:
-        OSError: it cannot be written. DatasetError: as `list_urls`.
+    The local file has no name on the disk, so that a killed process leaves none. Transient errors are tried
+    again. Raises OSError, and DatasetError as `list_urls`.
     """
     with tempfile.TemporaryFile(prefix="clipvip-") as file:
         local = f"/dev/fd/{file.fileno()}"

@@ -21,11 +21,7 @@ class JsonLine:
 
 
 def json_lines(path: Path) -> Iterator[JsonLine]:
-    """The lines of a file but for blank ones, however large it is.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The lines of a file but for blank ones, however large it is."""
     end = 0
     with path.open("rb", buffering=_READ_BYTES) as file:
         for number, raw in enumerate(file, start=1):
@@ -40,16 +36,11 @@ def json_lines(path: Path) -> Iterator[JsonLine]:
 
 
 def parse_json(data: bytes | str) -> JsonValue:
-    """The value that `data` holds.
-
-    Raises:
-        ValueError: it is no JSON, or nested too deeply.
-    """
+    """The value that `data` holds. ValueError: it is no JSON, or nested too deeply."""
     try:
-        value: JsonValue = json.loads(data)
+        return json.loads(data)
     except RecursionError as error:
         raise ValueError(str(error)) from error
-    return value
 
 
 def parse_object(data: bytes | str) -> dict[str, JsonValue]:

@@ -1,7 +1,6 @@
 """Captions beside a shard: one Parquet file per shard, looked up by sample key.
 
 A file is complete when it exists, and holds what was left out too, so it is the mark of its shard being done.
-Making captions and deciding what is missing happen elsewhere.
 """
 
 import json
@@ -31,8 +30,7 @@ class Caption(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What made a caption, as every row says it; `options` are JSON. Captions that others made may not say
-    it."""
+    """What made a caption, as every row says it, if not others made it; `options` are JSON."""
 
     model: str = ""
     revision: str = ""
@@ -41,8 +39,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CaptionFile:
-    """What a caption file holds: captions in shard order, what made them, what was left out, and from which
-    shard.
+    """What a caption file holds: captions in shard order, what made them, what was left out.
 
     `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
     as many as the rows have, none where there are no rows, and unknown unless they were asked for.
@@ -59,16 +56,12 @@ def captions_path(folder: Path | str, shard_stem: str) -> Path:
 
 
 def shard_source(shard: Path, sha256: str | None = None) -> str:
-    """By which a caption file knows the shard that it was made of; the shard is read where its `sha256` is
-    not given."""
+    """How a caption file names its shard, which is read where its `sha256` is not given."""
     return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
 def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
-    """Whether a caption file's `source` may be the shard of that size and, where known, checksum.
-
-    Captions of others say nothing, and those of the first versions only the size.
-    """
+    """Whether a caption file's `source`, where it says one, may be the shard of that size and checksum."""
     size, _, digest = source.partition(", sha256 ")
     if source and size != f"{num_bytes} bytes":
         return False
@@ -136,12 +129,9 @@ def write_captions(
     `model`, `revision` and `options` (as JSON) stand in every row, so that files can be mixed and still tell
     what made them.
     """
-    keys, captions = [], []
-    for key, caption in rows:
-        keys.append(key)
-        captions.append(caption)
+    rows = list(rows)
     origin = Origin(model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False))
-    columns = [keys, captions, *([value] * len(keys) for value in origin)]
+    columns = [*([row[n] for row in rows] for n in (0, 1)), *([value] * len(rows) for value in origin)]
     metadata = {
         _SKIPS_FIELD: json.dumps([skip.as_dict() for skip in skips], ensure_ascii=False).encode(),
         _SOURCE_FIELD: source.encode(),
@@ -166,10 +156,7 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
 
 
 def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
-    """What the Parquet file `path` says, with what made the captions where that is asked for.
-
-    Raises as `read_captions`.
-    """
+    """What the Parquet file `path` says, `with_origins` also what made it. Raises as `read_captions`."""
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow

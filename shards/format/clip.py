@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAre
@@ -23,8 +23,7 @@ def make_key(video_id: str, clip_number: int) -> str:
     """The key of a clip: `{video_id}_{clip_number:05d}`, made of [A-Za-z0-9_-] only.
 
     WebDataset splits a tar member's name at the first dot, so keys have none. An id with other harmless
-    characters is rewritten and gets eight hexadecimal digits of its hash, so that two different ids
-    never share a key.
+    characters is rewritten and gets eight digits of its hash, so that no two ids share a key.
 
     Raises:
         DatasetError: the id is empty, too long, or holds a path separator or a control character.
@@ -40,8 +39,7 @@ def make_key(video_id: str, clip_number: int) -> str:
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether `key` has only the characters that `make_key` produces, and no more of them than a tar header
-    holds."""
+    """Whether `key` has only the characters that `make_key` produces, and fits a tar header."""
     return len(key) <= _MAX_KEY_CHARACTERS and _SAFE.fullmatch(key) is not None
 
 
@@ -63,15 +61,10 @@ class Clip:
 
     @property
     def text(self) -> str:
-        """The one text of the sentences; empty where there are several alternatives, or none."""
-        return joined_text(self.sentences, self.sentences_are)
-
-
-def joined_text(sentences: Sequence[str], sentences_are: str | None) -> str:
-    """A paragraph's sentences joined by spaces, or the only alternative; else empty."""
-    if sentences_are == "paragraph":
-        return " ".join(sentences)
-    return sentences[0] if len(sentences) == 1 else ""
+        """A paragraph's sentences joined by spaces, or the only alternative; else empty."""
+        if self.sentences_are == "paragraph":
+            return " ".join(self.sentences)
+        return self.sentences[0] if len(self.sentences) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +72,8 @@ class StoredClip:
     """A clip as it goes into a shard.
 
     `pixels` is the member's bytes: JPEGs one after another (`store="frames"`, with `frame_bytes` their
-    lengths) or an MP4 file (`store="video"`, `frame_bytes` empty). `frame_seconds` are presentation
-    times in the source, one per stored frame. Widths and heights are in pixels as shown, that is after
-    rotation.
+    lengths) or an MP4 file (`store="video"`, `frame_bytes` empty). `frame_seconds` are presentation times in
+    the source, one per stored frame. Widths and heights are in pixels as shown, after rotation.
     """
 
     clip: Clip
@@ -103,7 +95,10 @@ class StoredClip:
     def record(self) -> ClipRecord:
         """The content of KEY.json; its values are not checked here, but wherever it is read."""
         clip = self.clip
-        record = ClipRecord.model_construct(
+        captions: dict[str, Any] = {}
+        if clip.sentences_are is not None:
+            captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
+        return ClipRecord.model_construct(
             schema_version=SCHEMA_VERSION,
             key=clip.key,
             video_id=clip.video_id,
@@ -117,8 +112,5 @@ class StoredClip:
             source_height=self.source_height,
             source_fps=round(self.source_fps, 6),
             subtitle=self.subtitle,
+            **captions,
         )
-        if clip.sentences_are is None:
-            return record
-        captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
-        return record.model_copy(update=captions)

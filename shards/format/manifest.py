@@ -1,5 +1,4 @@
-"""The list of a stage's finished outputs, and the options that made them: written and parsed here only,
-wherever it lies."""
+"""The list of a stage's finished outputs, and the options that made them: written and parsed here only."""
 
 import json
 from collections.abc import Iterable
@@ -27,8 +26,7 @@ _Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """A finished shard (or caption file) as a row of a manifest; `samples` and `bytes` are the fields' names
-    there."""
+    """A finished shard (or caption file) as a row of a manifest; aliases are the fields' names there."""
 
     name: _Name
     num_samples: Annotated[int, Field(strict=True, ge=0, alias="samples")]
@@ -83,36 +81,30 @@ def parse_manifest(data: bytes, *, name: str) -> Manifest:
     """The manifest whose file holds `data`; `name` is its path or URL, for messages.
 
     Raises:
-        DatasetError: it is not a manifest, one of a newer schema, or damaged; the first wrong field is named.
+        DatasetError: it is none, of a newer schema, or damaged; the first wrong field is named.
     """
     try:
         tree = parse_json(data)
     except ValueError as error:
-        raise DatasetError(
-            f"{name}: not JSON ({one_line(error)}); restore it or make the folder again"
-        ) from error
+        what = f"not JSON ({one_line(error)}); restore it or make the folder again"
+        raise DatasetError(f"{name}: {what}") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("shards"), list):
         raise DatasetError(f"{name}: not a clipvip manifest; point at a folder that a clipvip stage wrote")
     if tree.get("schema") != SCHEMA_VERSION or isinstance(tree["schema"], bool):
-        raise DatasetError(
-            f"{name}: schema {str(tree.get('schema'))[:40]!r}, this version reads {SCHEMA_VERSION}; "
-            "update clipvip"
-        )
+        found = f"schema {str(tree.get('schema'))[:40]!r}, this version reads {SCHEMA_VERSION}"
+        raise DatasetError(f"{name}: {found}; update clipvip")
     try:
         return _PARSER.validate_python(tree)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DatasetError(
-            f"{name}: damaged ({place}: {' '.join(first['msg'].split())}); run the command that made the "
-            "folder again"
-        ) from error
+        found = f"{'.'.join(map(str, first['loc']))}: {' '.join(first['msg'].split())}"
+        what = f"damaged ({found}); run the command that made the folder again"
+        raise DatasetError(f"{name}: {what}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file of a manifest as it is: whether it has the size that is listed, and was written after the
-    manifest."""
+    """A file as it is: whether it has the size that is listed, and was written after the manifest."""
 
     record: ShardRecord
     has_size: bool
@@ -120,11 +112,7 @@ class ListedFile:
 
 
 def listed_files(folder: Path, records: Iterable[ShardRecord]) -> list[ListedFile]:
-    """How the files stand that the manifest of `folder` lists as `records`; one that is gone has no size.
-
-    Raises:
-        OSError: the manifest is gone.
-    """
+    """How the files stand that the manifest of `folder` lists as `records`; OSError: the manifest is gone."""
     written = (folder / MANIFEST_NAME).stat().st_mtime
 
     def look(record: ShardRecord) -> ListedFile:
@@ -139,6 +127,6 @@ def listed_files(folder: Path, records: Iterable[ShardRecord]) -> list[ListedFil
 
 
 def num_samples(folder: Path) -> int | None:
-    """How many clips a folder holds, by its manifest."""
+    """How many clips a folder holds, by its manifest; None without one."""
     manifest = read_manifest(folder)
     return None if manifest is None else manifest.num_samples

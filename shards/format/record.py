@@ -19,9 +19,9 @@ _Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 class ClipRecord(BaseModel):
     """KEY.json, as docs/format.md has it; fields of later versions are let through.
 
-    `frame_seconds` are presentation times in the source, one for each stored frame; `frame_bytes` the lengths
-    of the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, that is
-    after rotation. `sentences` are the captions that a video set's annotations have for the clip.
+    `frame_seconds` are presentation times in the source, one per stored frame; `frame_bytes` the lengths of
+    the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, after
+    rotation. `sentences` are the captions in a video set's annotations.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -53,28 +53,19 @@ class ClipRecord(BaseModel):
 
 
 def parse_record(data: bytes) -> ClipRecord:
-    """The record that `data`, the bytes of a KEY.json, holds.
-
-    Raises:
-        DatasetError: it is none; the message names the fields that it lacks, or the first that is wrong.
-    """
+    """The record in the bytes of a KEY.json; DatasetError names what lacks, or the first wrong field."""
     try:
         record = ClipRecord.model_validate_json(data)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     else:
-        _require_json(record.model_extra)
+        try:  # fields of later versions can be written again: none holds an infinite number, which JSON lacks
+            json.dumps(record.model_extra, allow_nan=False) if record.model_extra else ""
+        except ValueError as error:
+            raise DatasetError(f"record: holds what is no JSON ({error})") from error
         return record
     lacking = [str(found["loc"][0]) for found in errors if found["type"] == "missing"]
     if lacking:
         raise DatasetError(f"its KEY.json lacks {', '.join(lacking)}")
     where = ".".join(map(str, errors[0]["loc"]))[:100] or "record"
     raise DatasetError(f"{where}: {' '.join(errors[0]['msg'].split())[:200]}")
-
-
-def _require_json(others: dict[str, JsonValue] | None) -> None:
-    """Fields of later versions can be written again: none holds an infinite number, which JSON lacks."""
-    try:
-        json.dumps(others, allow_nan=False) if others else ""
-    except ValueError as error:
-        raise DatasetError(f"record: holds what is no JSON ({error})") from error

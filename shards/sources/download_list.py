@@ -36,14 +36,9 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
     """Yield what each line of `path` asks for, in order, each video once.
 
     A line is HD-VILA-100M's JSON (`{"video_id": ..., "url": ...}`; a YouTube id needs no `url`), a link, or a
-    YouTube id; empty lines and those that begin with # are passed over. A link that is not YouTube's has its
-    file name's stem as the id.
-
-    What cannot be asked for is a `Skip`: `bad_metadata`, `unsafe_id`, or `duplicate_id` (another link under
-    an id that is taken).
-
-    Raises:
-        OSError: the file cannot be read.
+    YouTube id; empty lines and those that begin with # are passed over. The id of another's link is the stem
+    of its file name. What cannot be asked for is a `Skip`: `bad_metadata`, `unsafe_id`, or `duplicate_id`
+    (another link under an id that is taken). Raises OSError where the file cannot be read.
     """
     links: dict[str, int] = {}
     with Path(path).open("rb") as file:
@@ -51,12 +46,9 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
             wanted = _parse_line(raw, f"line {line}")
             if isinstance(wanted, Wanted):
                 link = hash(wanted.url)  # millions of links would not fit
-                first = links.get(wanted.video_id)
-                if first is None:
-                    links[wanted.video_id] = link
-                elif first == link:
+                if links.get(wanted.video_id) == link:
                     continue
-                else:
+                if links.setdefault(wanted.video_id, link) != link:
                     detail = f"an earlier line has another link for {wanted.video_id}"
                     wanted = Skip("duplicate_id", f"line {line}", detail)
             if wanted is not None:

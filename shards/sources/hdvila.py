@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -20,33 +20,12 @@ from clipvip.shards.files.stores import list_urls, parse_location
 from clipvip.shards.files.text import JsonLine, json_lines
 from clipvip.shards.format.clip import Clip, make_key
 
-VIDEO_EXTENSIONS = frozenset(
-    [
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".dv",
-        ".f4v",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".rm",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
+VIDEO_EXTENSIONS = {
+    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+    ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv",
+}  # fmt: skip
 
+_WANTED = 'want {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
@@ -56,8 +35,8 @@ _CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9
 class Source:
     """A video and the clips that are asked of it, in the metadata's order.
 
-    `positions[i]` is the place of `clips[i]` in the metadata's list of clips. `skips` are the clips of this
-    line that cannot be asked for, each with its place; a line that is no source at all has no `video_id`.
+    `positions[i]` is the place of `clips[i]` in the metadata's list; `skips` are the clips that cannot be
+    asked for, each with its place. A line that is no source at all has no `video_id`.
     """
 
     line: int
@@ -68,21 +47,17 @@ class Source:
 
 
 class Survey:
-    """What a list of clips asks for, counted: videos, and clips that can be asked for.
-
-    `repeats` are those of all well-formed clips whose key came before.
-    """
+    """The videos and clips that a list asks for, counted; `repeats` are the clips whose key came before."""
 
     def __init__(self, metadata: Path | str) -> None:
-        """Go through `metadata` once. Raises OSError where it cannot be read, or there is no room for
-        temporary files."""
+        """Go through `metadata` once; OSError where it cannot be read, or the temporary disk is full."""
         self.num_videos = self.num_clips = self.num_skips = 0
         self.repeats = Repeats(self._keys(metadata))
         self.num_clips -= self.repeats.count
         self.num_skips += self.repeats.count
 
     def _keys(self, metadata: Path | str) -> Iterator[str]:
-        for source in _sources_with_repeats(metadata):
+        for source in map(_source_of, json_lines(Path(metadata))):
             self.num_videos += bool(source.video_id)
             self.num_clips += len(source.clips)
             self.num_skips += len(source.skips)
@@ -93,104 +68,74 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     """Yield one `Source` per line of the JSONL file `metadata` (blank lines give none), in order.
 
     Whatever is wrong with a line or clip becomes a `Skip`: `bad_metadata`, `unsafe_id`, `bad_span`,
-    `duplicate_clip` (the first clip with a key stays). The file is gone through twice, for keys that repeat;
-    once where its `survey` is given.
-
-    Raises:
-        OSError: the file cannot be read.
+    `duplicate_clip` (the first clip with a key stays). The file is read twice, for keys that repeat; once
+    where its `survey` is given. Raises OSError where it cannot be read.
     """
     repeats = (survey or Survey(metadata)).repeats
     num_before = 0
-    for source in _sources_with_repeats(metadata):
-        num_clips = len(source.clips)
+    for source in map(_source_of, json_lines(Path(metadata))):
         yield _without_repeats(source, repeats, num_before) if repeats.count else source
-        num_before += num_clips
+        num_before += len(source.clips)
 
 
 def _without_repeats(source: Source, repeats: Repeats, num_before: int) -> Source:
     """The source, of whose clips `num_before` others stand before, without those that came before."""
-    taken = [number for number in range(len(source.clips)) if num_before + number in repeats]
-    if not taken:
-        return source
-    skips = list(source.skips)
-    for number in taken:
-        clip = source.clips[number]
-        skips.append(
-            (source.positions[number], Skip("duplicate_clip", clip.clip_id[:200], f"key {clip.key} is taken"))
-        )
-    kept = [number for number in range(len(source.clips)) if num_before + number not in repeats]
+    kept, skips = [], list(source.skips)
+    for number, (position, clip) in enumerate(zip(source.positions, source.clips, strict=True), num_before):
+        if number in repeats:
+            skip = Skip("duplicate_clip", clip.clip_id[:200], f"key {clip.key} is taken")
+            skips.append((position, skip))
+        else:
+            kept.append((position, clip))
     return replace(
         source,
-        clips=tuple(source.clips[number] for number in kept),
-        positions=tuple(source.positions[number] for number in kept),
+        clips=tuple(clip for _, clip in kept),
+        positions=tuple(position for position, _ in kept),
         skips=tuple(sorted(skips, key=lambda skip: skip[0])),
     )
-
-
-def _sources_with_repeats(metadata: Path | str) -> Iterator[Source]:
-    return map(_source_of, json_lines(Path(metadata)))
 
 
 def _source_of(json_line: JsonLine) -> Source:
     line, entry = json_line.number, json_line.value
     where = f"line {line}"
-    if json_line.problem:
-        detail = f"not JSON: {json_line.problem}"[:200]
-        return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
     fields = entry if isinstance(entry, dict) else {}
     video_id, listed = fields.get("video_id"), fields.get("clip")
-    if not isinstance(video_id, str):
-        detail = 'want {"video_id": "...", "clip": [...]}'
+    if not isinstance(video_id, str) or not isinstance(listed, list):
+        detail = "field 'clip' is not a list" if isinstance(video_id, str) else _WANTED
+        if json_line.problem:
+            detail = f"not JSON: {json_line.problem}"[:200]
         return Source(line, "", skips=((0, Skip("bad_metadata", where, detail)),))
-    if not isinstance(listed, list):
-        return Source(line, "", skips=((0, Skip("bad_metadata", where, "field 'clip' is not a list")),))
     try:
         prefix = make_key(video_id, 0).rpartition("_")[0]
         video_id.encode()
     except (DatasetError, UnicodeEncodeError):
         skip = Skip("unsafe_id", where, f"video_id {ascii(video_id)[:80]}")
         return Source(line, "", skips=tuple((position, skip) for position in range(max(1, len(listed)))))
-    draft = _Draft(video_id, prefix, where)
-    for position, clip in enumerate(listed):
-        draft.add(position, clip)
-    return Source(line, video_id, tuple(draft.clips), tuple(draft.positions), tuple(draft.skips))
-
-
-@dataclass
-class _Draft:
-    """The clips of one line while they are looked at."""
-
-    video_id: str
-    prefix: str  # of keys
-    where: str
-    clips: list[Clip] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    skips: list[tuple[int, Skip]] = field(default_factory=list)
-
-    def add(self, position: int, entry: JsonValue) -> None:
-        clip = self._clip_or_skip(position, entry)
+    clips, positions, skips = list[Clip](), list[int](), list[tuple[int, Skip]]()
+    for position, clip_entry in enumerate(listed):
+        clip = _clip_or_skip(video_id, prefix, f"{where}, clip {position}", position, clip_entry)
         if isinstance(clip, Skip):
-            self.skips.append((position, clip))
+            skips.append((position, clip))
         else:
-            self.clips.append(clip)
-            self.positions.append(position)
+            clips.append(clip)
+            positions.append(position)
+    return Source(line, video_id, tuple(clips), tuple(positions), tuple(skips))
 
-    def _clip_or_skip(self, position: int, entry: JsonValue) -> Clip | Skip:
-        where = f"{self.where}, clip {position}"
-        fields = entry if isinstance(entry, dict) else {}
-        clip_id = fields.get("clip_id")
-        if not isinstance(clip_id, str) or "span" not in fields:
-            return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
-        try:
-            clip_id.encode()
-        except UnicodeEncodeError:
-            return Skip("unsafe_id", where, f"clip_id {ascii(clip_id)[:80]}")
-        span = parse_span(fields["span"])
-        if span is None:
-            return Skip("bad_span", clip_id[:200], f"span {ascii(fields['span'])[:80]}")
-        number = clip_number(self.video_id, clip_id, position)
-        key = f"{self.prefix}_{number:05d}"
-        return Clip(key, self.video_id, clip_id, *span)
+
+def _clip_or_skip(video_id: str, prefix: str, where: str, position: int, entry: JsonValue) -> Clip | Skip:
+    """The clip at `position` of a video's list; `prefix` begins its key."""
+    fields = entry if isinstance(entry, dict) else {}
+    clip_id = fields.get("clip_id")
+    if not isinstance(clip_id, str) or "span" not in fields:
+        return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
+    try:
+        clip_id.encode()
+    except UnicodeEncodeError:
+        return Skip("unsafe_id", where, f"clip_id {ascii(clip_id)[:80]}")
+    span = parse_span(fields["span"])
+    if span is None:
+        return Skip("bad_span", clip_id[:200], f"span {ascii(fields['span'])[:80]}")
+    return Clip(f"{prefix}_{clip_number(video_id, clip_id, position):05d}", video_id, clip_id, *span)
 
 
 def clip_number(video_id: str, clip_id: str, position: int) -> int:
@@ -203,9 +148,9 @@ def clip_number(video_id: str, clip_id: str, position: int) -> int:
 
 
 def parse_span(span: JsonValue) -> tuple[float, float] | None:
-    """(start, end) in seconds of ["00:00:17.759", "00:00:23.279"] or [17.759, 23.279]; None if it is no span.
+    """(start, end) in seconds of ["00:00:17.759", "00:00:23.279"] or [17.759, 23.279].
 
-    A span is finite, not negative, and ends after it starts.
+    None where it is not finite, negative, or does not end after it starts.
     """
     if not isinstance(span, list) or len(span) != 2:
         return None
@@ -232,12 +177,10 @@ def _parse_time(time: JsonValue) -> float | None:
 
 
 def index_videos(folder: Path | str) -> Mapping[str, str]:
-    """Video id -> path or URL, for every video file in `folder` and below; the id is the name without its
-    extension.
+    """Video id -> path or URL, for every video file in `folder` and below; the id is the name's stem.
 
-    The folder is walked once, and an id is only ever looked up here, never joined to a path. Of files with
-    one id the first by path wins. The paths are kept on the disk; of one folder all names are in memory at a
-    time.
+    An id is only ever looked up here, never joined to a path. Of files with one id the first by path wins.
+    The paths are kept on the disk; of one folder all names are in memory at a time.
 
     Raises:
         DatasetError: `folder` is no folder; as `parse_location`.

@@ -23,10 +23,9 @@ _ROLLING_GAP_SECONDS = 0.1
 def without_rolled_lines(cues: Sequence[ShownCue]) -> list[ShownCue]:
     """Drop from each cue the lines that the cue before already showed, if the file has rolling captions.
 
-    The lines at the top of a cue are old where they are the ones at the bottom of the cue right before it.
-    Lines with word times are always new. A file is rolling if it has word times in its lines, or if that
-    overlap is the habit and not the exception. Equal cues of ordinary length that follow each other are
-    speech that is repeated, and stay.
+    Lines at the top of a cue are old where they are those at the bottom of the cue right before it; lines
+    with word times are always new. A file is rolling if it has word times, or if that overlap is the rule.
+    Equal cues of ordinary length that follow each other are repeated speech, and stay.
     """
     cues = [cue for cue in cues if any(line.parts for line in cue.lines)]
     overlaps = [0, *(_rolled_lines(before, cue) for before, cue in pairwise(cues))]
@@ -60,8 +59,8 @@ def _rolled_lines(before: ShownCue, cue: ShownCue) -> int:
 def _overlap(old_lines: Sequence[str], new_lines: Sequence[str]) -> int:
     """The most lines that the old ones end with and the new ones begin with, in linear time.
 
-    `borders[k]` is the length of the longest proper prefix of new[: k + 1] that it also ends with (Knuth,
-    Morris and Pratt): what to go on with where the line after a match is another one.
+    `borders[k]`: the length of the longest proper prefix of new[: k + 1] that it also ends with (Knuth,
+    Morris and Pratt), to go on with where the line after a match differs.
     """
     numbers: dict[str, int] = {}  # each line is compared as text once
     new, old = (

@@ -1,7 +1,6 @@
 """Bytes of a subtitle file -> what it shows when: WebVTT, SubRip, YouTube's json3 and timedtext XML.
 
-The format is told by the content, not by the file's name. Undoing the repetition of rolling captions and
-cutting by time are `clipvip.shards.sources.subtitles`' work.
+The content tells the format, not the file's name.
 """
 
 import html
@@ -61,8 +60,7 @@ class _Malformed(Exception):
 def parse_shown_cues(data: bytes, *, name: str) -> list[ShownCue]:
     """The cues of a subtitle file in the order of the file; damaged cues among good ones are left out.
 
-    Raises:
-        DatasetError: naming `name` and the line, where nothing can be made of it.
+    Raises DatasetError with `name` and the line, where nothing can be made of it.
     """
     text = _decode(data)
     start = text.lstrip()[:1]
@@ -108,9 +106,6 @@ def _seconds(groups: Iterable[str | None]) -> float:
     return (((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + milliseconds) / 1000
 
 
-# --- WebVTT and SubRip ------------------------------------------------------------------------------------
-
-
 def _parse_cue_blocks(text: str) -> list[ShownCue]:
     lines = _LINE_END.split(text)
     is_vtt = text.lstrip().startswith("WEBVTT")
@@ -124,7 +119,7 @@ def _parse_cue_blocks(text: str) -> list[ShownCue]:
         if body is not None:
             if next_is_cue and not is_vtt and body and body[-1].strip().isdecimal():
                 body.pop()  # SubRip's counter of the cue that follows
-            cues.append(_cue(*span, body))
+            cues.append(ShownCue(*span, [_line(_split_at_word_times(raw), *span) for raw in body]))
         body = None
 
     for number, line in enumerate(lines, start=1):
@@ -164,10 +159,6 @@ def _no_times(lines: list[str], bad_line_number: int) -> _Malformed:
     return _Malformed(number, f"no times like '00:00:01.000 --> 00:00:02.000', found {shown!r}")
 
 
-def _cue(start: float, end: float, body: list[str]) -> ShownCue:
-    return ShownCue(start, end, [_line(_split_at_word_times(raw), start, end) for raw in body])
-
-
 def _split_at_word_times(raw: str) -> Iterator[tuple[float | None, str]]:
     """`my<00:00:00.160><c> career</c>` -> (None, "my"), (0.16, "<c> career</c>")."""
     pieces = _WORD_TIME.split(raw)
@@ -198,9 +189,6 @@ def _line(pieces: Iterable[tuple[float | None, str]], start: float, end: float) 
     return Line([TimedText(at, "".join(texts)) for at, texts in parts], has_word_times)
 
 
-# --- YouTube's json3 --------------------------------------------------------------------------------------
-
-
 def _parse_json3(text: str) -> list[ShownCue]:
     try:
         content = json.loads(text)
@@ -228,10 +216,10 @@ def _parse_json3(text: str) -> list[ShownCue]:
     return _cues_of_events(spoken)
 
 
-def _milliseconds(value: Any) -> float | None:
-    """A time in milliseconds, as a number or its digits, in seconds; None where it is no sound time."""
+def _milliseconds(value: Any, per_second: int = 1000) -> float | None:
+    """A time, as a number or its digits, in seconds; None where it is no sound time."""
     try:
-        seconds = float(value) / 1000
+        seconds = float(value) / per_second
     except (TypeError, ValueError, OverflowError):
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
@@ -246,8 +234,7 @@ def _cues_of_events(
 ) -> list[ShownCue]:
     """Cues from (start, duration or None, pieces).
 
-    Events with word times stay on the screen while the next one is spoken, so they end where it starts;
-    so do those whose duration is missing.
+    Events with word times stay on the screen during the next: they, and those without duration, end there.
     """
     cues: list[ShownCue] = []
     events = [event for event in events if any(clean_text(raw) for _, raw in event[2])]
@@ -260,10 +247,8 @@ def _cues_of_events(
     return cues
 
 
-# --- timedtext XML (srv1, srv2, srv3/ytt) -----------------------------------------------------------------
-
-
 def _parse_timedtext(text: str) -> list[ShownCue]:
+    """srv1, srv2, srv3 and ytt."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         line_number = text[: text.index("<!")].count("\n") + 1
         raise _Malformed(line_number, "a document type or entity, which captions have no use for")
@@ -288,7 +273,7 @@ def _times_of_element(element: ElementTree.Element) -> tuple[float, float | None
     if _tag(element) not in {"text", "p"}:
         return None
     if "start" in element.attrib:  # srv1 counts in seconds, the later ones in milliseconds
-        start, duration = _seconds_attribute(element, "start"), _seconds_attribute(element, "dur")
+        start, duration = (_milliseconds(element.get(name), 1) for name in ("start", "dur"))
     else:
         start, duration = _milliseconds(element.get("t")), _milliseconds(element.get("d"))
     return None if start is None else (start, duration)
@@ -296,14 +281,6 @@ def _times_of_element(element: ElementTree.Element) -> tuple[float, float | None
 
 def _tag(element: ElementTree.Element) -> str:
     return str(element.tag).rpartition("}")[2]
-
-
-def _seconds_attribute(element: ElementTree.Element, name: str) -> float | None:
-    try:
-        seconds = float(element.get(name, "nan"))
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _pieces_of_element(element: ElementTree.Element, start: float) -> Iterator[tuple[float | None, str]]:
@@ -315,7 +292,7 @@ def _pieces_of_element(element: ElementTree.Element, start: float) -> Iterator[t
 
 
 def _text_within(element: ElementTree.Element) -> str:
-    """Its text without that of captions inside of it, so that each text is of one caption, and read once."""
+    """Its text without that of captions inside of it."""
     texts: list[str] = []
     waiting: list[ElementTree.Element | str] = [element]
     while waiting:

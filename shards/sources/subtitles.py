@@ -1,13 +1,8 @@
-"""What is said when: subtitle files -> timed words, and the words of a time span.
-
-Which file belongs to which video is found here too. Reading the formats is `subtitle_formats`' work, tables
-of clip id and text are `text_tables`'.
-"""
+"""What is said when: subtitle files -> timed words, the words of a time span, and which file is whose."""
 
 import os
 import posixpath
 import re
-import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,10 +44,9 @@ def read_subtitles(path: Path | str) -> list[Cue]:
 
 
 def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
-    """As `read_subtitles`, from the file's bytes; `name` is for messages.
+    """As `read_subtitles`, from the file's bytes, whose content tells the format; `name` is for messages.
 
-    WebVTT, SubRip, YouTube's json3 and timedtext XML are told apart by content. Lines that a rolling caption
-    repeats are dropped, speech that is repeated stays: see `rolling_captions`.
+    Lines that a rolling caption repeats are dropped, speech that is repeated stays: see `rolling_captions`.
     """
     shown = parse_shown_cues(data, name=name)
     cues = [cue for one in without_rolled_lines(shown) for cue in _timed_words(one)]
@@ -62,8 +56,7 @@ def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
 def text_in_span(cues: Sequence[Cue], start_seconds: float, end_seconds: float) -> str:
     """The text of the span [start, end): every cue whose midpoint lies in it, joined by spaces.
 
-    A cue is a word where the file has word times. So of spans that follow each other each word goes to
-    exactly one: none is lost, none is taken twice.
+    So of spans that follow each other each cue goes to exactly one.
     """
     return text_in_spans(cues, [(start_seconds, end_seconds)])[0]
 
@@ -82,88 +75,30 @@ def text_in_spans(cues: Sequence[Cue], spans: Iterable[tuple[float, float]]) -> 
     return [text(start, end) for start, end in spans]
 
 
-def find_subtitle_file(folder: Path | str, video_id: str) -> Path | None:
-    """The subtitles of a video in `folder`: VIDEO_ID.vtt, VIDEO_ID.en.json3 and the like; None if there are
-    none.
-
-    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The id is
-    looked up in a list of the folder, so it can never name a path. While files are added, the list of a large
-    folder is made anew now and then, not for each look-up: `_MOST_LISTING` of the time is the most that goes
-    into it.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
-    name = _listing(os.fspath(folder)).names.get(video_id)
-    return None if name is None else Path(folder) / name
-
-
 def index_subtitles(folder: Path | str) -> Mapping[str, str]:
-    """Video id -> path or URL of its subtitles in a folder, chosen as `find_subtitle_file` does. Kept on the
-    disk.
+    """Video id -> path or URL of its subtitles in a folder: VIDEO_ID.vtt, VIDEO_ID.en.json3 and the like.
+
+    No language beats English, that beats others; then by `SUBTITLE_EXTENSIONS`, then by name. The index is
+    kept on the disk.
 
     Raises:
         DatasetError: there is no such folder in a store, or it is empty.
-        OSError: the folder cannot be listed, the store does not answer, or there is no room for temporary
-            files.
+        OSError: it cannot be listed, or there is no room for temporary files.
     """
     if is_url(folder):
         urls = list_urls(str(folder), below=False)
-        base = urls[0].rpartition("/")[0]
-        names = _subtitle_names(posixpath.basename(url) for url in urls)
+        base, names = urls[0].rpartition("/")[0], [posixpath.basename(url) for url in urls]
     else:
         base = os.fspath(folder)
-        names = _files_of(base)
+        with os.scandir(base) as entries:
+            names = [entry.name for entry in entries if os.path.isfile(entry.path)]
     return DiskIndex.of_pairs((video_id, f"{base}/{name}") for video_id, name in _best_first(names))
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """What a folder held when it was last listed, and how long that took."""
-
-    names: Mapping[str, str]
-    modified_ns: int
-    made_at: float
-    seconds: float
-
-
-_listings: dict[str, _Listing] = {}
-# The most of the time that goes into listing one folder again, which others are filling.
-_MOST_LISTING = 0.05
-_QUICK_SECONDS = 0.005
-_MOST_LISTINGS = 4
-
-
-def _listing(folder: str) -> _Listing:
-    modified_ns, now = os.stat(folder).st_mtime_ns, time.monotonic()
-    known = _listings.get(folder)
-    if known is not None:
-        pause = known.seconds / _MOST_LISTING if known.seconds > _QUICK_SECONDS else 0.0
-        if known.modified_ns == modified_ns or now - known.made_at < pause:
-            return known
-    names = DiskIndex.of_pairs(_best_first(_files_of(folder)))
-    done = time.monotonic()
-    _listings.pop(folder, None)
-    while len(_listings) >= _MOST_LISTINGS:
-        del _listings[next(iter(_listings))]
-    _listings[folder] = _Listing(names, modified_ns, done, done - now)
-    return _listings[folder]
-
-
-def _files_of(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return _subtitle_names(entry.name for entry in entries if os.path.isfile(entry.path))
-
-
-def _subtitle_names(names: Iterable[str]) -> list[str]:
-    return [name for name in names if os.path.splitext(name)[1].lower() in SUBTITLE_EXTENSIONS]
-
-
-def _best_first(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(video id, file name) for each id that a name may be meant for; of one id the best comes first. Sorts
-    `names`."""
-    names.sort()
-    names.sort(key=lambda name: SUBTITLE_EXTENSIONS.index(os.path.splitext(name)[1].lower()))
+def _best_first(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(video id, file name) for each id that a name may be meant for; of one id the best comes first."""
+    names = [name for name in names if os.path.splitext(name)[1].lower() in SUBTITLE_EXTENSIONS]
+    names.sort(key=lambda name: (SUBTITLE_EXTENSIONS.index(os.path.splitext(name)[1].lower()), name))
     yield from ((os.path.splitext(name)[0], name) for name in names)
     for is_english in (True, False):
         for name in names:
@@ -173,7 +108,7 @@ def _best_first(names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _timed_words(shown: ShownCue) -> list[Cue]:
-    """Cues of what is shown: the parts of lines with word times, and lines without as one."""
+    """The parts of lines with word times, and lines without as one."""
     parts = [(part, line.has_word_times) for line in shown.lines for part in line.parts]
     if not any(timed for _, timed in parts):
         text = " ".join(part.text for part, _ in parts)

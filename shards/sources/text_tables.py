@@ -4,6 +4,7 @@ import json
 import os
 import weakref
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import pyarrow
@@ -25,14 +26,12 @@ _Row = Mapping[str, JsonValue]
 def load_text_table(path: Path | str) -> Mapping[str, str]:
     """Clip id -> text, from a file of JSON lines or a Parquet file (`.parquet`), however large it is.
 
-    A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or a list of strings
-    that are joined by spaces. A row whose text is null has none and is left out. All rows are looked at here.
-    What is kept is an index on the disk (see `disk_index`); the texts stay in the file, which must not be
-    changed meanwhile, those of a Parquet file in a copy for as long as the mapping lives.
+    A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or strings that are
+    joined by spaces; one whose text is null is left out. Kept is an index on the disk; the texts stay in the
+    file, which must not change meanwhile, those of a Parquet file in a copy.
 
     Raises:
-        DatasetError: naming the file and row, where it is damaged, lacks a field, or gives one clip two
-            texts.
+        DatasetError: naming the file and row, which is damaged, lacks a field, or has another text before.
         OSError: the file cannot be opened, or there is no room for temporary files.
     """
     path = Path(path)
@@ -68,24 +67,14 @@ def load_text_table(path: Path | str) -> Mapping[str, str]:
 
 
 def iter_texts(path: Path | str) -> Iterator[str]:
-    """The texts of such a table in order, without need of an id; a null or empty text gives "".
-
-    Raises:
-        DatasetError, OSError: as `load_text_table`.
-    """
-    for row_number, row in _rows(Path(path)):
-        yield _text(row, f"{path}, row {row_number}") or ""
+    """The texts of such a table in order, null as ""; no ids are needed. Raises as `load_text_table`."""
+    path = Path(path)
+    for number, _, row in _parquet_rows(path) if _is_parquet(path) else _json_rows(path):
+        yield _text(row, f"{path}, row {number}") or ""
 
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
-
-
-def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    if _is_parquet(path):
-        yield from _parquet_rows(path)
-    else:
-        yield from ((number, row) for number, _, row in _json_rows(path))
 
 
 class _TableFile:
@@ -123,21 +112,19 @@ def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
 
 def _copied_rows(path: Path, lines: ScratchFile) -> Iterator[tuple[int, int, _Row]]:
     """The rows of a Parquet file, put down as lines: none can be read again without its neighbours."""
-    for number, row in _parquet_rows(path):
+    for number, _, row in _parquet_rows(path):
         clip_id, text = _entry(row, f"{path}, row {number}")
         line = {ID_FIELDS[0]: clip_id, TEXT_FIELDS[0]: text}
         yield number, lines.append(json.dumps(line).encode() + b"\n"), line
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, _Row]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
+    """As `_json_rows`; no row has a place of its own."""
     try:
         with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
             columns = [name for name in (*ID_FIELDS, *TEXT_FIELDS) if name in file.schema_arrow.names]
-            number = 0
-            for batch in file.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+            batches = (batch.to_pylist() for batch in file.iter_batches(columns=columns))
+            yield from ((number, 0, row) for number, row in enumerate(chain.from_iterable(batches), start=1))
     except pyarrow.ArrowException as error:
         raise DatasetError(f"{path}: not a readable Parquet file ({error})") from error
 

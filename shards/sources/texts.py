@@ -12,16 +12,13 @@ from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_te
 
 
 def read_texts(path: Path | str) -> Iterator[str | Skip]:
-    """The texts of a corpus in order, white space normalised; an empty text is yielded as "".
+    """The texts of a corpus in order, white space normalised, "" among them, read as a stream.
 
-    A clip whose text cannot be read is yielded as the Skip that says why.
+    A clip whose text cannot be read is yielded as the Skip that says why. `path` is a text file with one text
+    a line, a table (.jsonl, .parquet) with a field text, subtitle or caption, a folder of shards (their
+    subtitles; pixels are passed over unread), or a folder of captions (.parquet files by name).
 
-    `path` is a text file with one text a line, a table (.jsonl, .parquet) with a field text, subtitle or
-    caption, a folder of shards (their subtitles; pixels are passed over unread), or a folder of captions
-    (.parquet files by name). The corpus is read as a stream.
-
-    Raises:
-        DatasetError: there is nothing at `path`, or it is none of these, or damaged.
+    Raises DatasetError where there is nothing at `path`, or it is none of these, or damaged.
     """
     path = Path(path)
     if path.is_dir():

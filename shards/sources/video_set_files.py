@@ -1,8 +1,6 @@
-"""The files in which video sets publish their captions, and the records in which others pass them on, read as
-they are.
+"""The files in which video sets publish their captions, and the records in which others pass them on.
 
-All give rows of video, sentence and time. What a set is made of, and what its rows become, is said in
-`video_sets`.
+All give rows of video, sentence and time. What these become is said in `video_sets`.
 """
 
 import csv
@@ -33,11 +31,7 @@ _MOST_SECONDS = 1e9
 
 
 def read_text(path: Path) -> str:
-    """The file as text: UTF-8, or Windows-1252 as some published tables are.
-
-    Raises:
-        DatasetError: it is missing, or empty.
-    """
+    """The file as text: UTF-8, or Windows-1252 as some tables are. DatasetError: missing or empty."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -61,8 +55,7 @@ def read_json(path: Path) -> JsonValue:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, JsonValue]]:
-    """Number and value of each line that is not blank; None stands for one that is no JSON. Raises as
-    `read_text`."""
+    """Number and value of each line that is not blank, None for no JSON. Raises as `read_text`."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
@@ -106,8 +99,7 @@ def records_of(path: Path, content: JsonValue) -> list[JsonValue]:
 def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] | None = None) -> Rows:
     """MSRVTT_data.json: the sentences of the videos of a split, or of `videos`.
 
-    Raises:
-        DatasetError: another kind of file, or a split that it does not know.
+    Raises DatasetError for another kind of file, or a split that it does not know.
     """
     content = read_json(path)
     known, sentences = (
@@ -129,8 +121,10 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
 
 
 def read_didemo(path: Path) -> Rows:
-    """DiDeMo's train_data.json, val_data.json, test_data.json. Annotators gave spans of 5 s pieces; a
-    sentence's time is the median of their starts, then of their ends."""
+    """DiDeMo's train_data.json, val_data.json, test_data.json.
+
+    Annotators gave spans; a sentence's time is the median of their starts, then of their ends.
+    """
     for number, entry in enumerate(records_of(path, read_json(path))):
         where = f"{path.name}, record {number}"
         if not isinstance(entry, dict):
@@ -163,8 +157,7 @@ def _seconds(value: JsonValue) -> float | None:
 
 
 def read_activitynet(path: Path) -> Rows:
-    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and their spans in
-    seconds."""
+    """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and spans in seconds."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise DatasetError(f"{path}: want video ids with 'sentences' and 'timestamps'")
@@ -184,17 +177,10 @@ def read_activitynet(path: Path) -> Rows:
 def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
     """A table with a header; `video` and `sentence` are the names that their columns may have.
 
-    Raises:
-        DatasetError: it has no such columns, or is no table.
+    Raises DatasetError where it has no such columns, or is no table.
     """
     header, rows = _table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    columns = [
-        next((header.index(name) for name in names if name in header), None) for names in (video, sentence)
-    ]
-    if None in columns:
-        missing = " or ".join((video, sentence)[columns.index(None)])
-        raise DatasetError(f"{path}: has no column {missing}; its columns are {_shown(header)}")
-    at_video, at_sentence = (column for column in columns if column is not None)
+    at_video, at_sentence = (_column(path, header, names) for names in (video, sentence))
     for number, cells in enumerate(rows, start=1):
         where = f"{path.name}, row {number}"
         if not cells:
@@ -214,9 +200,14 @@ def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
     return [name.strip() for name in header], rows
 
 
-def _shown(names: list[str]) -> str:
-    """Names of columns for a message, on one line also where the file is no table."""
-    return "".join(c if c.isprintable() else "?" for c in ", ".join(names)[:200])
+def _column(path: Path, header: list[str], names: Sequence[str]) -> int:
+    """The place of the first of the names that the header has."""
+    for name in names:
+        if name in header:
+            return header.index(name)
+    # On one line also where the file is no table.
+    shown = "".join(c if c.isprintable() else "?" for c in ", ".join(header)[:200])
+    raise DatasetError(f"{path}: has no column {' or '.join(names)}; its columns are {shown}")
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
@@ -243,9 +234,7 @@ def _repaired(line: str) -> str:
 def read_column(path: Path, name: str) -> frozenset[str]:
     """The values of one column, such as the list of videos of a split; DatasetError where there is none."""
     header, rows = _table(path, ",")
-    if name not in header:
-        raise DatasetError(f"{path}: has no column {name}; its columns are {_shown(header)}")
-    column = header.index(name)
+    column = _column(path, header, [name])
     return frozenset(cells[column].strip() for cells in rows if len(cells) > column and cells[column].strip())
 
 
@@ -269,15 +258,11 @@ _TEXT_FIELDS = ("text", "caption", "captions", "sentences", "sentence")
 
 
 def read_records(path: Path) -> Rows:
-    """Records `{"clip_id": ..., "text": sentence or list}`, with `video`, `caption`, `sentences`, ... for
-    names.
+    """Records `{"clip_id": ..., "text": sentence or list}`, also named `video`, `caption`, `sentences`, ...
 
     One a line (.jsonl, as the released code takes them), or as .json a list of them, or an object of videos
     and records. The sentences of a record are in order of its `timestamps`, or `start` and `end`, where there
-    are as many of these.
-
-    Raises:
-        DatasetError: it has no such record.
+    are as many of these. Raises DatasetError where there is no such record.
     """
     num_good = 0
     for where, video, entry in _records(path):

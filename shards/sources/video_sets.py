@@ -24,10 +24,9 @@ from clipvip.shards.sources.video_set_files import Row, Rows, has_records, read_
 class Split:
     """One split of a set.
 
-    `files` are the names that its annotation file is published under; `read` takes its path. `one_row_each`:
-    every video has one row, so that rows need not be held to be put together. `one_sentence`: it is a test,
-    in which a video has one sentence; a file that gives it several is another one. `files_of` a path are the
-    files that `read` opens.
+    `files` are the names that its annotation file is published under; `read` takes its path, and opens the
+    `files_of` it. `one_row_each`: every video has one row, so that rows need not be held to be put together.
+    `one_sentence`: a test in which a video has one sentence; a file that gives it several is another one.
     """
 
     files: tuple[str, ...]
@@ -42,8 +41,7 @@ _MSRVTT_DATA = ("MSRVTT_data.json", "MSRVTT_v2.json")
 
 
 def _list_and_data(name: str, path: Path) -> tuple[Path, Path]:
-    """A table that lists videos of MSR-VTT, and the sentences of all videos beside it; `path` is either of
-    the two."""
+    """A table of MSR-VTT's videos, and the sentences of all videos beside it; `path` is either of the two."""
     if path.suffix.lower() == ".json":
         return path.with_name(name), path
     beside = [path.with_name(file) for file in _MSRVTT_DATA]
@@ -142,11 +140,7 @@ GENERIC = {
 
 
 def find_split(name: str) -> Split:
-    """The split of a name such as `msrvtt/1ka`.
-
-    Raises:
-        DatasetError: there is none; the message lists what there is.
-    """
+    """The split of a name such as `msrvtt/1ka`. DatasetError: there is none; it lists what there is."""
     if name in GENERIC:
         return GENERIC[name]
     dataset, _, split = name.partition("/")
@@ -159,12 +153,7 @@ def find_split(name: str) -> Split:
 
 
 def find_annotation_file(name: str, path: Path) -> Path:
-    """The annotation file of a split: `path` itself, or in the folder `path` the one that has its published
-    name.
-
-    Raises:
-        DatasetError: there is none.
-    """
+    """The file of a split: `path` itself, or in the folder `path` its published name; else DatasetError."""
     if path.is_file():
         return path
     files = find_split(name).files
@@ -178,11 +167,7 @@ def find_annotation_file(name: str, path: Path) -> Path:
 
 
 def files_read(name: str, path: Path) -> tuple[Path, ...]:
-    """The files that `read_annotations` opens.
-
-    Raises:
-        DatasetError: one is not there.
-    """
+    """The files that `read_annotations` opens. DatasetError: one is not there."""
     files = (path,) if _are_records(path) else find_split(name).files_of(path)
     for file in files:
         if not file.is_file():
@@ -191,10 +176,9 @@ def files_read(name: str, path: Path) -> tuple[Path, ...]:
 
 
 def with_published_names(name: str, paths: Mapping[str, str]) -> Mapping[str, str]:
-    """Video name -> path, with the names that the annotations of a set use where people's files have others.
+    """Video name -> path, also by the names in a set's annotations where people's files have others.
 
-    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`. The files' own names
-    come first.
+    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`.
     """
 
     def others() -> Iterator[tuple[str, str]]:
@@ -212,12 +196,10 @@ def read_annotations(name: str, path: Path) -> Iterator[Source]:
 
     Records of video and text (`read_records`) stand for the files of any set; `path` is a file.
 
-    Raises:
-        DatasetError: the file is damaged or of another kind, or it gives several sentences for a video of a
-            test that has one for each.
+    Raises DatasetError where the file is damaged, of another kind, or of another split.
     """
     split = find_split(name)
-    rows = _rows(split, path)
+    rows = read_records(path) if _are_records(path) else split.read(path)
     together = _each(rows) if split.one_row_each else _by_video(rows)
     prefixes: set[str] = set()
     first_skip: Skip | None = None
@@ -239,10 +221,6 @@ def read_annotations(name: str, path: Path) -> Iterator[Source]:
     if not prefixes:
         why = f" ({first_skip.what}: {first_skip.detail or first_skip.reason})" if first_skip else ""
         raise DatasetError(f"{path}: holds no annotation of {name} that can be used{why}")
-
-
-def _rows(split: Split, path: Path) -> Rows:
-    return read_records(path) if _are_records(path) else split.read(path)
 
 
 def _are_records(path: Path) -> bool:

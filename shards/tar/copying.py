@@ -1,7 +1,4 @@
-"""Copy samples from shards into a new one without looking into them, and their captions along.
-
-The bytes of a sample stay as they are. Which samples go where is decided elsewhere.
-"""
+"""Copy samples from shards into a new one, byte for byte, and their captions along."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -68,10 +65,8 @@ class _Target:
 def copy_samples(target: Path, pieces: Sequence[Piece], *, sha256: str | None = None) -> CopiedShard:
     """Write the samples of `pieces` in their order to the shard `target`, all or nothing.
 
-    All samples of one shard give the same bytes again. `sha256` is what must come of it, where it is known.
-
-    Raises:
-        DatasetError: a shard is damaged, or ends before a sample, or the checksum is another.
+    All samples of one shard give the same bytes again. Raises DatasetError where a shard is damaged, ends
+    before a sample, or where the checksum is not `sha256`.
     """
     with atomic_path(target) as temporary:
         with temporary.open("wb") as file:
@@ -104,24 +99,20 @@ def _copy_piece(out: _Target, piece: Piece) -> None:
 
 
 def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
-    wanted = iter(places)
-    place = next(wanted, None)
+    wanted = set(places)
     for number, span in enumerate(shard.spans()):
-        if number == place:
+        if number in wanted:
+            wanted.remove(number)
             yield span
-            place = next(wanted, None)
-    if place is not None:
-        raise DatasetError(f"{shard.path}: has no sample {place} any more; it was changed meanwhile")
+    if wanted:
+        raise DatasetError(f"{shard.path}: has no sample {min(wanted)} any more; it was changed meanwhile")
 
 
 def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
-    """Write the captions, and what was left out, of the samples of `pieces` for their new shard of that
-    checksum.
+    """Write the captions, and what was left out, of the samples of `pieces` for their new shard.
 
-    The file is the one that captioning the new shard by the same model would give.
-
-    Raises:
-        DatasetError: a caption file is missing or damaged, or they are of several models or options.
+    The file is the one that captioning the new shard by the same model would give. Raises DatasetError where
+    a caption file is missing or damaged, or they are of several models or options.
     """
     origins: set[Origin] = set()
     rows: list[Caption] = []
@@ -145,13 +136,6 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
             f"{pieces[0].captions}: made by another model or other options than its neighbours; "
             "caption all by one, or leave --captions out"
         )
-    origin = next(iter(origins), Origin())
-    write_captions(
-        target,
-        rows,
-        model=origin.model,
-        revision=origin.revision,
-        options=parse_object(origin.options),
-        skips=skips,
-        source=shard_source(shard, sha256),
-    )
+    model, revision, options = next(iter(origins), Origin())
+    made_of, values = shard_source(shard, sha256), parse_object(options)
+    write_captions(target, rows, model=model, revision=revision, options=values, skips=skips, source=made_of)

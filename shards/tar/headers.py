@@ -1,7 +1,7 @@
 """The headers of a tar file, read by hand: where each member lies, or where the file is damaged.
 
-Knows the plain, ustar, pax and GNU formats. No length is believed before it is compared with the file's, and
-every header's checksum is compared, so that a damaged file costs neither time nor memory.
+Knows the plain, ustar, pax and GNU formats. Every length is compared with the file's, and every header's
+checksum, so that a damaged file costs neither time nor memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,8 +36,7 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member that is no folder: its headers begin at `start`, its content is bytes [offset, offset +
-    length).
+    """A member that is no folder: its headers begin at `start`, its content at `offset`.
 
     `problem` says why the content is not to be had, as of a link; it is empty for a usual file.
     """
@@ -71,8 +70,7 @@ def padded(size: int) -> int:
 def iter_members(read: Read, num_bytes: int) -> Iterator[Member]:
     """The members of a tar of `num_bytes` that `read(offset, length)` reads, in their order, without folders.
 
-    Raises:
-        TarDamage: a header is damaged, the file ends early, or something follows its end.
+    Raises TarDamage where a header is damaged, the file ends early, or something follows its end.
     """
     start = offset = 0
     before = _Extended()
@@ -209,10 +207,7 @@ def _end_of_sparse_map(read: Read, header: bytes, offset: int, num_bytes: int) -
 
 
 def _check_end(read: Read, offset: int, num_bytes: int) -> None:
-    """After the last member come two blocks of zeros or more, and nothing else.
-
-    Of a longer tail the first 16 MiB and the last one are looked at.
-    """
+    """After the last member come two or more blocks of zeros: the first 16 MiB and the last are read."""
     if num_bytes < offset + 2 * TAR_BLOCK_BYTES:
         raise TarDamage(f"cut off at byte {num_bytes}, after its last sample")
     first_end = min(num_bytes, offset + _MOST_ZEROS_READ)

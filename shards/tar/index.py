@@ -1,7 +1,4 @@
-"""Where each sample of a tar file lies, by reading the headers and not the pixels: the one index of shards.
-
-Every stage and training read through it, clips and images alike. Says nothing about content.
-"""
+"""Where each sample of a tar file lies, by its headers and not the pixels: the one index of shards."""
 
 import os
 from collections.abc import Iterator
@@ -23,8 +20,7 @@ _MAX_SHOWN_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True)
 class SampleSpan:
-    """One sample's place in a tar: bytes [start, end) with headers and padding; extension -> (offset,
-    length).
+    """One sample's place in a tar: bytes [start, end) with headers; extension -> (offset, length).
 
     `problem` names a member whose content is not to be had, such as a link, and says why; it is empty for a
     sample that can be read. The key holds the folder, if there is any.
@@ -93,21 +89,16 @@ class ShardFile:
         """
         key, group = "", dict[str, Member]()
         damage: TarDamage | None = None
-        members = iter_members(self._bytes_at, self.num_bytes)
-        while True:
-            try:
-                member = next(members, None)
-            except TarDamage as error:
-                damage = error
-                break
-            if member is None:
-                break
-            stem, extension = split_name(member.name)
-            if group and (stem != key or extension in group):
-                yield _span(key, group)
-                group = {}
-            key = stem
-            group[extension] = member
+        try:
+            for member in iter_members(self._bytes_at, self.num_bytes):
+                stem, extension = split_name(member.name)
+                if group and (stem != key or extension in group):
+                    yield _span(key, group)
+                    group = {}
+                key = stem
+                group[extension] = member
+        except TarDamage as error:
+            damage = error
         # Where the tar breaks off, what has no pixels yet is half a sample.
         if group and (damage is None or not group.keys().isdisjoint(PIXEL_EXTENSIONS + IMAGE_EXTENSIONS)):
             yield _span(key, group)
@@ -126,12 +117,7 @@ class ShardFile:
         return spans, ""
 
     def read(self, span: SampleSpan, extension: str) -> bytes:
-        """The content of a sample's member.
-
-        Raises:
-            DatasetError: the file has become shorter.
-            OSError: the disk fails.
-        """
+        """A member's content. DatasetError: the file is shorter now. OSError: the disk fails."""
         offset, length = span.members[extension]
         return self._bytes_at(offset, length)
 
@@ -162,8 +148,7 @@ class ShardFile:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A member's key, with its folder, and extension: its name is parted at the first dot, as WebDataset
-    does."""
+    """A member's key, with its folder, and extension: parted at the first dot, as WebDataset does."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()

@@ -1,7 +1,4 @@
-"""Read shards: samples in tar order, and the frames of a sample that are asked for.
-
-Shuffling, splitting over workers and turning frames into tensors happen elsewhere.
-"""
+"""Read shards: samples in tar order, and the frames of a sample that are asked for."""
 
 import itertools
 import os
@@ -33,8 +30,8 @@ MAX_TEXT_BYTES = 16 << 20
 class Sample:
     """One clip read from a shard: its record and its still encoded pixels.
 
-    `parsed` is the record, or of a damaged sample the Skip that says why it can be asked for nothing but its
-    key. A frame of more than `max_pixels` pixels is taken for damage, before memory is taken for it.
+    `parsed` is the record, or the Skip that says why a damaged sample has none. A frame of more than
+    `max_pixels` pixels is taken for damage, before memory is taken for it.
     """
 
     key: str
@@ -101,7 +98,13 @@ class Sample:
             # A short clip asks for the same frame several times: decode each once.
             decoded = {index: self._decode_jpeg(index) for index in dict.fromkeys(wanted)}
             return np.stack([decoded[index] for index in wanted])
-        frames = _decode_video(self, wanted)
+        # FFmpeg takes a while to import, and only `--store video` needs it.
+        from clipvip.media.mp4 import decode_mp4
+
+        try:
+            frames = decode_mp4(self.pixels, wanted, max_pixels=self.max_pixels)
+        except MediaError as error:
+            raise DatasetError(f"sample {self.key}: its video does not decode ({error})") from error
         self._require_size(wanted[0], *frames.shape[1:3])
         return frames
 
@@ -115,11 +118,7 @@ class Sample:
             ) from error
 
     def checked_jpeg(self, index: int) -> bytes:
-        """As `jpeg`, of a frame whose header is right: decoding it takes no more memory than its record says.
-
-        Raises:
-            DatasetError: it is no JPEG, has another size than the record says, or a size that cannot be.
-        """
+        """As `jpeg`, but DatasetError where decoding it would take more memory than its record says."""
         data = self.jpeg(index)
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -135,16 +134,13 @@ class Sample:
         return data
 
     def _require_size(self, index: int, height: int, width: int) -> None:
-        record = self.record
+        record, problem = self.record, ""
         if (height, width) != (record.height, record.width):
-            raise DatasetError(
-                f"sample {self.key}: frame {index} is {width}x{height}, "
-                f"its record says {record.width}x{record.height}"
-            )
-        if height * width > self.max_pixels:
-            raise DatasetError(
-                f"sample {self.key}: frame {index} is {width}x{height}, more than {self.max_pixels:,} pixels"
-            )
+            problem = f"its record says {record.width}x{record.height}"
+        elif height * width > self.max_pixels:
+            problem = f"more than {self.max_pixels:,} pixels"
+        if problem:
+            raise DatasetError(f"sample {self.key}: frame {index} is {width}x{height}, {problem}")
 
     def middle_frame(self) -> np.ndarray:
         """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
@@ -156,22 +152,11 @@ def holds_pixels(jpeg: bytes, num_pixels: int) -> bool:
     return num_pixels <= _MOST_PIXELS_PER_JPEG_BYTE * len(jpeg)
 
 
-def _decode_video(sample: Sample, indices: list[int]) -> np.ndarray:
-    # FFmpeg takes a while to import, and only `--store video` needs it.
-    from clipvip.media.mp4 import decode_mp4
-
-    try:
-        return decode_mp4(sample.pixels, indices, max_pixels=sample.max_pixels)
-    except MediaError as error:
-        raise DatasetError(f"sample {sample.key}: its video does not decode ({error})") from error
-
-
 def list_shards(folder: Path | str) -> list[Path]:
     """The shards of a folder in order: those of its manifest, else every .tar file by name.
 
     Raises:
-        DatasetError: the folder is missing or holds captions or no shard, or one that the manifest names is
-            missing, or is no file.
+        DatasetError: the folder is missing or holds captions or no shard, or a shard is missing or no file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -191,26 +176,18 @@ def list_shards(folder: Path | str) -> list[Path]:
         if shard.is_file():
             continue
         if os.path.lexists(shard):
-            raise DatasetError(
-                f"{shard}: not a file, {_kind_of(shard)}; remove it, or put the shard in its place"
-            )
+            is_lost = shard.is_symlink() and not shard.exists()
+            kind = "folder" if shard.is_dir() else "link to nothing" if is_lost else "pipe or a device"
+            raise DatasetError(f"{shard}: not a file, but a {kind}; remove it, or put the shard in its place")
         raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
     return shards
 
 
-def _kind_of(path: Path) -> str:
-    """What stands there that is no file."""
-    if path.is_dir():
-        return "but a folder"
-    return "but a link to nothing" if path.is_symlink() and not path.exists() else "but a pipe or a device"
-
-
 def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
-    """Yield the samples of the tar file `path` in their order; their pixels are b"" where they are passed
-    over.
+    """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
-    Members that are not part of a sample of ours are passed over. A sample that is damaged is yielded, so
-    that it can be counted: it has a `problem`, and asking it for frames raises DatasetError.
+    Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
+    be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
@@ -225,13 +202,9 @@ def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample
 def read_samples(
     path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Iterator[Sample | Skip]:
-    """As `read_shard`, for what reports what it leaves out: a damaged sample is yielded as the Skip that says
-    why.
+    """As `read_shard`, but a damaged sample is yielded as the Skip that says why.
 
     So are clips under names that no clip has, and a shard without a clip (`empty_shard`).
-
-    Raises:
-        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
     """
     is_empty = True
     with ShardFile(path) as shard:
@@ -278,11 +251,7 @@ def read_sample(
 
 
 def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pixels: int) -> Sample:
-    """A clip from the bytes of its members.
-
-    Raises:
-        DatasetError: the record is damaged, or that of another clip.
-    """
+    """A clip from the bytes of its members; DatasetError: the record is damaged, or another clip's."""
     record = parse_record(data)
     if record.key != key or not is_safe_key(key):
         raise DatasetError(f"key: {record.key[:100]!r} under another name")
@@ -290,12 +259,7 @@ def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pi
 
 
 def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
-    """A member that is a record or a text.
-
-    Raises:
-        DatasetError: it is absent, or too large to be one, or the file has become shorter.
-        OSError: the disk fails.
-    """
+    """A member that is a record or a text; DatasetError: it is absent or too large. Raises as `read`."""
     if extension not in span.members:
         raise DatasetError(f"has no KEY.{extension}")
     if (length := span.members[extension][1]) > MAX_TEXT_BYTES:

@@ -50,8 +50,7 @@ def decode_clip(
     captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> DecodedClip:
-    """One clip from a sample as webdataset reads it, still in bytes; only the frames that are taken are
-    decoded.
+    """One clip from a sample as webdataset reads it, still in bytes; only the frames taken are decoded.
 
     `functools.partial` sets the options: `.map(partial(decode_clip, num_frames=8, image_size=224))`.
 
@@ -63,8 +62,8 @@ def decode_clip(
         max_pixels: a frame of more is taken for damage.
 
     Raises:
-        DatasetError: the sample is damaged or none of ours, or its shard has no captions in any of the
-            folders. The message is one line with the key; webdataset's handlers catch it.
+        DatasetError: the sample is damaged or none of ours, or no folder has captions of its shard. The
+            message is one line with the key; webdataset's handlers catch it.
     """
     key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
     extension = next((name for name in PIXEL_EXTENSIONS if name in sample), "")
@@ -130,9 +129,9 @@ def _caption(key: str, url: str, folders: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=_CAPTION_FILES_KEPT)
 def _captions(folder: str, url: str) -> dict[str, str] | None:
-    """A folder's captions for the shard behind a URL, by key; None where it has none, or those of another.
+    """A folder's captions for the shard behind a URL, by key; None where it has none.
 
-    Whether they are of another shard is known where the shard is on a disk.
+    Those of another shard are told where the shard is on a disk.
     """
     path = captions_path(folder, url.rpartition("/")[2].partition(".")[0])
     if not path.is_file():
@@ -147,8 +146,7 @@ def _captions(folder: str, url: str) -> dict[str, str] | None:
 def _open_in_store(url: str, mode: str = "rb", bufsize: int = -1, **_: Any) -> IO[bytes]:
     """A stream over a file in a store, in webdataset's terms. Errors as `store_errors` has them."""
     with store_errors(url):
-        stream: IO[bytes] = fsspec.open(url, mode).open()
-        return stream
+        return fsspec.open(url, mode).open()
 
 
 gopen_schemes.setdefault("s3", _open_in_store)

@@ -15,11 +15,8 @@ from clipvip.shards.format.manifest import ShardRecord
 def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
     """Write `clips` to the tar file `path`, which may be in a store, all or nothing, in the order given.
 
-    Each clip becomes KEY.json, KEY.txt (its subtitle) and KEY.mjpg or KEY.mp4, next to each other as
-    WebDataset asks.
-
-    Raises:
-        OSError: the folder is missing, not writable or full; `path` is then as it was before.
+    Each clip becomes KEY.json, KEY.txt (its subtitle) and KEY.mjpg or KEY.mp4, next to each other. Raises
+    OSError where the folder is missing, not writable or full; `path` is then as it was before.
     """
     num_samples = 0
     with atomic_path(path) as temporary:
@@ -33,14 +30,9 @@ def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
 
 
 def _add_sample(tar: tarfile.TarFile, stored: StoredClip) -> None:
-    key = stored.clip.key
     record = json.dumps(stored.record.as_dict(), ensure_ascii=False, allow_nan=False)
-    _add_member(tar, f"{key}.json", record.encode())
-    _add_member(tar, f"{key}.txt", stored.subtitle.encode())
-    _add_member(tar, f"{key}.{stored.extension}", stored.pixels)
-
-
-def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
+    members = {"json": record.encode(), "txt": stored.subtitle.encode(), stored.extension: stored.pixels}
+    for extension, data in members.items():
+        info = tarfile.TarInfo(f"{stored.clip.key}.{extension}")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))

@@ -20,7 +20,7 @@ from clipvip.experiments.demo.render import render_clip
 from clipvip.experiments.demo.world import REVERSED, World
 from clipvip.media.decode import open_video
 from clipvip.shards.sources.hdvila import index_videos, read_sources
-from clipvip.shards.sources.subtitles import find_subtitle_file, read_subtitles, text_in_span
+from clipvip.shards.sources.subtitles import index_subtitles, read_subtitles, text_in_span
 from clipvip.shards.sources.text_tables import load_text_table
 
 SMALL = World(num_train_videos=5, num_test_videos=2, clips_per_video=3, num_descriptions=20)
@@ -80,10 +80,10 @@ def test_clips_cover_their_videos(corpus: Path) -> None:
 @pytest.mark.parametrize("format_", [".vtt", ".srt", ".json3"])
 def test_subtitles_read_back_as_they_were_planned(corpus: Path, format_: str) -> None:
     num_read = 0
+    index = index_subtitles(corpus / "train" / "subtitles")
     for video in plan_videos(SMALL, "train"):
-        path = find_subtitle_file(corpus / "train" / "subtitles", video.video_id)
-        assert path is not None
-        if path.suffix != format_:
+        path = index[video.video_id]
+        if not path.endswith(format_):
             continue
         cues = read_subtitles(path)
         for clip in video.clips:

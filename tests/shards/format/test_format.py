@@ -18,7 +18,7 @@ from PIL import Image
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
-from clipvip.shards.files.claims import require_same_options
+from clipvip.shards.files.claims import claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.clip import is_safe_key, make_key
 from clipvip.shards.format.manifest import ShardRecord, read_manifest, write_manifest
@@ -187,9 +187,10 @@ def test_list_shards_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_other_options_are_refused_by_name(tmp_path: Path) -> None:
-    require_same_options(tmp_path, {"fps": 3, "size": 256}, {"size": 256, "fps": 3})
+    with claim_folder(tmp_path, {"fps": 3, "size": 256}):
+        require_free_folder(tmp_path, {"size": 256, "fps": 3})
     with pytest.raises(DatasetError, match="fps: 3 there, 6 asked"):
-        require_same_options(tmp_path, {"fps": 3, "size": 256}, {"size": 256, "fps": 6})
+        require_free_folder(tmp_path, {"size": 256, "fps": 6})
 
 
 def test_a_manifest_is_written_row_by_row_as_it_would_be_in_one(tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
 """Subtitles: the words of a span, and the file of a video."""
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipvip.shards.sources.subtitles import (
     Cue,
-    find_subtitle_file,
     index_subtitles,
     text_in_span,
 )
@@ -38,7 +36,7 @@ def test_a_span_takes_the_cues_whose_middle_it_holds() -> None:
     assert text_in_span(cues, 20, 30) == ""
 
 
-def test_find_subtitle_file_by_language_and_format(tmp_path: Path) -> None:
+def test_subtitles_are_chosen_by_language_and_format(tmp_path: Path) -> None:
     for name in [
         *("plain.vtt", "plain.en.vtt", "two.de.vtt", "two.en-GB.srt", "two.en-GB.vtt", "auto.a.en.vtt"),
         *("de.de.srt", "-a_B9.en.json3", "-a_B9.en.vtt", "dotted.v2.x.vtt", "other.txt", "UP.EN.VTT"),
@@ -59,45 +57,8 @@ def test_find_subtitle_file_by_language_and_format(tmp_path: Path) -> None:
         "../plain": None,
         str(tmp_path / "plain"): None,
     }
+    index = index_subtitles(tmp_path)
     for video_id, name in expected.items():
-        found = find_subtitle_file(tmp_path, video_id)
-        assert found == (None if name is None else tmp_path / name), video_id
+        assert index.get(video_id) == (None if name is None else str(tmp_path / name)), video_id
     with pytest.raises(OSError, match="nowhere"):
-        find_subtitle_file(tmp_path / "nowhere", "plain")
-
-
-def _subtitle_file(folder: Path, name: str) -> None:
-    (folder / name).write_text(f"WEBVTT\n\n00:00.000 --> 00:09.000\n{name}\n")
-
-
-NAMES = st.builds(
-    "{}{}{}".format,
-    st.sampled_from(["v", "w", "v.a"]),
-    st.sampled_from(["", ".en", ".de", ".en-US", ".a.en", ".EN"]),
-    st.sampled_from([".vtt", ".srt", ".json3", ".VTT", ".txt"]),
-)
-
-
-@given(st.lists(NAMES, max_size=9, unique=True))
-@settings(deadline=None, max_examples=30)
-def test_an_index_of_subtitles_has_what_is_found_one_by_one(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str]
-) -> None:
-    folder = tmp_path_factory.mktemp("subtitles")
-    for name in names:
-        _subtitle_file(folder, name)
-    index = index_subtitles(folder)
-    for video_id in ("v", "w", "v.a", "v.en", "nothing"):
-        found = find_subtitle_file(folder, video_id)
-        assert index.get(video_id) == (None if found is None else str(found))
-
-
-def test_a_large_folder_that_is_being_filled_is_not_listed_for_each_look_up(tmp_path: Path) -> None:
-    for number in range(4000):
-        (tmp_path / f"v{number}.en.vtt").touch()
-    find_subtitle_file(tmp_path, "v0")
-    started = time.process_time()
-    for number in range(100):
-        (tmp_path / f"new{number}.en.vtt").touch()
-        assert find_subtitle_file(tmp_path, f"v{number}") == tmp_path / f"v{number}.en.vtt"
-    assert time.process_time() - started < 1  # a listing takes a twentieth of a second
+        index_subtitles(tmp_path / "nowhere")

@@ -7,9 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.sources.subtitles import (
-    load_text_table,
-)
+from clipvip.shards.sources.text_tables import load_text_table
 
 
 def test_text_tables_of_every_spelling(tmp_path: Path) -> None:
