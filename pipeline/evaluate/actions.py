@@ -1,12 +1,8 @@
-"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone.
-
-Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by
-`analysis.classification`.
-"""
+"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +19,6 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:
@@ -64,11 +59,7 @@ class ActionsOptions(ClipsOptions):
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
     def sentences(self) -> tuple[str, ...]:
-        """The prompts, each with {} in the place of the class.
-
-        Raises:
-            UserError: one has no such place.
-        """
+        """The prompts, each with {} in the place of the class; a UserError where one has no such place."""
         # The paper writes the place as [label].
         prompts = tuple(prompt.replace("[label]", "{}") for prompt in self.prompts) or DEFAULT_PROMPTS
         for prompt in prompts:
@@ -102,16 +93,9 @@ def actions(options: ActionsOptions) -> ActionsReport:
     names = read_classes(options.classes)
     labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
+    from clipvip.pipeline.evaluate.embeddings import settings_of
 
-    clips = embed_clips(
-        model,
-        paths,
-        labelling(class_numbers(names), labels, skips),
-        batch_size=options.batch_size,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    clips = options.embed_clips(model, paths, labelling(class_numbers(names), labels, skips))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
@@ -166,10 +150,7 @@ class Labelled:
 def labelling(
     numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
 ) -> Callable[[Sample], Labelled | None]:
-    """What finds the class of a clip among `numbers`: by `labels`, else by the clip's own one sentence.
-
-    It gives None for a clip that has no class, and notes why in `skips`.
-    """
+    """What finds a clip's class by `labels`, or else its own one sentence; why it has none is in `skips`."""
 
     def find(sample: Sample) -> Labelled | None:
         name = ClipName.of(sample)
@@ -198,31 +179,23 @@ def embed_classes(model: "ClipVip", names: Sequence[str], prompts: Sequence[str]
 
 def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:
     """Accuracies as fractions, beside those of guessing; the classes' own; and what is taken for what."""
-    num_classes = len(names)
+    num_classes, num_clips = len(names), found.num_clips
+    share = 1 / num_classes
     result: dict[str, Any] = {
         "top1": found.top1,
         "top5": found.top5,
         "mean_per_class": found.mean_per_class,
-        "chance": {
-            "top1": 1 / num_classes,
-            "top5": min(1.0, 5 / num_classes),
-            "mean_per_class": 1 / num_classes,
-        },
-        "num_clips": int(found.num_clips.sum()),
+        "chance": {"top1": share, "top5": min(1.0, 5 / num_classes), "mean_per_class": share},
+        "num_clips": int(num_clips.sum()),
         "num_classes": num_classes,
-        "num_classes_with_clips": int((found.num_clips > 0).sum()),
+        "num_classes_with_clips": int((num_clips > 0).sum()),
         "confused": [
-            {
-                "class": names[pair.label],
-                "taken_for": names[pair.taken_for],
-                "clips": pair.count,
-                "of": int(found.num_clips[pair.label]),
-            }
-            for pair in found.confusions
+            {"class": names[label], "taken_for": names[taken], "clips": count, "of": int(num_clips[label])}
+            for label, taken, count in map(astuple, found.confusions)
         ],
         "classes": [
             {"class": name, "clips": int(clips), "top1": float(share) if clips else None}
-            for name, clips, share in zip(names, found.num_clips, found.per_class, strict=True)
+            for name, clips, share in zip(names, num_clips, found.per_class, strict=True)
         ],
     }
     if found.intervals:

@@ -1,6 +1,6 @@
 """Class names, and which clip is of which class, in the files that action sets come with.
 
-Nothing is classified here. Names are compared without case, underscores, brackets and extra space.
+Names are compared without case, underscores, brackets and extra space.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,13 +65,13 @@ def read_classes(path: Path) -> list[str]:
     else:
         names = [line for line in read_text(path).splitlines() if line.strip()]
     names = [readable(name) for name in names]
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for name in names:
         if not name:
             raise DatasetError(f"{path}: has a class without a name")
         if same_class(name) in seen:
             raise DatasetError(f"{path}: has the class {name[:80]!r} twice; take one out")
-        seen[same_class(name)] = name
+        seen.add(same_class(name))
     if len(names) < 2:
         raise DatasetError(f"{path}: has {len(names)} classes; want two or more, one a line")
     return names
@@ -114,9 +114,8 @@ def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
         if isinstance(row, Skip):
             skips.append(Skip("bad_label", row.what, row.detail))
             continue
-        names = names_for(row.video)
-        names_of_rows.append(names)
-        for name in names:
+        names_of_rows.append(names_for(row.video))
+        for name in names_of_rows[-1]:
             by_name.setdefault(name, set()).add(readable(row.sentence))
     if not names_of_rows:
         raise DatasetError(f'{path}: holds no label, such as {{"video": "v1", "label": "walking"}}')

@@ -1,7 +1,4 @@
-"""The stage `multiple_choice`: which of several sentences a model finds nearest to a clip.
-
-Questions are read by `questions`, clips encoded by `embeddings`, choices made by `analysis.classification`.
-"""
+"""The stage `multiple_choice`: which of several sentences a model finds nearest to a clip."""
 
 import time
 from collections import Counter
@@ -24,7 +21,6 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:
@@ -96,7 +92,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     paths = list_shards(shards)
     questions, skips = read_questions(options.questions)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
+    from clipvip.pipeline.evaluate.embeddings import settings_of
 
     wanted = {name for question in questions for name in names_for(question.video)}
 
@@ -104,14 +100,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = embed_clips(
-        model,
-        paths,
-        choose,
-        batch_size=options.batch_size,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    clips = options.embed_clips(model, paths, choose)
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:
@@ -141,10 +130,8 @@ Examples:
 def match_clips(
     questions: Sequence[Question], clips: Sequence[ClipName]
 ) -> tuple[list[int], list[Question], list[Skip]]:
-    """The clip (its index) of each question that is about one, those questions, and why others are not.
-
-    A key or clip id names a clip; a video id names the only clip of its video.
-    """
+    """The clip (its index) of each question that is about one, those questions, and why others are not."""
+    # A key or clip id names a clip; a video id names the only clip of its video.
     particular: dict[str, int] = {}
     of_video: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
@@ -173,11 +160,7 @@ def match_clips(
 def answer_questions(
     model: "ClipVip", clips: "ClipEmbeddings[ClipName]", rows: Sequence[int], questions: Sequence[Question]
 ) -> list[Choice]:
-    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`.
-
-    Raises:
-        UserError: a similarity that is no number.
-    """
+    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`."""
     from clipvip.pipeline.evaluate.embeddings import embed_texts
 
     texts = list(dict.fromkeys(text for question in questions for text in question.options))

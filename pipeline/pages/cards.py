@@ -1,7 +1,4 @@
-"""Clips as cards of a page: a few frames, the text and the caption of each.
-
-Which clips is for the commands to say.
-"""
+"""Clips as cards of a page: a few frames, the text and the caption of each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -94,10 +91,7 @@ def pick_keys(
     captions: Path | None = None,
     damage: list[str] | None = None,
 ) -> Iterator[Pick]:
-    """Yield the clips with the keys `keys`, looking into shard after shard until all are found.
-
-    `damage` is as for `pick_evenly`.
-    """
+    """Yield the clips with these keys, from shard after shard until all are found; see `pick_evenly`."""
     wanted = set(keys)
     for path in shards:
         with ShardFile(path) as shard:

@@ -1,7 +1,4 @@
-"""The stage `search`: the clips of a shard folder that are nearest to a sentence.
-
-The index is kept by `index`, the page made by `page`.
-"""
+"""The stage `search`: the clips of a shard folder that are nearest to a sentence."""
 
 import hashlib
 import json
@@ -16,7 +13,6 @@ import click
 from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import texts_of
-from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -130,10 +126,8 @@ def search(options: SearchOptions) -> SearchReport:
         raise UserError(f"{options.shards}: {why_none(skips)}")
     answers = look_up(nearest(pieces, vectors, top=options.top))
     if page is not None:
-        num_frames, workers = options.frames, num_cores()
-        atomic_write_bytes(
-            page, search_page(queries, answers, num_clips=num_clips, num_frames=num_frames, workers=workers)
-        )
+        shown = search_page(queries, answers, num_clips=num_clips, num_frames=options.frames)
+        atomic_write_bytes(page, shown)
         click.echo(f"search: {sum(map(len, answers)):,} clips -> {page}", err=True)
     found = list(zip(queries, answers, strict=True))
     clips = [_found_clip(sentence, clip) for sentence, answer in found for clip in answer]
@@ -215,14 +209,9 @@ def _bring_up_to_date(
             click.echo(
                 f"{shard.path}: not the file that the manifest lists; run 'clipvip-data verify'", err=True
             )
-    counts: dict[str, int | float] = {
-        "shards": len(pieces),
-        "clips": sum(len(piece.keys) for piece in pieces),
-    }
+    counts: dict[str, int | float] = {"shards": len(pieces), "clips": sum(len(p.keys) for p in pieces)}
     options = {"model": asked.model, "num_frames": maker.num_frames}
-    report = Report(
-        "search", options, counts=counts, skips=[skip for piece in pieces for skip in piece.skips]
-    )
+    report = Report("search", options, counts, skips=[skip for piece in pieces for skip in piece.skips])
     done = sum(len(piece.keys) for piece in made)
     click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)
     return pieces
@@ -250,11 +239,10 @@ def _found_clip(sentence: str, found: Found) -> FoundClip:
 
 def _line(found: Found) -> str:
     clip, text = found.clip, _text(found)
+    where = clip.problem
     if clip.record:
         start, end = clip.record.span_seconds
         where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
-    else:
-        where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
     return f"{found.rank:5,}  {found.similarity:7.4f}  {clip.key}  {where}  {text}"
 

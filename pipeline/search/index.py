@@ -1,7 +1,6 @@
 """Embeddings of all clips of a shard folder, one file per shard: build, update, load, search by faiss.
 
-A file tells by itself which shard and which model made it, so that a build that was killed goes on from the
-files that are there. The caller encodes the clips.
+Each file tells which shard and which model made it, so that a killed build can be resumed.
 """
 
 import json
@@ -18,12 +17,8 @@ from safetensors.numpy import save
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.atomic import (
-    TEMPORARY_SUFFIX,
-    atomic_write_bytes,
-    remove_temporary_files,
-    write_json,
-)
+from clipvip.shards.files.atomic import TEMPORARY_SUFFIX as TEMPORARY
+from clipvip.shards.files.atomic import atomic_write_bytes, remove_temporary_files, write_json
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.locks import locked
 from clipvip.shards.format.manifest import read_manifest
@@ -71,11 +66,7 @@ class Piece:
     crc32: int | None = None
 
     def vectors(self) -> np.ndarray:
-        """The embeddings: float32 (clips, dim), each of unit length.
-
-        Raises:
-            UserError: they are damaged.
-        """
+        """The embeddings: float32 (clips, dim), each of unit length; a UserError where they are damaged."""
         try:
             with safe_open(self.path, framework="numpy") as file:
                 found: np.ndarray = file.get_tensor(_VECTORS)
@@ -105,26 +96,17 @@ class Hit:
 
 
 def shards_of(folder: Path) -> list[Shard]:
-    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves.
-
-    Raises as `list_shards`.
-    """
+    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves."""
     paths = list_shards(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         return [Shard(path, sha256_of_file(path), None) for path in paths]
-    return [
-        Shard(path, record.sha256, record.num_samples)
-        for path, record in zip(paths, manifest.shards, strict=True)
-    ]
+    listed = zip(paths, manifest.shards, strict=True)
+    return [Shard(path, record.sha256, record.num_samples) for path, record in listed]
 
 
 def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
-    """Refuse a folder that has something else in it, or, without `rebuild`, an index that another model made.
-
-    Raises:
-        UserError: naming the folder and what to do.
-    """
+    """Refuse, by a UserError, a folder of other things, or without `rebuild` an index of another model."""
     found = _read_maker(folder)
     if found is None or found == maker or rebuild:
         return
@@ -200,9 +182,8 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
     for piece in pieces:
         if not piece.keys:
             continue
-        found, rows = faiss.knn(
-            queries, piece.vectors(), min(top, len(piece.keys)), metric=faiss.METRIC_INNER_PRODUCT
-        )
+        most = min(top, len(piece.keys))
+        found, rows = faiss.knn(queries, piece.vectors(), most, metric=faiss.METRIC_INNER_PRODUCT)
         if (rows < 0).any():
             raise UserError(f"{piece.path}: damaged, it holds NaN; remove it to have it made again")
         scores = np.concatenate([scores, found], axis=1)
@@ -224,16 +205,15 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
 
 
 def _read_maker(folder: Path) -> Maker | None:
-    """Who made the index in `folder`; None where there is nothing yet.
-
-    Raises:
-        UserError: `folder` holds something else.
-    """
+    """What made the index in `folder`; None where there is nothing yet."""
     path = folder / INDEX_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if folder.is_dir() and any(not _is_ours_in_passing(entry) for entry in folder.iterdir()):
+        # A run that was killed before it wrote the file may have left a lock and temporary files.
+        if folder.is_dir() and any(
+            path.name != _LOCK_NAME and not path.name.endswith(TEMPORARY) for path in folder.iterdir()
+        ):
             raise UserError(
                 f"{folder}: holds other things than a search index; give another --index"
             ) from None
@@ -246,11 +226,6 @@ def _read_maker(folder: Path) -> Maker | None:
     if [type(value) for value in values] != [str, int, int]:
         raise UserError(f"{path}: damaged; remove the folder to have it made again")
     return Maker(*values)
-
-
-def _is_ours_in_passing(entry: Path) -> bool:
-    """Whether a run that was killed before it wrote index.json may have left it."""
-    return entry.name == _LOCK_NAME or entry.name.endswith(TEMPORARY_SUFFIX)
 
 
 @contextmanager

@@ -16,24 +16,16 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.format.clip import is_safe_key, make_key
 
-_ALL = 2**64
-
 
 def up_to(largest: int) -> Choose:
     """Take the samples whose hash is not larger."""
-    return lambda _, hashes: hashes <= np.uint64(largest)
+    return lambda _, hashes: hashes <= largest
 
 
 def between(low: float, high: float) -> Choose:
     """Take the samples whose hash lies in [low, high), as parts of 1."""
-    first, last = int(low * _ALL), int(high * _ALL) - 1
-    if last < first:
-        return lambda _, hashes: np.zeros(len(hashes), bool)
-    return lambda _, hashes: (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
-
-
-def inverse(choose: Choose) -> Choose:
-    return lambda shard, hashes: ~choose(shard, hashes)
+    first, end = int(low * 2**64), int(high * 2**64)
+    return lambda _, hashes: (hashes >= first) & (hashes < end)
 
 
 def without(dropped: dict[int, list[int]]) -> Choose:
@@ -75,6 +67,10 @@ class Listed:
         self._found[places[is_listed]] = True
         return is_listed
 
+    def leave(self, _: int, hashes: np.ndarray) -> np.ndarray:
+        """Take the others."""
+        return ~self.choose(_, hashes)
+
     def not_found(self) -> tuple[int, Sequence[str]]:
         """How many of the listed no `choose` has seen, and the first of them."""
         missing = {int(value) for value in self._hashes[~self._found]}
@@ -90,20 +86,12 @@ class Listed:
 
 
 def listed_key(text: str) -> str:
-    """A key as it stands in a list.
-
-    Raises:
-        DatasetError: no clip can have it.
-    """
+    """A key as it stands in a list; a DatasetError where no clip can have it."""
     if not is_safe_key(text):
         raise DatasetError(f"{text[:80]!r} is no key")
     return text
 
 
 def listed_video(text: str) -> str:
-    """What keys have of the video whose id stands in a list.
-
-    Raises:
-        DatasetError: no video can have it.
-    """
+    """What keys have of the video whose id is listed; a DatasetError where no video can have it."""
     return video_part(make_key(text, 0))

@@ -95,23 +95,14 @@ class Tally:
             else:
                 mine.update(value)
         for sizes in (self.sizes, self.source_sizes):
-            _limit(sizes)
-
-
-def _limit(counts: Counter[str]) -> None:
-    """Keep the most frequent, and the rest as one."""
-    if len(counts) > 2 * _MAX_SIZES:
-        for name, count in counts.most_common()[_MAX_SIZES:]:
-            del counts[name]
-            counts["other"] += count
+            if len(sizes) > 2 * _MAX_SIZES:  # keep the most frequent, and the rest as one
+                for name, count in sizes.most_common()[_MAX_SIZES:]:
+                    del sizes[name]
+                    sizes["other"] += count
 
 
 def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]:
-    """Add up shard number `task[0]` at `task[1]`, and its captions in the folder `task[2]`.
-
-    Returns:
-        The sums, and a hash for each different video.
-    """
+    """The sums of a shard (number, path, folder of captions), and a hash for each different video."""
     _, path, captions = task
     tally = Tally(shards=1, bytes=path.stat().st_size)
     videos: dict[str, None] = {}
@@ -127,8 +118,7 @@ def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]
                 _add_clip(tally, shard, span, span.members[span.extension][1])
     except DatasetError:
         tally.unreadable_shards = 1
-    if is_empty:
-        tally.unreadable_shards = 1
+    tally.unreadable_shards |= is_empty
     if captions is not None:
         _add_captions(tally, captions_path(captions, path.stem))
     return tally, key_hashes(videos)
