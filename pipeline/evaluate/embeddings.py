@@ -32,9 +32,8 @@ T = TypeVar("T")
 class PairEmbeddings:
     """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
 
-    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal
-    sentences are equal, so that they tie: the batch in which a text is encoded moves its embedding
-    in the last digits.
+    `labels` (queries,) is the clip of each text, `sentences` are the texts. Equal sentences have equal rows,
+    so that they tie: the batch in which a text is encoded moves its embedding in the last digits.
     """
 
     texts: np.ndarray
@@ -67,10 +66,9 @@ def load_clip_vip(
     max_text_tokens: int | None = None,
     needs_tokenizer: bool = True,
 ) -> ClipVip:
-    """A CLIP-ViP model, ready to encode on `device` as its configuration says.
+    """A CLIP-ViP model, ready to encode on `device`.
 
-    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None
-    leaves what the model was trained with.
+    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained.
 
     Raises:
         UserError: there is none at `name`, it lacks a tokenizer, or it takes fewer frames or tokens.
@@ -82,8 +80,7 @@ def load_clip_vip(
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        first_line = one_line(error, most=200)
-        raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
+        raise UserError(f"{name}: no CLIP-ViP model that loads ({one_line(error, most=200)})") from error
     if needs_tokenizer and model.tokenizer is None:
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
     config = model.config
@@ -175,11 +172,8 @@ def embed_clips(
 ) -> ClipEmbeddings[T]:
     """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
 
-    `total` is the number of clips in the shards, where it is known. `on_batch` is told what `choose` said of
-    each batch.
-
-    Raises:
-        DatasetError: a shard cannot be read.
+    `total` is the number of clips, where it is known. `on_batch` is told what `choose` said of each batch.
+    A DatasetError where a shard cannot be read.
     """
     skips: list[Skip] = []
     about: list[T] = []
@@ -221,10 +215,8 @@ def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = T
 def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
     """The texts that a clip is searched by; with `all_captions` each of its captions.
 
-    Else its subtitle, which is also the paragraph or the only caption of a video set's annotations.
-
-    Raises:
-        UserError: it has several captions of which each would do, and not all are asked for.
+    Else its subtitle, which is also the paragraph or the only caption of a video set's annotations. A
+    UserError where it has several captions of which each would do.
     """
     alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
     if len(alternatives) > 1 and not all_captions:

@@ -55,10 +55,8 @@ def same_class(name: str) -> str:
 def read_classes(path: Path) -> list[str]:
     """The class names of a file, as words: one a line, or as .json a list, or an object of names and numbers.
 
-    An object, as Something-Something and Kinetics have, may go either way; its numbers give the order.
-
-    Raises:
-        DatasetError: there are fewer than two, or two that are the same.
+    An object, as Something-Something and Kinetics have, may go either way; its numbers give the order. A
+    DatasetError where there are fewer than two, or two that are the same.
     """
     if path.suffix.lower() == ".json":
         names = _from_json(path, read_json(path))
@@ -91,11 +89,8 @@ def _from_json(path: Path, content: Any) -> list[str]:
 def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
     """The labels of clips, and the rows that are none, of a table with a header, or .jsonl or .json records.
 
-    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class
-    (`label`, `class`, `action`, or Something-Something's `template`).
-
-    Raises:
-        DatasetError: another kind of file, or without a single label.
+    A row has a name of the clip (see `_CLIP_FIELDS`) and its class (`_LABEL_FIELDS`). A DatasetError where
+    the file is of another kind, or has no label.
     """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":

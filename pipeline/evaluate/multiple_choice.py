@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, interval_note, reasons, without_none
+from clipvip.pipeline.evaluate.output import Scores, finish, interval_note, reasons
 from clipvip.pipeline.evaluate.questions import Question, read_questions
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -52,7 +52,7 @@ class PlaceCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceScores:
+class ChoiceScores(Scores):
     """Accuracy, its 95% interval, and chance, as fractions; `num_options`: options -> questions."""
 
     accuracy: float
@@ -63,10 +63,6 @@ class ChoiceScores:
     num_options: dict[str, int]
     places: list[PlaceCounts]
     interval: list[float] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self, dict_factory=without_none)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +184,7 @@ def score_choices(
     sizes = Counter(len(question.options) for question in questions)
     return ChoiceScores(
         accuracy=float(right.mean()),
-        chance=float(np.mean([_chance(question) for question in questions])),
+        chance=float(np.mean([q.options.count(q.options[q.answer]) / len(q.options) for q in questions])),
         num_questions=len(questions),
         num_right=int(right.sum()),
         num_undecided=sum(choice.chosen is None for choice in choices),
@@ -196,10 +192,6 @@ def score_choices(
         places=[PlaceCounts(answers[n], chosen[n], chosen_rightly[n]) for n in range(max(sizes))],
         interval=list(mean_interval(right, resamples=resamples)) if resamples else None,
     )
-
-
-def _chance(question: Question) -> float:
-    return question.options.count(question.options[question.answer]) / len(question.options)
 
 
 def table(result: dict[str, Any]) -> str:

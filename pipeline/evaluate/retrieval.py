@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from clipvip.analysis.retrieval import (
     similarity_ranks,
 )
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, why_none, without_none
+from clipvip.pipeline.evaluate.output import Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
@@ -96,7 +96,7 @@ class BothWays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalScores:
+class RetrievalScores(Scores):
     """All that a retrieval test tells; `queries` says what the texts are, `warnings` what to be wary of.
 
     `metrics` are by `plain` similarity, and where that was asked for by `dsl` and `qb_norm`.
@@ -112,10 +112,6 @@ class RetrievalScores:
     max_text_tokens: int
     metrics: dict[str, BothWays]
     chance: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self, dict_factory=without_none)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
@@ -37,8 +38,6 @@ from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from clipvip.model import ClipVip
 
 INDEX_FOLDER = "search"
@@ -116,7 +115,13 @@ def search(options: SearchOptions) -> SearchReport:
     maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
     folder = options.index or options.shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=options.rebuild)
-    vectors = _encode_sentences(model, options.model, queries)
+    from clipvip.pipeline.evaluate.embeddings import embed_texts
+
+    vectors = embed_texts(model, queries, show_progress=False)
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            f"{options.model}: the sentences' embeddings hold NaN or infinity; its weights may be damaged"
+        )
     pieces = _bring_up_to_date(folder, wanted, maker, model, options)
     if not queries:
         return SearchReport(content={"clips": []}, text="")
@@ -157,18 +162,6 @@ def fingerprint(model: "ClipVip") -> str:
     }
     content = json.dumps([model_fingerprint(model, None), settings], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _encode_sentences(model: "ClipVip", name: str, sentences: Sequence[str]) -> "np.ndarray":
-    """Embeddings (sentences, dim)."""
-    import numpy as np
-
-    from clipvip.pipeline.evaluate.embeddings import embed_texts
-
-    vectors = embed_texts(model, sentences, show_progress=False)
-    if not np.isfinite(vectors).all():
-        raise UserError(f"{name}: the sentences' embeddings hold NaN or infinity; its weights may be damaged")
-    return vectors
 
 
 def _bring_up_to_date(

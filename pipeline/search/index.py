@@ -5,8 +5,8 @@ Each file tells which shard and which model made it, so that a killed build can 
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,16 +139,19 @@ def update_index(
     *,
     on_done: Callable[[Piece], None] = lambda _: None,
 ) -> list[Piece]:
-    """Make the pieces that are missing, remove those of shards that are gone; all, in order of `shards`.
-
-    What `maker` did not make is made again. `on_done` is told each piece that was made.
+    """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
     Raises:
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
         DatasetError: `encode` cannot read a shard; pieces made before it stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _claimed(folder):
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run is building this index; wait for it") from None
+        remove_temporary_files(folder)
         if _read_maker(folder) != maker:
             write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
         for stray in _strays(folder, shards):
@@ -167,10 +170,7 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
     `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
-    equal similarities the clip that comes first in the shards is first.
-
-    Raises:
-        UserError: faiss is not installed, or a piece is damaged.
+    equal similarities the first in the shards is first. A UserError without faiss, or of a damaged piece.
     """
     try:
         import faiss
@@ -226,17 +226,6 @@ def _read_maker(folder: Path) -> Maker | None:
     if [type(value) for value in values] != [str, int, int]:
         raise UserError(f"{path}: damaged; remove the folder to have it made again")
     return Maker(*values)
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
-        except BlockingIOError:
-            raise UserError(f"{folder}: another run is building this index; wait for it") from None
-        remove_temporary_files(folder)
-        yield
 
 
 def _piece_path(folder: Path, shard: Shard) -> Path:

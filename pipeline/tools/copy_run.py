@@ -1,7 +1,6 @@
 """Make new folders of shards from finished ones without decoding: what merge, split and subset share.
 
-A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows
-from the inputs and options alone, so that a killed run can be resumed.
+What goes into which new shard follows from the inputs and options alone, so that a killed run can be resumed.
 """
 
 import hashlib
@@ -78,12 +77,7 @@ class Input:
 
     @classmethod
     def open(cls, folder: Path, captions: Path | None, captions_out: Path | None) -> "Input":
-        """Read what a folder says of itself.
-
-        Raises:
-            WrongOptions: captions are to be read and not written, or the other way round.
-            DatasetError: there are no shards, or no captions of a finished run.
-        """
+        """Read what a folder says of itself; a DatasetError without shards, or captions of a finished run."""
         if (captions is None) != (captions_out is None):
             raise WrongOptions("--captions and --captions-out go together")
         paths = list_shards(folder)
@@ -141,9 +135,7 @@ class Survey:
         }
 
     def make(self, choose: Choose, output: Output, asked: CopyOptions) -> StageReport:
-        """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
-
-        On a dry run say what there is to do, and do nothing.
+        """Copy the chosen samples in order into a new folder; on a dry run only say how many there are.
 
         Raises:
             UserError: nothing is chosen, or the folder is one of the inputs.
@@ -197,11 +189,7 @@ class Survey:
 def survey_inputs(
     inputs: list[Input], options: CopyOptions, *, seed: int = 0, by_video: bool = False
 ) -> Iterator[Survey]:
-    """List the samples of all inputs with a hash of each one's key (or video).
-
-    Raises:
-        UserError, DatasetError: a shard is damaged, or, where that is checked, not what its manifest says.
-    """
+    """List all samples with a hash of each one's key (or video); an error where a shard is damaged."""
     with HashStore() as hashes:
         found = Survey(inputs, hashes)
         shards = found.shards

@@ -11,7 +11,7 @@ def repair(found: Verification) -> list[str]:
     """Remove broken shards with their marks, broken caption files, and temporary files; what was removed.
 
     Raises:
-        UserError: a folder has no `_state`, so that no command could go on with it. Nothing is removed then.
+        UserError: a folder has no `_state`, so no command can resume it. Nothing is removed then.
         DatasetError: a run is at work in a folder.
     """
     parts = [(found.folder, found.broken, "*.tar")]

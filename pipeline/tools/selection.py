@@ -40,11 +40,7 @@ def without(dropped: dict[int, list[int]]) -> Choose:
 
 
 class Listed:
-    """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory.
-
-    Raises:
-        UserError: the file is missing or empty, or a line is no key or id.
-    """
+    """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory."""
 
     def __init__(self, path: Path, to_hashed: Callable[[str], str]) -> None:
         if not path.is_file():

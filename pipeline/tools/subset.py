@@ -76,7 +76,10 @@ def subset(options: SubsetOptions) -> StageReport:
             return survey.make(up_to(_largest(survey.hashes, options)), output, options)
         for number in range(len(survey.shards)):
             listed.choose(number, survey.hashes.of_shard(number))
-        _tell_missing(listed)
+        missing, examples = listed.not_found()
+        if missing:
+            names = ", ".join(ascii(example)[:80] for example in examples) + (" …" if missing > 3 else "")
+            click.echo(f"note: {missing:,} of the listed have no clip here: {names}", err=True)
         return survey.make(listed.leave if options.exclude else listed.choose, output, options)
 
 
@@ -89,15 +92,6 @@ def _largest(hashes: HashStore, options: SubsetOptions) -> int:
     if num > len(hashes):
         raise UserError(f"--num {num}: there are {len(hashes)} clips; give no more")
     return hashes.nth_smallest(num)
-
-
-def _tell_missing(listed: Listed) -> None:
-    count, examples = listed.not_found()
-    if count:
-        names = ", ".join(ascii(example)[:80] for example in examples)
-        click.echo(
-            f"note: {count:,} of the listed have no clip here: {names}{' …' if count > 3 else ''}", err=True
-        )
 
 
 command = stage_command(

@@ -3,6 +3,7 @@
 Numbers are whole (milliseconds, bytes), so that sums do not depend on the order in which shards are done.
 """
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,21 +31,19 @@ class Distribution:
     bin_width: int = 1
     count: int = 0
     total: int = 0
-    least: int | None = None
-    most: int | None = None
+    least: int = sys.maxsize
+    most: int = -1
     bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, value: int) -> None:
         self.count += 1
         self.total += value
-        self.least = value if self.least is None else min(self.least, value)
-        self.most = value if self.most is None else max(self.most, value)
+        self.least, self.most = min(self.least, value), max(self.most, value)
         self.bins[min(value // self.bin_width, _MAX_BINS)] += 1
 
     def add_all(self, other: "Distribution") -> None:
-        extremes = [v for v in (self.least, self.most, other.least, other.most) if v is not None]
         self.count, self.total = self.count + other.count, self.total + other.total
-        self.least, self.most = min(extremes, default=None), max(extremes, default=None)
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         self.bins.update(other.bins)
 
     def quantile(self, part: float) -> int:
@@ -53,12 +52,12 @@ class Distribution:
         for number in sorted(self.bins):
             seen += self.bins[number]
             if seen >= part * self.count:
-                return max(number * self.bin_width, self.least or 0)
+                return max(number * self.bin_width, self.least)
         return 0
 
     def summary(self, *, unit: float = 1) -> dict[str, float | int] | None:
         """Mean, quantiles (of bins) and extremes, divided by `unit`; None without values."""
-        if not self.count or self.least is None or self.most is None:
+        if not self.count:
             return None
         values = {"mean": self.total / self.count, "min": self.least, "max": self.most}
         values |= {name: self.quantile(part) for name, part in _QUANTILES.items()}

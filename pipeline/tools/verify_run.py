@@ -53,12 +53,10 @@ def verify_folder(
     decode: Callable[[Sample], None] = decode_all,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Verification:
-    """Check everything about a folder of shards, and of the captions beside it.
+    """Check everything about a folder of shards, and of the captions beside it; changes nothing.
 
-    Of each shard `num_decoded` samples are handed to `decode` (None: all). Changes nothing.
-
-    Raises:
-        DatasetError: there is nothing to check.
+    Of each shard `num_decoded` samples are handed to `decode` (None: all). A DatasetError where there is
+    nothing to check.
     """
     shards = check_folder(folder, extension=".tar")
     sidecars = check_folder(captions, extension=".parquet") if captions else None
