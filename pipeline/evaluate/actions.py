@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clipvip.analysis.classification import ClassScores, class_scores, mean_of_prompts
 from clipvip.pipeline.evaluate.clip_names import ClipName
-from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
+from clipvip.pipeline.evaluate.labels import Labels, read_classes, read_labels, same_class
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
 from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
 from clipvip.pipeline.pages.tables import Column, Table
@@ -20,10 +20,6 @@ from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
 from clipvip.shards.tar.reader import Sample, list_shards
-
-if TYPE_CHECKING:
-    from clipvip.model import ClipVip
-    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 RESULT_NAME = "actions.json"
 # Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's
@@ -93,14 +89,22 @@ def actions(options: ActionsOptions) -> ActionsReport:
     names = read_classes(options.classes)
     labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_texts, settings_of
 
-    clips = options.embed_clips(model, paths, labelling(class_numbers(names), labels, skips))
+    numbers = {same_class(name): number for number, name in enumerate(names)}
+    clips = options.embed_clips(model, paths, labelling(numbers, labels, skips))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
-    scores = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
+    # Of each class the mean over the prompts.
+    texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
+    classes = mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
+    right = np.array([clip.label for clip in clips.about])
+    try:
+        scores = class_scores(clips.videos @ classes.T, right, resamples=options.bootstrap)
+    except ValueError as error:
+        raise UserError(f"{error}; the model's weights may be damaged") from error
     settings = settings_of(model)
     result = {**as_result(scores, names), **settings}
     if labels is not None:
@@ -131,14 +135,6 @@ Examples:
 )
 
 
-def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:
-    labels = np.array([clip.label for clip in clips.about])
-    try:
-        return class_scores(clips.videos @ classes.T, labels, resamples=resamples)
-    except ValueError as error:
-        raise UserError(f"{error}; the model's weights may be damaged") from error
-
-
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """A clip and the number of its class."""
@@ -167,14 +163,6 @@ def labelling(
         return None
 
     return find
-
-
-def embed_classes(model: "ClipVip", names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
-    """Embeddings (classes, dim) of unit length, of each class the mean over `prompts`."""
-    from clipvip.pipeline.evaluate.embeddings import embed_texts
-
-    texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
-    return mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
 
 
 def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:

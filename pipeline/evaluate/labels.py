@@ -3,7 +3,7 @@
 Names are compared without case, underscores, brackets and extra space.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,6 @@ class Labels:
 def readable(name: str) -> str:
     """A class name as words: `brush_hair` is "brush hair", `Holding [something]` is "Holding something"."""
     return " ".join(name.replace("_", " ").replace("[", " ").replace("]", " ").split())
-
-
-def class_numbers(names: Sequence[str]) -> dict[str, int]:
-    """What `same_class` makes of each name -> its number."""
-    return {same_class(name): number for number, name in enumerate(names)}
 
 
 def same_class(name: str) -> str:

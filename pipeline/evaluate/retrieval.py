@@ -300,12 +300,7 @@ def torch_products(device: "torch.device") -> Products:
 
     def of_columns(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         there = torch.from_numpy(columns).to(device)
-
-        def of_rows(rows: np.ndarray) -> np.ndarray:
-            scores: np.ndarray = (torch.from_numpy(rows).to(device) @ there.T).cpu().numpy()
-            return scores
-
-        return of_rows
+        return lambda rows: (torch.from_numpy(rows).to(device) @ there.T).cpu().numpy()
 
     return of_columns
 

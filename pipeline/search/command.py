@@ -13,7 +13,6 @@ import numpy as np
 
 from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
-from clipvip.pipeline.pages.cards import texts_of
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -176,7 +175,6 @@ def _bring_up_to_date(
         return [piece for piece in found if piece is not None]
     missing = [shard.num_clips for shard, piece in zip(shards, found, strict=True) if piece is None]
     total = None if None in missing else sum(count or 0 for count in missing)
-    made: list[Piece] = []
     # Written again at the end: where it is missing, a build was cut short.
     (folder / REPORT_NAME).unlink(missing_ok=True)
     with Progress("clips", total=total, unit="clips") as progress:
@@ -196,7 +194,7 @@ def _bring_up_to_date(
             )
             return Encoded(clips.about, clips.videos, clips.skips)
 
-        pieces = update_index(folder, shards, maker, encode, on_done=made.append)
+        pieces = update_index(folder, shards, maker, encode)
     for shard, piece in zip(shards, pieces, strict=True):
         if piece.shard_sha256 != shard.sha256:
             click.echo(
@@ -205,7 +203,7 @@ def _bring_up_to_date(
     counts: dict[str, int | float] = {"shards": len(pieces), "clips": sum(len(p.keys) for p in pieces)}
     options = {"model": asked.model, "num_frames": maker.num_frames}
     report = Report("search", options, counts, skips=[skip for piece in pieces for skip in piece.skips])
-    done = sum(len(piece.keys) for piece in made)
+    done = sum(len(piece.keys) for piece, before in zip(pieces, found, strict=True) if before is None)
     click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)
     return pieces
 
@@ -225,21 +223,16 @@ def _found_clip(sentence: str, found: Found) -> FoundClip:
         key=clip.key,
         video_id=clip.record.video_id if clip.record else None,
         span_seconds=clip.record.span_seconds if clip.record else None,
-        text=_text(found),
+        text=found.text,
         problem=clip.problem or None,
     )
 
 
 def _line(found: Found) -> str:
-    clip, text = found.clip, _text(found)
+    clip, text = found.clip, found.text
     where = clip.problem
     if clip.record:
         start, end = clip.record.span_seconds
         where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
     return f"{found.rank:5,}  {found.similarity:7.4f}  {clip.key}  {where}  {text}"
-
-
-def _text(found: Found) -> str:
-    """The subtitle of a clip, or the first sentence of one that has several."""
-    return next((text for _, text in texts_of(found.clip)), "")

@@ -17,8 +17,12 @@ from safetensors.numpy import save
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.atomic import TEMPORARY_SUFFIX as TEMPORARY
-from clipvip.shards.files.atomic import atomic_write_bytes, remove_temporary_files, write_json
+from clipvip.shards.files.atomic import (
+    TEMPORARY_SUFFIX,
+    atomic_write_bytes,
+    remove_temporary_files,
+    write_json,
+)
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.locks import locked
 from clipvip.shards.format.manifest import read_manifest
@@ -132,12 +136,7 @@ def is_current(folder: Path, shards: Sequence[Shard], pieces: Sequence[Piece | N
 
 
 def update_index(
-    folder: Path,
-    shards: Sequence[Shard],
-    maker: Maker,
-    encode: Callable[[Path], Encoded],
-    *,
-    on_done: Callable[[Piece], None] = lambda _: None,
+    folder: Path, shards: Sequence[Shard], maker: Maker, encode: Callable[[Path], Encoded]
 ) -> list[Piece]:
     """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
@@ -156,14 +155,10 @@ def update_index(
             write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
         for stray in _strays(folder, shards):
             stray.unlink()
-        pieces = []
-        for shard in shards:
-            piece = _read_piece(folder, shard, maker)
-            if piece is None:
-                piece = _write_piece(folder, shard, maker, encode)
-                on_done(piece)
-            pieces.append(piece)
-    return pieces
+        return [
+            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
+            for shard in shards
+        ]
 
 
 def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
@@ -212,7 +207,7 @@ def _read_maker(folder: Path) -> Maker | None:
     except FileNotFoundError:
         # A run that was killed before it wrote the file may have left a lock and temporary files.
         if folder.is_dir() and any(
-            path.name != _LOCK_NAME and not path.name.endswith(TEMPORARY) for path in folder.iterdir()
+            path.name != _LOCK_NAME and not path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir()
         ):
             raise UserError(
                 f"{folder}: holds other things than a search index; give another --index"

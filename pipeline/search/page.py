@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys
+from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.search.index import Hit
@@ -20,6 +20,11 @@ class Found:
     rank: int
     similarity: float
     clip: Pick
+
+    @property
+    def text(self) -> str:
+        """The subtitle, or the first sentence of a clip that has several."""
+        return next((text for _, text in texts_of(self.clip)), "")
 
 
 def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:

@@ -292,5 +292,5 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
     except DatasetError:
         return None
     sha256 = mark.record.sha256 if mark.record is not None else None
-    same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
-    return mark if content.source and same else None
+    is_same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
+    return mark if content.source and is_same else None

@@ -1,7 +1,8 @@
 """The stage `merge`: several folders of shards as one."""
 
+from collections import defaultdict
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -97,10 +98,9 @@ def _require_one_way(inputs: list[Input], options: MergeOptions) -> None:
 
 def _repeated(survey: Survey) -> dict[int, list[int]]:
     """Every clip whose key an earlier one has: shard -> numbers."""
-    dropped: dict[int, list[int]] = {}
-    for group in survey.hashes.repeated():
-        for shard, number in group[1:]:
-            dropped.setdefault(shard, []).append(number)
+    dropped = defaultdict(list)
+    for shard, number in chain.from_iterable(group[1:] for group in survey.hashes.repeated()):
+        dropped[shard].append(number)
     return dropped
 
 

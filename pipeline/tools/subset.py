@@ -10,7 +10,7 @@ from clipvip.pipeline.runtime.options import at_least, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
-from clipvip.pipeline.tools.selection import Listed, listed_key, listed_video, up_to
+from clipvip.pipeline.tools.selection import Listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 
 
@@ -38,9 +38,8 @@ class SubsetOptions(CopyOptions):
 
     def listed(self) -> Listed | None:
         """What --keys or --video-ids lists."""
-        if self.keys is not None:
-            return Listed(self.keys, listed_key)
-        return None if self.video_ids is None else Listed(self.video_ids, listed_video)
+        path = self.keys or self.video_ids
+        return None if path is None else Listed(path, by_video=self.keys is None)
 
     def made_by(self) -> dict[str, JsonValue]:
         """What was chosen, by content rather than by file name."""
