@@ -154,7 +154,7 @@ def embed_pairs(
         show_progress=show_progress,
         on_batch=encode_texts,
     )
-    labels = np.repeat(np.arange(len(clips.about)), list(map(len, clips.about)))
+    labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
     texts = list(chain.from_iterable(clips.about))
     return PairEmbeddings(_stacked(text_rows), clips.videos, labels, texts, clips.skips)
 
