@@ -1,20 +1,16 @@
-"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone.
-
-Classes and labels are read by `labels`, clips encoded by `embeddings`, scores made by
-`analysis.classification`.
-"""
+"""The stage `actions`: zero-shot recognition of actions, by the names of their classes alone."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from clipvip.analysis.classification import ClassScores, class_scores, mean_of_prompts
 from clipvip.pipeline.evaluate.clip_names import ClipName
-from clipvip.pipeline.evaluate.labels import Labels, class_numbers, read_classes, read_labels, same_class
+from clipvip.pipeline.evaluate.labels import Labels, read_classes, read_labels, same_class
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
 from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
 from clipvip.pipeline.pages.tables import Column, Table
@@ -23,12 +19,7 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
-
-if TYPE_CHECKING:
-    from clipvip.model import ClipVip
-    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 RESULT_NAME = "actions.json"
 # Several sentences per class, averaged: CLIP (Radford et al., 2021), section 3.1.4. The second is the paper's
@@ -64,11 +55,7 @@ class ActionsOptions(ClipsOptions):
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
     def sentences(self) -> tuple[str, ...]:
-        """The prompts, each with {} in the place of the class.
-
-        Raises:
-            UserError: one has no such place.
-        """
+        """The prompts, each with {} in the place of the class; a UserError where one has no such place."""
         # The paper writes the place as [label].
         prompts = tuple(prompt.replace("[label]", "{}") for prompt in self.prompts) or DEFAULT_PROMPTS
         for prompt in prompts:
@@ -102,21 +89,22 @@ def actions(options: ActionsOptions) -> ActionsReport:
     names = read_classes(options.classes)
     labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_texts, settings_of
 
-    clips = embed_clips(
-        model,
-        paths,
-        labelling(class_numbers(names), labels, skips),
-        batch_size=options.batch_size,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    numbers = {same_class(name): number for number, name in enumerate(names)}
+    clips = options.embed_clips(model, paths, labelling(numbers, labels, skips))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
-    scores = _scores(clips, embed_classes(model, names, prompts), options.bootstrap)
+    # Of each class the mean over the prompts.
+    texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
+    classes = mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
+    right = np.array([clip.label for clip in clips.about])
+    try:
+        scores = class_scores(clips.videos @ classes.T, right, resamples=options.bootstrap)
+    except ValueError as error:
+        raise UserError(f"{error}; the model's weights may be damaged") from error
     settings = settings_of(model)
     result = {**as_result(scores, names), **settings}
     if labels is not None:
@@ -147,14 +135,6 @@ Examples:
 )
 
 
-def _scores(clips: "ClipEmbeddings[Labelled]", classes: np.ndarray, resamples: int) -> ClassScores:
-    labels = np.array([clip.label for clip in clips.about])
-    try:
-        return class_scores(clips.videos @ classes.T, labels, resamples=resamples)
-    except ValueError as error:
-        raise UserError(f"{error}; the model's weights may be damaged") from error
-
-
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """A clip and the number of its class."""
@@ -166,10 +146,7 @@ class Labelled:
 def labelling(
     numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
 ) -> Callable[[Sample], Labelled | None]:
-    """What finds the class of a clip among `numbers`: by `labels`, else by the clip's own one sentence.
-
-    It gives None for a clip that has no class, and notes why in `skips`.
-    """
+    """What finds a clip's class by `labels`, or else its own one sentence; why it has none is in `skips`."""
 
     def find(sample: Sample) -> Labelled | None:
         name = ClipName.of(sample)
@@ -188,41 +165,25 @@ def labelling(
     return find
 
 
-def embed_classes(model: "ClipVip", names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
-    """Embeddings (classes, dim) of unit length, of each class the mean over `prompts`."""
-    from clipvip.pipeline.evaluate.embeddings import embed_texts
-
-    texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
-    return mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
-
-
 def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:
     """Accuracies as fractions, beside those of guessing; the classes' own; and what is taken for what."""
-    num_classes = len(names)
+    num_classes, num_clips = len(names), found.num_clips
+    share = 1 / num_classes
     result: dict[str, Any] = {
         "top1": found.top1,
         "top5": found.top5,
         "mean_per_class": found.mean_per_class,
-        "chance": {
-            "top1": 1 / num_classes,
-            "top5": min(1.0, 5 / num_classes),
-            "mean_per_class": 1 / num_classes,
-        },
-        "num_clips": int(found.num_clips.sum()),
+        "chance": {"top1": share, "top5": min(1.0, 5 / num_classes), "mean_per_class": share},
+        "num_clips": int(num_clips.sum()),
         "num_classes": num_classes,
-        "num_classes_with_clips": int((found.num_clips > 0).sum()),
+        "num_classes_with_clips": int((num_clips > 0).sum()),
         "confused": [
-            {
-                "class": names[pair.label],
-                "taken_for": names[pair.taken_for],
-                "clips": pair.count,
-                "of": int(found.num_clips[pair.label]),
-            }
-            for pair in found.confusions
+            {"class": names[label], "taken_for": names[taken], "clips": count, "of": int(num_clips[label])}
+            for label, taken, count in map(astuple, found.confusions)
         ],
         "classes": [
             {"class": name, "clips": int(clips), "top1": float(share) if clips else None}
-            for name, clips, share in zip(names, found.num_clips, found.per_class, strict=True)
+            for name, clips, share in zip(names, num_clips, found.per_class, strict=True)
         ],
     }
     if found.intervals:

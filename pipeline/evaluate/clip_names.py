@@ -1,12 +1,8 @@
-"""The names that annotations may call a clip by, for questions and labels that are about clips.
-
-Reading annotations, and shards, is done elsewhere.
-"""
+"""The names that annotations may call a clip by, for questions and labels that are about clips."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
+from clipvip.shards.sources.video_set_files import video_name
 from clipvip.shards.tar.reader import Sample
 
 
@@ -29,14 +25,9 @@ class ClipName:
 
 
 def names_for(name: str) -> list[str]:
-    """What a clip that annotations call `name` may be called in shards: so, or without folders and extension.
-
-    JSFusion's `msr7010` is MSR-VTT's `video7010`.
-    """
-    base = name.strip().rpartition("/")[2]
-    path = PurePosixPath(base)
-    stem = path.stem if path.suffix.lower() in VIDEO_EXTENSIONS else base
-    found = [name.strip(), base, stem]
+    """What shards may call a clip: `name`, also without folders and extension; `msr7010` is `video7010`."""
+    stem = video_name(name)
+    found = [name.strip(), name.strip().rpartition("/")[2], stem]
     if stem.startswith("msr") and stem[3:].isdecimal():
         found.append(f"video{stem[3:]}")
     return list(dict.fromkeys(found))

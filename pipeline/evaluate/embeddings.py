@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -31,9 +32,8 @@ T = TypeVar("T")
 class PairEmbeddings:
     """`texts` (queries, dim) and `videos` (clips, dim), float32 of unit length; what was passed over.
 
-    `labels` (queries,) is the clip of each text, `sentences` are the texts themselves. Rows of equal
-    sentences are equal, so that they tie: the batch in which a text is encoded moves its embedding
-    in the last digits.
+    `labels` (queries,) is the clip of each text, `sentences` are the texts. Equal sentences have equal rows,
+    so that they tie: the batch in which a text is encoded moves its embedding in the last digits.
     """
 
     texts: np.ndarray
@@ -58,14 +58,6 @@ class ClipEmbeddings(Generic[T]):
     skips: list[Skip]
 
 
-@dataclass(frozen=True)
-class _Decoded(Generic[T]):
-    """A clip to encode: frames uint8 (frames, height, width, 3), and what is noted about it."""
-
-    frames: np.ndarray
-    about: T
-
-
 def load_clip_vip(
     name: str,
     *,
@@ -74,10 +66,9 @@ def load_clip_vip(
     max_text_tokens: int | None = None,
     needs_tokenizer: bool = True,
 ) -> ClipVip:
-    """A CLIP-ViP model, ready to encode on `device` as its configuration says.
+    """A CLIP-ViP model, ready to encode on `device`.
 
-    `num_frames` and `max_text_tokens` are put into its configuration, from which everything reads them; None
-    leaves what the model was trained with.
+    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained.
 
     Raises:
         UserError: there is none at `name`, it lacks a tokenizer, or it takes fewer frames or tokens.
@@ -89,8 +80,7 @@ def load_clip_vip(
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        first_line = one_line(error, most=200)
-        raise UserError(f"{name}: no CLIP-ViP model that loads ({first_line})") from error
+        raise UserError(f"{name}: no CLIP-ViP model that loads ({one_line(error, most=200)})") from error
     if needs_tokenizer and model.tokenizer is None:
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
     config = model.config
@@ -109,10 +99,7 @@ def load_clip_vip(
 
 def settings_of(model: ClipVip) -> dict[str, int]:
     """How a model scores clips and texts, for reports and results."""
-    return {
-        "num_frames": model.config.scored_frames,
-        "max_text_tokens": model.config.scored_text_tokens,
-    }
+    return {"num_frames": model.config.scored_frames, "max_text_tokens": model.config.scored_text_tokens}
 
 
 def embed_pairs(
@@ -132,49 +119,61 @@ def embed_pairs(
         DatasetError: a shard, or its captions, cannot be read.
         UserError: a clip with several captions of which each would do.
     """
-    skips: list[Skip] = []
-    texts: list[str] = []
     text_rows: list[np.ndarray] = []
-    video_rows: list[np.ndarray] = []
-    labels: list[int] = []
-    num_clips = 0
-    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
-        samples = _samples(shards, captions, all_captions, skips, max_pixels)
-        for batch in _batches(_decoded(samples, model.config.scored_frames, skips), batch_size):
-            queries = [text for pair in batch for text in pair.about]
-            with torch.inference_mode():
-                video_rows.append(_unit_rows(model.encode_video([pair.frames for pair in batch])))
-                text_rows.append(_unit_rows(model.encode_text(queries)))
-            for number, pair in enumerate(batch, start=num_clips):
-                labels.extend([number] * len(pair.about))
-            num_clips += len(batch)
-            texts.extend(queries)
-            progress.add(len(batch), skipped=len(skips))
-    return PairEmbeddings(
-        _stacked(text_rows),
-        _stacked(video_rows),
-        np.array(labels, np.int64),
-        texts,
-        skips,
+    by_key: dict[str, str] = {}
+
+    def with_captions() -> Iterator[Path]:
+        """The shards; while one is read, `by_key` has its captions."""
+        nonlocal by_key
+        for path in shards:
+            if captions is not None:
+                from clipvip.shards.format.captions import read_captions  # Parquet takes a while to import
+
+                by_key = read_captions(captions, path.stem)
+            yield path
+
+    def texts_of(sample: Sample) -> list[str] | Skip:
+        if captions is None:
+            found = query_texts(sample, all_captions=all_captions)
+        else:
+            found = [by_key.get(sample.key, "")]
+        texts = [text for text in (" ".join(text.split()) for text in found) if text]
+        return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
+
+    def encode_texts(batch: list[list[str]]) -> None:
+        with torch.inference_mode():
+            text_rows.append(_unit_rows(model.encode_text(list(chain.from_iterable(batch)))))
+
+    clips = embed_clips(
+        model,
+        with_captions(),
+        texts_of,
+        batch_size=batch_size,
+        total=total,
+        max_pixels=max_pixels,
+        show_progress=show_progress,
+        on_batch=encode_texts,
     )
+    labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
+    texts = list(chain.from_iterable(clips.about))
+    return PairEmbeddings(_stacked(text_rows), clips.videos, labels, texts, clips.skips)
 
 
 def embed_clips(
     model: ClipVip,
     shards: Iterable[Path],
-    choose: Callable[[Sample], T | None],
+    choose: Callable[[Sample], T | Skip | None],
     *,
     batch_size: int,
     total: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     show_progress: bool = True,
+    on_batch: Callable[[list[T]], None] = lambda _: None,
 ) -> ClipEmbeddings[T]:
     """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
 
-    `total` is the number of clips in the shards, where it is known.
-
-    Raises:
-        DatasetError: a shard cannot be read.
+    `total` is the number of clips, where it is known. `on_batch` is told what `choose` said of each batch.
+    A DatasetError where a shard cannot be read.
     """
     skips: list[Skip] = []
     about: list[T] = []
@@ -185,17 +184,19 @@ def embed_clips(
             for path in shards:
                 for sample in read_samples(path, max_pixels=max_pixels):
                     progress.add(1, skipped=len(skips))
-                    if isinstance(sample, Skip):
-                        skips.append(sample)
-                        continue
-                    found = choose(sample)
-                    if found is not None:
+                    found = sample if isinstance(sample, Skip) else choose(sample)
+                    if isinstance(found, Skip):
+                        skips.append(found)
+                    elif found is not None:
+                        assert not isinstance(sample, Skip)
                         yield sample, found
 
-        for batch in _batches(_decoded(chosen(), model.config.scored_frames, skips), batch_size):
+        clips = _decoded(chosen(), model.config.scored_frames, skips)
+        while batch := list(islice(clips, batch_size)):
             with torch.inference_mode():
-                rows.append(_unit_rows(model.encode_video([clip.frames for clip in batch])))
-            about.extend(clip.about for clip in batch)
+                rows.append(_unit_rows(model.encode_video([frames for frames, _ in batch])))
+            about.extend(said for _, said in batch)
+            on_batch([said for _, said in batch])
     return ClipEmbeddings(about, _stacked(rows), skips)
 
 
@@ -214,10 +215,8 @@ def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = T
 def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
     """The texts that a clip is searched by; with `all_captions` each of its captions.
 
-    Else its subtitle, which is also the paragraph or the only caption of a video set's annotations.
-
-    Raises:
-        UserError: it has several captions of which each would do, and not all are asked for.
+    Else its subtitle, which is also the paragraph or the only caption of a video set's annotations. A
+    UserError where it has several captions of which each would do.
     """
     alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
     if len(alternatives) > 1 and not all_captions:
@@ -238,66 +237,24 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
-def _samples(
-    shards: Iterable[Path], captions: Path | None, all_captions: bool, skips: list[Skip], max_pixels: int
-) -> Iterator[tuple[Sample, list[str]]]:
-    """Samples with their texts; those without one are noted in `skips`."""
-    for path in shards:
-        by_key = None if captions is None else _captions_of(captions, path.stem)
-        for sample in read_samples(path, max_pixels=max_pixels):
-            if isinstance(sample, Skip):
-                skips.append(sample)
-                continue
-            if by_key is None:
-                found = query_texts(sample, all_captions=all_captions)
-            else:
-                found = [by_key.get(sample.key, "")]
-            texts = [text for text in (" ".join(text.split()) for text in found) if text]
-            if texts:
-                yield sample, texts
-            else:
-                skips.append(Skip("empty_text" if captions is None else "missing_caption", sample.key))
-
-
-def _captions_of(folder: Path, stem: str) -> dict[str, str]:
-    from clipvip.shards.format.captions import read_captions  # Parquet takes a while to import
-
-    return read_captions(folder, stem)
-
-
 def _decoded(
     samples: Iterable[tuple[Sample, T]], num_frames: int, skips: list[Skip]
-) -> Iterator[_Decoded[T]]:
-    """Decode in threads, a little ahead of what is asked for and in order."""
+) -> Iterator[tuple[np.ndarray, T]]:
+    """Frames, uint8 (frames, height, width, 3), decoded in threads, a little ahead and in order."""
     waiting: deque[tuple[Future[np.ndarray], Sample, T]] = deque()
+
+    def next_one() -> Iterator[tuple[np.ndarray, T]]:
+        frames, sample, about = waiting.popleft()
+        try:
+            yield frames.result(), about
+        except DatasetError as error:
+            skips.append(Skip("damaged_sample", sample.key, str(error)))
+
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         for sample, about in samples:
-            waiting.append((pool.submit(_frames, sample, num_frames), sample, about))
+            indices = uniform_indices(sample.num_frames, num_frames)
+            waiting.append((pool.submit(sample.decode, indices), sample, about))
             if len(waiting) > 4 * _DECODING_THREADS:
-                yield from _finished(*waiting.popleft(), skips)
+                yield from next_one()
         while waiting:
-            yield from _finished(*waiting.popleft(), skips)
-
-
-def _frames(sample: Sample, num_frames: int) -> np.ndarray:
-    return sample.decode(uniform_indices(sample.num_frames, num_frames))
-
-
-def _finished(
-    frames: Future[np.ndarray], sample: Sample, about: T, skips: list[Skip]
-) -> Iterator[_Decoded[T]]:
-    try:
-        yield _Decoded(frames.result(), about)
-    except DatasetError as error:
-        skips.append(Skip("damaged_sample", sample.key, str(error)))
-
-
-def _batches(clips: Iterable[_Decoded[T]], batch_size: int) -> Iterator[list[_Decoded[T]]]:
-    batch: list[_Decoded[T]] = []
-    for clip in clips:
-        batch.append(clip)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            yield from next_one()

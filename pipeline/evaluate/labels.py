@@ -1,9 +1,9 @@
 """Class names, and which clip is of which class, in the files that action sets come with.
 
-Nothing is classified here. Names are compared without case, underscores, brackets and extra space.
+Names are compared without case, underscores, brackets and extra space.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,6 @@ def readable(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("[", " ").replace("]", " ").split())
 
 
-def class_numbers(names: Sequence[str]) -> dict[str, int]:
-    """What `same_class` makes of each name -> its number."""
-    return {same_class(name): number for number, name in enumerate(names)}
-
-
 def same_class(name: str) -> str:
     """Equal for two spellings of a class."""
     return readable(name).casefold()
@@ -55,23 +50,21 @@ def same_class(name: str) -> str:
 def read_classes(path: Path) -> list[str]:
     """The class names of a file, as words: one a line, or as .json a list, or an object of names and numbers.
 
-    An object, as Something-Something and Kinetics have, may go either way; its numbers give the order.
-
-    Raises:
-        DatasetError: there are fewer than two, or two that are the same.
+    An object, as Something-Something and Kinetics have, may go either way; its numbers give the order. A
+    DatasetError where there are fewer than two, or two that are the same.
     """
     if path.suffix.lower() == ".json":
         names = _from_json(path, read_json(path))
     else:
         names = [line for line in read_text(path).splitlines() if line.strip()]
     names = [readable(name) for name in names]
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for name in names:
         if not name:
             raise DatasetError(f"{path}: has a class without a name")
         if same_class(name) in seen:
             raise DatasetError(f"{path}: has the class {name[:80]!r} twice; take one out")
-        seen[same_class(name)] = name
+        seen.add(same_class(name))
     if len(names) < 2:
         raise DatasetError(f"{path}: has {len(names)} classes; want two or more, one a line")
     return names
@@ -91,11 +84,8 @@ def _from_json(path: Path, content: Any) -> list[str]:
 def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
     """The labels of clips, and the rows that are none, of a table with a header, or .jsonl or .json records.
 
-    A row has a name of the clip (`key`, `clip_id`, `video_id`, `video`, `id`, `file`, ...) and its class
-    (`label`, `class`, `action`, or Something-Something's `template`).
-
-    Raises:
-        DatasetError: another kind of file, or without a single label.
+    A row has a name of the clip (see `_CLIP_FIELDS`) and its class (`_LABEL_FIELDS`). A DatasetError where
+    the file is of another kind, or has no label.
     """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
@@ -114,9 +104,8 @@ def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
         if isinstance(row, Skip):
             skips.append(Skip("bad_label", row.what, row.detail))
             continue
-        names = names_for(row.video)
-        names_of_rows.append(names)
-        for name in names:
+        names_of_rows.append(names_for(row.video))
+        for name in names_of_rows[-1]:
             by_name.setdefault(name, set()).add(readable(row.sentence))
     if not names_of_rows:
         raise DatasetError(f'{path}: holds no label, such as {{"video": "v1", "label": "walking"}}')

@@ -1,12 +1,9 @@
-"""The stage `multiple_choice`: which of several sentences a model finds nearest to a clip.
-
-Questions are read by `questions`, clips encoded by `embeddings`, choices made by `analysis.classification`.
-"""
+"""The stage `multiple_choice`: which of several sentences a model finds nearest to a clip."""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,7 @@ from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, interval_note, reasons, without_none
+from clipvip.pipeline.evaluate.output import Scores, finish, interval_note, reasons
 from clipvip.pipeline.evaluate.questions import Question, read_questions
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -24,7 +21,6 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.shards.errors import Skip
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class PlaceCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceScores:
+class ChoiceScores(Scores):
     """Accuracy, its 95% interval, and chance, as fractions; `num_options`: options -> questions."""
 
     accuracy: float
@@ -67,10 +63,6 @@ class ChoiceScores:
     num_options: dict[str, int]
     places: list[PlaceCounts]
     interval: list[float] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self, dict_factory=without_none)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +88,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     paths = list_shards(shards)
     questions, skips = read_questions(options.questions)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
+    from clipvip.pipeline.evaluate.embeddings import settings_of
 
     wanted = {name for question in questions for name in names_for(question.video)}
 
@@ -104,14 +96,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = embed_clips(
-        model,
-        paths,
-        choose,
-        batch_size=options.batch_size,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    clips = options.embed_clips(model, paths, choose)
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:
@@ -141,10 +126,8 @@ Examples:
 def match_clips(
     questions: Sequence[Question], clips: Sequence[ClipName]
 ) -> tuple[list[int], list[Question], list[Skip]]:
-    """The clip (its index) of each question that is about one, those questions, and why others are not.
-
-    A key or clip id names a clip; a video id names the only clip of its video.
-    """
+    """The clip (its index) of each question that is about one, those questions, and why others are not."""
+    # A key or clip id names a clip; a video id names the only clip of its video.
     particular: dict[str, int] = {}
     of_video: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
@@ -173,11 +156,7 @@ def match_clips(
 def answer_questions(
     model: "ClipVip", clips: "ClipEmbeddings[ClipName]", rows: Sequence[int], questions: Sequence[Question]
 ) -> list[Choice]:
-    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`.
-
-    Raises:
-        UserError: a similarity that is no number.
-    """
+    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`."""
     from clipvip.pipeline.evaluate.embeddings import embed_texts
 
     texts = list(dict.fromkeys(text for question in questions for text in question.options))
@@ -205,7 +184,7 @@ def score_choices(
     sizes = Counter(len(question.options) for question in questions)
     return ChoiceScores(
         accuracy=float(right.mean()),
-        chance=float(np.mean([_chance(question) for question in questions])),
+        chance=float(np.mean([q.options.count(q.options[q.answer]) / len(q.options) for q in questions])),
         num_questions=len(questions),
         num_right=int(right.sum()),
         num_undecided=sum(choice.chosen is None for choice in choices),
@@ -213,10 +192,6 @@ def score_choices(
         places=[PlaceCounts(answers[n], chosen[n], chosen_rightly[n]) for n in range(max(sizes))],
         interval=list(mean_interval(right, resamples=resamples)) if resamples else None,
     )
-
-
-def _chance(question: Question) -> float:
-    return question.options.count(question.options[question.answer]) / len(question.options)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -1,17 +1,22 @@
 """The options that every stage has that encodes the clips of shards."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import click
 
 from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
 from clipvip.pipeline.runtime.stage import StageOptions
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
+from clipvip.shards.errors import Skip
+from clipvip.shards.format.manifest import num_samples
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
+T = TypeVar("T")
 DEFAULT_RESAMPLES = 1000
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
@@ -29,10 +34,7 @@ class ClipsOptions(StageOptions):
     model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
     shards: Path = opt("Folder of shards.")
     num_frames: Annotated[int | None, LAST] = opt(
-        "Frames per clip that are encoded.",
-        at_least(1),
-        shown="as the model was trained",
-        default=None,
+        "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
     )
     max_text_tokens: Annotated[int | None, LAST] = opt(
         "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
@@ -42,13 +44,8 @@ class ClipsOptions(StageOptions):
     device: Annotated[Device, LAST] = "auto"
 
     def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
-        """The model, ready to encode.
-
-        torch is imported only now, so that mistakes in other options are told at once.
-
-        Raises:
-            UserError, CheckpointError: as `load_clip_vip`; or a GPU is asked for and there is none.
-        """
+        """The model, ready to encode; raises as `load_clip_vip`, or where there is no GPU as asked for."""
+        # torch is imported only now, so that mistakes in other options are told at once.
         from clipvip.pipeline.evaluate.embeddings import load_clip_vip
         from clipvip.pipeline.runtime.device import torch_device
 
@@ -58,4 +55,19 @@ class ClipsOptions(StageOptions):
             num_frames=self.num_frames,
             max_text_tokens=self.max_text_tokens,
             needs_tokenizer=needs_tokenizer,
+        )
+
+    def embed_clips(
+        self, model: "ClipVip", shards: Sequence[Path], choose: Callable[[Sample], T | Skip | None]
+    ) -> "ClipEmbeddings[T]":
+        """Encode the clips of which `choose` says something; raises as `embeddings.embed_clips`."""
+        from clipvip.pipeline.evaluate.embeddings import embed_clips
+
+        return embed_clips(
+            model,
+            shards,
+            choose,
+            batch_size=self.batch_size,
+            total=num_samples(self.shards),
+            max_pixels=self.max_pixels,
         )

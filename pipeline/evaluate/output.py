@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ def finish(
 ) -> StageReport:
     """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
 
-    With `out` write `name`, the same whenever run again, and the report. `started` is when the stage did, by
-    `time.monotonic`; `result` is about what the first of the report's counts counts.
+    With `out` write `name`, the same whenever run again, and the report. `started` is by `time.monotonic`;
+    `result` is about what the first of the report's counts counts.
     """
     unit, done = next(iter(report.counts.items()))
     report.details = {"result": result}
@@ -32,9 +33,13 @@ def finish(
     return StageReport(content=written.content, text=f"{table}\n{written.text}")
 
 
-def without_none(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """For `dataclasses.asdict`: what is None is left out."""
-    return {name: value for name, value in fields if value is not None}
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The base of what the tests tell."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, without what is None."""
+        return asdict(self, dict_factory=lambda fields: {n: v for n, v in fields if v is not None})
 
 
 def why_none(skips: Sequence[Skip]) -> str:

@@ -1,7 +1,4 @@
-"""Questions with options, in the files that they are published in and in lines of our own.
-
-Nothing is answered here.
-"""
+"""Questions with options, in the files that they are published in and in lines of our own."""
 
 import csv
 import io
@@ -44,24 +41,19 @@ def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
         DatasetError: none of these, or without a single question.
     """
     if path.suffix.lower() == ".jsonl":
-        lines = read_json_lines(path)
         rows: Iterable[Question | Skip] = (
-            _from_record(f"{path.name}, line {number}", entry) for number, entry in lines
+            _from_record(f"{path.name}, line {n}", entry) for n, entry in read_json_lines(path)
         )
     elif path.suffix.lower() == ".json":
         content = read_json(path)
         if not isinstance(content, list):
             raise DatasetError(f"{path}: want a list of questions, found {type(content).__name__}")
-        rows = (_from_record(f"{path.name}, record {number}", entry) for number, entry in enumerate(content))
+        rows = (_from_record(f"{path.name}, record {n}", entry) for n, entry in enumerate(content))
     else:
         rows = _from_table(path)
-    questions: list[Question] = []
-    skips: list[Skip] = []
-    for row in rows:
-        if isinstance(row, Question):
-            questions.append(row)
-        else:
-            skips.append(row)
+    found = list(rows)
+    questions = [row for row in found if isinstance(row, Question)]
+    skips = [row for row in found if isinstance(row, Skip)]
     if not questions:
         why = f"; {skips[0].what}: {skips[0].detail}" if skips else ""
         raise DatasetError(
@@ -128,7 +120,7 @@ def _number(text: str | None) -> int | str | None:
 
 def _question(where: str, video: Any, options: Any, answer: Any) -> Question | Skip:
     if not isinstance(video, str) or not video.strip():
-        return Skip("bad_question", where, f"wants the name of a clip, has {str(video)[:40]!r}")
+        return Skip("bad_question", where, f"the clip has no name: want text, found {str(video)[:40]!r}")
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         return Skip("bad_question", where, "wants options as a list of texts")
     texts = tuple(" ".join(option.split()) for option in options)

@@ -1,11 +1,8 @@
-"""The stage `retrieval`: how well a model finds clips by text and texts by clip.
-
-Clips are read and encoded by `embeddings`; here the numbers are made of the embeddings, and their table.
-"""
+"""The stage `retrieval`: how well a model finds clips by text and texts by clip."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +21,7 @@ from clipvip.analysis.retrieval import (
     similarity_ranks,
 )
 from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import finish, why_none, without_none
+from clipvip.pipeline.evaluate.output import Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
@@ -99,7 +96,7 @@ class BothWays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalScores:
+class RetrievalScores(Scores):
     """All that a retrieval test tells; `queries` says what the texts are, `warnings` what to be wary of.
 
     `metrics` are by `plain` similarity, and where that was asked for by `dsl` and `qb_norm`.
@@ -115,10 +112,6 @@ class RetrievalScores:
     max_text_tokens: int
     metrics: dict[str, BothWays]
     chance: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self, dict_factory=without_none)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,16 +165,9 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     if not num_queries:
         raise UserError(f"{shards}: {why_none(pairs.skips)}")
     settings = settings_of(model)
-    scores = score_pairs(
-        pairs,
-        queries=queries,
-        settings=settings,
-        dsl=options.dsl,
-        qb_norm=options.qb_norm,
-        bank=None if options.query_bank is None else _bank(model, options.query_bank),
-        resamples=options.bootstrap,
-        device=model.device,
-    )
+    bank = None if options.query_bank is None else _bank(model, options.query_bank)
+    how = Scoring(options.dsl, options.qb_norm, bank, options.bootstrap, model.device)
+    scores = score_pairs(pairs, queries=queries, settings=settings, how=how)
     for warning in scores.warnings or ():
         click.echo(f"Warning: {shards}: {warning}", err=True)
     about = {"model": options.model, "shards": str(shards), "queries": queries, **settings}
@@ -212,38 +198,38 @@ def _bank(model: "ClipVip", source: Path) -> np.ndarray:
     return model.encode_text(texts).numpy()
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured besides the plain similarity.
+
+    `bank` (k, dim) are embeddings of other texts for QB-Norm from text to video; without it, and from video
+    to text, the queries are their own bank. With `resamples` each metric has an interval. Where `device` is a
+    GPU, it multiplies.
+    """
+
+    dsl: bool = False
+    qb_norm: bool = False
+    bank: np.ndarray | None = None
+    resamples: int = DEFAULT_RESAMPLES
+    device: "torch.device | None" = None
+
+
 def score_pairs(
-    pairs: "PairEmbeddings",
-    *,
-    queries: str,
-    settings: Mapping[str, int],
-    dsl: bool = False,
-    qb_norm: bool = False,
-    bank: np.ndarray | None = None,
-    resamples: int = DEFAULT_RESAMPLES,
-    device: "torch.device | None" = None,
+    pairs: "PairEmbeddings", *, queries: str, settings: Mapping[str, int], how: Scoring = Scoring()
 ) -> RetrievalScores:
     """All that a retrieval test tells, see `all_metrics`; `settings` is of `settings_of`."""
-    warning = few_clips_warning(len(pairs.videos))
+    num_clips = len(pairs.videos)
+    warning = few_clips_warning(num_clips)
     return RetrievalScores(
         warnings=[warning] if warning else None,
         queries=queries,
         num_queries=len(pairs.texts),
-        num_clips=len(pairs.videos),
+        num_clips=num_clips,
         num_skipped=len(pairs.skips),
         num_distinct_texts=len(set(pairs.sentences)),
         **settings,
-        metrics=all_metrics(
-            pairs.texts,
-            pairs.videos,
-            pairs.labels,
-            dsl=dsl,
-            qb_norm=qb_norm,
-            bank=bank,
-            resamples=resamples,
-            device=device,
-        ),
-        chance=chance(len(pairs.videos)),
+        metrics=all_metrics(pairs.texts, pairs.videos, pairs.labels, how=how),
+        chance=chance(num_clips),
     )
 
 
@@ -260,25 +246,16 @@ def few_clips_warning(num_clips: int) -> str | None:
 
 
 def all_metrics(
-    texts: np.ndarray,
-    videos: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    dsl: bool,
-    qb_norm: bool,
-    bank: np.ndarray | None = None,
-    resamples: int = 0,
-    device: "torch.device | None" = None,
+    texts: np.ndarray, videos: np.ndarray, labels: np.ndarray | None = None, *, how: Scoring
 ) -> dict[str, BothWays]:
     """Metrics of embeddings of texts (n, dim) and videos (m, dim), plain and with what is asked for.
 
-    `labels` (n,) is the video of each text, text i's being video i without. `bank` (k, dim) are embeddings of
-    other texts for QB-Norm from text to video; without it, and from video to text, the queries are their own
-    bank. With `resamples` each metric has an interval. Where `device` is a GPU, it multiplies.
+    `labels` (n,) is the video of each text, text i's being video i without.
 
     Raises:
         UserError: an embedding that is no number, or too many pairs for rescoring.
     """
+    device, bank = how.device, how.bank
     products = torch_products(device) if device is not None and device.type != "cpu" else None
     try:
         plain = {
@@ -288,7 +265,7 @@ def all_metrics(
     except ValueError as error:
         raise UserError(f"{error}; the model's weights may be damaged") from error
     found: dict[str, dict[Direction, Ranks]] = {"plain": plain}
-    if dsl or qb_norm:
+    if how.dsl or how.qb_norm:
         size = max(len(texts), 0 if bank is None else len(bank)) * len(videos)
         if size > _MAX_RESCORED_SCORES:
             limit = int(_MAX_RESCORED_SCORES**0.5)
@@ -296,11 +273,11 @@ def all_metrics(
                 f"--dsl and --qb-norm hold all scores at once, for {limit:,} clips at most; leave them out"
             )
         similarity = similarities(texts, videos)
-    if dsl:
+    if how.dsl:
         # One matrix for both directions, as the released code has it.
         rescored = dual_softmax(similarity)
         found["dsl"] = {name: similarity_ranks(rescored, labels, direction=name) for name in DIRECTIONS}
-    if qb_norm:
+    if how.qb_norm:
         normalised = querybank_norm(similarity, None if bank is None else bank @ videos.T)
         by_video = querybank_norm(similarity.T)
         found["qb_norm"] = {
@@ -309,8 +286,8 @@ def all_metrics(
         }
     return {
         kind: BothWays(
-            RankMetrics.of(ranks["text_to_video"], resamples),
-            RankMetrics.of(ranks["video_to_text"], resamples),
+            RankMetrics.of(ranks["text_to_video"], how.resamples),
+            RankMetrics.of(ranks["video_to_text"], how.resamples),
             None if kind == "plain" else RESCORED_NOTE,
         )
         for kind, ranks in found.items()
@@ -323,12 +300,7 @@ def torch_products(device: "torch.device") -> Products:
 
     def of_columns(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         there = torch.from_numpy(columns).to(device)
-
-        def of_rows(rows: np.ndarray) -> np.ndarray:
-            scores: np.ndarray = (torch.from_numpy(rows).to(device) @ there.T).cpu().numpy()
-            return scores
-
-        return of_rows
+        return lambda rows: (torch.from_numpy(rows).to(device) @ there.T).cpu().numpy()
 
     return of_columns
 
@@ -343,11 +315,10 @@ def chance(num_clips: int) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """Recalls in percent, as papers have them; ranks from 1."""
-    num_queries = result["num_queries"]
-    searched = f"searched by their {result['queries']}"
-    if num_queries != result["num_clips"]:
-        searched = f"searched by {num_queries:,} {result['queries']}"
-    lines = [f"{result['num_clips']:,} clips, {searched}, {result['num_frames']} frames each"]
+    num_queries, num_clips = result["num_queries"], result["num_clips"]
+    several = "their" if num_queries == num_clips else f"{num_queries:,}"
+    searched = f"searched by {several} {result['queries']}"
+    lines = [f"{num_clips:,} clips, {searched}, {result['num_frames']} frames each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
     rows = []

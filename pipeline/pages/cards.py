@@ -1,7 +1,4 @@
-"""Clips as cards of a page: a few frames, the text and the caption of each.
-
-Which clips is for the commands to say.
-"""
+"""Clips as cards of a page: a few frames, the text and the caption of each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -94,10 +91,7 @@ def pick_keys(
     captions: Path | None = None,
     damage: list[str] | None = None,
 ) -> Iterator[Pick]:
-    """Yield the clips with the keys `keys`, looking into shard after shard until all are found.
-
-    `damage` is as for `pick_evenly`.
-    """
+    """Yield the clips with these keys, from shard after shard until all are found; see `pick_evenly`."""
     wanted = set(keys)
     for path in shards:
         with ShardFile(path) as shard:
@@ -143,11 +137,11 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
     """The clips' cards as `draw_card` gives them, each in a process that may die of its pixels."""
     tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
-    cards: dict[int, Card] = {}
+    cards = [Card((), ())] * len(picks)
     for outcome in run_units(_draw, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
         number, pick, _ = outcome.unit
         cards[number] = outcome.result or _card(pick, [], outcome.failure.detail if outcome.failure else "")
-    return [cards[number] for number in sorted(cards)]
+    return cards
 
 
 def _draw(task: tuple[int, Pick, int]) -> Card:
@@ -187,10 +181,9 @@ def _card(pick: Pick, pictures: Sequence[str], problem: str) -> Card:
 
 def texts_of(pick: Pick) -> list[tuple[str, str]]:
     """What there is to read of a clip: (kind, text)."""
-    texts: list[tuple[str, str]] = []
-    if pick.record is not None:
-        texts += [("text", pick.record.subtitle)] if pick.record.subtitle else []
-        texts += [("sentence", sentence) for sentence in pick.record.sentences or []]
+    record = pick.record
+    texts = [("text", record.subtitle)] if record and record.subtitle else []
+    texts += [("sentence", sentence) for sentence in (record.sentences if record else None) or []]
     return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
 
 

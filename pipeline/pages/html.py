@@ -1,7 +1,6 @@
 """Pages to look at: one shell and one style for all, each page one file that loads nothing from elsewhere.
 
-A page is a title and sections of blocks. A block is a dataclass that names the template that draws it. Jinja2
-escapes all text, whoever wrote it.
+Jinja2 escapes all text, whoever wrote it.
 """
 
 import base64
@@ -21,7 +20,7 @@ _TEMPLATES = Environment(
 
 
 class Block(Protocol):
-    """What stands in a section; its template sees it as `block`."""
+    """What stands in a section: a dataclass that names the template that draws it as `block`."""
 
     template: ClassVar[str]
 

@@ -1,7 +1,4 @@
-"""The stage `search`: the clips of a shard folder that are nearest to a sentence.
-
-The index is kept by `index`, the page made by `page`.
-"""
+"""The stage `search`: the clips of a shard folder that are nearest to a sentence."""
 
 import hashlib
 import json
@@ -12,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
-from clipvip.pipeline.pages.cards import texts_of
-from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -41,8 +37,6 @@ from clipvip.shards.files.claims import REPORT_NAME
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from clipvip.model import ClipVip
 
 INDEX_FOLDER = "search"
@@ -120,7 +114,13 @@ def search(options: SearchOptions) -> SearchReport:
     maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
     folder = options.index or options.shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=options.rebuild)
-    vectors = _encode_sentences(model, options.model, queries)
+    from clipvip.pipeline.evaluate.embeddings import embed_texts
+
+    vectors = embed_texts(model, queries, show_progress=False)
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            f"{options.model}: the sentences' embeddings hold NaN or infinity; its weights may be damaged"
+        )
     pieces = _bring_up_to_date(folder, wanted, maker, model, options)
     if not queries:
         return SearchReport(content={"clips": []}, text="")
@@ -130,10 +130,8 @@ def search(options: SearchOptions) -> SearchReport:
         raise UserError(f"{options.shards}: {why_none(skips)}")
     answers = look_up(nearest(pieces, vectors, top=options.top))
     if page is not None:
-        num_frames, workers = options.frames, num_cores()
-        atomic_write_bytes(
-            page, search_page(queries, answers, num_clips=num_clips, num_frames=num_frames, workers=workers)
-        )
+        shown = search_page(queries, answers, num_clips=num_clips, num_frames=options.frames)
+        atomic_write_bytes(page, shown)
         click.echo(f"search: {sum(map(len, answers)):,} clips -> {page}", err=True)
     found = list(zip(queries, answers, strict=True))
     clips = [_found_clip(sentence, clip) for sentence, answer in found for clip in answer]
@@ -165,18 +163,6 @@ def fingerprint(model: "ClipVip") -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _encode_sentences(model: "ClipVip", name: str, sentences: Sequence[str]) -> "np.ndarray":
-    """Embeddings (sentences, dim)."""
-    import numpy as np
-
-    from clipvip.pipeline.evaluate.embeddings import embed_texts
-
-    vectors = embed_texts(model, sentences, show_progress=False)
-    if not np.isfinite(vectors).all():
-        raise UserError(f"{name}: the sentences' embeddings hold NaN or infinity; its weights may be damaged")
-    return vectors
-
-
 def _bring_up_to_date(
     folder: Path, shards: Sequence[Shard], maker: Maker, model: "ClipVip", asked: SearchOptions
 ) -> list[Piece]:
@@ -189,7 +175,6 @@ def _bring_up_to_date(
         return [piece for piece in found if piece is not None]
     missing = [shard.num_clips for shard, piece in zip(shards, found, strict=True) if piece is None]
     total = None if None in missing else sum(count or 0 for count in missing)
-    made: list[Piece] = []
     # Written again at the end: where it is missing, a build was cut short.
     (folder / REPORT_NAME).unlink(missing_ok=True)
     with Progress("clips", total=total, unit="clips") as progress:
@@ -209,21 +194,16 @@ def _bring_up_to_date(
             )
             return Encoded(clips.about, clips.videos, clips.skips)
 
-        pieces = update_index(folder, shards, maker, encode, on_done=made.append)
+        pieces = update_index(folder, shards, maker, encode)
     for shard, piece in zip(shards, pieces, strict=True):
         if piece.shard_sha256 != shard.sha256:
             click.echo(
                 f"{shard.path}: not the file that the manifest lists; run 'clipvip-data verify'", err=True
             )
-    counts: dict[str, int | float] = {
-        "shards": len(pieces),
-        "clips": sum(len(piece.keys) for piece in pieces),
-    }
+    counts: dict[str, int | float] = {"shards": len(pieces), "clips": sum(len(p.keys) for p in pieces)}
     options = {"model": asked.model, "num_frames": maker.num_frames}
-    report = Report(
-        "search", options, counts=counts, skips=[skip for piece in pieces for skip in piece.skips]
-    )
-    done = sum(len(piece.keys) for piece in made)
+    report = Report("search", options, counts, skips=[skip for piece in pieces for skip in piece.skips])
+    done = sum(len(piece.keys) for piece, before in zip(pieces, found, strict=True) if before is None)
     click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)
     return pieces
 
@@ -243,22 +223,16 @@ def _found_clip(sentence: str, found: Found) -> FoundClip:
         key=clip.key,
         video_id=clip.record.video_id if clip.record else None,
         span_seconds=clip.record.span_seconds if clip.record else None,
-        text=_text(found),
+        text=found.text,
         problem=clip.problem or None,
     )
 
 
 def _line(found: Found) -> str:
-    clip, text = found.clip, _text(found)
+    clip, text = found.clip, found.text
+    where = clip.problem
     if clip.record:
         start, end = clip.record.span_seconds
         where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
-    else:
-        where = clip.problem
     text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
     return f"{found.rank:5,}  {found.similarity:7.4f}  {clip.key}  {where}  {text}"
-
-
-def _text(found: Found) -> str:
-    """The subtitle of a clip, or the first sentence of one that has several."""
-    return next((text for _, text in texts_of(found.clip)), "")

@@ -1,13 +1,12 @@
 """Embeddings of all clips of a shard folder, one file per shard: build, update, load, search by faiss.
 
-A file tells by itself which shard and which model made it, so that a build that was killed goes on from the
-files that are there. The caller encodes the clips.
+Each file tells which shard and which model made it, so that a killed build can be resumed.
 """
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,7 @@ class Piece:
     crc32: int | None = None
 
     def vectors(self) -> np.ndarray:
-        """The embeddings: float32 (clips, dim), each of unit length.
-
-        Raises:
-            UserError: they are damaged.
-        """
+        """The embeddings: float32 (clips, dim), each of unit length; a UserError where they are damaged."""
         try:
             with safe_open(self.path, framework="numpy") as file:
                 found: np.ndarray = file.get_tensor(_VECTORS)
@@ -105,26 +100,17 @@ class Hit:
 
 
 def shards_of(folder: Path) -> list[Shard]:
-    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves.
-
-    Raises as `list_shards`.
-    """
+    """The shards of a folder with their hashes: of its manifest, or without one of the files themselves."""
     paths = list_shards(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         return [Shard(path, sha256_of_file(path), None) for path in paths]
-    return [
-        Shard(path, record.sha256, record.num_samples)
-        for path, record in zip(paths, manifest.shards, strict=True)
-    ]
+    listed = zip(paths, manifest.shards, strict=True)
+    return [Shard(path, record.sha256, record.num_samples) for path, record in listed]
 
 
 def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
-    """Refuse a folder that has something else in it, or, without `rebuild`, an index that another model made.
-
-    Raises:
-        UserError: naming the folder and what to do.
-    """
+    """Refuse, by a UserError, a folder of other things, or without `rebuild` an index of another model."""
     found = _read_maker(folder)
     if found is None or found == maker or rebuild:
         return
@@ -150,45 +136,36 @@ def is_current(folder: Path, shards: Sequence[Shard], pieces: Sequence[Piece | N
 
 
 def update_index(
-    folder: Path,
-    shards: Sequence[Shard],
-    maker: Maker,
-    encode: Callable[[Path], Encoded],
-    *,
-    on_done: Callable[[Piece], None] = lambda _: None,
+    folder: Path, shards: Sequence[Shard], maker: Maker, encode: Callable[[Path], Encoded]
 ) -> list[Piece]:
-    """Make the pieces that are missing, remove those of shards that are gone; all, in order of `shards`.
-
-    What `maker` did not make is made again. `on_done` is told each piece that was made.
+    """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
     Raises:
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
         DatasetError: `encode` cannot read a shard; pieces made before it stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _claimed(folder):
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run is building this index; wait for it") from None
+        remove_temporary_files(folder)
         if _read_maker(folder) != maker:
             write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
         for stray in _strays(folder, shards):
             stray.unlink()
-        pieces = []
-        for shard in shards:
-            piece = _read_piece(folder, shard, maker)
-            if piece is None:
-                piece = _write_piece(folder, shard, maker, encode)
-                on_done(piece)
-            pieces.append(piece)
-    return pieces
+        return [
+            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
+            for shard in shards
+        ]
 
 
 def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
     `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
-    equal similarities the clip that comes first in the shards is first.
-
-    Raises:
-        UserError: faiss is not installed, or a piece is damaged.
+    equal similarities the first in the shards is first. A UserError without faiss, or of a damaged piece.
     """
     try:
         import faiss
@@ -200,9 +177,8 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
     for piece in pieces:
         if not piece.keys:
             continue
-        found, rows = faiss.knn(
-            queries, piece.vectors(), min(top, len(piece.keys)), metric=faiss.METRIC_INNER_PRODUCT
-        )
+        most = min(top, len(piece.keys))
+        found, rows = faiss.knn(queries, piece.vectors(), most, metric=faiss.METRIC_INNER_PRODUCT)
         if (rows < 0).any():
             raise UserError(f"{piece.path}: damaged, it holds NaN; remove it to have it made again")
         scores = np.concatenate([scores, found], axis=1)
@@ -224,16 +200,15 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
 
 
 def _read_maker(folder: Path) -> Maker | None:
-    """Who made the index in `folder`; None where there is nothing yet.
-
-    Raises:
-        UserError: `folder` holds something else.
-    """
+    """What made the index in `folder`; None where there is nothing yet."""
     path = folder / INDEX_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if folder.is_dir() and any(not _is_ours_in_passing(entry) for entry in folder.iterdir()):
+        # A run that was killed before it wrote the file may have left a lock and temporary files.
+        if folder.is_dir() and any(
+            path.name != _LOCK_NAME and not path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir()
+        ):
             raise UserError(
                 f"{folder}: holds other things than a search index; give another --index"
             ) from None
@@ -246,22 +221,6 @@ def _read_maker(folder: Path) -> Maker | None:
     if [type(value) for value in values] != [str, int, int]:
         raise UserError(f"{path}: damaged; remove the folder to have it made again")
     return Maker(*values)
-
-
-def _is_ours_in_passing(entry: Path) -> bool:
-    """Whether a run that was killed before it wrote index.json may have left it."""
-    return entry.name == _LOCK_NAME or entry.name.endswith(TEMPORARY_SUFFIX)
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
-        except BlockingIOError:
-            raise UserError(f"{folder}: another run is building this index; wait for it") from None
-        remove_temporary_files(folder)
-        yield
 
 
 def _piece_path(folder: Path, shard: Shard) -> Path:

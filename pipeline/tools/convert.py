@@ -1,7 +1,4 @@
-"""`clipvip-data convert-released` and `convert-ofa`: published checkpoints as model folders.
-
-Options only: the work is `clipvip.model.weights` and `clipvip.model.ofa.convert`, which import torch.
-"""
+"""`clipvip-data convert-released` and `convert-ofa`: published checkpoints as model folders."""
 
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import click
 from clipvip.pipeline.runtime.errors import StageCommand
 from clipvip.pipeline.runtime.options import LocalName
 
+_PATH = click.Path(path_type=Path)
 _RELEASED_EPILOG = """\b
 Examples:
   clipvip-data convert-released pretrain_clipvip_base_32.pt --out clip-vip-b32/
@@ -21,13 +19,8 @@ Examples:
 
 
 @click.command(cls=StageCommand, resumable=False, epilog=_RELEASED_EPILOG)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the model; must be new or empty.",
-)
+@click.argument("checkpoint", type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Folder for the model; must be new or empty.")
 @click.option(
     "--tokenizer",
     type=LocalName(),
@@ -47,16 +40,14 @@ def released(checkpoint: Path, out: Path, tokenizer: str) -> None:
 
 
 @click.command(cls=StageCommand, resumable=False, epilog=_OFA_EPILOG)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=_PATH)
 @click.option(
     "--vocab",
     required=True,
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="Folder with OFA's vocab.json and merges.txt, as every OFA model on the hub has them.",
 )
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model; must be new."
-)
+@click.option("--out", required=True, type=_PATH, help="Folder for the model; must be new.")
 @click.option(
     "--image-size",
     type=click.IntRange(16, 672),
@@ -65,8 +56,7 @@ def released(checkpoint: Path, out: Path, tokenizer: str) -> None:
 )
 def ofa(checkpoint: Path, vocab: Path, out: Path, image_size: int | None) -> None:
     """Turn CHECKPOINT, an OFA model as fairseq saves it (caption_large_best_clean.pt), into a model
-    folder.
-    """
+    folder."""
     from clipvip.model.ofa.convert import convert_fairseq
 
     config = convert_fairseq(checkpoint, out, vocabulary=vocab, image_size=image_size)

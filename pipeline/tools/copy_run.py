@@ -1,12 +1,11 @@
 """Make new folders of shards from finished ones without decoding: what merge, split and subset share.
 
-A survey lists all keys; a function chooses samples by their hashes; what goes into which new shard follows
-from the inputs and options alone, so that a killed run can be resumed.
+What goes into which new shard follows from the inputs and options alone, so that a killed run can be resumed.
 """
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +28,7 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
-from clipvip.shards.format.manifest import (
-    CAPTION_STAGE,
-    ShardRecord,
-    read_manifest,
-    write_manifest,
-)
+from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, read_manifest, write_manifest
 from clipvip.shards.tar.copying import Piece
 from clipvip.shards.tar.reader import list_shards
 
@@ -61,12 +55,6 @@ class CopyOptions(StageOptions):
 ShardSize = Annotated[int | None, Opt("Most clips in a shard.", at_least(1), shown="as before")]
 
 
-def require_captions_pair(*, given: bool, out: Path | None) -> None:
-    """Refuse --captions without --captions-out, and the other way round."""
-    if given != (out is not None):
-        raise WrongOptions("--captions and --captions-out go together")
-
-
 @dataclass(frozen=True)
 class Input:
     """A finished folder of shards, and the options that made it and its captions.
@@ -81,50 +69,47 @@ class Input:
     caption_options: dict[str, JsonValue]
     identity: str
 
+    @property
+    def shard_size(self) -> int:
+        """How many clips a shard of it holds at most."""
+        size = self.options.get("shard_size")
+        return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
-def open_input(folder: Path, captions: Path | None) -> Input:
-    """Read what a folder says of itself.
+    @classmethod
+    def open(cls, folder: Path, captions: Path | None, captions_out: Path | None) -> "Input":
+        """Read what a folder says of itself; a DatasetError without shards, or captions of a finished run."""
+        if (captions is None) != (captions_out is None):
+            raise WrongOptions("--captions and --captions-out go together")
+        paths = list_shards(folder)
+        manifest = read_manifest(folder)
+        records = manifest.by_name() if manifest else {}
+        caption_options = {}
+        if captions is not None:
+            found = read_manifest(captions)
+            if found is None or found.stage != CAPTION_STAGE:
+                raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
+            caption_options = found.options
+        if (folder / MANIFEST_NAME).is_file():
+            identity = sha256_of_file(folder / MANIFEST_NAME)
+        else:
+            sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
+            identity = hashlib.sha256(sizes.encode()).hexdigest()
+        shards = [(path, records.get(path.name)) for path in paths]
+        return cls(folder, captions, shards, manifest.options if manifest else {}, caption_options, identity)
 
-    Raises:
-        DatasetError: there are no shards, or no captions of a finished run.
+
+@dataclass(frozen=True)
+class Output:
+    """A folder to make. `shard_size` None keeps the samples of each input shard together.
+
+    `made_by` is what its manifest will say of the command's own options.
     """
-    paths = list_shards(folder)
-    manifest = read_manifest(folder)
-    records = manifest.by_name() if manifest else {}
-    caption_options = {}
-    if captions is not None:
-        found = read_manifest(captions)
-        if found is None or found.stage != CAPTION_STAGE:
-            raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
-        caption_options = found.options
-    return Input(
-        folder,
-        captions,
-        [(path, records.get(path.name)) for path in paths],
-        manifest.options if manifest else {},
-        caption_options,
-        _identity(folder, paths),
-    )
 
-
-def _identity(folder: Path, paths: Sequence[Path]) -> str:
-    if (folder / MANIFEST_NAME).is_file():
-        return sha256_of_file(folder / MANIFEST_NAME)
-    sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
-    return hashlib.sha256(sizes.encode()).hexdigest()
-
-
-def shard_size_of(source: Input) -> int:
-    """How many clips a shard of it holds at most."""
-    size = source.options.get("shard_size")
-    return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
-
-
-def common_options(inputs: Sequence[Input]) -> dict[str, JsonValue]:
-    """The options that made all of them."""
-    first, *others = (dict(source.options) for source in inputs)
-    shared = {name for name in first if all(name in o and o[name] == first[name] for o in others)}
-    return {name: value for name, value in first.items() if name in shared - {_MADE_BY}}
+    command: str
+    folder: Path
+    captions: Path | None
+    made_by: dict[str, JsonValue]
+    shard_size: int | None
 
 
 @dataclass
@@ -140,15 +125,70 @@ class Survey:
     def shards(self) -> list[tuple[Input, Path, ShardRecord | None]]:
         return [(source, *shard) for source in self.inputs for shard in source.shards]
 
+    def common_options(self) -> dict[str, JsonValue]:
+        """The options that made all inputs."""
+        first, *others = (source.options for source in self.inputs)
+        return {
+            name: value
+            for name, value in first.items()
+            if name != _MADE_BY and all(name in other and other[name] == value for other in others)
+        }
+
+    def make(self, choose: Choose, output: Output, asked: CopyOptions) -> StageReport:
+        """Copy the chosen samples in order into a new folder; on a dry run only say how many there are.
+
+        Raises:
+            UserError: nothing is chosen, or the folder is one of the inputs.
+            DatasetError: another run or other options made what is there, or an input is damaged.
+        """
+        started = time.monotonic()
+        hashes = self.hashes
+        num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(self.shards)))
+        if asked.dry_run:
+            counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
+            text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
+            return StageReport(content={"stage": output.command, "counts": counts}, text=text)
+        _refuse_inputs(self, output)
+        if not num_chosen:
+            raise UserError(f"{output.folder}: no clip is left for it; choose others")
+        options = self.common_options() | ({"shard_size": output.shard_size} if output.shard_size else {})
+        options[_MADE_BY] = {
+            "command": output.command,
+            "inputs": [source.identity for source in self.inputs],
+            **output.made_by,
+            "captions": output.captions is not None,
+        }
+        caption_options = self.inputs[0].caption_options
+        with ExitStack() as claims:
+            claims.enter_context(claim_folder(output.folder, options))
+            if output.captions is not None:
+                claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
+            tasks = _plan(self, choose, output)
+            marks, num_made = _copy(tasks, output, num_chosen, workers=asked.workers or num_cores())
+            records = [mark.record for mark in marks if mark.record is not None]
+            write_manifest(output.folder, stage="shard", options=options, shards=records)
+            totals: dict[str, int | float] = {
+                "clips": sum(record.num_samples for record in records),
+                "frames": sum(mark.num_frames for mark in marks),
+                "shards": len(records),
+                "bytes": sum(record.num_bytes for record in records),
+                "clips_without_subtitle": sum(mark.num_without_subtitle for mark in marks),
+                "clips_to_choose_from": len(hashes),
+            }
+            skips = [skip for number in sorted(self.skips) for skip in self.skips[number]]
+            report = Report(output.command, options, totals, skips=skips)
+            made = report.finish(output.folder, started=started, done_now=num_made, unit="clips")
+            if output.captions is not None:
+                shards = [shard_path(output.folder, mark.shard) for mark in marks]
+                captions = finish_captions(output.captions, shards, caption_options)
+                captions.finish(output.captions, started=started, done_now=num_made, unit="captions")
+        return made
+
 
 def survey_inputs(
     inputs: list[Input], options: CopyOptions, *, seed: int = 0, by_video: bool = False
 ) -> Survey:
-    """List the samples of all inputs with a hash of each one's key (or video).
-
-    Raises:
-        DatasetError: a shard is damaged, or where that is checked has another checksum than listed.
-    """
+    """List all samples with a hash of each one's key (or video); an error where a shard is damaged."""
     hashes = HashStore()
     found = Survey(inputs, hashes)
     shards = found.shards
@@ -170,67 +210,6 @@ def survey_inputs(
     return found
 
 
-@dataclass(frozen=True)
-class Output:
-    """A folder to make. `shard_size` None keeps the samples of each input shard together.
-
-    `options` are what its manifest will say, besides the inputs.
-    """
-
-    command: str
-    folder: Path
-    captions: Path | None
-    options: dict[str, JsonValue]
-    made_by: dict[str, JsonValue]
-    shard_size: int | None
-
-
-def make_output(survey: Survey, choose: Choose, output: Output, asked: CopyOptions) -> StageReport:
-    """Copy the chosen samples, in the order of the inputs, into a new folder, with manifest and report.
-
-    On a dry run say what there is to do, and do nothing.
-
-    Raises:
-        UserError: nothing is chosen, or the folder is one of the inputs.
-        DatasetError: another run or other options made what is there, or an input is damaged.
-    """
-    started = time.monotonic()
-    hashes = survey.hashes
-    num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(survey.shards)))
-    if asked.dry_run:
-        counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
-        text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
-        return StageReport(content={"stage": output.command, "counts": counts}, text=text)
-    _refuse_inputs(survey, output)
-    if not num_chosen:
-        raise UserError(f"{output.folder}: no clip is left for it; choose others")
-    options = output.options | {
-        _MADE_BY: {
-            "command": output.command,
-            "inputs": [source.identity for source in survey.inputs],
-            **output.made_by,
-            "captions": output.captions is not None,
-        }
-    }
-    with ExitStack() as claims:
-        claims.enter_context(claim_folder(output.folder, options))
-        if output.captions is not None:
-            caption_options = survey.inputs[0].caption_options
-            claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
-        marks, num_made = _copy(
-            _plan(survey, choose, output), output, num_chosen, workers=asked.workers or num_cores()
-        )
-        records = [mark.record for mark in marks if mark.record is not None]
-        write_manifest(output.folder, stage="shard", options=options, shards=records)
-        report = _report(survey, output, options, marks)
-        made = report.finish(output.folder, started=started, done_now=num_made, unit="clips")
-        if output.captions is not None:
-            shards = [shard_path(output.folder, mark.shard) for mark in marks]
-            captions = finish_captions(output.captions, shards, survey.inputs[0].caption_options)
-            captions.finish(output.captions, started=started, done_now=num_made, unit="captions")
-    return made
-
-
 def _refuse_inputs(survey: Survey, output: Output) -> None:
     given = {path.resolve() for s in survey.inputs for path in (s.folder, s.captions) if path is not None}
     made = [folder for folder in (output.folder, output.captions) if folder is not None]
@@ -245,16 +224,19 @@ def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
     """The new shards, in order."""
     waiting: list[Piece] = []
     number = num_waiting = 0
+
+    def task(*pieces: Piece, sha256: str | None = None) -> CopyTask:
+        return CopyTask(number, output.folder, pieces, output.captions, sha256)
+
     for shard, (source, path, record) in enumerate(survey.shards):
         mask = choose(shard, survey.hashes.of_shard(shard))
         all_places = survey.places.get(shard, np.arange(len(mask), dtype=np.uint32))
         places = all_places[mask].tolist()
         captions = captions_path(source.captions, path.stem) if source.captions else None
         if output.shard_size is None and places:
-            is_whole = shard not in survey.places and bool(mask.all()) and record is not None
-            expected = record.sha256 if is_whole and record is not None else None
-            piece = Piece(path, tuple(places), captions)
-            yield CopyTask(number, output.folder, (piece,), output.captions, expected)
+            is_whole = shard not in survey.places and bool(mask.all())
+            sha256 = record.sha256 if is_whole and record is not None else None
+            yield task(Piece(path, tuple(places), captions), sha256=sha256)
             number += 1
         while output.shard_size is not None and places:
             room = output.shard_size - num_waiting
@@ -262,10 +244,10 @@ def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
             num_waiting += len(waiting[-1].places)
             places = places[room:]
             if num_waiting == output.shard_size:
-                yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
+                yield task(*waiting)
                 number, waiting, num_waiting = number + 1, [], 0
     if waiting:
-        yield CopyTask(number, output.folder, tuple(waiting), output.captions, None)
+        yield task(*waiting)
 
 
 def _copy(
@@ -307,24 +289,5 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
     except DatasetError:
         return None
     sha256 = mark.record.sha256 if mark.record is not None else None
-    same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
-    return mark if content.source and same else None
-
-
-def _report(
-    survey: Survey, output: Output, options: dict[str, JsonValue], marks: Sequence[ShardMark]
-) -> Report:
-    records = [mark.record for mark in marks if mark.record is not None]
-    return Report(
-        stage=output.command,
-        options=options,
-        counts={
-            "clips": sum(record.num_samples for record in records),
-            "frames": sum(mark.num_frames for mark in marks),
-            "shards": len(records),
-            "bytes": sum(record.num_bytes for record in records),
-            "clips_without_subtitle": sum(mark.num_without_subtitle for mark in marks),
-            "clips_to_choose_from": len(survey.hashes),
-        },
-        skips=[skip for number in sorted(survey.skips) for skip in survey.skips[number]],
-    )
+    is_same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
+    return mark if content.source and is_same else None

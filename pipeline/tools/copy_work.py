@@ -1,7 +1,4 @@
-"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one.
-
-Which samples are wanted, and which go together, is decided in `copy_run`.
-"""
+"""What worker processes of merge, split and subset do: list the keys of a shard, and write a new one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +57,7 @@ class CopyTask:
 
 
 def survey_shard(task: SurveyTask) -> SurveyedShard:
-    """List a shard by its headers.
-
-    Raises:
-        DatasetError: it is damaged, or not what its record says.
-    """
+    """List a shard by its headers; a DatasetError where it is damaged, or not what its record says."""
     if task.record is not None:
         same = task.path.stat().st_size == task.record.num_bytes
         if not same or (task.check and sha256_of_file(task.path) != task.record.sha256):

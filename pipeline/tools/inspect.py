@@ -5,15 +5,7 @@ from pathlib import Path
 
 import click
 
-from clipvip.pipeline.pages.cards import (
-    Cards,
-    Pick,
-    draw_cards,
-    facts_of,
-    pick_evenly,
-    pick_keys,
-    texts_of,
-)
+from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick_evenly, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.cores import num_cores
 from clipvip.pipeline.runtime.errors import UserError

@@ -1,27 +1,18 @@
-"""The stage `merge`: several folders of shards as one.
+"""The stage `merge`: several folders of shards as one."""
 
-Whether the folders go together is decided here, the copying done by `copy_run`.
-"""
-
+from collections import defaultdict
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
+
+from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
-from clipvip.pipeline.tools.copy_run import (
-    CopyOptions,
-    Input,
-    Output,
-    Survey,
-    common_options,
-    make_output,
-    open_input,
-    require_captions_pair,
-    survey_inputs,
-)
+from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, Survey, survey_inputs
 from clipvip.pipeline.tools.selection import without
 from clipvip.shards.tar.index import ShardFile
 
@@ -60,28 +51,21 @@ def merge(options: MergeOptions) -> StageReport:
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.
     """
-    folders, captions, shard_size = options.folders, options.captions, options.shard_size
+    folders, captions = options.folders, options.captions
     if captions and len(captions) != len(folders):
         raise WrongOptions(f"give --captions once for each of the {len(folders)} folders, or not at all")
-    require_captions_pair(given=bool(captions), out=options.captions_out)
-    inputs = [open_input(f, c) for f, c in zip(folders, captions or [None] * len(folders), strict=True)]
-    if not options.mixed_options:
-        _require_one_cut(inputs)
-    _require_one_captioner(inputs)
-    output = Output(
-        "merge",
-        options.out,
-        options.captions_out,
-        options=common_options(inputs) | ({"shard_size": shard_size} if shard_size else {}),
-        made_by={"duplicates": options.duplicates, "shard_size": shard_size},
-        shard_size=shard_size,
-    )
+    pairs = zip(folders, captions or [None] * len(folders), strict=True)
+    inputs = [Input.open(folder, beside, options.captions_out) for folder, beside in pairs]
+    _require_one_way(inputs, options)
+    made_by: dict[str, JsonValue] = {"duplicates": options.duplicates, "shard_size": options.shard_size}
+    output = Output("merge", options.out, options.captions_out, made_by, options.shard_size)
     keep_first = options.duplicates == "first"
     # A shard that is copied whole has its checksum compared on the way.
-    stays_whole = not keep_first and shard_size is None
+    stays_whole = not keep_first and options.shard_size is None
     survey = survey_inputs(inputs, replace(options, check=options.check and not stays_whole))
-    dropped = _repeated(survey) if keep_first else _refuse_repeated(survey)
-    return make_output(survey, without(dropped), output, options)
+    if not keep_first:
+        _refuse_repeated(survey)
+    return survey.make(without(_repeated(survey) if keep_first else {}), output, options)
 
 
 command = stage_command(
@@ -93,9 +77,10 @@ Examples:
 )
 
 
-def _require_one_cut(inputs: list[Input]) -> None:
+def _require_one_way(inputs: list[Input], options: MergeOptions) -> None:
+    """Refuse folders that were cut or captioned in different ways."""
     first = inputs[0]
-    for other in inputs[1:]:
+    for other in inputs[1:] if not options.mixed_options else ():
         for name in CUT_OPTIONS:
             ours, theirs = first.options.get(name), other.options.get(name)
             if ours != theirs:
@@ -103,42 +88,34 @@ def _require_one_cut(inputs: list[Input]) -> None:
                     f"{other.folder}: was cut with {name} {theirs!r}, {first.folder} with {ours!r}; "
                     "give --mixed-options to merge them all the same"
                 )
-
-
-def _require_one_captioner(inputs: list[Input]) -> None:
     for other in inputs[1:]:
-        if other.caption_options != inputs[0].caption_options:
+        if other.caption_options != first.caption_options:
             raise UserError(
-                f"{other.captions}: captioned by another model or other options than {inputs[0].captions}; "
+                f"{other.captions}: captioned by another model or other options than {first.captions}; "
                 "merge without --captions and caption the result"
             )
 
 
 def _repeated(survey: Survey) -> dict[int, list[int]]:
     """Every clip whose key an earlier one has: shard -> numbers."""
-    dropped: dict[int, list[int]] = {}
-    for group in survey.hashes.repeated():
-        for shard, number in group[1:]:
-            dropped.setdefault(shard, []).append(number)
+    dropped = defaultdict(list)
+    for shard, number in chain.from_iterable(group[1:] for group in survey.hashes.repeated()):
+        dropped[shard].append(number)
     return dropped
 
 
-def _refuse_repeated(survey: Survey) -> dict[int, list[int]]:
+def _refuse_repeated(survey: Survey) -> None:
     for number, group in enumerate(survey.hashes.repeated()):
-        places = [(survey.shards[shard][1], _place(survey, shard, index)) for shard, index in group[:2]]
-        keys = [_key_at(path, place) for path, place in places] if number < _MAX_LOOKED_UP else ["", ""]
+        paths = [survey.shards[shard][1] for shard, _ in group[:2]]
+        keys = [_key_of(survey, *at) if number < _MAX_LOOKED_UP else "" for at in group[:2]]
         if keys[0] == keys[1]:
             raise UserError(
-                f"clip {keys[0]} is in {places[0][0]} and in {places[1][0]}; "
+                f"clip {keys[0]} is in {paths[0]} and in {paths[1]}; "
                 "give --duplicates first to keep the first of such clips"
             )
-    return {}
 
 
-def _place(survey: Survey, shard: int, index: int) -> int:
-    return int(survey.places[shard][index]) if shard in survey.places else index
-
-
-def _key_at(path: Path, place: int) -> str:
-    with ShardFile(path) as shard:
-        return next(span.key for number, span in enumerate(shard.spans()) if number == place)
+def _key_of(survey: Survey, shard: int, index: int) -> str:
+    place = survey.places[shard][index] if shard in survey.places else index
+    with ShardFile(survey.shards[shard][1]) as file:
+        return next(islice(file.spans(), int(place), None)).key

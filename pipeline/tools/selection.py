@@ -3,7 +3,7 @@
 Pure functions of hashes: the answer is the same on every machine, and small subsets lie in large ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +16,16 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.format.clip import is_safe_key, make_key
 
-_ALL = 2**64
-
 
 def up_to(largest: int) -> Choose:
     """Take the samples whose hash is not larger."""
-    return lambda _, hashes: hashes <= np.uint64(largest)
+    return lambda _, hashes: hashes <= largest
 
 
 def between(low: float, high: float) -> Choose:
     """Take the samples whose hash lies in [low, high), as parts of 1."""
-    first, last = int(low * _ALL), int(high * _ALL) - 1
-    if last < first:
-        return lambda _, hashes: np.zeros(len(hashes), bool)
-    return lambda _, hashes: (hashes >= np.uint64(first)) & (hashes <= np.uint64(last))
-
-
-def inverse(choose: Choose) -> Choose:
-    return lambda shard, hashes: ~choose(shard, hashes)
+    first, end = int(low * 2**64), int(high * 2**64)
+    return lambda _, hashes: (hashes >= first) & (hashes < end)
 
 
 def without(dropped: dict[int, list[int]]) -> Choose:
@@ -48,25 +40,29 @@ def without(dropped: dict[int, list[int]]) -> Choose:
 
 
 class Listed:
-    """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory.
+    """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory."""
 
-    Raises:
-        UserError: the file is missing or empty, or a line is no key or id.
-    """
-
-    def __init__(self, path: Path, to_hashed: Callable[[str], str]) -> None:
+    def __init__(self, path: Path, *, by_video: bool) -> None:
         if not path.is_file():
             raise UserError(f"{path}: no such file; give a text file with one key or id a line")
+        self._path, self._by_video = path, by_video
         try:
             with path.open(encoding="utf-8") as lines:
-                hashed = key_hashes(to_hashed(line.strip()) for line in lines if line.strip())
+                hashed = key_hashes(self._hashed(line.strip()) for line in lines if line.strip())
         except (UnicodeDecodeError, DatasetError) as error:
             raise UserError(f"{path}: {one_line(error)}; give one key or id a line") from error
-        self._path, self._to_hashed = path, to_hashed
         self._hashes = np.unique(hashed)
         self._found = np.zeros(len(self._hashes), bool)
         if not len(self._hashes):
             raise UserError(f"{path}: lists nothing; give one key or id a line")
+
+    def _hashed(self, text: str) -> str:
+        """The key, or what keys have of the video; a DatasetError where no clip or video can have it."""
+        if self._by_video:
+            return video_part(make_key(text, 0))
+        if not is_safe_key(text):
+            raise DatasetError(f"{text[:80]!r} is no key")
+        return text
 
     def choose(self, _: int, hashes: np.ndarray) -> np.ndarray:
         """Take the samples that are listed."""
@@ -74,6 +70,10 @@ class Listed:
         is_listed: np.ndarray = self._hashes[places] == hashes
         self._found[places[is_listed]] = True
         return is_listed
+
+    def leave(self, _: int, hashes: np.ndarray) -> np.ndarray:
+        """Take the others."""
+        return ~self.choose(_, hashes)
 
     def not_found(self) -> tuple[int, Sequence[str]]:
         """How many of the listed no `choose` has seen, and the first of them."""
@@ -84,26 +84,6 @@ class Listed:
                 text = line.strip()
                 if len(examples) == min(3, len(missing)):
                     break
-                if text and key_hash(self._to_hashed(text)) in missing and text not in examples:
+                if text and key_hash(self._hashed(text)) in missing and text not in examples:
                     examples.append(text)
         return len(missing), examples
-
-
-def listed_key(text: str) -> str:
-    """A key as it stands in a list.
-
-    Raises:
-        DatasetError: no clip can have it.
-    """
-    if not is_safe_key(text):
-        raise DatasetError(f"{text[:80]!r} is no key")
-    return text
-
-
-def listed_video(text: str) -> str:
-    """What keys have of the video whose id stands in a list.
-
-    Raises:
-        DatasetError: no video can have it.
-    """
-    return video_part(make_key(text, 0))

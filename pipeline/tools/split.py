@@ -8,22 +8,13 @@ from typing import NamedTuple
 
 import click
 import numpy as np
+from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import WrongOptions
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
-from clipvip.pipeline.tools.copy_run import (
-    CopyOptions,
-    Output,
-    ShardSize,
-    common_options,
-    make_output,
-    open_input,
-    require_captions_pair,
-    shard_size_of,
-    survey_inputs,
-)
+from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import between
 
 
@@ -88,22 +79,16 @@ def split(options: SplitOptions) -> SplitReport:
     if abs(sum(fraction for _, fraction in options.parts) - 1) > 1e-9:
         raise WrongOptions("the fractions of all --part must add up to 1")
     captions_out, seed = options.captions_out, options.seed
-    require_captions_pair(given=options.captions is not None, out=captions_out)
-    source = open_input(options.folder, options.captions)
-    size = options.shard_size or shard_size_of(source)
+    source = Input.open(options.folder, options.captions, captions_out)
+    size = options.shard_size or source.shard_size
     ends = [0.0, *list(accumulate(fraction for _, fraction in options.parts))[:-1], 1.0]
     parts: dict[str, StageReport] = {}
     survey = survey_inputs([source], options, seed=seed, by_video=True)
     for name, (low, high) in zip(names, pairwise(ends), strict=True):
-        output = Output(
-            "split",
-            options.out / name,
-            captions_out / name if captions_out else None,
-            options=common_options([source]) | {"shard_size": size},
-            made_by={"part": name, "from": low, "to": high, "seed": seed},
-            shard_size=size,
-        )
-        parts[name] = make_output(survey, between(low, high), output, options)
+        captions = captions_out / name if captions_out else None
+        made_by: dict[str, JsonValue] = {"part": name, "from": low, "to": high, "seed": seed}
+        output = Output("split", options.out / name, captions, made_by, size)
+        parts[name] = survey.make(between(low, high), output, options)
     content = {"parts": {name: part.content for name, part in parts.items()}}
     return SplitReport(content=content, text="\n".join(map(str, parts.values())), parts=parts)
 

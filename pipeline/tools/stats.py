@@ -74,15 +74,13 @@ def stats(options: StatsOptions) -> StatsReport:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / STATS_NAME, content)
-        has_all_captions = captions is not None and not tally.missing_captions
-        with_captions = captions if has_all_captions else None
+        with_captions = None if tally.missing_captions else captions
         picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
         cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
         _write_page(out, folder.name, content, tally, cards)
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
-    return StatsReport(
-        content=content, text=_table(folder, content), tally=tally, num_videos=num_videos, skipped=skipped
-    )
+    text = _table(folder, content)
+    return StatsReport(content=content, text=text, tally=tally, num_videos=num_videos, skipped=skipped)
 
 
 command = stage_command(

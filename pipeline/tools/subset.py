@@ -9,19 +9,8 @@ from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import at_least, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
-from clipvip.pipeline.tools.copy_run import (
-    Choose,
-    CopyOptions,
-    Output,
-    ShardSize,
-    common_options,
-    make_output,
-    open_input,
-    require_captions_pair,
-    shard_size_of,
-    survey_inputs,
-)
-from clipvip.pipeline.tools.selection import Listed, inverse, listed_key, listed_video, up_to
+from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
+from clipvip.pipeline.tools.selection import Listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 
 
@@ -49,9 +38,8 @@ class SubsetOptions(CopyOptions):
 
     def listed(self) -> Listed | None:
         """What --keys or --video-ids lists."""
-        if self.keys is not None:
-            return Listed(self.keys, listed_key)
-        return None if self.video_ids is None else Listed(self.video_ids, listed_video)
+        path = self.keys or self.video_ids
+        return None if path is None else Listed(path, by_video=self.keys is None)
 
     def made_by(self) -> dict[str, JsonValue]:
         """What was chosen, by content rather than by file name."""
@@ -77,48 +65,32 @@ def subset(options: SubsetOptions) -> StageReport:
         raise WrongOptions("give one of --num, --fraction, --keys and --video-ids")
     if options.exclude and options.keys is None and options.video_ids is None:
         raise WrongOptions("--exclude goes with --keys or --video-ids")
-    require_captions_pair(given=options.captions is not None, out=options.captions_out)
-    source = open_input(options.folder, options.captions)
+    source = Input.open(options.folder, options.captions, options.captions_out)
     listed = options.listed()
-    size = options.shard_size or shard_size_of(source)
-    output = Output(
-        "subset",
-        options.out,
-        options.captions_out,
-        options=common_options([source]) | {"shard_size": size},
-        made_by=options.made_by(),
-        shard_size=size,
-    )
+    size = options.shard_size or source.shard_size
+    output = Output("subset", options.out, options.captions_out, options.made_by(), size)
     seed = options.seed if listed is None else 0
-    by_video = options.video_ids is not None
-    survey = survey_inputs([source], options, seed=seed, by_video=by_video)
+    survey = survey_inputs([source], options, seed=seed, by_video=options.video_ids is not None)
     if listed is None:
-        choose = _at_random(survey.hashes, options)
-    else:
-        choose = inverse(listed.choose) if options.exclude else listed.choose
-        for number in range(len(survey.shards)):
-            choose(number, survey.hashes.of_shard(number))
-        _tell_missing(listed)
-    return make_output(survey, choose, output, options)
+        return survey.make(up_to(_largest(survey.hashes, options)), output, options)
+    for number in range(len(survey.shards)):
+        listed.choose(number, survey.hashes.of_shard(number))
+    missing, examples = listed.not_found()
+    if missing:
+        names = ", ".join(ascii(example)[:80] for example in examples) + (" …" if missing > 3 else "")
+        click.echo(f"note: {missing:,} of the listed have no clip here: {names}", err=True)
+    return survey.make(listed.leave if options.exclude else listed.choose, output, options)
 
 
-def _at_random(hashes: HashStore, options: SubsetOptions) -> Choose:
+def _largest(hashes: HashStore, options: SubsetOptions) -> int:
+    """The largest hash that is taken at random."""
     num = options.num
     if options.fraction is not None:
         num = max(1, round(options.fraction * len(hashes)))
     assert num is not None
     if num > len(hashes):
         raise UserError(f"--num {num}: there are {len(hashes)} clips; give no more")
-    return up_to(hashes.nth_smallest(num))
-
-
-def _tell_missing(listed: Listed) -> None:
-    count, examples = listed.not_found()
-    if count:
-        names = ", ".join(ascii(example)[:80] for example in examples)
-        click.echo(
-            f"note: {count:,} of the listed have no clip here: {names}{' …' if count > 3 else ''}", err=True
-        )
+    return hashes.nth_smallest(num)
 
 
 command = stage_command(

@@ -3,6 +3,7 @@
 Numbers are whole (milliseconds, bytes), so that sums do not depend on the order in which shards are done.
 """
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,21 +31,19 @@ class Distribution:
     bin_width: int = 1
     count: int = 0
     total: int = 0
-    least: int | None = None
-    most: int | None = None
+    least: int = sys.maxsize
+    most: int = -1
     bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, value: int) -> None:
         self.count += 1
         self.total += value
-        self.least = value if self.least is None else min(self.least, value)
-        self.most = value if self.most is None else max(self.most, value)
+        self.least, self.most = min(self.least, value), max(self.most, value)
         self.bins[min(value // self.bin_width, _MAX_BINS)] += 1
 
     def add_all(self, other: "Distribution") -> None:
-        extremes = [v for v in (self.least, self.most, other.least, other.most) if v is not None]
         self.count, self.total = self.count + other.count, self.total + other.total
-        self.least, self.most = min(extremes, default=None), max(extremes, default=None)
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         self.bins.update(other.bins)
 
     def quantile(self, part: float) -> int:
@@ -53,12 +52,12 @@ class Distribution:
         for number in sorted(self.bins):
             seen += self.bins[number]
             if seen >= part * self.count:
-                return max(number * self.bin_width, self.least or 0)
+                return max(number * self.bin_width, self.least)
         return 0
 
     def summary(self, *, unit: float = 1) -> dict[str, float | int] | None:
         """Mean, quantiles (of bins) and extremes, divided by `unit`; None without values."""
-        if not self.count or self.least is None or self.most is None:
+        if not self.count:
             return None
         values = {"mean": self.total / self.count, "min": self.least, "max": self.most}
         values |= {name: self.quantile(part) for name, part in _QUANTILES.items()}
@@ -95,23 +94,14 @@ class Tally:
             else:
                 mine.update(value)
         for sizes in (self.sizes, self.source_sizes):
-            _limit(sizes)
-
-
-def _limit(counts: Counter[str]) -> None:
-    """Keep the most frequent, and the rest as one."""
-    if len(counts) > 2 * _MAX_SIZES:
-        for name, count in counts.most_common()[_MAX_SIZES:]:
-            del counts[name]
-            counts["other"] += count
+            if len(sizes) > 2 * _MAX_SIZES:  # keep the most frequent, and the rest as one
+                for name, count in sizes.most_common()[_MAX_SIZES:]:
+                    del sizes[name]
+                    sizes["other"] += count
 
 
 def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]:
-    """Add up shard number `task[0]` at `task[1]`, and its captions in the folder `task[2]`.
-
-    Returns:
-        The sums, and a hash for each different video.
-    """
+    """The sums of a shard (number, path, folder of captions), and a hash for each different video."""
     _, path, captions = task
     tally = Tally(shards=1, bytes=path.stat().st_size)
     videos: dict[str, None] = {}
@@ -127,8 +117,7 @@ def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]
                 _add_clip(tally, shard, span, span.members[span.extension][1])
     except DatasetError:
         tally.unreadable_shards = 1
-    if is_empty:
-        tally.unreadable_shards = 1
+    tally.unreadable_shards |= is_empty
     if captions is not None:
         _add_captions(tally, captions_path(captions, path.stem))
     return tally, key_hashes(videos)

@@ -1,9 +1,7 @@
-"""The stage `verify`: is a folder of shards, and of captions, what its stage wrote?
+"""The stage `verify`: is a folder of shards, and of captions, what its stage wrote?"""
 
-Checking is done by `verify_run`, removing what is broken by `repair`.
-"""
-
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +97,26 @@ def verify(options: VerifyOptions) -> VerifyReport:
         max_pixels=options.max_pixels,
     )
     removed = repair(found) if options.repair else []
-    content = _content(found, removed)
+    broken = sorted(found.broken) + sorted(found.broken_captions)
+    problems = sorted(found.findings.listed, key=astuple)
+    content = {
+        "folder": str(options.folder),
+        "captions": str(options.captions) if options.captions else None,
+        "counts": _counts(found),
+        "problems": dict(sorted(found.findings.counts.items())),
+        "broken": broken,
+        "removed": removed,
+        "listed": list(map(asdict, problems)),
+        "notes": found.notes,
+    }
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         write_json(options.out / VERIFY_NAME, content)
     report = VerifyReport(
         content=content,
-        text=_table(found, removed),
+        text=_table(found, problems, removed),
         findings=found.findings,
-        broken=content["broken"],
+        broken=broken,
         removed=removed,
         notes=found.notes,
     )
@@ -129,19 +138,6 @@ Examples:
 )
 
 
-def _content(found: Verification, removed: list[str]) -> dict[str, Any]:
-    return {
-        "folder": str(found.folder.folder),
-        "captions": str(found.captions.folder) if found.captions else None,
-        "counts": _counts(found),
-        "problems": dict(sorted(found.findings.counts.items())),
-        "broken": sorted(found.broken) + sorted(found.broken_captions),
-        "removed": removed,
-        "listed": [asdict(problem) for problem in _in_order(found)],
-        "notes": found.notes,
-    }
-
-
 def _counts(found: Verification) -> dict[str, int]:
     return {
         "shards": len(found.folder.records),
@@ -152,16 +148,12 @@ def _counts(found: Verification) -> dict[str, int]:
     }
 
 
-def _in_order(found: Verification) -> list[Problem]:
-    return sorted(found.findings.listed, key=lambda p: (p.kind, p.file, p.key, p.detail))
-
-
-def _table(found: Verification, removed: list[str]) -> str:
+def _table(found: Verification, problems: list[Problem], removed: list[str]) -> str:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in _counts(found).items())
     rows = []
-    shown: dict[str, int] = {}
-    for problem in _in_order(found):
-        shown[problem.kind] = shown.get(problem.kind, 0) + 1
+    shown: Counter[str] = Counter()
+    for problem in problems:
+        shown[problem.kind] += 1
         if shown[problem.kind] <= _MAX_ROWS_PER_KIND:
             rows.append((problem.kind, problem.file, problem.key or "-", problem.detail))
     lines = [f"verify: {counts} -> {found.folder.folder}"]

@@ -1,14 +1,11 @@
-"""Check all shards of a folder in processes, find repeated keys, and tell a bad sample from a bad process.
-
-`verify_work` checks a shard, `verify` is what the user sees.
-"""
+"""Check all shards of a folder in processes, find repeated keys, and tell a bad sample from a bad process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.workers import Outcome, run_units
+from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.tools.verify_work import CheckResult, CheckTask, check_unit, places_to_decode
 from clipvip.shards.checking.findings import Findings, FolderCheck, Problem
 from clipvip.shards.checking.folder import check_folder
@@ -56,12 +53,10 @@ def verify_folder(
     decode: Callable[[Sample], None] = decode_all,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Verification:
-    """Check everything about a folder of shards, and of the captions beside it.
+    """Check everything about a folder of shards, and of the captions beside it; changes nothing.
 
-    Of each shard `num_decoded` samples are handed to `decode` (None: all). Changes nothing.
-
-    Raises:
-        DatasetError: there is nothing to check.
+    Of each shard `num_decoded` samples are handed to `decode` (None: all). A DatasetError where there is
+    nothing to check.
     """
     shards = check_folder(folder, extension=".tar")
     sidecars = check_folder(captions, extension=".parquet") if captions else None
@@ -70,9 +65,21 @@ def verify_folder(
     found.broken |= shards.bad_marks
     if sidecars:
         found.findings.add_all(sidecars.findings)
+    listed = {record.name: record for record in sidecars.records} if sidecars and sidecars.is_listed else {}
     tasks = (
-        replace(task, max_pixels=max_pixels)
-        for task in _tasks(shards, sidecars, num_decoded, timeout_seconds, decode)
+        CheckTask(
+            number,
+            folder / record.name,
+            record if shards.is_listed else None,
+            num_decoded,
+            timeout_seconds,
+            captions=captions,
+            caption_record=listed.get(f"{Path(record.name).stem}.parquet"),
+            caption_options=sidecars.options if sidecars else None,
+            decode=decode,
+            max_pixels=max_pixels,
+        )
+        for number, record in enumerate(shards.records)
     )
     hashes = HashStore()
     with Progress("verify", total=len(shards.records), unit="shard") as bar:
@@ -82,29 +89,6 @@ def verify_folder(
             bar.add(1)
     _find_repeated(found, hashes)
     return found
-
-
-def _tasks(
-    shards: FolderCheck,
-    captions: FolderCheck | None,
-    num_decoded: int | None,
-    timeout_seconds: float,
-    decode: Callable[[Sample], None],
-) -> Iterator[CheckTask]:
-    sidecars = {record.name: record for record in captions.records} if captions and captions.is_listed else {}
-    for number, record in enumerate(shards.records):
-        path = shards.folder / record.name
-        yield CheckTask(
-            number,
-            path,
-            record if shards.is_listed else None,
-            num_decoded,
-            timeout_seconds,
-            captions=captions.folder if captions else None,
-            caption_record=sidecars.get(f"{path.stem}.parquet"),
-            caption_options=captions.options if captions else None,
-            decode=decode,
-        )
 
 
 def _check_all(
@@ -120,37 +104,30 @@ def _check_all(
     again = [replace(task, num_decoded=0) for task in died.values()]
     for outcome in run_units(check_unit, again, workers=workers) if again else ():
         task, result = died[outcome.unit.number], outcome.result
-        if result is None:
-            found.findings.add(Problem("unreadable", task.path.name, "", _detail(outcome)))
-            found.broken.add(task.path.name)
+        if result is not None:
+            yield task, _check_one_by_one(task, result, workers)
             continue
-        yield task, _check_one_by_one(task, result, workers)
+        assert outcome.failure is not None
+        found.findings.add(Problem("unreadable", task.path.name, "", outcome.failure.detail))
+        found.broken.add(task.path.name)
 
 
 def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> CheckResult:
     """Decode each sample of a shard in a turn of its own, so that those that end a process are known."""
     alone = replace(task, record=None, captions=None)
     singles = [replace(alone, only=place) for place in places_to_decode(task, len(result.shard.keys))]
-    num_decoded = 0
     for outcome in run_units(check_unit, singles, workers=workers):
-        place = outcome.unit.only
+        place, failure = outcome.unit.only, outcome.failure
         assert place is not None
-        num_decoded += 1
-        if outcome.result is None:
-            assert outcome.failure is not None
-            kind, key = _DEATHS[outcome.failure.reason], result.shard.keys[place]
-            result.shard.findings.add(Problem(kind, task.path.name, key, _detail(outcome)))
-        else:
-            bad = [p for p in outcome.result.shard.findings.listed if p.kind == "undecodable"]
-            for problem in bad:
-                result.shard.findings.add(problem)
-    result.shard.num_decoded = num_decoded
+        result.shard.num_decoded += 1
+        if outcome.result is not None:
+            for problem in outcome.result.shard.findings.listed:
+                if problem.kind == "undecodable":
+                    result.shard.findings.add(problem)
+        elif failure is not None:
+            kind, key = _DEATHS[failure.reason], result.shard.keys[place]
+            result.shard.findings.add(Problem(kind, task.path.name, key, failure.detail))
     return result
-
-
-def _detail(outcome: Outcome[CheckTask, CheckResult]) -> str:
-    assert outcome.failure is not None
-    return outcome.failure.detail
 
 
 def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
@@ -159,9 +136,10 @@ def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
     found.num_samples += len(result.shard.keys)
     found.num_frames += result.shard.num_frames
     found.num_decoded += result.shard.num_decoded
+    counts = (result.shard.num_frames, result.shard.num_without_subtitle)
     if result.shard.findings.counts:
         found.broken.add(task.path.name)
-    elif not _is_as_marked(found, task, result):
+    elif found.folder.mark_counts.get(task.path.name, counts) != counts:
         detail = "counts other frames or clips without subtitle than the shard has"
         name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
         found.findings.add(Problem("mark_differs", name, "", detail))
@@ -170,22 +148,18 @@ def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
         found.broken_captions.add(f"{task.path.stem}.parquet")
 
 
-def _is_as_marked(found: Verification, task: CheckTask, result: CheckResult) -> bool:
-    counts = (result.shard.num_frames, result.shard.num_without_subtitle)
-    return found.folder.mark_counts.get(task.path.name, counts) == counts
-
-
 def _find_repeated(found: Verification, hashes: HashStore) -> None:
     """Keys that stand in several shards. Making shards again does not help, so none counts as broken."""
     for number, group in enumerate(hashes.repeated()):
         names = [found.folder.records[shard].name for shard, _ in group]
         keys = {""}
         if number < _MAX_NAMED_KEYS:
-            keys = {_key_at(found.folder.folder / found.folder.records[s].name, place) for s, place in group}
-        if len(keys) > 1:
-            continue  # two keys with one hash
-        detail = f"also in {', '.join(names[1:4])}{' …' if len(names) > 4 else ''}"
-        found.findings.add(Problem("key_in_several_shards", names[0], keys.pop(), detail))
+            keys = {
+                _key_at(found.folder.folder / name, at) for name, (_, at) in zip(names, group, strict=True)
+            }
+        if len(keys) == 1:  # else two keys have one hash
+            detail = f"also in {', '.join(names[1:4])}{' …' if len(names) > 4 else ''}"
+            found.findings.add(Problem("key_in_several_shards", names[0], keys.pop(), detail))
 
 
 def _key_at(path: Path, place: int) -> str:

@@ -1,7 +1,4 @@
-"""What a worker process of `clipvip-data verify` does: check one shard and its captions.
-
-It may die of what it reads. Which shards there are, and what a death means, is decided in `verify_run`.
-"""
+"""What a worker process of `clipvip-data verify` does: check one shard and its captions. It may die of it."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -20,13 +17,8 @@ from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 
 # After these nobody knows which keys the shard should have.
 _KEYS_UNKNOWN = {
-    "missing",
-    "size_differs",
-    "checksum_differs",
-    "damaged_tar",
-    "samples_differ",
-    "wrong_members",
-}
+    "missing", "size_differs", "checksum_differs", "damaged_tar", "samples_differ", "wrong_members",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

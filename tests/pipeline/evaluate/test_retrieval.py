@@ -18,7 +18,7 @@ from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.cli import main
 from clipvip.pipeline.evaluate.embeddings import embed_pairs, load_clip_vip
-from clipvip.pipeline.evaluate.retrieval import all_metrics, chance, torch_products
+from clipvip.pipeline.evaluate.retrieval import Scoring, all_metrics, chance, torch_products
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
@@ -154,13 +154,13 @@ def test_perfect_and_random_embeddings() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 32)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    perfect = all_metrics(rows, rows, dsl=True, qb_norm=True)
+    perfect = all_metrics(rows, rows, how=Scoring(True, True, resamples=0))
     assert all(perfect[name].text_to_video.r1 == 1 for name in ("plain", "dsl", "qb_norm"))
-    blind = all_metrics(rows, np.roll(rows, 150, axis=0)[rng.permutation(300)], dsl=False, qb_norm=False)
+    blind = all_metrics(rows, np.roll(rows, 150, axis=0)[rng.permutation(300)], how=Scoring(resamples=0))
     assert blind["plain"].video_to_text.mean_rank == pytest.approx(chance(300)["mean_rank"], rel=0.1)
     rows[3] = np.nan
     with pytest.raises(UserError, match="a text embedding holds NaN"):
-        all_metrics(rows, rows, dsl=False, qb_norm=False)
+        all_metrics(rows, rows, how=Scoring(resamples=0))
 
 
 def test_mistakes_are_one_line(tmp_path: Path, model: Path, shards: Path) -> None:

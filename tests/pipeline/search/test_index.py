@@ -256,7 +256,7 @@ def test_a_damaged_index_is_named_in_one_line(content: str, tmp_path: Path) -> N
 
 
 def test_a_flipped_bit_in_a_piece_is_never_accepted(shards: Path, tmp_path: Path) -> None:
-    """A damaged head is made again; damaged embeddings are named. Pieces without checksums are read."""
+    """A damaged head is made again, damaged embeddings are named, pieces without checksums are read."""
     folder, wanted = tmp_path / "index", shards_of(shards)[:1]
     rng = np.random.default_rng(0)
     skips = [Skip("why", "what", "detail ä")]
