@@ -1,7 +1,4 @@
-"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples.
-
-Reads the caption files that are there; changes none of them.
-"""
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples."""
 
 import hashlib
 import statistics

@@ -1,7 +1,4 @@
-"""What a worker process of `clipvip-data nmi --ray` does: features of some batches of texts, as a file.
-
-Which texts those are, and how their features are put together, is decided in `text_corpora`.
-"""
+"""What a worker process of `clipvip-data nmi --ray` does: features of some batches of texts, as a file."""
 
 import io
 from dataclasses import dataclass
@@ -25,6 +22,14 @@ class TextTask:
     model: str
     fingerprint: str
     device: str
+
+    @property
+    def num_texts(self) -> int:
+        return sum(map(len, self.batches))
+
+    def features(self) -> np.ndarray | None:
+        """What is in `path`; None where the task is not done."""
+        return load_features(self.path, num_texts=self.num_texts)
 
 
 def encode_texts(task: TextTask) -> int:

@@ -13,8 +13,8 @@ from clipvip.pipeline.caption.stage import gpu_batch_size
 from clipvip.pipeline.cli import main
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError
+from outputs import content
 from stage_commands import caption_command
-from stages import content
 
 
 def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
