@@ -1,4 +1,4 @@
-"""One file of tensors, as somebody gave it to us: what it is where it is no checkpoint, and its content where it is.
+"""One file of tensors, as a user gives it: its content, or what it is where it is no checkpoint.
 
 Nothing is unpickled but tensors and what the caller allows (`torch.load(weights_only=True)`).
 """
@@ -33,10 +33,7 @@ _MOST_HEADER_BYTES = 100_000_000  # what safetensors itself takes
 
 
 def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
-    """What a `.pt` or `.safetensors` file holds.
-
-    Args:
-        allowed: classes that it may hold besides tensors and plain values.
+    """What a `.pt` or `.safetensors` file holds; `allowed` are classes besides tensors and plain values.
 
     Raises:
         CheckpointError: no such file, or one that is empty, cut off, damaged, something else (a page, a Git LFS
@@ -44,8 +41,7 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    problem = file_problem(path)
-    if problem:
+    if problem := file_problem(path):
         raise CheckpointError(f"{path}: {problem}")
     try:
         if path.suffix == ".safetensors":
@@ -100,15 +96,11 @@ def require_no_file(folder_or_name: str) -> None:
     path = Path(folder_or_name)
     is_checkpoint = path.suffix in _SUFFIXES
     if path.is_file():
-        problem = file_problem(path) if is_checkpoint else ""
-        raise CheckpointError(
-            f"{folder_or_name}: {problem or 'is a file, a model folder is needed'}"
-            + (
-                ""
-                if problem
-                else "; 'clipvip-data convert-released' and 'convert-ofa' make them of checkpoints"
-            )
+        problem = (file_problem(path) if is_checkpoint else "") or (
+            "is a file, a model folder is needed; 'clipvip-data convert-released' and 'convert-ofa' make them of "
+            "checkpoints"
         )
+        raise CheckpointError(f"{folder_or_name}: {problem}")
     if is_checkpoint and not path.is_dir():
         raise CheckpointError(f"{folder_or_name}: no such checkpoint file")
 

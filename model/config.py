@@ -9,11 +9,10 @@ from clipvip.model.variants import ENCODERS
 # Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
 MAX_TEXT_TOKENS = 70
 
-# Read by transformers' CLIP as "a text's feature is at its highest token id"; the end token is the highest of every
-# CLIP's vocabulary, and the reference does the same.
+# Read by transformers' CLIP, as by the reference, as "a text's feature is at its highest token id", the end token.
 END_IS_HIGHEST = 2
 # The start, a token, and the end.
-_FEWEST_TEXT_TOKENS = 3
+FEWEST_TEXT_TOKENS = 3
 
 
 class ClipVipConfig(PreTrainedConfig):
@@ -29,8 +28,7 @@ class ClipVipConfig(PreTrainedConfig):
         temporal_size: frames that the temporal position table is made for (paper: 12); another number of
             frames interpolates it.
         num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
-        num_frames: frames of a clip that the model was trained on, and so is scored on; None, as in folders that
-            do not say it, for `temporal_size`.
+        num_frames: frames of a clip that the model was trained on, and so is scored on; None for `temporal_size`.
         max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for all
             of a shorter table. `scored_frames` and `scored_text_tokens` are these two with the defaults filled in.
 
@@ -71,7 +69,7 @@ class ClipVipConfig(PreTrainedConfig):
         self.num_frame_layers = num_frame_layers
         self.num_frame_heads = num_frame_heads
         self.num_frames = _at_least("num_frames", num_frames, 1)
-        self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, _FEWEST_TEXT_TOKENS)
+        self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, FEWEST_TEXT_TOKENS)
         most = self.text_config.max_position_embeddings
         if max_text_tokens is not None and max_text_tokens > most:
             raise ValueError(f"{max_text_tokens = } is more than the {most} of the model's table")
@@ -91,12 +89,12 @@ class ClipVipConfig(PreTrainedConfig):
 
 
 def b32(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
+    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 32}} | overrides))
 
 
 def b16(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
+    """CLIP-ViP B/16, as released; `overrides` as for `b32`."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 16}} | overrides))
 
 

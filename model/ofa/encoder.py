@@ -98,9 +98,8 @@ class OfaEncoder(nn.Module):
     ) -> OfaEncoderOutput:
         """Encode (batch, tokens) ids and (batch, 3, height, width) images.
 
-        `patch_masks` is what callers of OFA pass to say that every sample has its image; it changes nothing,
-        as in the published model. `attention_mask` (batch, tokens) is by default true where the id is not
-        the padding's.
+        `patch_masks` changes nothing, as in the published model, whose callers pass it. `attention_mask` (batch,
+        tokens) is by default true where the id is not the padding's.
 
         Raises:
             ValueError: the image is larger than the model's grid.
@@ -139,9 +138,8 @@ class OfaEncoder(nn.Module):
 
     def positions(self, grid: torch.Size, num_tokens: int) -> Tensor:
         """Normalised position vectors of cells and tokens: (1, S, width)."""
-        ids = image_position_ids(
-            grid[0], grid[1], self.config.image_bucket_size, device=self.pos_ln.weight.device
-        )
+        device = self.pos_ln.weight.device
+        ids = image_position_ids(grid[0], grid[1], self.config.image_bucket_size, device=device)
         cells = self.image_pos_ln(self.embed_image_positions(ids))
         tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
         return torch.cat([cells, tokens])[None]
