@@ -128,23 +128,11 @@ class Where:
     threads: int
     ray: RayCluster | None = None
 
-    @property
-    def batch_size(self) -> int:
-        """Frames at once where --batch-size does not say."""
-        if not self.num_gpus:
-            return _CPU_BATCH_SIZE
-        import torch
-
-        # Of a cluster's GPUs nothing is known here.
-        found = range(0 if self.ray else torch.cuda.device_count())
-        memory = [torch.cuda.get_device_properties(number).total_memory for number in found]
-        return gpu_batch_size(min(memory, default=0))
-
 
 def gpu_batch_size(memory_bytes: int) -> int:
     """Frames at once on a GPU of so much memory.
 
-    Up to 256 a batch takes hardly longer than one of 8, since the host starts kernels one by one
+    A batch of 256 takes hardly longer than one of 8, since the host starts kernels one by one
     (docs/benchmarks.md); OFA large takes 0.1 GiB a frame, so 256 take 24 GiB and leave room on a GPU of 40.
     """
     gib = memory_bytes / 2**30
@@ -179,7 +167,10 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
 
     folder, name, revision, fingerprint = _find_model(options.model)
     dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
-    batch_size = options.batch_size or where.batch_size
+    # Of a cluster's GPUs nothing is known here.
+    found = range(0 if where.ray else torch.cuda.device_count())
+    memory = min((torch.cuda.get_device_properties(number).total_memory for number in found), default=0)
+    batch_size = options.batch_size or (gpu_batch_size(memory) if where.num_gpus else _CPU_BATCH_SIZE)
     setup = CaptionSetup(str(folder), name, revision, options, where, batch_size, dtype)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
@@ -199,10 +190,8 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:
-            reason = one_line(error, most=200)
-            raise UserError(
-                f"--model {name}: no such folder, and not to be had from the hub ({reason})"
-            ) from error
+            absent = f"--model {name}: no such folder, and not to be had from the hub"
+            raise UserError(f"{absent} ({one_line(error, most=200)})") from error
         called, revision = name, folder.name
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
 CLAIM_SECONDS = 30.0
+_DECODING = ("prompt", "num_beams", "max_length")
 _held_locks = ExitStack()
 
 
@@ -49,26 +50,15 @@ class CaptionSetup:
     def load(self, device: torch.device) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        return CAPTIONERS[require_kind(self.folder, CAPTIONERS)](
-            self.folder,
-            device=device,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            num_beams=self.options.num_beams,
-            max_length=self.options.max_length,
-            prompt=self.options.prompt,
-            image_size=self.options.image_size,
-        )
+        kind = CAPTIONERS[require_kind(self.folder, CAPTIONERS)]
+        asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
+        return kind(self.folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
 
     def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
-        return {
-            "prompt": self.options.prompt,
-            "num_beams": self.options.num_beams,
-            "max_length": self.options.max_length,
-            "image_size": captioner.image_size,
-            "dtype": str(captioner.dtype).removeprefix("torch."),
-        }
+        asked = {name: getattr(self.options, name) for name in _DECODING}
+        dtype = str(captioner.dtype).removeprefix("torch.")
+        return asked | {"image_size": captioner.image_size, "dtype": dtype}
 
 
 @dataclass(frozen=True, slots=True)
