@@ -1,6 +1,6 @@
 """How far a score would move with other test queries: percentile intervals from resampled queries.
 
-Queries are drawn with replacement; the gallery stays. A seed fixes the draws, so equal scores give equal intervals.
+Queries are drawn with replacement; the gallery stays. Equal scores and seeds give equal intervals.
 """
 
 from collections import defaultdict
@@ -17,11 +17,7 @@ Interval = tuple[float, float]
 
 
 def rank_intervals(ranks: Ranks, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """95% intervals of `Ranks.metrics` and of `mean_recall`, the mean of R@1, R@5 and R@10.
-
-    Raises:
-        ValueError: no queries, or no resamples.
-    """
+    """95% intervals of `Ranks.metrics` and of `mean_recall`, the mean of R@1, R@5 and R@10."""
     middle = (ranks.best + ranks.worst) / 2
     hits = {f"r{k}": (ranks.worst <= k).astype(np.float64) for k in RECALLS_AT}
     drawn: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -36,18 +32,14 @@ def rank_intervals(ranks: Ranks, *, resamples: int = 1000, seed: int = 0) -> dic
 
 
 def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """The 95% interval of the mean of `values` (n,), such as 1 for a right answer and 0 for a wrong one.
-
-    Raises:
-        ValueError: no values, or no resamples.
-    """
+    """The 95% interval of the mean of `values` (n,), such as 1 for a right answer and 0 for a wrong one."""
     values = np.asarray(values, np.float64)
     means = [values[rows].mean(axis=1) for rows in _draws(len(values), resamples, seed)]
     return percentiles(np.concatenate(means))
 
 
 def _draws(num_queries: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Indices of the queries of some resamples at a time: (some, num_queries)."""
+    """Indices of the queries of some resamples at a time: (some, num_queries). ValueError: there are none."""
     if num_queries < 1 or resamples < 1:
         raise ValueError(f"{num_queries} queries and {resamples} resamples: there is nothing to draw")
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """Scores of choosing one answer among several: options of a question, or classes of a set of clips.
 
-Scores are larger for a better match. A tie never helps: the right answer must be strictly above every wrong one.
+Scores are larger for a better match. In a tie of right and wrong answers, wrong ones win.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from clipvip.analysis.retrieval import similarity_ranks
 class Choice:
     """What the scores of one question choose.
 
-    `right`: every option with the highest score is a right one. `chosen` is the index of that option, the answer
-    itself where `right`; None where right and wrong options, or several wrong ones, tie.
+    `right`: every option with the highest score is a right one. `chosen` is the index of that option, the
+    answer itself where `right`; None where right and wrong options, or several wrong ones, tie.
     """
 
     right: bool
@@ -24,7 +24,7 @@ class Choice:
 
 
 def choose_option(scores: np.ndarray, answer: int, right: np.ndarray) -> Choice:
-    """Choose among options by their `scores` (options,); `right` (options,) marks `answer` and what equals it.
+    """Choose among options by `scores` (options,); `right` (options,) marks `answer` and what equals it.
 
     Raises:
         ValueError: a score that is no number, or an answer that is not among the right options.
@@ -55,7 +55,7 @@ class Confusion:
 class ClassScores:
     """Accuracies of the classification of clips, as fractions, with intervals where they were asked for.
 
-    `per_class` (classes,) is the top-1 accuracy, NaN for a class without clips; `mean_per_class` is the mean of it.
+    `per_class` (classes,) is top-1, NaN for a class without clips, and `mean_per_class` the mean of it.
     """
 
     top1: float
@@ -98,10 +98,9 @@ def class_scores(scores: np.ndarray, labels: np.ndarray, *, resamples: int = 0) 
 
 
 def per_class_interval(num_right: np.ndarray, num_clips: np.ndarray, *, resamples: int = 1000) -> Interval:
-    """The interval of the mean over classes of `num_right` / `num_clips` (classes,), clips drawn within each class.
+    """The interval of the mean over classes of `num_right` / `num_clips` (classes,), drawn within each class.
 
-    Drawing n clips with replacement, of which a share p is right, is a binomial draw. Classes without clips are
-    left out.
+    Drawing n clips with replacement, of which a share p is right, is binomial. Empty classes are left out.
     """
     present = np.asarray(num_clips) > 0
     of, right = np.asarray(num_clips)[present].astype(np.int64), np.asarray(num_right)[present]
@@ -128,10 +127,7 @@ def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[C
 
 
 def mean_of_prompts(embeds: np.ndarray) -> np.ndarray:
-    """One embedding (classes, dim) of unit length for each class, of several (classes, prompts, dim).
-
-    Each is brought to unit length before the mean is taken, and the mean after it.
-    """
+    """The mean (classes, dim) of embeddings (classes, prompts, dim), each of unit length before and after."""
     return _unit(_unit(embeds).mean(axis=1))
 
 

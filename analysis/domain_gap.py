@@ -1,4 +1,4 @@
-"""The language-domain gap between two sets of texts: how well K-means tells their features apart (Section 3.2).
+"""The language-domain gap of two sets of texts: how well K-means tells their features apart (Section 3.2).
 
 Making the features is the caller's; `draw_samples` tells which rows the measure will look at.
 """
@@ -17,7 +17,7 @@ _KMEANS_RESTARTS = 10
 
 @dataclass(frozen=True)
 class DomainGap:
-    """NMI of each draw, in [0, 1]: 0 where the sets cannot be told apart, 1 where two clusters are the sets."""
+    """NMI of each draw: 0 where the sets cannot be told apart, 1 where two clusters are the sets."""
 
     values: tuple[float, ...]
 

@@ -1,7 +1,6 @@
 """Scores changed before ranking by what the other queries score: DSL and QB-Norm.
 
-Both look at all queries at once: their numbers do not compare with those of a search that answers one query
-at a time.
+Both look at all queries at once: their numbers do not compare with those of a search for one query.
 """
 
 import numpy as np

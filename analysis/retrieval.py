@@ -1,8 +1,8 @@
 """Text-video retrieval metrics: recall at 1, 5 and 10, median and mean rank, in both directions.
 
-Scores are larger for a better match. Ranks count from 1. Where the right answer ties with t - 1 others behind g
-better ones, its rank may be any from g + 1 to g + t: recall takes the worst, mean and median the middle. So a
-model that scores everything alike gets recall 0 until k reaches the size of the gallery, and a mean rank at
+Scores are larger for a better match. Ranks count from 1. Where the right answer ties with t - 1 others behind
+g better ones, its rank may be any from g + 1 to g + t: recall takes the worst, mean and median the middle. So
+a model that scores everything alike gets recall 0 until k reaches the size of the gallery, and a mean rank at
 chance. The released code counts a tied query several times; without ties the numbers are the same.
 """
 
@@ -40,9 +40,9 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Metrics of a similarity matrix (texts, videos); see `Ranks.metrics` for the names.
 
-    `labels` (texts,) is the index of each text's video; without it text i belongs to video i. From video to text a
-    video with several texts is matched by the best of its own, against the best text of every other video (the
-    protocol of MSVD and CLIP4Clip); videos without a text are left out.
+    `labels` (texts,) is the index of each text's video; without it text i belongs to video i. From video to
+    text a video with several texts is matched by the best of its own, against the best text of every other
+    video (the protocol of MSVD and CLIP4Clip); videos without a text are left out.
 
     Raises:
         ValueError: a NaN among the scores, shapes or labels that do not fit, or no query at all.
@@ -79,8 +79,8 @@ def embedding_ranks(
 ) -> Ranks:
     """Ranks by the inner product of embeddings `texts` (n, dim) and `videos` (m, dim), chunk by chunk.
 
-    The matrix (n, m) is never held: this takes about 0.4 GB whatever n and m. `labels` and `direction` are as in
-    `retrieval_metrics`. Equal rows tie, see `similarities`. `products` computes elsewhere, such as on a GPU.
+    The matrix (n, m) is never held: this takes about 0.4 GB whatever n and m. `labels` and `direction` are as
+    in `retrieval_metrics`. Equal rows tie, see `similarities`. `products` computes elsewhere, as on a GPU.
 
     Raises:
         ValueError: an embedding that is not finite, shapes or labels that do not fit, or no query at all.
@@ -105,7 +105,7 @@ def embedding_ranks(
 
 
 def similarities(texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Inner products (n, m) of `texts` (n, dim) and `videos` (m, dim); equal rows have equal products, to the bit.
+    """Inner products (n, m) of `texts` (n, dim) and `videos` (m, dim); equal rows have equal products.
 
     A matrix product alone does not give that: how it rounds depends on where in the matrix a row is.
     """
@@ -120,7 +120,7 @@ def _numpy_products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _by_distinct(columns: np.ndarray, products: Products) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the inner products (k, m) of rows (k, dim) with `columns` (m, dim), those of equal columns equal."""
+    """`products`, but those of equal columns are equal."""
     firsts, places = _distinct_rows(columns)
     if len(firsts) == len(columns):
         return products(columns)

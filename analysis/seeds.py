@@ -1,4 +1,4 @@
-"""Numbers from several seeds as a mean with an interval, and pairs of them as a difference. Small samples only."""
+"""Numbers from several seeds as a mean with an interval, and pairs of them as a difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean over seeds with its 95% interval by Student's t (n - 1 degrees of freedom).
-
-    Raises:
-        ValueError: no values.
-    """
+    """The mean over seeds with its 95% interval by Student's t; ValueError where there is none."""
     if not len(values):
         raise ValueError("no values to average")
     array = np.asarray(values, np.float64)
@@ -37,11 +33,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The mean of first - second, paired by seed: what the seeds share falls out.
-
-    Raises:
-        ValueError: none, or not one of each for every seed.
-    """
+    """The mean of first - second, paired by seed; ValueError where there is none, or not one of each."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
     return estimate([a - b for a, b in zip(first, second, strict=True)])

@@ -24,7 +24,7 @@ class FrameTransformer(nn.Module):
         self.blocks = nn.ModuleList(FrameBlock(width, num_heads) for _ in range(num_layers))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(batch, frames, width) -> (batch, frames, width); ValueError where there are more than positions."""
+        """(batch, frames, width) -> (batch, frames, width); ValueError where there are too many frames."""
         num_frames = frames.shape[1]
         self.check_length(num_frames)
         hidden = frames + self.frame_position_embeddings.weight[:num_frames]
@@ -40,7 +40,7 @@ class FrameTransformer(nn.Module):
 
     @torch.no_grad()
     def start_from_text_tower(self, text_model: Any) -> None:
-        """Start from CLIP's first text blocks and text positions, as CLIP4Clip does where the widths agree."""
+        """Start from CLIP's first text blocks and text positions, as CLIP4Clip, where the widths agree."""
         embeddings = text_model.embeddings.position_embedding.weight
         if embeddings.shape[1] != self.frame_position_embeddings.weight.shape[1]:
             return

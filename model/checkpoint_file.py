@@ -36,8 +36,8 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
     """What a `.pt` or `.safetensors` file holds; `allowed` are classes besides tensors and plain values.
 
     Raises:
-        CheckpointError: no such file, or one that is empty, cut off, damaged, something else (a page, a Git LFS
-            pointer, ...), or that would run code.
+        CheckpointError: no such file, or one that is empty, cut off, damaged, something else (a page, a Git
+            LFS pointer, ...), or that would run code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
@@ -53,10 +53,10 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
         raise CheckpointError(f"{path}: does not fit into memory, or is damaged") from error
     except pickle.UnpicklingError as error:  # torch's own text tells how to run it all the same
         raise CheckpointError(
-            f"{path}: not a checkpoint of tensors alone (it is damaged, or holds objects that would run code when "
-            "loaded)"
+            f"{path}: not a checkpoint of tensors alone (it is damaged, or holds objects that would run code "
+            "when loaded)"
         ) from error
-    # Of arbitrary bytes the unpickler raises anything: KeyError, IndexError, UnicodeDecodeError, struct.error, ...
+    # Of arbitrary bytes the unpickler raises anything: KeyError, IndexError, UnicodeDecodeError, ...
     except Exception as error:
         detail = one_line(error, most=200)
         what = detail if isinstance(error, OSError | RuntimeError | SafetensorError) else type(error).__name__
@@ -97,8 +97,8 @@ def require_no_file(folder_or_name: str) -> None:
     is_checkpoint = path.suffix in _SUFFIXES
     if path.is_file():
         problem = (file_problem(path) if is_checkpoint else "") or (
-            "is a file, a model folder is needed; 'clipvip-data convert-released' and 'convert-ofa' make them of "
-            "checkpoints"
+            "is a file, a model folder is needed; 'clipvip-data convert-released' and 'convert-ofa' make "
+            "them of checkpoints"
         )
         raise CheckpointError(f"{folder_or_name}: {problem}")
     if is_checkpoint and not path.is_dir():
@@ -106,7 +106,7 @@ def require_no_file(folder_or_name: str) -> None:
 
 
 def weights_problem(folder: Path) -> str:
-    """What is wrong with a file of weights in a model folder, with its name; empty where nothing is seen to be."""
+    """What is wrong with a file of weights in a model folder, with its name; empty where nothing is seen."""
     # In the order in which transformers looks for them.
     used = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     for path in used:

@@ -36,8 +36,8 @@ class ClipVipOutput(ModelOutput):
 
     video_embeds, text_embeds: (batch, dim), L2-normalised.
     logit_scale: the logarithm of the inverse temperature, a scalar.
-    vision_last_hidden_state: the image tower's tokens before its last LayerNorm: for `vip` and `full_attention`
-        (batch, proxies + frames * patches, width); for other encoders (batch * frames, 1 + patches, width).
+    vision_last_hidden_state: the image tower's tokens before its last LayerNorm: (batch, proxies + frames *
+        patches, width) for `vip` and `full_attention`, else (batch * frames, 1 + patches, width).
     text_last_hidden_state: (batch, tokens, width).
     """
 
@@ -83,7 +83,7 @@ class ClipVip(CLIPPreTrainedModel):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer that `encode_text` uses, or None. One that does not fit the model raises CheckpointError."""
+        """The tokenizer of `encode_text`, or None; one that does not fit the model is a CheckpointError."""
         return self._tokenizer
 
     @tokenizer.setter
@@ -126,7 +126,7 @@ class ClipVip(CLIPPreTrainedModel):
                 needs, and `vision_last_hidden_state` is None.
 
         Raises:
-            ValueError: pixels of another shape or size than the model's, or more frames or tokens than it takes.
+            ValueError: pixels of another shape or size than the model's, or too many frames or tokens.
             IndexError: a token that the model's table does not have.
         """
         output = ClipVipOutput(logit_scale=self.logit_scale)
@@ -188,7 +188,7 @@ class ClipVip(CLIPPreTrainedModel):
             args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
 
         Raises:
-            CheckpointError: it is not there, is damaged or another kind of model, or weights or tokenizer do not fit.
+            CheckpointError: it is absent, damaged or of another kind, or weights or tokenizer do not fit.
             ValueError: options that a file does not take.
         """
         source = str(pretrained_model_name_or_path)
@@ -206,10 +206,10 @@ class ClipVip(CLIPPreTrainedModel):
 
     @classmethod
     def from_clip(cls, folder_or_name: str | Path, **overrides: Any) -> "ClipVip":
-        """Start from a plain CLIP in Hugging Face layout, or a ClipVip; `overrides` are settings of `ClipVipConfig`.
+        """Start from a plain CLIP in Hugging Face layout, or a ClipVip; `overrides` are of `ClipVipConfig`.
 
-        CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a normal
-        distribution of deviation 1, and temporal positions are zero.
+        CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a
+        normal distribution of deviation 1, and temporal positions are zero.
 
         Raises:
             CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.
@@ -224,12 +224,12 @@ class ClipVip(CLIPPreTrainedModel):
         """Load weights in the reference's layout, whose keys begin with `clipmodel.`.
 
         Args:
-            path_or_state_dict: a .pt file (read with `weights_only=True`), a .safetensors file, or the tensors.
+            path_or_state_dict: a .pt file (read with `weights_only=True`), a .safetensors file, or tensors.
             config: None to read the sizes off the tensors (64 per attention head, as in every CLIP).
 
         Raises:
-            CheckpointError: the file is damaged, or keys are missing, unexpected or of another shape. The temporal
-                table alone may be missing: it is zeros then.
+            CheckpointError: the file is damaged, or keys are missing, unexpected or of another shape. The
+                temporal table alone may be missing: it is zeros then.
         """
         return weights.load_released(cls, path_or_state_dict, config)
 
@@ -273,7 +273,7 @@ class ClipVip(CLIPPreTrainedModel):
         token: str | bool | None = None,
         **options: Any,
     ) -> Any:
-        """Upload weights, configuration, tokenizer and model card, and return what `huggingface_hub` says of it.
+        """Upload weights, configuration, tokenizer and model card; returns what `huggingface_hub` says of it.
 
         Args:
             tags: more words for the card's header.
@@ -319,23 +319,23 @@ class ClipVip(CLIPPreTrainedModel):
     ) -> Tensor | tuple[Tensor, list[VideoFailure]]:
         """Embed videos.
 
-        A video is the path of a file, of which `num_frames` evenly spaced frames are read; or an array or tensor with
-        all its frames, uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and
-        normalised by CLIP's mean and deviation, (frames, 3, size, size); or a list of frames, each a PIL image or an
-        array without the first dimension; or one PIL image.
+        A video is the path of a file, of which `num_frames` evenly spaced frames are read; or an array or
+        tensor with all its frames, uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or
+        floating point and normalised by CLIP's mean and deviation, (frames, 3, size, size); or a list of
+        frames, each a PIL image or an array without the first dimension; or one PIL image.
 
         Args:
-            videos: one video, an array of videos, or any iterable of videos. A generator is asked for `batch_size`
-                at a time. One video that is a list of frames is given as `[[frame, frame]]`. Sizes may differ.
+            videos: one video, an array of videos, or any iterable of them, read `batch_size` at a time. One
+                video that is a list of frames is given as `[[frame, frame]]`. Sizes may differ.
             num_frames: None for as many as the model was trained on, `config.scored_frames`.
             batch_size: videos encoded at a time; only those of equal length share a batch.
             on_error: `raise` stops at the first video that cannot be embedded; `nan` gives it a row of NaN.
 
         Returns:
-            (number of videos, dim), L2-normalised, on the CPU; with `on_error="nan"` that and the list of failures.
+            (videos, dim), L2-normalised, on the CPU; with `on_error="nan"` also the list of failures.
 
         Raises:
-            ValueError: a file that does not decode, an array of another shape, type or range, or too many frames.
+            ValueError: a file that does not decode, an array of another shape or range, too many frames.
         """
         if on_error not in ("raise", "nan"):
             raise ValueError(f"{on_error = }: is neither 'raise' nor 'nan'")
@@ -351,10 +351,10 @@ class ClipVip(CLIPPreTrainedModel):
         """Embed one string or some: (number of strings, dim), L2-normalised, on the CPU.
 
         Args:
-            max_tokens: longer texts are cut to so many; None for as many as in training, `config.scored_text_tokens`.
+            max_tokens: longer texts are cut to so many; None for `config.scored_text_tokens`, as in training.
 
         Raises:
-            ValueError: the model has no tokenizer, a text is no string, or the model does not take `max_tokens`.
+            ValueError: the model has no tokenizer or does not take `max_tokens`, or a text is no string.
         """
         return embed_texts(self, texts, max_tokens=max_tokens, batch_size=batch_size)
 

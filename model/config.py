@@ -9,7 +9,7 @@ from clipvip.model.variants import ENCODERS
 # Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
 MAX_TEXT_TOKENS = 70
 
-# Read by transformers' CLIP, as by the reference, as "a text's feature is at its highest token id", the end token.
+# With this id transformers' CLIP, as the reference, takes a text's feature at its highest token, the end.
 END_IS_HIGHEST = 2
 # The start, a token, and the end.
 FEWEST_TEXT_TOKENS = 3
@@ -19,18 +19,17 @@ class ClipVipConfig(PreTrainedConfig):
     """Configuration of `ClipVip`.
 
     Args:
-        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id` that
-            is no token of the vocabulary stands for the highest id of a text.
+        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id`
+            outside the vocabulary stands for the highest id of a text.
         projection_dim: width of the shared space.
         logit_scale_init_value: logarithm of the inverse temperature.
-        encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
+        encoder: a row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
         num_proxies: video proxy tokens M, the class token included (paper: 4).
-        temporal_size: frames that the temporal position table is made for (paper: 12); another number of
-            frames interpolates it.
+        temporal_size: frames of the temporal position table (paper: 12), else interpolated.
         num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
-        num_frames: frames of a clip that the model was trained on, and so is scored on; None for `temporal_size`.
-        max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for all
-            of a shorter table. `scored_frames` and `scored_text_tokens` are these two with the defaults filled in.
+        num_frames: frames of a clip in training, and so in scoring; None for `temporal_size`.
+        max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for
+            all of a shorter table. `scored_frames` and `scored_text_tokens` fill the defaults in.
 
     Raises:
         ValueError: an unknown encoder, fewer than one proxy or frame, or texts longer than their table.
@@ -122,6 +121,5 @@ def _at_least(name: str, value: int | None, least: int) -> int | None:
 
 
 def _as_config(kind: type, value: Any) -> Any:
-    if value is None:
-        return kind()
+    value = {} if value is None else value
     return kind(**value) if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""What `ClipVip.encode_video` and `encode_text` do: batches of whatever is given, through the model, onto the CPU."""
+"""What `ClipVip.encode_video` and `encode_text` do: whatever is given, in batches, through the model."""
 
 import itertools
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ def embed_videos(
     batch_size: int,
     raises: bool,
 ) -> tuple[Tensor, list[VideoFailure]]:
-    """What `encode_video` does: embeddings (videos, dim), NaN for those that failed; with `raises` none may."""
+    """What `encode_video` does: embeddings (videos, dim), NaN for those that fail; with `raises` none may."""
     wanted = model.config.scored_frames if num_frames is None else num_frames
     if wanted < 1 or batch_size < 1:
         raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
@@ -77,7 +77,8 @@ def embed_texts(
     limit = model.config.scored_text_tokens if max_tokens is None else max_tokens
     if not FEWEST_TEXT_TOKENS <= limit <= most or batch_size < 1:
         raise ValueError(
-            f"{max_tokens = } and {batch_size = }: give {FEWEST_TEXT_TOKENS} to {most} tokens, and 1 text or more"
+            f"{max_tokens = } and {batch_size = }: give {FEWEST_TEXT_TOKENS} to {most} tokens, "
+            "and 1 text or more"
         )
     rows = []
     for start in range(0, len(texts), batch_size):

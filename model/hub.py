@@ -1,4 +1,4 @@
-"""Uploading a model's folder to the Hugging Face hub: weights, configuration, tokenizer and our own card."""
+"""Uploading a model's folder to the Hugging Face hub: weights, configuration, tokenizer and our card."""
 
 from pathlib import Path
 from typing import Any

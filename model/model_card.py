@@ -1,4 +1,4 @@
-"""The README.md of a model folder, the card on the Hugging Face hub. What a user wrote there is never touched."""
+"""The README.md of a model folder, its card on the hub. What a user wrote there is never touched."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ _MARK = "<!-- written by clipvip; remove this line to keep your changes -->"
 _WHAT = """A CLIP that embeds videos and sentences into one space, by the method of
 [CLIP-ViP](https://arxiv.org/abs/2209.06430)."""
 _CAUTION = (
-    "It has the biases of the texts and pictures that it and its base model were trained on. It was made to compare "
-    "videos\nwith sentences, not to recognise people."
+    "It has the biases of the texts and pictures that it and its base model were trained on. It was made to "
+    "compare videos\nwith sentences, not to recognise people."
 )
 # What nobody but the owner of a model knows, and what is not known yet.
 _NO_LICENCE = (
-    "*To be filled in: the licence of these weights, here and as `license` in the header. Those of the base model and "
-    "of the\ntraining data hold besides; that of the code, Apache-2.0, is not theirs.*"
+    "*To be filled in: the licence of these weights, here and as `license` in the header. Those of the base "
+    "model and of the\ntraining data hold besides; that of the code, Apache-2.0, is not theirs.*"
 )
 _NO_DATA = "*To be filled in: which videos, subtitles and captions, where they are from, and on what terms.*"
 _NO_TRAINING = "*To be filled in: from which model, with which recipe.*"
@@ -44,7 +44,7 @@ def write_card(
     scores: str = "",
     tags: Sequence[str] = (),
 ) -> None:
-    """Write `folder`/README.md, unless there is one that is not ours. What is not given, it asks to fill in.
+    """Write `folder`/README.md, unless there is one that is not ours; it asks to fill in what is not given.
 
     Args:
         training: how it was trained, by name; `base_model` also goes into the header.

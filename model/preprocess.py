@@ -66,7 +66,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT
 
 
 def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any) -> Any:
-    """The tokenizer of a model folder or a name on the hub; None where there is none. `where`: the revision, say.
+    """The tokenizer of a model folder or a name on the hub, or None; `where` may have HUB_OPTIONS.
 
     Raises:
         CheckpointError: it is damaged, or there is none and it is `required`.
@@ -102,19 +102,15 @@ def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
 
 
 def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
-    """Check that the model finds every token in its table, and a text's end where the tokenizer puts it.
-
-    Raises:
-        CheckpointError: it does not; in one line with the numbers of both.
-    """
+    """CheckpointError unless the model has all tokens in its table, and finds a text's end."""
     name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < 0:
         raise CheckpointError(f"{name}: its tokenizer has no tokens; its files are incomplete")
     if highest >= text_config.vocab_size:
         raise CheckpointError(
-            f"{name}: its tokenizer has {highest + 1} tokens, the model's table {text_config.vocab_size}; put the "
-            "tokenizer there that the model was trained with"
+            f"{name}: its tokenizer has {highest + 1} tokens, the model's table {text_config.vocab_size}; "
+            "put the tokenizer there that the model was trained with"
         )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has neither a padding nor an end token; CLIP needs one")
@@ -127,7 +123,7 @@ def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
         # transformers' CLIP takes the feature at the first such token.
         if end not in ids or ids.index(end) != len(ids) - 1:
             raise CheckpointError(
-                f"{name}: its tokenizer ends a text with token {ids[-1] if ids else 'none'}, the model takes a text's "
-                f"feature at token {end} (eos_token_id in config.json); put the tokenizer there that the model was "
-                "trained with"
+                f"{name}: its tokenizer ends a text with token {ids[-1] if ids else 'none'}, the model takes "
+                f"a text's feature at token {end} (eos_token_id in config.json); put the tokenizer there"
+                " that the model was trained with"
             )

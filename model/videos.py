@@ -20,9 +20,7 @@ _MOST_NORMALISED = 10.0
 
 
 def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
-    """The videos one by one: of a file, picture or array of frames, a batch of arrays, or any iterable.
-
-    An iterable is read lazily.
+    """The videos one by one, lazily: of a file, picture, array of frames, batch of arrays, or any iterable.
 
     Raises:
         ValueError: it is none of these.
@@ -43,7 +41,7 @@ def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
 def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     """One video as the model takes it: float32 (frames, 3, image_size, image_size).
 
-    Of a file `num_frames` evenly spaced frames are read. All else, as in `ClipVip.encode_video`, is taken whole.
+    Of a file `num_frames` evenly spaced frames are read; all else (see `encode_video`) is taken whole.
 
     Raises:
         ValueError: a file that does not decode, an array of another shape, type or range, or something else.

@@ -62,11 +62,7 @@ _SIZES_FROM = {
 
 
 def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
-    """The model type that config.json names, if it is one of `kinds`; `where` may have HUB_OPTIONS.
-
-    Raises:
-        CheckpointError: there is no config.json, or it is of another kind of model.
-    """
+    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
@@ -89,12 +85,7 @@ def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> s
 
 
 def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`.
-
-    Raises:
-        CheckpointError: files are missing or damaged, tensors do not fit the configuration, or are not finite:
-            then all embeddings would be none either.
-    """
+    """`load_with_info`; also CheckpointError for weights that are not finite, with which no embedding is."""
     model, _ = load_with_info(load, source, *args, **kwargs)
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -136,8 +127,7 @@ def load_with_info(
 def not_loaded(source: Any, error: Exception, what: str = "does not load") -> CheckpointError:
     """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is.
 
-    Raises:
-        Exception: `error` itself, where no file is to blame. Of a damaged pickle anything may come.
+    Of a damaged pickle anything may come. Raises `error` itself where no file is to blame.
     """
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
@@ -146,11 +136,7 @@ def not_loaded(source: Any, error: Exception, what: str = "does not load") -> Ch
 
 
 def require_fit(message: str, problems: Mapping[str, Iterable[str]]) -> None:
-    """Check that no tensors have `problems`, such as {"missing": names}.
-
-    Raises:
-        CheckpointError: `message`, and the tensors of each problem.
-    """
+    """CheckpointError of `message` and the tensors with `problems`, such as {"missing": names}, if any."""
     told = []
     for what, names in problems.items():
         if names := sorted(names):
@@ -172,7 +158,7 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     own = model.state_dict()
     state = {
         name: tensor
-        for name, tensor in _read_folder(source).items()
+        for name, tensor in _read_folder(cls, source).items()
         if not name.endswith("position_ids") and (name in own or name not in _NEW_PARAMETERS)
     }
     new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
@@ -184,11 +170,7 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
 
 
 def read_config(source: str) -> ClipVipConfig:
-    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with.
-
-    Raises:
-        CheckpointError: no configuration of either is there.
-    """
+    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with; else CheckpointError."""
     from transformers import CLIPConfig
 
     kind = require_kind(source, {"clip", "clip_vip"})
@@ -201,12 +183,12 @@ def read_config(source: str) -> ClipVipConfig:
         raise not_loaded(source, error) from error
 
 
-def _read_folder(source: str) -> dict[str, Tensor]:
+def _read_folder(cls: "type[ClipVip]", source: str) -> dict[str, Tensor]:
     """All tensors of a CLIP in Hugging Face layout, by CLIPModel's names."""
     from transformers import AutoModel
 
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip":
-        return _clip_vip_class().from_pretrained(source).state_dict()
+        return cls.from_pretrained(source).state_dict()
     return load_checked(AutoModel.from_pretrained, source).state_dict()
 
 
@@ -274,11 +256,7 @@ def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` or `.safetensors` file.
-
-    Raises:
-        CheckpointError: no such file, not a checkpoint, or one that holds more than tensors.
-    """
+    """The tensors of a `.pt` or `.safetensors` file; CheckpointError where it is none or holds more."""
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -288,11 +266,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
-    """Read the sizes of a released ViP model off its tensors, names without prefix.
-
-    Raises:
-        CheckpointError: a tensor that tells sizes is missing, or of a shape that tells none.
-    """
+    """Read the sizes of a released ViP model off its tensors, names without prefix; else CheckpointError."""
     # The reference can be told to leave the temporal table out.
     if _TEMPORAL not in state and (proxies := state.get(_ADDED_PROXIES)) is not None and proxies.numel():
         width = proxies.shape[-1]
@@ -348,17 +322,19 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
-    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under another
-    name, and config.json, without which it is no model, gets its own last.
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
+    another name, and config.json, without which it is no model, gets its own last.
 
     Raises:
-        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer is
-            missing or does not fit.
+        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
+            is missing or does not fit.
     """
+    from clipvip.model.clip_vip import ClipVip
+
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
-    model = load_released(_clip_vip_class(), path, None)
+    model = load_released(ClipVip, path, None)
     if tokenizer is not None:
         model.tokenizer = load_tokenizer(str(tokenizer), required=True)
     try:
@@ -370,9 +346,3 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     except BaseException:
         shutil.rmtree(partial if existed else folder, ignore_errors=True)
         raise
-
-
-def _clip_vip_class() -> "type[ClipVip]":
-    from clipvip.model.clip_vip import ClipVip
-
-    return ClipVip

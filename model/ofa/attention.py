@@ -58,13 +58,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Not a submodule of its own in checkpoints: the layers below hold these parts under OFA's names."""
 
-    fc1: nn.Linear
-    fc2: nn.Linear
-    ffn_layer_norm: nn.LayerNorm
-    final_layer_norm: nn.LayerNorm
-    dropout: nn.Dropout
-
-    def add_feed_forward(self, width: int, inner: int) -> None:
+    def add_feed_forward(self, width: int, inner: int, dropout: float) -> None:
+        self.dropout = nn.Dropout(dropout)
         self.fc1 = nn.Linear(width, inner)
         self.fc2 = nn.Linear(inner, width)
         self.ffn_layer_norm = nn.LayerNorm(inner)

@@ -29,8 +29,8 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 class Captioner:
     """An OFA that has been loaded once and captions batch after batch.
 
-    All batches have the same shape: fewer images are filled up with repeats of the last. So a caption depends on
-    its image alone; between batch sizes, rounding differs in the last bit.
+    All batches have the same shape: fewer images are filled up with repeats of the last. So a caption depends
+    on its image alone; between batch sizes, rounding differs in the last bit.
 
     Args:
         folder_or_name: a model in Hugging Face layout with vocab.json and merges.txt.
@@ -41,8 +41,7 @@ class Captioner:
         dtype: None for bfloat16 on a GPU (float16 on one without), else float32.
 
     Raises:
-        CheckpointError: no OFA is there, its weights do not fit, it has no vocabulary, or `image_size` or
-            `prompt` is more than it takes.
+        CheckpointError: no OFA is there, weights or vocabulary do not fit, or the sizes asked.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Captioner:
         return [clean_caption(text) for text in texts]
 
 
-# By the model_type in a folder's config.json: a `Captioner`, or another class with its arguments, `preprocess`,
+# By the model_type in config.json: a `Captioner`, or another class with its arguments, `preprocess`,
 # `caption_pixels`, `batch_size`, `image_size` and `dtype`. Plug-ins may add to it.
 CAPTIONERS: Registry[type[Captioner]] = Registry({"ofa": Captioner})
 
@@ -134,8 +133,7 @@ def authors_search(
 class EndAtLimit(LogitsProcessor):
     """After `max_length` tokens only </s> can follow, at its own probability, as in fairseq's search.
 
-    The library's own way makes it certain, which favours captions that were cut off; without either, these are not
-    scored for ending.
+    The library makes it certain, which favours captions cut off; without either, ending is not scored.
     """
 
     def __init__(self, max_length: int, eos_token_id: int) -> None:

@@ -12,9 +12,9 @@ RESNET_BLOCKS = {
     "resnet101": (3, 4, 23),
     "resnet152": (3, 8, 36),
 }
-_SIZES = ("vocab_size", "max_position_embeddings", "d_model", "encoder_layers", "encoder_ffn_dim", "decoder_layers",
-          "decoder_ffn_dim", "resnet_width", "token_bucket_size", "image_bucket_size", "encoder_attention_heads",
-          "decoder_attention_heads")  # fmt: skip
+_SIZES = ("vocab_size", "max_position_embeddings", "d_model", "encoder_layers", "encoder_ffn_dim",
+          "decoder_layers", "decoder_ffn_dim", "resnet_width", "token_bucket_size", "image_bucket_size",
+          "encoder_attention_heads", "decoder_attention_heads")  # fmt: skip
 # d_model -> side in pixels that a model of this size was published for; captioning models use 480.
 _PUBLISHED_IMAGE_SIZES = {256: 256, 512: 384, 768: 384, 1024: 480, 1280: 480}
 
@@ -116,7 +116,7 @@ class OfaConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: Any, **kwargs: Any) -> Any:
-        """What a config.json holds; one without `model_type` is taken for an OFA's. ValueError: it names another."""
+        """What a config.json holds, with no `model_type` or OFA's; ValueError where it names another."""
         settings = config_dict if isinstance(config_dict, dict) else {"model_type": None}
         kind = settings.get("model_type", cls.model_type)
         if kind != cls.model_type:
@@ -129,9 +129,9 @@ class OfaConfig(PreTrainedConfig):
         return self.resnet_blocks or RESNET_BLOCKS[self.resnet_type]
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the image tower's output."""
-        return 16 * self.resnet_width
+    def num_distances(self) -> tuple[int, int]:
+        """How many relative positions tokens have, and cells of the image."""
+        return 2 * self.token_bucket_size - 1, (2 * self.image_bucket_size - 1) ** 2 + 3
 
     def resolution(self) -> int:
         """Side in pixels that images are resized to."""

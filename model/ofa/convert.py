@@ -57,8 +57,8 @@ def convert_fairseq(
 ) -> OfaConfig:
     """Write the fairseq file `checkpoint` as the model folder `folder`, which must not exist yet or be empty.
 
-    `vocabulary` is a folder with OFA's vocab.json and merges.txt, which are copied. `image_size` is the side in
-    pixels that the model takes, by default the published caption models' 480. Returns the configuration.
+    `vocabulary` is a folder with OFA's vocab.json and merges.txt, which are copied. `image_size` is the side
+    in pixels that the model takes, by default the published caption models' 480. Returns the configuration.
 
     Raises:
         CheckpointError: the file is no OFA of fairseq, lacks tensors or has others, or the vocabulary is not
@@ -72,7 +72,8 @@ def convert_fairseq(
     config.image_size = image_size or min(CAPTION_IMAGE_SIZE, 16 * config.image_bucket_size)
     if vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own vocabulary"
+            f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own "
+            "vocabulary"
         )
     model = OfaForConditionalGeneration(config)
     _load(model, str(checkpoint), state)
@@ -102,11 +103,7 @@ def _vocabulary_size(folder: Path) -> int:
 
 
 def read_fairseq(path: Path) -> dict[str, Tensor]:
-    """The tensors of a fairseq file under our names.
-
-    Raises:
-        CheckpointError: there is no such file, it is damaged, of another format, or would run code.
-    """
+    """The tensors of a fairseq file under our names; CheckpointError where it is none."""
     content = read_checkpoint(path, allowed=[argparse.Namespace])
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, Mapping) or not all(
@@ -118,11 +115,7 @@ def read_fairseq(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
-    """The sizes of an OFA, read off its tensors (our names); `name` is for messages.
-
-    Raises:
-        CheckpointError: they do not tell them.
-    """
+    """The sizes of an OFA, read off its tensors (our names), or CheckpointError about `name`."""
     try:
         vocab_size, width = state["encoder.embed_tokens.weight"].shape
         token_distances, encoder_heads = state["encoder.token_rel_pos_table_list.0.weight"].shape

@@ -24,8 +24,7 @@ class DecoderLayer(FeedForward):
         self.cross_attn = Attention(width, heads, config.attn_scale_factor)
         self.cross_attn_layer_norm = nn.LayerNorm(width)
         self.cross_attn_mid_layer_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.add_feed_forward(width, config.decoder_ffn_dim)
+        self.add_feed_forward(width, config.decoder_ffn_dim, config.dropout)
 
     def forward(
         self,
@@ -68,14 +67,12 @@ class OfaDecoder(nn.Module):
         self.attention_scale = attention_scale(width, heads, config.attn_scale_factor)
         self.layer_norm = nn.LayerNorm(width)
         self.output_projection = nn.Linear(width, config.vocab_size, bias=False)
-        self.token_rel_pos_table_list = relative_tables(
-            2 * config.token_bucket_size - 1, heads, len(self.layers)
-        )
+        token_distances, image_distances = config.num_distances
+        self.token_rel_pos_table_list = relative_tables(token_distances, heads, len(self.layers))
         # Only for generating images as codes; part of every published checkpoint.
         self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
         self.image_pos_ln = nn.LayerNorm(width)
         self.code_layernorm_embedding = nn.LayerNorm(width)
-        image_distances = (2 * config.image_bucket_size - 1) ** 2 + 3
         self.image_rel_pos_table_list = relative_tables(image_distances, heads, len(self.layers))
 
     def forward(

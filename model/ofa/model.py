@@ -125,8 +125,8 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             patch_images: (batch, 3, height, width), normalised.
             decoder_input_ids: (rows, length); from `labels` where absent.
             encoder_outputs: instead of the inputs above, what the encoder made of them.
-            labels: (batch, length), the text without a start token and with </s>; elsewhere padding or -100. Gives
-                the mean cross-entropy as `loss`.
+            labels: (batch, length), the text without a start token and with </s>; elsewhere padding or -100.
+                Gives the mean cross-entropy as `loss`.
 
         Raises:
             ValueError: neither decoder_input_ids nor labels.
@@ -138,7 +138,8 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("give decoder_input_ids or labels")
-            decoder_input_ids = self._shift_right(labels)
+            shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.bos_token_id)
+            decoder_input_ids = shifted.masked_fill(shifted == -100, self.config.pad_token_id)
         logits, states = self.decoder(
             decoder_input_ids,
             encoder_outputs,
@@ -157,11 +158,6 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             encoder_hidden_states=encoder_outputs.hidden_states,
             decoder_hidden_states=states,
         )
-
-    def _shift_right(self, labels: Tensor) -> Tensor:
-        shifted = labels.new_full(labels.shape, self.config.bos_token_id)
-        shifted[:, 1:] = labels[:, :-1]
-        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
 AutoConfig.register("ofa", OfaConfig)

@@ -226,8 +226,8 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
         for outcome in run_units(caption_shard, todo, workers=num_workers, ray=setup.where.ray):
             if outcome.failure is not None:
                 raise UserError(
-                    f"{outcome.unit.shard}: {outcome.failure.detail} (out of memory?); what is done is kept, run it "
-                    "again, with fewer --workers or a smaller --batch-size"
+                    f"{outcome.unit.shard}: {outcome.failure.detail} (out of memory?); what is done is kept, "
+                    "run it again, with fewer --workers or a smaller --batch-size"
                 )
             assert outcome.result is not None
             made, skipped = outcome.result

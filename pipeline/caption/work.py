@@ -70,13 +70,8 @@ class CaptionTask:
     setup: CaptionSetup
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Some samples of a shard: number in it and key of those with pixels, and the skips of the others."""
-
-    found: list[tuple[int, str]]
-    pixels: torch.Tensor | None
-    skips: list[tuple[int, Skip]]
+# Of some samples of a shard: number in it and key of those with pixels, these, and the skips of the others.
+_Batch = tuple[list[tuple[int, str]], torch.Tensor | None, list[tuple[int, Skip]]]
 
 
 def caption_shard(task: CaptionTask) -> tuple[int, int]:
@@ -93,10 +88,10 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
     skips: list[tuple[int, Skip]] = []
     try:
         with closing(_batches_ahead(task.shard, captioner, setup)) as batches:
-            for batch in batches:
-                skips += batch.skips
-                captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
-                for (number, key), caption in zip(batch.found, captions, strict=True):
+            for found, pixels, skipped in batches:
+                skips += skipped
+                captions = captioner.caption_pixels(pixels) if pixels is not None else []
+                for (number, key), caption in zip(found, captions, strict=True):
                     if key in rows:
                         twice = Skip("duplicate_key", key, "another clip of this shard has the same")
                         skips.append((number, twice))
@@ -134,12 +129,9 @@ def _captioner(setup: CaptionSetup) -> Captioner:
 
 
 def claim_gpu(out: Path, num_gpus: int) -> int:
-    """The number of a GPU that no other worker of this run has; this process's own until it ends.
+    """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
 
-    A lock rather than a counter: it is let go however the worker dies.
-
-    Raises:
-        UserError: all are taken, and stay so for CLAIM_SECONDS.
+    It is claimed by a lock rather than a counter: this is let go however the worker ends.
     """
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
@@ -195,7 +187,7 @@ def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner)
             skips.append((number, Skip("undecodable_frame", sample.key, str(error))))
         else:
             found.append((number, sample.key))
-    return _Batch(found, captioner.preprocess(frames) if frames else None, skips)
+    return found, captioner.preprocess(frames) if frames else None, skips
 
 
 def share_of_cores(parts: int) -> int:

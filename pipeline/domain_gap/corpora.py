@@ -1,7 +1,7 @@
 """Corpora of texts: count, draw, and encode no more than is drawn.
 
-A corpus costs two passes over its text and at most samples x repeats encodings, which are kept in the output
-folder under a name made of their content.
+A corpus costs two passes over its text and at most samples x repeats encodings, which the output folder
+keeps.
 """
 
 import hashlib
@@ -57,12 +57,7 @@ class DrawnFeatures:
 
 
 def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
-    """Read through a corpus once.
-
-    Raises:
-        UserError: it has fewer texts than are to be drawn.
-        DatasetError: it cannot be read.
-    """
+    """Read through a corpus once; UserError where it has fewer texts than are to be drawn."""
     num_empty = num_texts = 0
     skips: list[Skip] = []
     for text in read_texts(path):
@@ -85,7 +80,7 @@ def encode_drawn(
 ) -> DrawnFeatures:
     """Features of the texts of `corpus` that the draws of `draw_samples` hold, computed here or on a cluster.
 
-    Those of the same texts by the same model that an earlier run left in the output folder are taken from there.
+    Those that an earlier run left in the output folder, of the same texts by the same model, are used.
 
     Raises:
         UserError: the model gives features that are not finite, or a worker died of a unit.
@@ -130,7 +125,7 @@ def _encode_on(
     options: "DomainGapOptions",
     progress: Progress,
 ) -> np.ndarray:
-    """What `TextEncoder.encode` gives, computed in the same batches on a cluster; `parts` keeps what is done."""
+    """What `TextEncoder.encode` gives, in the same batches on a cluster; `parts` keeps what is done."""
     parts.mkdir(exist_ok=True)
     batches, places = in_batches(texts, options.batch_size)
     device = "cuda" if ray.gpus_per_worker else "cpu"

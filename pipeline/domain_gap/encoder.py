@@ -34,7 +34,7 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], *, batch_size: int, on_done: Callable[[int], None] = lambda _: None
     ) -> np.ndarray:
-        """Features of `texts` in their order, cut to what the model takes; `on_done` hears of each batch's size."""
+        """Features of `texts`, cut to what the model takes; `on_done` is told each batch's size."""
         batches, places = in_batches(texts, batch_size)
         parts = []
         for batch in batches:
@@ -50,7 +50,7 @@ class TextEncoder:
 
 
 def in_batches(texts: Sequence[str], batch_size: int) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """`texts` in batches of like length, which spends little on padding, and where each text is among these."""
+    """`texts` in batches of like length, which need little padding, and where each text is among these."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     firsts = range(0, len(texts), batch_size)
     batches = [tuple(texts[index] for index in order[first : first + batch_size]) for first in firsts]

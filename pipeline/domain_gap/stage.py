@@ -151,9 +151,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         num_encoded = sum(one.num_encoded_now for one in drawn)
         made = report.finish(out, started=started, done_now=num_encoded, unit="texts_encoded")
     # Sources down, targets across, mean ± standard deviation over the draws, and the mean over targets.
-    lines = [
-        [name, *(f"{gap.mean:.3f} ± {gap.std:.3f}" for gap in row), means[name]] for name, row in rows.items()
-    ]
+    lines = [[key, *(f"{g.mean:.3f} ± {g.std:.3f}" for g in row), means[key]] for key, row in rows.items()]
     head = [Column("NMI"), *(Column(name, ".3f") for name in (*options.targets, "Mean"))]
     text = f"{Table(head, lines).text()}\n{made.text}"
     return DomainGapReport(content=made.content, text=text, gaps=tuple(gaps))

@@ -33,11 +33,7 @@ class TextTask:
 
 
 def encode_texts(task: TextTask) -> int:
-    """Write the features of `task`, (texts, dim) float32; returns how many texts there are.
-
-    Raises:
-        UserError: this machine has another model under that name.
-    """
+    """Write the features of `task`, (texts, dim) float32; returns how many texts there are."""
     encoder = _encoder(task.model, task.device)
     if encoder.fingerprint != task.fingerprint:
         raise UserError(
@@ -64,8 +60,6 @@ def load_features(path: Path, *, num_texts: int) -> np.ndarray | None:
     """The features of so many texts in `path`; None where there are none, or others."""
     try:
         features: np.ndarray = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (ValueError, EOFError):
-        return None  # damaged by someone else: made again
+    except (FileNotFoundError, ValueError, EOFError):
+        return None  # or damaged by someone else: made again
     return features if features.ndim == 2 and len(features) == num_texts else None
