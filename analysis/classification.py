@@ -1,14 +1,13 @@
 """Scores of choosing one answer among several: options of a question, or classes of a set of clips.
 
-Scores are larger for a better match. Where they come from, and what the answers mean, is not known here. A tie never
-helps: the right answer must be strictly above every wrong one.
+Scores are larger for a better match. In a tie of right and wrong answers, wrong ones win.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from clipvip.analysis.bootstrap import Interval, mean_interval
+from clipvip.analysis.bootstrap import Interval, mean_interval, percentiles
 from clipvip.analysis.retrieval import similarity_ranks
 
 
@@ -16,8 +15,8 @@ from clipvip.analysis.retrieval import similarity_ranks
 class Choice:
     """What the scores of one question choose.
 
-    `right`: every option with the highest score is a right one. `chosen` is the index of the option with the highest
-    score, the answer itself where `right`, and None where right and wrong options, or several wrong ones, tie.
+    `right`: every option with the highest score is a right one. `chosen` is the index of that option, the
+    answer itself where `right`; None where right and wrong options, or several wrong ones, tie.
     """
 
     right: bool
@@ -25,7 +24,7 @@ class Choice:
 
 
 def choose_option(scores: np.ndarray, answer: int, right: np.ndarray) -> Choice:
-    """Choose among options by their `scores` (options,); `right` (options,) marks `answer` and what equals it.
+    """Choose among options by `scores` (options,); `right` (options,) marks `answer` and what equals it.
 
     Raises:
         ValueError: a score that is no number, or an answer that is not among the right options.
@@ -45,7 +44,7 @@ def choose_option(scores: np.ndarray, answer: int, right: np.ndarray) -> Choice:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many clips of the class `label` are nearer to the class `taken_for`, which is nearest."""
+    """How many clips of the class `label` are nearest to the class `taken_for`."""
 
     label: int
     taken_for: int
@@ -56,8 +55,7 @@ class Confusion:
 class ClassScores:
     """Accuracies of the classification of clips, as fractions, with intervals where they were asked for.
 
-    `per_class` (classes,) is the top-1 accuracy of each class, NaN for one without clips; `mean_per_class` is the mean of
-    the others.
+    `per_class` (classes,) is top-1, NaN for a class without clips, and `mean_per_class` the mean of it.
     """
 
     top1: float
@@ -69,9 +67,7 @@ class ClassScores:
     intervals: dict[str, Interval]
 
 
-def class_scores(
-    scores: np.ndarray, labels: np.ndarray, *, resamples: int = 0, num_confusions: int = 5
-) -> ClassScores:
+def class_scores(scores: np.ndarray, labels: np.ndarray, *, resamples: int = 0) -> ClassScores:
     """Accuracies of `scores` (clips, classes) for clips of the classes `labels` (clips,).
 
     A clip counts for top-k if fewer than k other classes score as high as its own.
@@ -96,29 +92,20 @@ def class_scores(
         float(np.nanmean(per_class)),
         per_class,
         num_clips,
-        most_confused(scores, labels, num_confusions),
+        most_confused(scores, labels, 5),
         intervals,
     )
 
 
-def per_class_interval(
-    num_right: np.ndarray,
-    num_clips: np.ndarray,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The interval of the mean over classes of `num_right` / `num_clips` (classes,), clips drawn within each class.
+def per_class_interval(num_right: np.ndarray, num_clips: np.ndarray, *, resamples: int = 1000) -> Interval:
+    """The interval of the mean over classes of `num_right` / `num_clips` (classes,), drawn within each class.
 
-    Drawing n clips with replacement, of which a share p is right, is a binomial draw. Classes without clips take no part.
+    Drawing n clips with replacement, of which a share p is right, is binomial. Empty classes are left out.
     """
     present = np.asarray(num_clips) > 0
     of, right = np.asarray(num_clips)[present].astype(np.int64), np.asarray(num_right)[present]
-    drawn = np.random.default_rng(seed).binomial(of, right / of, size=(resamples, len(of)))
-    outside = (1 - confidence) / 2
-    low, high = np.quantile((drawn / of).mean(axis=1), [outside, 1 - outside])
-    return float(low), float(high)
+    drawn = np.random.default_rng(0).binomial(of, right / of, size=(resamples, len(of)))
+    return percentiles((drawn / of).mean(axis=1))
 
 
 def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[Confusion]:
@@ -126,12 +113,12 @@ def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[C
 
     A clip whose own class is not strictly the nearest is taken for the nearest other; of several, the first.
     """
+    if scores.shape[1] < 2:
+        return []
     scores = np.array(scores)
     rows = np.arange(len(scores))
     own = scores[rows, labels]
     scores[rows, labels] = -np.inf
-    if scores.shape[1] < 2:
-        return []
     others = scores.argmax(axis=1)
     wrong = scores[rows, others] >= own
     pairs, counts = np.unique(np.stack([labels[wrong], others[wrong]], axis=1), axis=0, return_counts=True)
@@ -140,12 +127,8 @@ def most_confused(scores: np.ndarray, labels: np.ndarray, number: int) -> list[C
 
 
 def mean_of_prompts(embeds: np.ndarray) -> np.ndarray:
-    """One embedding (classes, dim) of unit length for each class, of several (classes, prompts, dim).
-
-    Each is brought to unit length before the mean is taken, and the mean after it.
-    """
-    means = _unit(embeds).mean(axis=1)
-    return _unit(means)
+    """The mean (classes, dim) of embeddings (classes, prompts, dim), each of unit length before and after."""
+    return _unit(_unit(embeds).mean(axis=1))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""The language-domain gap between two sets of texts: how well K-means tells their features apart (Section 3.2).
+"""The language-domain gap of two sets of texts: how well K-means tells their features apart (Section 3.2).
 
-Features in, numbers out. Making the features, and choosing which texts need any, is the caller's; `draw_samples`
-tells which rows the measure will look at.
+Making the features is the caller's; `draw_samples` tells which rows the measure will look at.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ _KMEANS_RESTARTS = 10
 
 @dataclass(frozen=True)
 class DomainGap:
-    """NMI of each draw, in [0, 1]: 0 where the sets cannot be told apart, 1 where two clusters are the sets."""
+    """NMI of each draw: 0 where the sets cannot be told apart, 1 where two clusters are the sets."""
 
     values: tuple[float, ...]
 
@@ -43,12 +42,11 @@ def domain_gap(
 ) -> DomainGap:
     """Normalised mutual information between K-means clusters and the set that a text is from (Table 1).
 
-    `repeats` times, draw `samples` rows of each side without replacement, mix them, find two clusters, and
+    `repeats` times, draw `samples` rows of each side without replacement, find two clusters in them, and
     compare. Equal arguments give equal values.
 
-    The paper fixes 2 clusters, 1000 texts a side and 10 repeats. It does not say how NMI is normalised
-    (arithmetic here, scikit-learn's and the usual choice; see `normalizer`), nor how K-means starts (here
-    the best of 10 random starts, by faiss).
+    The paper fixes 2 clusters, 1000 texts a side and 10 repeats, but neither how NMI is normalised (here by
+    scikit-learn's default) nor how K-means starts (here the best of 10 random starts, by faiss).
 
     Args:
         source, target: features (n, dim) and (m, dim), one row per text.
@@ -63,10 +61,8 @@ def domain_gap(
     rows = draw_samples(len(source), samples=samples, repeats=repeats, seed=seed, side="source")
     columns = draw_samples(len(target), samples=samples, repeats=repeats, seed=seed, side="target")
     values = [
-        cluster_agreement(
-            source[rows[repeat]], target[columns[repeat]], seed=seed + repeat, normalizer=normalizer
-        )
-        for repeat in range(repeats)
+        cluster_agreement(source[row], target[column], seed=seed + n, normalizer=normalizer)
+        for n, (row, column) in enumerate(zip(rows, columns, strict=True))
     ]
     return DomainGap(tuple(values))
 

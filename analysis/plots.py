@@ -39,11 +39,9 @@ def heat_map(
     axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right", **labels)
     axes.set_yticks(range(len(rows)), rows, **labels)
     middle = (low + high) / 2
-    for row in range(len(rows)):
-        for column in range(len(columns)):
-            value = values[row, column]
-            colour = "black" if value > middle else "white"
-            axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "black" if value > middle else "white"
+        axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
     axes.set_title(title, parse_math=False)
     figure.colorbar(image)
     figure.tight_layout()

@@ -1,7 +1,6 @@
 """Scores changed before ranking by what the other queries score: DSL and QB-Norm.
 
-Both look at the whole set of queries at once, so their numbers do not compare with those of a search that
-answers one query at a time.
+Both look at all queries at once: their numbers do not compare with those of a search for one query.
 """
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 def dual_softmax(similarity: np.ndarray, *, scale: float = 100.0) -> np.ndarray:
     """DSL at test time: `similarity * softmax(scale * similarity)`, the softmax over texts, per video.
 
-    The released code ranks both directions by this one matrix, though the idea of DSL (CAMoE, arXiv
-    2109.04290) has a softmax over videos from video to text: give the transposed matrix for that.
+    The released code ranks both directions by this one matrix. DSL itself (CAMoE, arXiv 2109.04290) takes a
+    softmax over videos from video to text: give the transposed matrix for that.
 
     Args:
         similarity: (texts, videos), cosines.
@@ -32,9 +31,8 @@ def querybank_norm(
     """QB-Norm (Bogolin et al., CVPR 2022), dynamic inverted softmax: tone down items that answer everything.
 
     An item's score is divided by the sum of exp(beta * score) over a bank of queries, but only for queries
-    whose best item is among the `top` best of some bank query. Row by row this gives the order of
-    exp(beta * s) / sum(exp(beta * s_bank)); it is returned as a logarithm, which does not underflow. Rows
-    are comparable within themselves only.
+    whose best item is among the `top` best of some bank query. Returned is the logarithm of
+    exp(beta * s) / sum(exp(beta * s_bank)), which does not underflow; scores compare within a row only.
 
     Args:
         similarity: (queries, items), cosines.

@@ -1,17 +1,13 @@
 """Text-video retrieval metrics: recall at 1, 5 and 10, median and mean rank, in both directions.
 
-Scores are larger for a better match. Making embeddings, and changing scores before ranking (`rescoring`), are not
-done here.
-
-Ranks count from 1. Where the right answer ties with t - 1 others behind g better ones, any rank from g + 1 to
-g + t is as true as another: recall counts the query as a hit only if the worst of them is good enough, mean and
-median take the middle. So a model that scores everything alike gets recall 0 until k reaches the size of the
-gallery and a mean rank at chance, and each query counts once (the released code counts a tied one several
-times). Without ties the numbers are the released code's. Recalls are fractions.
+Scores are larger for a better match. Ranks count from 1. Where the right answer ties with t - 1 others behind
+g better ones, its rank may be any from g + 1 to g + t: recall takes the worst, mean and median the middle. So
+a model that scores everything alike gets recall 0 until k reaches the size of the gallery, and a mean rank at
+chance. The released code counts a tied query several times; without ties the numbers are the same.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,9 +40,9 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Metrics of a similarity matrix (texts, videos); see `Ranks.metrics` for the names.
 
-    `labels` (texts,) is the index of each text's video; without it text i belongs to video i and the matrix
-    is square. From video to text a video with several texts is matched by the best of its own, against the
-    best text of every other video (the protocol of MSVD and CLIP4Clip); videos without a text take no part.
+    `labels` (texts,) is the index of each text's video; without it text i belongs to video i. From video to
+    text a video with several texts is matched by the best of its own, against the best text of every other
+    video (the protocol of MSVD and CLIP4Clip); videos without a text are left out.
 
     Raises:
         ValueError: a NaN among the scores, shapes or labels that do not fit, or no query at all.
@@ -83,9 +79,8 @@ def embedding_ranks(
 ) -> Ranks:
     """Ranks by the inner product of embeddings `texts` (n, dim) and `videos` (m, dim), chunk by chunk.
 
-    The matrix (n, m) is never held: besides the embeddings this takes about 0.4 GB whatever n and m.
-    `labels` and `direction` are as in `retrieval_metrics`. Equal rows tie, see `similarities`.
-    `products` computes the inner products elsewhere than here, such as on a GPU.
+    The matrix (n, m) is never held: this takes about 0.4 GB whatever n and m. `labels` and `direction` are as
+    in `retrieval_metrics`. Equal rows tie, see `similarities`. `products` computes elsewhere, as on a GPU.
 
     Raises:
         ValueError: an embedding that is not finite, shapes or labels that do not fit, or no query at all.
@@ -110,10 +105,9 @@ def embedding_ranks(
 
 
 def similarities(texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Inner products (n, m) of `texts` (n, dim) and `videos` (m, dim); equal rows have equal products, to the bit.
+    """Inner products (n, m) of `texts` (n, dim) and `videos` (m, dim); equal rows have equal products.
 
-    A matrix product alone does not give that: how it rounds depends on where in the matrix a row is, and so a
-    sentence that occurs twice would be told from itself.
+    A matrix product alone does not give that: how it rounds depends on where in the matrix a row is.
     """
     texts, videos = np.asarray(texts), np.asarray(videos)
     firsts, places = _distinct_rows(texts)
@@ -126,7 +120,7 @@ def _numpy_products(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _by_distinct(columns: np.ndarray, products: Products) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the inner products (k, m) of rows (k, dim) with `columns` (m, dim), those of equal columns equal."""
+    """`products`, but those of equal columns are equal."""
     firsts, places = _distinct_rows(columns)
     if len(firsts) == len(columns):
         return products(columns)
@@ -176,7 +170,9 @@ def _ranks(scores: Callable[[slice], np.ndarray], positives: np.ndarray, *, num_
     """Rank column `positives[i]` in row i of the matrix whose rows `scores` gives."""
     best = np.empty(len(positives), np.int64)
     worst = np.empty(len(positives), np.int64)
-    for rows in _row_chunks(len(positives), num_columns):
+    size = max(1, _CHUNK_SCORES // num_columns)
+    for first in range(0, len(positives), size):
+        rows = slice(first, first + size)
         chunk = scores(rows)
         # np.min hands a NaN on; a comparison below would silently count it as a worse match.
         if np.isnan(chunk.min()):
@@ -186,9 +182,3 @@ def _ranks(scores: Callable[[slice], np.ndarray], positives: np.ndarray, *, num_
         best[rows] = num_better + 1
         worst[rows] = num_better + np.count_nonzero(chunk == right, axis=1)
     return Ranks(best, worst)
-
-
-def _row_chunks(num_rows: int, num_columns: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_SCORES // num_columns)
-    for first in range(0, num_rows, size):
-        yield slice(first, min(first + size, num_rows))

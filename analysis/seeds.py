@@ -1,9 +1,11 @@
-"""Numbers from several seeds as a mean with an interval, and pairs of them as a difference. Small samples only."""
+"""Numbers from several seeds as a mean with an interval, and pairs of them as a difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,8 @@ class Estimate:
     count: int
 
 
-def estimate(values: Sequence[float], *, level: float = 0.95) -> Estimate:
-    """The mean over seeds with Student's t interval (n - 1 degrees of freedom).
-
-    Raises:
-        ValueError: no values.
-    """
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean over seeds with its 95% interval by Student's t; ValueError where there is none."""
     if not len(values):
         raise ValueError("no values to average")
     array = np.asarray(values, np.float64)
@@ -30,19 +28,15 @@ def estimate(values: Sequence[float], *, level: float = 0.95) -> Estimate:
         return Estimate(mean, None, None, 1)
     from scipy.stats import t  # takes a while to import
 
-    half = float(t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    half = float(t.ppf((1 + _LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
     return Estimate(mean, mean - half, mean + half, len(array))
 
 
-def difference(first: Sequence[float], second: Sequence[float], *, level: float = 0.95) -> Estimate:
-    """The mean of first - second, paired by seed: what the seeds share falls out.
-
-    Raises:
-        ValueError: none, or not one of each for every seed.
-    """
+def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The mean of first - second, paired by seed; ValueError where there is none, or not one of each."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
-    return estimate([a - b for a, b in zip(first, second, strict=True)], level=level)
+    return estimate([a - b for a, b in zip(first, second, strict=True)])
 
 
 def are_apart(higher: Estimate, lower: Estimate) -> bool:

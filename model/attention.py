@@ -26,15 +26,9 @@ def proxy_guided_attention(
     """Attention under the mask M_ViP of Eq. 2, in two dense pieces.
 
     Args:
-        query, key, value: (batch, heads, proxies + frames * patches, head width); the proxies come first,
-            then the patches frame by frame.
+        query, key, value: (batch, heads, proxies + frames * patches, head width), as is what is returned; the
+            proxies come first, then the patches frame by frame.
         scale: factor on the logits; None for 1/sqrt(head width).
-
-    Returns:
-        (batch, heads, proxies + frames * patches, head width).
-
-    Raises:
-        RuntimeError: tokens that are no whole number of frames; of torch.
     """
     batch, heads, length, width = query.shape
     num_patches = (length - num_proxies) // num_frames
@@ -62,19 +56,11 @@ def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Te
 
 
 def _attention_function(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, scaling: float, **others: Any
 ) -> tuple[Tensor, None]:
     """What CLIP's attention calls; the layout comes down as keyword arguments of the encoder."""
-    output = proxy_guided_attention(
-        query, key, value, num_proxies=kwargs["num_proxies"], num_frames=kwargs["num_frames"], scale=scaling
-    )
+    layout = {name: others[name] for name in ("num_proxies", "num_frames")}
+    output = proxy_guided_attention(query, key, value, scale=scaling, **layout)
     return output.transpose(1, 2).contiguous(), None
 
 

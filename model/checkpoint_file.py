@@ -1,4 +1,4 @@
-"""One file of tensors, as somebody gave it to us: what it is where it is no checkpoint, and its content where it is.
+"""One file of tensors, as a user gives it: its content, or what it is where it is no checkpoint.
 
 Nothing is unpickled but tensors and what the caller allows (`torch.load(weights_only=True)`).
 """
@@ -33,19 +33,15 @@ _MOST_HEADER_BYTES = 100_000_000  # what safetensors itself takes
 
 
 def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
-    """What a `.pt` or `.safetensors` file holds.
-
-    Args:
-        allowed: classes that it may hold besides tensors and plain values.
+    """What a `.pt` or `.safetensors` file holds; `allowed` are classes besides tensors and plain values.
 
     Raises:
-        CheckpointError: no such file, or one that is empty, cut off, damaged, something else (a page, a Git LFS
-            pointer, ...), or that would run code.
+        CheckpointError: no such file, or one that is empty, cut off, damaged, something else (a page, a Git
+            LFS pointer, ...), or that would run code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    problem = file_problem(path)
-    if problem:
+    if problem := file_problem(path):
         raise CheckpointError(f"{path}: {problem}")
     try:
         if path.suffix == ".safetensors":
@@ -57,10 +53,10 @@ def read_checkpoint(path: Path, *, allowed: Sequence[Any] = ()) -> Any:
         raise CheckpointError(f"{path}: does not fit into memory, or is damaged") from error
     except pickle.UnpicklingError as error:  # torch's own text tells how to run it all the same
         raise CheckpointError(
-            f"{path}: not a checkpoint of tensors alone (it is damaged, or holds objects that would run code when "
-            "loaded)"
+            f"{path}: not a checkpoint of tensors alone (it is damaged, or holds objects that would run code "
+            "when loaded)"
         ) from error
-    # Of arbitrary bytes the unpickler raises anything: KeyError, IndexError, UnicodeDecodeError, struct.error, ...
+    # Of arbitrary bytes the unpickler raises anything: KeyError, IndexError, UnicodeDecodeError, ...
     except Exception as error:
         detail = one_line(error, most=200)
         what = detail if isinstance(error, OSError | RuntimeError | SafetensorError) else type(error).__name__
@@ -100,21 +96,17 @@ def require_no_file(folder_or_name: str) -> None:
     path = Path(folder_or_name)
     is_checkpoint = path.suffix in _SUFFIXES
     if path.is_file():
-        problem = file_problem(path) if is_checkpoint else ""
-        raise CheckpointError(
-            f"{folder_or_name}: {problem or 'is a file, a model folder is needed'}"
-            + (
-                ""
-                if problem
-                else "; 'clipvip-data convert-released' and 'convert-ofa' make them of checkpoints"
-            )
+        problem = (file_problem(path) if is_checkpoint else "") or (
+            "is a file, a model folder is needed; 'clipvip-data convert-released' and 'convert-ofa' make "
+            "them of checkpoints"
         )
+        raise CheckpointError(f"{folder_or_name}: {problem}")
     if is_checkpoint and not path.is_dir():
         raise CheckpointError(f"{folder_or_name}: no such checkpoint file")
 
 
 def weights_problem(folder: Path) -> str:
-    """What is wrong with a file of weights in a model folder, with its name; empty where nothing is seen to be."""
+    """What is wrong with a file of weights in a model folder, with its name; empty where nothing is seen."""
     # In the order in which transformers looks for them.
     used = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     for path in used:

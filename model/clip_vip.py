@@ -36,9 +36,8 @@ class ClipVipOutput(ModelOutput):
 
     video_embeds, text_embeds: (batch, dim), L2-normalised.
     logit_scale: the logarithm of the inverse temperature, a scalar.
-    vision_last_hidden_state: the image tower's tokens before its last LayerNorm: for `vip` and
-        `full_attention` (batch, proxies + frames * patches, width); for the baselines that encode frames one
-        by one (batch * frames, 1 + patches, width).
+    vision_last_hidden_state: the image tower's tokens before its last LayerNorm: (batch, proxies + frames *
+        patches, width) for `vip` and `full_attention`, else (batch * frames, 1 + patches, width).
     text_last_hidden_state: (batch, tokens, width).
     """
 
@@ -78,17 +77,13 @@ class ClipVip(CLIPPreTrainedModel):
                 max_frames=config.text_config.max_position_embeddings,
             )
         make_head = ENCODERS[config.encoder]
-        self.frame_head: nn.Module | None = None if make_head is None else make_head(config)
+        self.frame_head: nn.Module | None = make_head(config) if make_head else None
         use_fast_linear(self)
         self.post_init()
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer that `encode_text` uses; None where the weights came without one.
-
-        Raises, when it is set:
-            CheckpointError: it does not fit the model, see `check_tokenizer`.
-        """
+        """The tokenizer of `encode_text`, or None; one that does not fit the model is a CheckpointError."""
         return self._tokenizer
 
     @tokenizer.setter
@@ -127,11 +122,11 @@ class ClipVip(CLIPPreTrainedModel):
         Args:
             pixel_values: (batch, frames, 3, height, width), normalised; any number of frames.
             input_ids, attention_mask: (batch, tokens).
-            embeds_only: for training: the proxy encoders compute of their last layer only what the embedding
+            embeds_only: for training: of their last layer the proxy encoders compute only what the embedding
                 needs, and `vision_last_hidden_state` is None.
 
         Raises:
-            ValueError: pixels of another shape or size than the model's, or more frames or tokens than it takes.
+            ValueError: pixels of another shape or size than the model's, or too many frames or tokens.
             IndexError: a token that the model's table does not have.
         """
         output = ClipVipOutput(logit_scale=self.logit_scale)
@@ -144,20 +139,11 @@ class ClipVip(CLIPPreTrainedModel):
         return output
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised.
-
-        Raises:
-            ValueError: pixels of another shape or size than the model's, or more frames than it takes.
-        """
+        """(batch, frames, 3, height, width) -> (batch, dim), L2-normalised. Raises as `forward`."""
         return self._embed_video(pixel_values, embeds_only=True)[0]
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(batch, tokens) -> (batch, dim), L2-normalised.
-
-        Raises:
-            IndexError: a token that the model's table does not have.
-            ValueError: more tokens than it has positions.
-        """
+        """(batch, tokens) -> (batch, dim), L2-normalised. Raises as `forward`."""
         return self._embed_text(input_ids, attention_mask)[0]
 
     def check_length(self, num_frames: int) -> None:
@@ -183,10 +169,7 @@ class ClipVip(CLIPPreTrainedModel):
         frames = self.visual_projection(images.pooler_output).unflatten(0, (batch, num_frames))
         if self.config.encoder == "seq_transformer":
             frames = self.frame_transformer(frames)
-        if self.frame_head is None:
-            pooled = mean_pool(frames)
-        else:
-            pooled = F.normalize(self.frame_head(frames), dim=-1)
+        pooled = F.normalize(self.frame_head(frames), dim=-1) if self.frame_head else mean_pool(frames)
         return pooled, None if embeds_only else images.last_hidden_state
 
     @classmethod
@@ -205,32 +188,28 @@ class ClipVip(CLIPPreTrainedModel):
             args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
 
         Raises:
-            CheckpointError: it is not there, is damaged, is another kind of model, or weights or tokenizer do not
-                fit its configuration.
+            CheckpointError: it is absent, damaged or of another kind, or weights or tokenizer do not fit.
             ValueError: options that a file does not take.
         """
         source = str(pretrained_model_name_or_path)
         if Path(source).is_file():
             model = weights.load_released_file(cls, source, *args, **kwargs)
-            if tokenizer is not None:
-                model.tokenizer = load_tokenizer(str(tokenizer), required=True)
-            return model
-        where = {name: kwargs[name] for name in weights.HUB_OPTIONS if name in kwargs}
-        weights.require_kind(source, {"clip_vip"}, **where)
-        model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+        else:
+            where = {name: kwargs[name] for name in weights.HUB_OPTIONS if name in kwargs}
+            weights.require_kind(source, {"clip_vip"}, **where)
+            model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+            if tokenizer is None:
+                model.tokenizer = load_tokenizer(source, **where)
         if tokenizer is not None:
             model.tokenizer = load_tokenizer(str(tokenizer), required=True)
-        else:
-            model.tokenizer = load_tokenizer(source, **where)
         return model
 
     @classmethod
     def from_clip(cls, folder_or_name: str | Path, **overrides: Any) -> "ClipVip":
-        """Start from a plain CLIP in Hugging Face layout (a ClipVip model works as well).
+        """Start from a plain CLIP in Hugging Face layout, or a ClipVip; `overrides` are of `ClipVipConfig`.
 
-        Every parameter that CLIP has is taken over: its class embedding is the first proxy. Further proxies
-        are drawn from a normal distribution of standard deviation 1, temporal positions are zero: then all
-        frames look alike, as in the reference. `overrides` are settings of `ClipVipConfig`.
+        CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a
+        normal distribution of deviation 1, and temporal positions are zero.
 
         Raises:
             CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.
@@ -245,13 +224,12 @@ class ClipVip(CLIPPreTrainedModel):
         """Load weights in the reference's layout, whose keys begin with `clipmodel.`.
 
         Args:
-            path_or_state_dict: `pretrain_clipvip_base_32.pt` or `_16.pt` (read with `weights_only=True`), a
-                .safetensors file, or the tensors themselves.
+            path_or_state_dict: a .pt file (read with `weights_only=True`), a .safetensors file, or tensors.
             config: None to read the sizes off the tensors (64 per attention head, as in every CLIP).
 
         Raises:
-            CheckpointError: naming the file and what is wrong with it, or the keys that are missing, unexpected or of
-                another shape. The temporal table alone may be missing: it is zeros then.
+            CheckpointError: the file is damaged, or keys are missing, unexpected or of another shape. The
+                temporal table alone may be missing: it is zeros then.
         """
         return weights.load_released(cls, path_or_state_dict, config)
 
@@ -267,7 +245,7 @@ class ClipVip(CLIPPreTrainedModel):
         """Write config.json, model.safetensors, the tokenizer's files and a model card (see `model_card`).
 
         Args:
-            push_to_hub: then upload them, to `repo_id` or by the folder's name (see `hub.upload`).
+            push_to_hub: upload them, to `repo_id` or by the folder's name (see `hub.upload`).
             is_main_process, state_dict, args, kwargs: of `PreTrainedModel.save_pretrained`.
 
         Raises:
@@ -295,14 +273,11 @@ class ClipVip(CLIPPreTrainedModel):
         token: str | bool | None = None,
         **options: Any,
     ) -> Any:
-        """Upload weights, configuration, tokenizer and model card to the repository `repo_id` of the hub.
+        """Upload weights, configuration, tokenizer and model card; returns what `huggingface_hub` says of it.
 
         Args:
             tags: more words for the card's header.
             options: commit_message, commit_description, private, revision, create_pr.
-
-        Returns:
-            What `huggingface_hub` says of the commit.
 
         Raises:
             OSError: the hub cannot be reached or refuses.
@@ -344,25 +319,23 @@ class ClipVip(CLIPPreTrainedModel):
     ) -> Tensor | tuple[Tensor, list[VideoFailure]]:
         """Embed videos.
 
-        A video is the path of a file, of which `num_frames` evenly spaced frames are read; or all the frames of an
-        array or tensor, uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and
-        normalised by CLIP's mean and deviation, (frames, 3, size, size); or a list of frames, each a PIL image or such
-        an array without its first dimension; or one PIL image, a video of one frame.
+        A video is the path of a file, of which `num_frames` evenly spaced frames are read; or an array or
+        tensor with all its frames, uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or
+        floating point and normalised by CLIP's mean and deviation, (frames, 3, size, size); or a list of
+        frames, each a PIL image or an array without the first dimension; or one PIL image.
 
         Args:
-            videos: one video but a list, or any iterable of videos, or one array of videos. A generator is asked for
-                `batch_size` videos at a time. The frames of one video in a list are given as `[[frame, frame]]`.
-                Numbers of frames and sizes may differ.
+            videos: one video, an array of videos, or any iterable of them, read `batch_size` at a time. One
+                video that is a list of frames is given as `[[frame, frame]]`. Sizes may differ.
             num_frames: None for as many as the model was trained on, `config.scored_frames`.
             batch_size: videos encoded at a time; only those of equal length share a batch.
-            on_error: `raise` stops at the first video that cannot be embedded; `nan` gives it a row of NaN and goes on.
+            on_error: `raise` stops at the first video that cannot be embedded; `nan` gives it a row of NaN.
 
         Returns:
-            (number of videos, dim), L2-normalised, on the CPU; with `on_error="nan"` that and the list of failures.
+            (videos, dim), L2-normalised, on the CPU; with `on_error="nan"` also the list of failures.
 
         Raises:
-            ValueError: a file that does not decode, an array of another shape or type, floating-point frames beyond
-                what normalised ones can be (0 to 255, say), more frames than the encoder takes, or something else.
+            ValueError: a file that does not decode, an array of another shape or range, too many frames.
         """
         if on_error not in ("raise", "nan"):
             raise ValueError(f"{on_error = }: is neither 'raise' nor 'nan'")
@@ -378,11 +351,10 @@ class ClipVip(CLIPPreTrainedModel):
         """Embed one string or some: (number of strings, dim), L2-normalised, on the CPU.
 
         Args:
-            max_tokens: longer texts are cut to so many; None for as many as in training, `config.scored_text_tokens`.
+            max_tokens: longer texts are cut to so many; None for `config.scored_text_tokens`, as in training.
 
         Raises:
-            ValueError: the model was loaded from a place that has no tokenizer, a text is no string, or `max_tokens` is
-                more than the model takes.
+            ValueError: the model has no tokenizer or does not take `max_tokens`, or a text is no string.
         """
         return embed_texts(self, texts, max_tokens=max_tokens, batch_size=batch_size)
 

@@ -9,30 +9,27 @@ from clipvip.model.variants import ENCODERS
 # Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
 MAX_TEXT_TOKENS = 70
 
-# Read by transformers' CLIP as "a text's feature is at its highest token id"; the end token is the highest of every
-# CLIP's vocabulary, and the reference does the same.
+# With this id transformers' CLIP, as the reference, takes a text's feature at its highest token, the end.
 END_IS_HIGHEST = 2
 # The start, a token, and the end.
-_FEWEST_TEXT_TOKENS = 3
+FEWEST_TEXT_TOKENS = 3
 
 
 class ClipVipConfig(PreTrainedConfig):
     """Configuration of `ClipVip`.
 
     Args:
-        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id` that
-            is no token of the vocabulary stands for the highest id of a text.
+        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id`
+            outside the vocabulary stands for the highest id of a text.
         projection_dim: width of the shared space.
         logit_scale_init_value: logarithm of the inverse temperature.
-        encoder: which row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
+        encoder: a row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
         num_proxies: video proxy tokens M, the class token included (paper: 4).
-        temporal_size: frames that the temporal position table is made for (paper: 12); another number of
-            frames interpolates it.
+        temporal_size: frames of the temporal position table (paper: 12), else interpolated.
         num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
-        num_frames: frames of a clip that the model was trained on, and so is scored on; None, as in folders that
-            do not say it, for `temporal_size`.
-        max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for all
-            of a shorter table. `scored_frames` and `scored_text_tokens` are these two with the defaults filled in.
+        num_frames: frames of a clip in training, and so in scoring; None for `temporal_size`.
+        max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for
+            all of a shorter table. `scored_frames` and `scored_text_tokens` fill the defaults in.
 
     Raises:
         ValueError: an unknown encoder, fewer than one proxy or frame, or texts longer than their table.
@@ -71,7 +68,7 @@ class ClipVipConfig(PreTrainedConfig):
         self.num_frame_layers = num_frame_layers
         self.num_frame_heads = num_frame_heads
         self.num_frames = _at_least("num_frames", num_frames, 1)
-        self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, _FEWEST_TEXT_TOKENS)
+        self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, FEWEST_TEXT_TOKENS)
         most = self.text_config.max_position_embeddings
         if max_text_tokens is not None and max_text_tokens > most:
             raise ValueError(f"{max_text_tokens = } is more than the {most} of the model's table")
@@ -91,12 +88,12 @@ class ClipVipConfig(PreTrainedConfig):
 
 
 def b32(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
+    """CLIP-ViP B/32, as released; `overrides` are settings of `ClipVipConfig`."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 32}} | overrides))
 
 
 def b16(**overrides: Any) -> ClipVipConfig:
-    """CLIP-ViP B/16, as released; `overrides` are settings of `ClipVipConfig`, and raise what it does."""
+    """CLIP-ViP B/16, as released; `overrides` as for `b32`."""
     return ClipVipConfig(**({"vision_config": {"patch_size": 16}} | overrides))
 
 
@@ -124,6 +121,5 @@ def _at_least(name: str, value: int | None, least: int) -> int | None:
 
 
 def _as_config(kind: type, value: Any) -> Any:
-    if value is None:
-        return kind()
+    value = {} if value is None else value
     return kind(**value) if isinstance(value, dict) else value

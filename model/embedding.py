@@ -1,4 +1,4 @@
-"""What `ClipVip.encode_video` and `encode_text` do: batches of whatever is given, through the model, onto the CPU."""
+"""What `ClipVip.encode_video` and `encode_text` do: whatever is given, in batches, through the model."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from clipvip.media.errors import one_line
+from clipvip.model.config import FEWEST_TEXT_TOKENS
 from clipvip.model.preprocess import tokenize
 from clipvip.model.videos import Video, iterate_videos, to_pixels
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
-
-# The start, a token, and the end.
-_FEWEST_TOKENS = 3
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,7 @@ def embed_videos(
     batch_size: int,
     raises: bool,
 ) -> tuple[Tensor, list[VideoFailure]]:
-    """What `encode_video` does: embeddings (videos, dim), NaN for those that failed; with `raises` none may.
-
-    Raises as `encode_video`.
-    """
+    """What `encode_video` does: embeddings (videos, dim), NaN for those that fail; with `raises` none may."""
     wanted = model.config.scored_frames if num_frames is None else num_frames
     if wanted < 1 or batch_size < 1:
         raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
@@ -69,21 +64,21 @@ def embed_videos(
 def embed_texts(
     model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None, batch_size: int
 ) -> Tensor:
-    """What `encode_text` does: embeddings (texts, dim). Raises as `encode_text`."""
+    """What `encode_text` does: embeddings (texts, dim)."""
     if model.tokenizer is None:
         raise ValueError(
             "this model came without a tokenizer: name one, as in "
             "from_pretrained(..., tokenizer='openai/clip-vit-base-patch32')"
         )
     texts = [texts] if isinstance(texts, str) else list(texts)
-    others = {type(text).__name__ for text in texts if not isinstance(text, str)}
-    if others:
+    if others := {type(text).__name__ for text in texts if not isinstance(text, str)}:
         raise ValueError(f"among the texts are {', '.join(sorted(others))}: give strings alone")
     most = model.config.text_config.max_position_embeddings
     limit = model.config.scored_text_tokens if max_tokens is None else max_tokens
-    if not _FEWEST_TOKENS <= limit <= most or batch_size < 1:
+    if not FEWEST_TEXT_TOKENS <= limit <= most or batch_size < 1:
         raise ValueError(
-            f"{max_tokens = } and {batch_size = }: give {_FEWEST_TOKENS} to {most} tokens, and 1 text or more"
+            f"{max_tokens = } and {batch_size = }: give {FEWEST_TEXT_TOKENS} to {most} tokens, "
+            "and 1 text or more"
         )
     rows = []
     for start in range(0, len(texts), batch_size):

@@ -47,18 +47,15 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
     def embed_patches(self, images: Tensor) -> Tensor:
         """(n, 3, height, width) -> (n, patches, width).
 
-        CLIP's convolution has windows that do not overlap, so it is a matrix product of each patch. On a GPU it is
-        computed as one: for three channels cuDNN takes kernels without tensor cores, 28 of a step's 289 ms on an H100.
+        CLIP's convolution is a matrix product of each patch. On a GPU it is computed as one: for three
+        channels cuDNN uses no tensor cores (28 of a step's 289 ms on an H100).
         """
         if images.device.type == "cpu":
             return self.patch_embedding(images).flatten(2).transpose(1, 2)
         return patches_as_product(images, self.patch_embedding.weight)
 
     def temporal_positions(self, num_frames: int) -> Tensor:
-        """(1, num_frames, width): the table, linearly interpolated where it is of another length.
-
-        One frame, an image, gets the middle of the table.
-        """
+        """(1, num_frames, width): the table, linearly interpolated; an image, one frame, gets its middle."""
         table = self.temporal_embedding
         if num_frames == table.shape[1]:
             return table
@@ -66,7 +63,7 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
 
 
 def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:
-    """What a convolution by `weight` (width, 3, size, size) with stride `size` gives, as (n, patches, width)."""
+    """A convolution by `weight` (width, 3, size, size) with stride `size`, as (n, patches, width)."""
     size = weight.shape[-1]
     # (n, 3, rows, size, columns, size) -> (n, rows, columns, 3, size, size)
     grid = images.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)
@@ -76,8 +73,8 @@ def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:
 class QuickGeluMLP(CLIPMLP):
     """CLIP's MLP with its activation h * sigmoid(1.702 h), written silu(1.702 h) / 1.702.
 
-    The factors go into the matrix products, or are multiplied where the tensor is narrow: one pass over the inner
-    tensor instead of three, and the gradient keeps two inner tensors instead of three.
+    The factors go into the matrix products, or are multiplied where the tensor is narrow: one pass over the
+    inner tensor instead of three, and the gradient keeps two inner tensors instead of three.
     """
 
     FACTOR = 1.702
@@ -101,7 +98,6 @@ class VideoTransformer(nn.Module):
         vision = copy.deepcopy(config.vision_config)
         vision._attn_implementation = PROXY_GUIDED if config.encoder == "vip" else "sdpa"
         self.num_proxies = config.num_proxies
-        self.image_size = vision.image_size
         self.embeddings = VideoEmbeddings(
             vision, num_proxies=config.num_proxies, temporal_size=config.temporal_size
         )
@@ -116,8 +112,8 @@ class VideoTransformer(nn.Module):
         """Encode (batch, frames, 3, height, width).
 
         Args:
-            feature_only: leave out what the last layer makes of all tokens but the first. The feature is the
-                same, and a forward pass and its gradient are 1/14 cheaper in a model of 12 layers.
+            feature_only: leave out what the last layer makes of all tokens but the first: the same feature
+                for 1/14 less in a model of 12 layers.
 
         Returns:
             All tokens before the last LayerNorm (batch, proxies + frames * patches, width), or None, and the
@@ -135,7 +131,7 @@ class VideoTransformer(nn.Module):
 
 
 def first_token(layer: CLIPEncoderLayer, hidden: Tensor) -> Tensor:
-    """What a layer of CLIP makes of token 0, which sees all tokens: (batch, tokens, width) -> (batch, width)."""
+    """What a layer of CLIP makes of token 0, which sees all: (batch, tokens, width) -> (batch, width)."""
     attention = layer.self_attn
 
     def heads(x: Tensor) -> Tensor:  # (B, L, D) -> (B, H, L, K)

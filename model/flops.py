@@ -1,7 +1,6 @@
 """Floating-point operations of a forward pass by formula, for utilisation figures.
 
-Multiply-accumulates of matrix products and the patch convolution count twice; norms, activations and
-look-ups do not count.
+Multiply-accumulates of matrix products and the patch convolution count twice, all else not at all.
 """
 
 from clipvip.model.config import ClipVipConfig
@@ -11,25 +10,24 @@ def video_flops(config: ClipVipConfig, num_frames: int, *, embeds_only: bool = F
     """FLOPs to encode one video of `num_frames` frames; `embeds_only` as in `ClipVip.forward`."""
     vision = config.vision_config
     width, inner, layers = vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers
+    is_joint = config.encoder in {"vip", "full_attention"}
     patches = (vision.image_size // vision.patch_size) ** 2
     per_token = 4 * width * width + 2 * width * inner
-    if config.encoder in {"vip", "full_attention"}:
+    if is_joint:
         proxies = config.num_proxies
         tokens = proxies + num_frames * patches
         pairs = num_frames * patches * (proxies + patches) + proxies * tokens
         if config.encoder == "full_attention":
             pairs = tokens * tokens
-        features = 1
     else:
         tokens = num_frames * (patches + 1)
         pairs = num_frames * (patches + 1) ** 2
-        features = num_frames
     macs = num_frames * patches * 3 * vision.patch_size**2 * width
     macs += layers * (tokens * per_token + 2 * width * pairs)
-    if embeds_only and config.encoder in {"vip", "full_attention"}:
+    if embeds_only and is_joint:
         # Of the last layer: keys and values of all tokens, everything else of one.
         macs -= (tokens - 1) * (per_token - 2 * width * width) + 2 * width * (pairs - tokens)
-    macs += features * width * config.projection_dim
+    macs += (1 if is_joint else num_frames) * width * config.projection_dim
     if config.encoder == "seq_transformer":
         dim = config.projection_dim
         macs += config.num_frame_layers * (12 * num_frames * dim * dim + 2 * dim * num_frames**2)

@@ -1,4 +1,4 @@
-"""Uploading a model's folder to the Hugging Face hub, complete: weights, configuration, tokenizer and our own card."""
+"""Uploading a model's folder to the Hugging Face hub: weights, configuration, tokenizer and our card."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ UPLOAD_OPTIONS = ("commit_message", "commit_description", "create_pr", "private"
 
 
 def file_times(folder: Path) -> dict[str, float]:
-    """When the files of a folder were written, to upload those alone that are written afterwards, and the card."""
+    """When the files of a folder were written, so as to upload only later ones, and the card."""
     if not folder.is_dir():
         return {}
     return {path.name: path.stat().st_mtime for path in folder.iterdir() if path.name != CARD_NAME}
@@ -30,15 +30,13 @@ def upload(
     private: bool | None = None,
     **options: Any,
 ) -> Any:
-    """Upload what changed in `folder` since `before` (`file_times`) to the repository, which is made where missing.
+    """Upload what changed in `folder` since `before` (`file_times`) to a repository, made where missing.
 
-    A card that somebody wrote there is kept: one of ours does not replace it. `options` are the rest of UPLOAD_OPTIONS.
-
-    Returns:
-        What `huggingface_hub` says of the commit.
+    A card that somebody wrote there is kept. `options` are the rest of UPLOAD_OPTIONS. Returns what
+    `huggingface_hub` says of the commit.
 
     Raises:
-        OSError: the hub cannot be reached or refuses; of `huggingface_hub`.
+        OSError: the hub cannot be reached or refuses.
     """
     api = HfApi(library_name="clipvip")
     repo_id = api.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id

@@ -1,8 +1,7 @@
 """Linear layers that are fast on a CPU: the same weights and results as torch's, another library underneath.
 
-torch multiplies float32 matrices with MKL, which leaves a third of four cores unused on processors of today;
-its convolutions go to oneDNN, which does not (docs/benchmarks.md has figures). A linear layer is a convolution
-of one pixel.
+torch multiplies float32 matrices with MKL, which leaves a third of four cores unused; its convolutions go to
+oneDNN, which does not (docs/benchmarks.md). A linear layer is a convolution of one pixel.
 """
 
 import torch
@@ -16,7 +15,7 @@ _LEAST_PRODUCTS = 2**26
 def prefers_convolution(x: Tensor, weight: Tensor) -> bool:
     """Whether `linear` computes these as a convolution."""
     return (
-        not torch.compiler.is_compiling()  # which looks after that itself, and cannot follow the questions below
+        not torch.compiler.is_compiling()  # which sees to that itself, and cannot follow the questions below
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

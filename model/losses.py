@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from clipvip.model.variants import VARIANTS, Term, Weighting
+from clipvip.model.variants import VARIANTS, Term, Weighting, inputs_of
 
-# e^10 = 22,026. CLIP's training stops at ln 100 = 4.6, ours at optim.max_scale; 1/0.07 = 14.3, where CLIP's begins, is not
-# the logarithm of anything in use.
+# e^10 = 22,026. CLIP's training stops at ln 100 = 4.6, ours at optim.max_scale; 1/0.07 = 14.3, where CLIP's
+# begins, is not the logarithm of anything in use.
 MAX_LOGIT_SCALE = 10.0
 # Above this many rows, logits are made in chunks of rows and made again for the gradient.
 _ROWS_PER_CHUNK = 4096
@@ -31,10 +31,7 @@ def omnisource_loss(
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
 ) -> Tensor:
-    """The loss of a batch, a scalar: the sum of `omnisource_terms`, which says what the arguments are.
-
-    Raises as `omnisource_terms`.
-    """
+    """The loss of a batch, a scalar: the sum of `omnisource_terms`, which has the arguments and errors."""
     terms = omnisource_terms(
         video=video,
         subtitle=subtitle,
@@ -62,22 +59,21 @@ def omnisource_terms(
     """The weighted terms of the loss by name, such as `V->S+C`.
 
     Args:
-        video, subtitle, frame, caption: (batch, dim), L2-normalised; row i of all is of sample i. Those that
-            the variant does not use may be None.
-        logit_scale: the LOGARITHM of the inverse temperature, a scalar: 4.6 for CLIP's 100. Above MAX_LOGIT_SCALE it
-            is taken for the inverse temperature itself, and refused.
+        video, subtitle, frame, caption: (batch, dim), L2-normalised, a row a sample; None where not used.
+        logit_scale: the LOGARITHM of the inverse temperature, a scalar: 4.6 for CLIP's 100. More than
+            MAX_LOGIT_SCALE must be the inverse temperature itself, and is refused.
         variant: Table 3: `baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C with the
             larger set of negatives (Eq. 4), F-C. Besides, `V-C`: captions only (Table 4).
-        weighting: `released` adds all cross-entropies, as the code that made the released weights does,
-            which is twice the paper's value for baseline, a, b and c; `paper` reads Eq. 3 and 4 literally.
-        caption_mask: (batch,), true where a sample has a caption. One without is left out of all that
-            concerns captions and frames, as anchor, positive and negative.
+        weighting: `released` adds all cross-entropies, as the released code does: twice the paper's value for
+            baseline, a, b and c; `paper` reads Eq. 3 and 4 literally.
+        caption_mask: (batch,), true where a sample has a caption. One without is left out of all terms of
+            captions and frames.
 
     Computed in float32 at least, also under autocast: at a scale of 100 bfloat16 rounds logits to 0.5.
 
     Raises:
-        ValueError: an unknown variant or weighting, an input that the variant needs is None, or a logit_scale that
-            is no scalar, not finite, or no logarithm of an inverse temperature.
+        ValueError: an unknown variant or weighting, an input that the variant needs is None, or a logit_scale
+            that is no finite scalar or no logarithm of an inverse temperature.
     """
     logit_scale = _checked_scale(logit_scale, like=video)
     if variant not in VARIANTS:
@@ -86,9 +82,7 @@ def omnisource_terms(
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
     names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
-    for letter in {
-        x for t in VARIANTS[variant] for x in (t.anchor, t.positives, t.negatives) if x is not None
-    }:
+    for letter in inputs_of(variant):
         if rows[letter] is None:
             raise ValueError(f"variant {variant!r} needs {names[letter]}")
     present = torch.ones(len(video), dtype=torch.bool, device=video.device)
@@ -97,19 +91,17 @@ def omnisource_terms(
     with torch.autocast(video.device.type, enabled=False):
         full = {letter: _at_least_float32(row) for letter, row in rows.items() if row is not None}
         scale = _at_least_float32(logit_scale).exp()
-        return {
-            term.name: (term.paper_weight if weighting == "paper" else 1.0)
-            * _cross_entropy(term, full, has, scale)
-            for term in VARIANTS[variant]
-        }
+        losses = {term.name: _cross_entropy(term, full, has, scale) for term in VARIANTS[variant]}
+        if weighting == "paper":
+            return {term.name: term.paper_weight * losses[term.name] for term in VARIANTS[variant]}
+        return losses
 
 
 def _checked_scale(logit_scale: Tensor | float, *, like: Tensor) -> Tensor:
     """The logarithm of the inverse temperature as a scalar tensor; ValueError where it cannot be one."""
     if not isinstance(logit_scale, Tensor):
-        logit_scale = torch.tensor(
-            float(logit_scale), dtype=_at_least_float32(like).dtype, device=like.device
-        )
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        logit_scale = torch.tensor(float(logit_scale), dtype=dtype, device=like.device)
     shown = f"{logit_scale.item():g}" if logit_scale.numel() == 1 else f"of shape {tuple(logit_scale.shape)}"
     if logit_scale.numel() != 1 or not -math.inf < logit_scale.item() <= MAX_LOGIT_SCALE:
         raise ValueError(
@@ -149,10 +141,9 @@ def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], 
 def _chunk_sum(
     anchors: Tensor, columns: Tensor, owners: Tensor, samples: Tensor, own: Tensor, scale: Tensor
 ) -> Tensor:
-    """Sum of cross-entropies of some anchors.
+    """Sum of cross-entropies of some anchors. Column `own[i]` is anchor i's positive.
 
-    `owners` says which sample each column is of: a negative of the anchor's own sample is in no denominator
-    (Eq. 4); column `own[i]` is anchor i's positive.
+    `owners` says whose each column is: a negative of the anchor's own sample is in no denominator (Eq. 4).
     """
     logits = scale * (anchors @ columns.T)
     if len(owners) > 0:

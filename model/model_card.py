@@ -1,4 +1,4 @@
-"""The README.md of a model folder, as the Hugging Face hub shows it. What a user wrote there is never touched."""
+"""The README.md of a model folder, its card on the hub. What a user wrote there is never touched."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,15 @@ _MARK = "<!-- written by clipvip; remove this line to keep your changes -->"
 
 _WHAT = """A CLIP that embeds videos and sentences into one space, by the method of
 [CLIP-ViP](https://arxiv.org/abs/2209.06430)."""
-_CAUTION = """It has the biases of the texts and pictures that it and its base model were trained on. It was made to compare videos
-with sentences, not to recognise people."""
+_CAUTION = (
+    "It has the biases of the texts and pictures that it and its base model were trained on. It was made to "
+    "compare videos\nwith sentences, not to recognise people."
+)
 # What nobody but the owner of a model knows, and what is not known yet.
-_NO_LICENCE = """*To be filled in: the licence of these weights, here and as `license` in the header. Those of the base model and of the
-training data hold besides; that of the code, Apache-2.0, is not theirs.*"""
+_NO_LICENCE = (
+    "*To be filled in: the licence of these weights, here and as `license` in the header. Those of the base "
+    "model and of the\ntraining data hold besides; that of the code, Apache-2.0, is not theirs.*"
+)
 _NO_DATA = "*To be filled in: which videos, subtitles and captions, where they are from, and on what terms.*"
 _NO_TRAINING = "*To be filled in: from which model, with which recipe.*"
 _NO_SCORES = "*To be filled in: what `clipvip-eval retrieval` prints, and on which test split.*"
@@ -40,12 +44,10 @@ def write_card(
     scores: str = "",
     tags: Sequence[str] = (),
 ) -> None:
-    """Write `folder`/README.md, unless there is one that is not ours.
-
-    What is not given is a line in italics that says what to fill in, as is the licence and where data are from.
+    """Write `folder`/README.md, unless there is one that is not ours; it asks to fill in what is not given.
 
     Args:
-        training: what is to be said of how it was trained, by name; `base_model` also goes into the header.
+        training: how it was trained, by name; `base_model` also goes into the header.
         recipe: settings of the training, as YAML.
         scores: a table of results, as text.
         tags: more words for the hub to find it by.
@@ -56,24 +58,7 @@ def write_card(
     path = folder / CARD_NAME
     if path.exists() and not is_ours(path):
         return
-    text = card(config, training=training or {}, recipe=recipe, scores=scores, tags=tags)
-    path.write_text(text, encoding="utf-8")
-
-
-def is_ours(path: Path) -> bool:
-    """Whether the card at `path` is one that `write_card` wrote and may write again."""
-    return _MARK in path.read_text(encoding="utf-8", errors="replace")
-
-
-def card(
-    config: ClipVipConfig,
-    *,
-    training: Mapping[str, str],
-    recipe: str,
-    scores: str,
-    tags: Sequence[str] = (),
-) -> str:
-    """The text of a model card."""
+    training = training or {}
     header = {
         "library_name": "clipvip",
         "pipeline_tag": "feature-extraction",
@@ -109,7 +94,12 @@ def card(
         "## Before you use it",
         _CAUTION,
     ]
-    return "\n\n".join(parts) + "\n"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the card at `path` is one that `write_card` wrote and may write again."""
+    return _MARK in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -23,8 +23,8 @@ def is_decayed(name: str) -> bool:
 def freeze_key_biases(model: nn.Module) -> None:
     """Take the biases of the attentions' keys out of training.
 
-    They add the same to all logits of a query, which softmax does not see: their gradient is zero but for
-    rounding, which Adam would scale up to steps of full size, other ones on other numbers of processes.
+    They add the same to all logits of a query, which softmax does not see: their gradient is rounding alone,
+    which Adam would scale up to steps of full size, other ones on other numbers of processes.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("k_proj.bias"):
@@ -46,10 +46,7 @@ def learning_rate(
     """The rate of update number `step`, counted from 1 as the reference does.
 
     Linear from 0 to `base` over the first `int(warmup_fraction * num_steps)` steps, then cosine or linear to
-    0 at `num_steps`, or constant.
-
-    Raises:
-        ValueError: `num_steps` is not positive.
+    0 at `num_steps`, or constant. ValueError: `num_steps` is not positive.
     """
     if num_steps <= 0:
         raise ValueError(f"{num_steps = } must be positive")

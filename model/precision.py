@@ -1,4 +1,4 @@
-"""Which number format to compute in: bfloat16 where the GPU computes in it, float16 where it only pretends to."""
+"""Which number format to compute in: bfloat16 where the GPU computes in it, else float16."""
 
 from typing import Literal
 
@@ -12,18 +12,12 @@ def choose_precision(
 ) -> tuple[Precision, str]:
     """The number format to train in, and a remark on it for the user where there is one.
 
-    Args:
-        asked: what the recipe says; `auto` is fp32 on a processor, and on a GPU bf16 or, without that, fp16.
-        has_bf16: whether the GPU computes in bf16 itself.
-
-    Raises:
-        ValueError: bf16 on a GPU that has none.
+    `auto` is fp32 on a CPU, and on a GPU bf16 or, without that, fp16. ValueError: bf16 on a GPU that has
+    none.
     """
     if asked == "auto":
-        if not on_gpu:
-            return "fp32", ""
-        if has_bf16:
-            return "bf16", ""
+        if not on_gpu or has_bf16:
+            return ("bf16" if on_gpu else "fp32"), ""
         return "fp16", "this GPU has no bf16; training in fp16 (optim.precision=fp32 is slower and exact)"
     if asked == "bf16" and on_gpu and not has_bf16:
         raise ValueError("optim.precision is bf16, which this GPU does not have; give fp16, fp32 or auto")
@@ -31,7 +25,7 @@ def choose_precision(
 
 
 def has_native_bf16() -> bool:
-    """Whether the GPU in use computes in bf16; torch's own answer counts GPUs before Ampere that emulate it."""
+    """Whether the GPU in use computes in bf16; torch's own answer counts GPUs that emulate it."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

@@ -26,14 +26,11 @@ _PROBE_TOKENS = 16
 
 
 def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias: bool = True) -> Tensor:
-    """Resize frames directly to a square and normalise them.
-
-    The aspect ratio is not kept and nothing is cropped, in training as in testing, as in the reference.
+    """Resize frames to a square, as the reference does without keeping the aspect ratio, and normalise them.
 
     Args:
         frames: (..., height, width, 3) uint8 RGB.
-        antialias: what today's torchvision does with the reference's transform; torchvision before 0.17
-            did not.
+        antialias: as torchvision since 0.17 does with the reference's transform, and before did not.
 
     Returns:
         (..., 3, image_size, image_size) float32.
@@ -47,17 +44,13 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
         planes = F.interpolate(
             planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
         )
-    return _normalize(planes).reshape(*frames.shape[:-3], 3, image_size, image_size)
-
-
-def _normalize(planes: Tensor) -> Tensor:
     mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
     std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]
-    return (planes - mean) / std
+    return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded to one length, at the end."""
+    """`input_ids` and `attention_mask`, int64 (len(texts), max_tokens): cut and padded at the end."""
     # Half of a surrogate pair, which JSON may hold, is no character.
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     encoded = tokenizer(
@@ -73,9 +66,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT
 
 
 def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any) -> Any:
-    """The tokenizer of a model folder or a name on the hub; None where there is none.
-
-    `where` may say the revision and the like, as in `from_pretrained`.
+    """The tokenizer of a model folder or a name on the hub, or None; `where` may have HUB_OPTIONS.
 
     Raises:
         CheckpointError: it is damaged, or there is none and it is `required`.
@@ -111,19 +102,15 @@ def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
 
 
 def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
-    """Check that the model finds every token in its table, and a text's end where the tokenizer puts it.
-
-    Raises:
-        CheckpointError: it does not; in one line with the numbers of both.
-    """
+    """CheckpointError unless the model has all tokens in its table, and finds a text's end."""
     name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < 0:
         raise CheckpointError(f"{name}: its tokenizer has no tokens; its files are incomplete")
     if highest >= text_config.vocab_size:
         raise CheckpointError(
-            f"{name}: its tokenizer has {highest + 1} tokens, the model's table {text_config.vocab_size}; put the "
-            "tokenizer there that the model was trained with"
+            f"{name}: its tokenizer has {highest + 1} tokens, the model's table {text_config.vocab_size}; "
+            "put the tokenizer there that the model was trained with"
         )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has neither a padding nor an end token; CLIP needs one")
@@ -136,7 +123,7 @@ def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
         # transformers' CLIP takes the feature at the first such token.
         if end not in ids or ids.index(end) != len(ids) - 1:
             raise CheckpointError(
-                f"{name}: its tokenizer ends a text with token {ids[-1] if ids else 'none'}, the model takes a text's "
-                f"feature at token {end} (eos_token_id in config.json); put the tokenizer there that the model was "
-                "trained with"
+                f"{name}: its tokenizer ends a text with token {ids[-1] if ids else 'none'}, the model takes "
+                f"a text's feature at token {end} (eos_token_id in config.json); put the tokenizer there"
+                " that the model was trained with"
             )

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables as data: the encoders of Table 2, the losses of Table 3 and 4; other choices. Knows no torch.
+"""Rows of the paper's tables as data, without torch: the encoders of Table 2, the losses of Table 3 and 4.
 
 Plug-ins may add encoders and losses.
 """
@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from clipvip.plugins import Registry
 
-# Of a plug-in: what makes, of a ClipVipConfig, the torch module that reads the projected features of a video's frames,
-# (batch, frames, dim), and gives the video's, (batch, dim), which are then normalised. None: ours, in `clip_vip`.
+# Of a plug-in: makes of a ClipVipConfig the torch module from the projected features of a video's frames
+# (batch, frames, dim) to the video's (batch, dim), which are then normalised. None: ours, in `clip_vip`.
 ENCODERS: Registry[Callable[[Any], Any] | None] = Registry(
     dict.fromkeys(("vip", "mean_pool", "seq_transformer", "full_attention"))
 )
@@ -21,7 +21,7 @@ Precision = Literal["bf16", "fp16", "fp32"]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One cross-entropy: `anchor` against all of `positives`, and `negatives` but for those of its own sample.
+    """One cross-entropy: `anchor` against all of `positives`, and `negatives` of other samples.
 
     `paper_weight` is the weight where Eq. 3 and 4 are read literally; the released code weighs all 1.
     """
@@ -63,10 +63,6 @@ VARIANTS: Registry[list[Term]] = Registry(
 
 
 def inputs_of(variant: str) -> frozenset[str]:
-    """Which of V, S, F and C a variant needs.
-
-    Raises:
-        KeyError: there is no such variant.
-    """
+    """Which of V, S, F and C a variant needs; KeyError where there is no such variant."""
     terms = VARIANTS[variant]
     return frozenset(name for term in terms for name in (term.anchor, term.positives, term.negatives) if name)

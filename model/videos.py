@@ -20,9 +20,7 @@ _MOST_NORMALISED = 10.0
 
 
 def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
-    """The videos one by one: of a file, picture or array of frames, a batch of arrays, or any iterable.
-
-    Nothing is taken of an iterable before it is asked for.
+    """The videos one by one, lazily: of a file, picture, array of frames, batch of arrays, or any iterable.
 
     Raises:
         ValueError: it is none of these.
@@ -43,14 +41,10 @@ def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
 def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     """One video as the model takes it: float32 (frames, 3, image_size, image_size).
 
-    Of a file `num_frames` evenly spaced frames are read; of all else all frames are taken: of an array or
-    tensor uint8 RGB (frames, height, width, 3) or (frames, 3, height, width), or floating point and
-    normalised already, (frames, 3, image_size, image_size); of a list its PIL images and arrays of one frame
-    each; of a PIL image that.
+    Of a file `num_frames` evenly spaced frames are read; all else (see `encode_video`) is taken whole.
 
     Raises:
-        ValueError: a file that does not decode, an array of another shape or type, numbers that are not
-            normalised ones, or something else.
+        ValueError: a file that does not decode, an array of another shape, type or range, or something else.
     """
     if isinstance(video, str | os.PathLike):
         from clipvip.media.whole_file import read_frames  # only files need PyAV
@@ -66,8 +60,6 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     frames = _as_tensor(video)
     if frames.ndim == 3:
         raise ValueError(f"{_explain(frames)}; a list of the frames of one video is itself put in a list")
-    if frames.ndim != 4 or not len(frames):
-        raise ValueError(_explain(frames))
     return _array_pixels(frames, image_size)
 
 
@@ -90,7 +82,7 @@ def _frame_pixels(frame: Frame, image_size: int) -> Tensor:
 
 
 def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
-    if 0 in frames.shape:
+    if frames.ndim != 4 or 0 in frames.shape:
         raise ValueError(_explain(frames))
     if frames.is_floating_point():
         if tuple(frames.shape[1:]) != (3, image_size, image_size):
@@ -98,7 +90,9 @@ def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
                 f"{_explain(frames)}; of floating point they must be normalised and of the model's size, "
                 f"(frames, 3, {image_size}, {image_size})"
             )
-        return _require_normalised(frames.float())
+        frames = frames.float()
+        _require_normalised(frames)
+        return frames
     if frames.dtype != torch.uint8 or 3 not in (frames.shape[-1], frames.shape[1]):
         raise ValueError(_explain(frames))
     if frames.shape[-1] != 3:
@@ -106,7 +100,7 @@ def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
     return preprocess_frames(frames, image_size)
 
 
-def _require_normalised(frames: Tensor) -> Tensor:
+def _require_normalised(frames: Tensor) -> None:
     least, most = frames.min().item(), frames.max().item()
     # NaN compares false.
     if not (least >= -_MOST_NORMALISED and most <= _MOST_NORMALISED):
@@ -120,7 +114,6 @@ def _require_normalised(frames: Tensor) -> Tensor:
             "not normalised, give uint8 of 0 to 255",
             stacklevel=4,
         )
-    return frames
 
 
 def _as_tensor(video: object) -> Tensor:

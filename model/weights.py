@@ -1,12 +1,9 @@
-"""Where weights come from: model folders, plain CLIPs, and the reference's own checkpoints.
-
-Nothing is unpickled: safetensors, or `torch.load(weights_only=True)`.
-"""
+"""Where weights come from: model folders, plain CLIPs, and the reference's own checkpoints."""
 
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -65,23 +62,17 @@ _SIZES_FROM = {
 
 
 def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
-    """The model type that config.json names, if it is one of `kinds`; `where` may have HUB_OPTIONS.
-
-    Raises:
-        CheckpointError: there is no config.json, or it is of another kind of model.
-    """
+    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
+    absent = f"{folder_or_name}: no model configuration (config.json) there"
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        reason = one_line(error)
-        raise CheckpointError(
-            f"{folder_or_name}: no model configuration (config.json) there: {reason}"
-        ) from error
+        raise CheckpointError(f"{absent}: {one_line(error)}") from error
     if not content:
-        raise CheckpointError(f"{folder_or_name}: no model configuration (config.json) there")
+        raise CheckpointError(absent)
     found = str(content.get("model_type", "none"))
     if found not in kinds:
         hint = "; start from a CLIP with ClipVip.from_clip" if found == "clip" else ""
@@ -94,7 +85,20 @@ def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> s
 
 
 def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a `from_pretrained`.
+    """`load_with_info`; also CheckpointError for weights that are not finite, with which no embedding is."""
+    model, _ = load_with_info(load, source, *args, **kwargs)
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(
+                f"{source}: holds weights that are not finite numbers (such as {name}); give another"
+            )
+    return model
+
+
+def load_with_info(
+    load: Callable[..., Any], source: Any, *args: Any, what: str = "does not load", **kwargs: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Call a `from_pretrained`; the model, and what the library says of its tensors.
 
     Raises:
         CheckpointError: files are missing or damaged, or tensors do not fit the configuration.
@@ -104,70 +108,46 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     try:
         model, info = load(source, *args, **kwargs)
     except Exception as error:
-        raise not_loaded(source, error) from error
-    require_fit(source, info)
-    require_numbers(source, model)
-    return model
+        raise not_loaded(source, error, what) from error
+    shapes = {
+        name: f"{name} {tuple(found)} instead of {tuple(needed)}"
+        for name, found, needed in info["mismatched_keys"]
+    }
+    require_fit(
+        f"{source}: tensors do not fit the configuration",
+        {
+            "missing": set(info["missing_keys"]) - set(shapes),
+            "unexpected": info["unexpected_keys"],
+            "of another shape": shapes.values(),
+        },
+    )
+    return model, info
 
 
-def require_numbers(source: Any, model: torch.nn.Module) -> None:
-    """Check that all weights are finite numbers; else all embeddings would be none either.
+def not_loaded(source: Any, error: Exception, what: str = "does not load") -> CheckpointError:
+    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is.
 
-    Raises:
-        CheckpointError: naming the first that is not.
-    """
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise CheckpointError(
-                f"{source}: holds weights that are not finite numbers (such as {name}); give another"
-            )
-
-
-def not_loaded(source: Any, error: Exception, *, what: str = "does not load") -> CheckpointError:
-    """What to raise where a `from_pretrained` raised `error`: naming the file that is damaged, if one is seen to be.
-
-    Raises:
-        Exception: `error` itself, where no file is to blame. Of a damaged pickle anything may come.
+    Of a damaged pickle anything may come. Raises `error` itself where no file is to blame.
     """
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
         raise error
-    reason = problem or one_line(error, most=400)
-    return CheckpointError(f"{source}: {what} ({reason})")
+    return CheckpointError(f"{source}: {what} ({problem or one_line(error, most=400)})")
 
 
-def require_fit(source: Any, info: Mapping[str, Any]) -> None:
-    """Check what `from_pretrained` reports with `output_loading_info` and `ignore_mismatched_sizes`.
-
-    Raises:
-        CheckpointError: listing the tensors that are missing, unexpected or of another shape.
-    """
-    shapes = [
-        f"{name} {tuple(found)} instead of {tuple(needed)}" for name, found, needed in info["mismatched_keys"]
-    ]
-    wrong = {name for name, *_ in info["mismatched_keys"]}
-    missing = set(info["missing_keys"]) - wrong
-    _require_fit(source, missing=missing, unexpected=info["unexpected_keys"], shapes=shapes)
-
-
-def _require_fit(source: Any, *, missing: Any, unexpected: Any, shapes: list[str]) -> None:
-    problems = []
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
-        names = sorted(names)
-        if names:
+def require_fit(message: str, problems: Mapping[str, Iterable[str]]) -> None:
+    """CheckpointError of `message` and the tensors with `problems`, such as {"missing": names}, if any."""
+    told = []
+    for what, names in problems.items():
+        if names := sorted(names):
             more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-            problems.append(f"{len(names)} {what}: {', '.join(names[:_MAX_LISTED])}{more}")
-    if problems:
-        raise CheckpointError(f"{source}: tensors do not fit the configuration; {'; '.join(problems)}")
+            told.append(f"{len(names)} {what}: {', '.join(names[:_MAX_LISTED])}{more}")
+    if told:
+        raise CheckpointError(f"{message}; {'; '.join(told)}")
 
 
 def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
-    """What `ClipVip.from_clip` does.
-
-    Raises:
-        CheckpointError: as there.
-        ValueError: overrides that no configuration can have.
-    """
+    """What `ClipVip.from_clip` does. Raises as there."""
     source = str(folder_or_name)
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
         return cls.from_pretrained(source)
@@ -177,12 +157,12 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
     state = {
-        name: tensor for name, tensor in _read_folder(source).items() if not name.endswith("position_ids")
+        name: tensor
+        for name, tensor in _read_folder(cls, source).items()
+        if not name.endswith("position_ids") and (name in own or name not in _NEW_PARAMETERS)
     }
-    absent = set(own) - set(state)
-    new = {name for name in absent if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
-    dropped = {name for name in state if name not in own and name in _NEW_PARAMETERS}
-    _load_state(model, source, {k: v for k, v in state.items() if k not in dropped}, may_be_missing=new)
+    new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
+    _load_state(model, source, state, may_be_missing=new)
     if model.config.encoder == "seq_transformer" and new:
         model.frame_transformer.start_from_text_tower(model.text_model)
     model.tokenizer = load_tokenizer(source)
@@ -190,35 +170,26 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
 
 
 def read_config(source: str) -> ClipVipConfig:
-    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with.
-
-    Raises:
-        CheckpointError: no configuration of either is there.
-    """
+    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with; else CheckpointError."""
     from transformers import CLIPConfig
 
     kind = require_kind(source, {"clip", "clip_vip"})
     try:
         if kind == "clip_vip":
             return ClipVipConfig.from_pretrained(source)
-        clip = CLIPConfig.from_pretrained(source)
-        return ClipVipConfig(
-            clip.text_config, clip.vision_config, projection_dim=cast(int, clip.projection_dim)
-        )
+        clip: Any = CLIPConfig.from_pretrained(source)
+        return ClipVipConfig(clip.text_config, clip.vision_config, projection_dim=clip.projection_dim)
     except LOADING_ERRORS as error:
         raise not_loaded(source, error) from error
 
 
-def _read_folder(source: str) -> dict[str, Tensor]:
+def _read_folder(cls: "type[ClipVip]", source: str) -> dict[str, Tensor]:
     """All tensors of a CLIP in Hugging Face layout, by CLIPModel's names."""
     from transformers import AutoModel
 
     if require_kind(source, {"clip", "clip_vip"}) == "clip_vip":
-        model = _clip_vip_class().from_pretrained(source)
-    else:
-        model = load_checked(AutoModel.from_pretrained, source)
-    tensors: dict[str, Tensor] = model.state_dict()
-    return tensors
+        return cls.from_pretrained(source).state_dict()
+    return load_checked(AutoModel.from_pretrained, source).state_dict()
 
 
 def load_released(
@@ -226,11 +197,7 @@ def load_released(
     path_or_state_dict: str | Path | Mapping[str, Tensor],
     config: ClipVipConfig | None,
 ) -> "ClipVip":
-    """What `ClipVip.from_released` does.
-
-    Raises:
-        CheckpointError: as there.
-    """
+    """What `ClipVip.from_released` does. Raises as there."""
     if isinstance(path_or_state_dict, Mapping):
         name, state = "state dict", dict(path_or_state_dict)
     else:
@@ -242,8 +209,11 @@ def load_released(
             f"{name}: not in the reference's layout, whose keys begin with {RELEASED_PREFIX!r} "
             f"(found {', '.join(sorted(foreign)[:3]) or 'no tensors'})"
         )
-    state = {key.removeprefix(RELEASED_PREFIX): tensor for key, tensor in state.items()}
-    state = {key: tensor for key, tensor in state.items() if not key.endswith("position_ids")}
+    state = {
+        key.removeprefix(RELEASED_PREFIX): tensor
+        for key, tensor in state.items()
+        if not key.endswith("position_ids")
+    }
     model = cls(config or infer_config(name, state))
     # Trained with `if_use_temporal_embed: 0`: the same as positions of zero.
     own = model.state_dict()
@@ -258,23 +228,16 @@ def load_released(
 def load_released_file(
     cls: "type[ClipVip]", path: str, *, config: ClipVipConfig | None = None, dtype: Any = None, **others: Any
 ) -> "ClipVip":
-    """What `ClipVip.from_pretrained` does with a file.
-
-    Raises:
-        CheckpointError: as `load_released`.
-        ValueError: options that a file does not take.
-    """
+    """What `ClipVip.from_pretrained` does with a file. Raises as there."""
     if others:
         raise ValueError(
             f"{path} is a file: it takes config, dtype and tokenizer, not {', '.join(sorted(others))}; "
             "clipvip-data convert-released makes a folder of it"
         )
-    model = load_released(cls, path, config)
-    if dtype in (None, "auto"):
-        return model
-    return cast(
-        "ClipVip", cast(Any, model).to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    )
+    model: Any = load_released(cls, path, config)
+    if dtype not in (None, "auto"):
+        model = model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    return cast("ClipVip", model)
 
 
 def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:
@@ -285,16 +248,15 @@ def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be
         if key in own and own[key].shape != tensor.shape
     ]
     missing, unexpected = set(own) - set(state) - may_be_missing, set(state) - set(own)
-    _require_fit(name, missing=missing, unexpected=unexpected, shapes=shapes)
+    require_fit(
+        f"{name}: tensors do not fit the configuration",
+        {"missing": missing, "unexpected": unexpected, "of another shape": shapes},
+    )
     model.load_state_dict(state, strict=False)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` or `.safetensors` file.
-
-    Raises:
-        CheckpointError: no such file, not a checkpoint, or one that holds more than tensors.
-    """
+    """The tensors of a `.pt` or `.safetensors` file; CheckpointError where it is none or holds more."""
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -304,13 +266,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
-    """Read the sizes of a released ViP model off its tensors, names without prefix.
-
-    One with further proxies may lack the temporal table, which the reference can be told to leave out.
-
-    Raises:
-        CheckpointError: a tensor that tells sizes is missing, or of a shape that tells none.
-    """
+    """Read the sizes of a released ViP model off its tensors, names without prefix; else CheckpointError."""
+    # The reference can be told to leave the temporal table out.
     if _TEMPORAL not in state and (proxies := state.get(_ADDED_PROXIES)) is not None and proxies.numel():
         width = proxies.shape[-1]
         state = {**state, _TEMPORAL: torch.zeros(1, ClipVipConfig().temporal_size, width)}
@@ -365,17 +322,19 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
-    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under another name,
-    and config.json, without which it is no model, gets its own last.
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
+    another name, and config.json, without which it is no model, gets its own last.
 
     Raises:
-        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer is
-            missing or does not fit.
+        CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
+            is missing or does not fit.
     """
+    from clipvip.model.clip_vip import ClipVip
+
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
-    model = load_released(_clip_vip_class(), path, None)
+    model = load_released(ClipVip, path, None)
     if tokenizer is not None:
         model.tokenizer = load_tokenizer(str(tokenizer), required=True)
     try:
@@ -387,9 +346,3 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     except BaseException:
         shutil.rmtree(partial if existed else folder, ignore_errors=True)
         raise
-
-
-def _clip_vip_class() -> "type[ClipVip]":
-    from clipvip.model.clip_vip import ClipVip
-
-    return ClipVip

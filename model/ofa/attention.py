@@ -35,9 +35,8 @@ class Attention(nn.Module):
 
     def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, length, width) -> two of (batch, heads, length, head width)."""
-        return split_heads(self.k_proj(states), self.num_heads), split_heads(
-            self.v_proj(states), self.num_heads
-        )
+        keys, values = self.k_proj(states), self.v_proj(states)
+        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attend from `hidden` (rows, length, width).
@@ -48,9 +47,7 @@ class Attention(nn.Module):
         rows, length, width = hidden.shape
         batch = keys.shape[0]
         # Beams become further queries, so that an image's keys are read once for all of them.
-        queries = split_heads(
-            self.q_proj(hidden).reshape(batch, rows // batch * length, width), self.num_heads
-        )
+        queries = split_heads(self.q_proj(hidden).reshape(batch, -1, width), self.num_heads)
         if rows != batch:
             bias = bias.repeat(1, 1, rows // batch, 1)
         output = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
@@ -61,13 +58,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Not a submodule of its own in checkpoints: the layers below hold these parts under OFA's names."""
 
-    fc1: nn.Linear
-    fc2: nn.Linear
-    ffn_layer_norm: nn.LayerNorm
-    final_layer_norm: nn.LayerNorm
-    dropout: nn.Dropout
-
-    def add_feed_forward(self, width: int, inner: int) -> None:
+    def add_feed_forward(self, width: int, inner: int, dropout: float) -> None:
+        self.dropout = nn.Dropout(dropout)
         self.fc1 = nn.Linear(width, inner)
         self.fc2 = nn.Linear(inner, width)
         self.ffn_layer_norm = nn.LayerNorm(inner)

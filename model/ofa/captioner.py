@@ -1,7 +1,4 @@
-"""The captioner: images in, captions out, with the settings that OFA's authors caption with.
-
-Where images come from and captions go is not its business.
-"""
+"""The captioner: images in, captions out, with the settings that OFA's authors caption with."""
 
 import string
 from collections.abc import Sequence
@@ -32,8 +29,8 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 class Captioner:
     """An OFA that has been loaded once and captions batch after batch.
 
-    All batches have the same shape: fewer images are filled up with repeats of the last. A caption so depends on
-    its image alone, not on how full its batch was; between batch sizes, rounding differs in the last bit.
+    All batches have the same shape: fewer images are filled up with repeats of the last. So a caption depends
+    on its image alone; between batch sizes, rounding differs in the last bit.
 
     Args:
         folder_or_name: a model in Hugging Face layout with vocab.json and merges.txt.
@@ -44,8 +41,7 @@ class Captioner:
         dtype: None for bfloat16 on a GPU (float16 on one without), else float32.
 
     Raises:
-        CheckpointError: no OFA is there, its weights do not fit, it has no vocabulary, or `image_size` or
-            `prompt` is more than it takes.
+        CheckpointError: no OFA is there, weights or vocabulary do not fit, or the sizes asked.
     """
 
     def __init__(
@@ -86,11 +82,7 @@ class Captioner:
         self.model.generation_config = settings
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
-        """Captions of uint8 (height, width, 3) RGB images of any size, in their order.
-
-        Raises:
-            RuntimeError, TypeError: an image of another shape or type; of torch or Pillow.
-        """
+        """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""
         captions = []
         for first in range(0, len(images), self.batch_size):
             captions += self.caption_pixels(self.preprocess(images[first : first + self.batch_size]))
@@ -103,18 +95,17 @@ class Captioner:
     @torch.inference_mode()
     def caption_pixels(self, pixels: Tensor) -> list[str]:
         """Captions of what `preprocess` gave, for `batch_size` images at most."""
-        num_images = len(pixels)
-        fill = pixels[-1:].expand(self.batch_size - num_images, -1, -1, -1)
+        fill = pixels[-1:].expand(self.batch_size - len(pixels), -1, -1, -1)
         images = scale_pixels(torch.cat([pixels, fill]).to(self.device)).to(self.dtype)
         prompts = self._prompt.expand(self.batch_size, -1)
         ids = self.model.generate(  # type: ignore[misc]
             input_ids=prompts, patch_images=images, logits_processor=self._at_the_end
         )
-        texts = self.tokenizer.batch_decode(ids[:num_images], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(ids[: len(pixels)], skip_special_tokens=True)
         return [clean_caption(text) for text in texts]
 
 
-# By the model_type in a folder's config.json: a `Captioner`, or another class with its arguments, `preprocess`,
+# By the model_type in config.json: a `Captioner`, or another class with its arguments, `preprocess`,
 # `caption_pixels`, `batch_size`, `image_size` and `dtype`. Plug-ins may add to it.
 CAPTIONERS: Registry[type[Captioner]] = Registry({"ofa": Captioner})
 
@@ -142,8 +133,7 @@ def authors_search(
 class EndAtLimit(LogitsProcessor):
     """After `max_length` tokens only </s> can follow, at its own probability, as in fairseq's search.
 
-    The library's own way makes it certain, which favours captions that were cut off; without either, such
-    captions have a token more and are not scored for ending.
+    The library makes it certain, which favours captions cut off; without either, ending is not scored.
     """
 
     def __init__(self, max_length: int, eos_token_id: int) -> None:
@@ -172,8 +162,7 @@ def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaToken
     try:
         tokenizer: OfaTokenizer = OfaTokenizer.from_pretrained(source)
     except Exception as error:  # the tokenizers library raises nothing more specific
-        reason = one_line(error, most=300)
-        raise CheckpointError(f"{source}: no vocabulary that loads ({reason})") from error
+        raise CheckpointError(f"{source}: no vocabulary that loads ({one_line(error, most=300)})") from error
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"{source}: vocab.json has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}; "

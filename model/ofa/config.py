@@ -12,6 +12,9 @@ RESNET_BLOCKS = {
     "resnet101": (3, 4, 23),
     "resnet152": (3, 8, 36),
 }
+_SIZES = ("vocab_size", "max_position_embeddings", "d_model", "encoder_layers", "encoder_ffn_dim",
+          "decoder_layers", "decoder_ffn_dim", "resnet_width", "token_bucket_size", "image_bucket_size",
+          "encoder_attention_heads", "decoder_attention_heads")  # fmt: skip
 # d_model -> side in pixels that a model of this size was published for; captioning models use 480.
 _PUBLISHED_IMAGE_SIZES = {256: 256, 512: 384, 768: 384, 1024: 480, 1280: 480}
 
@@ -26,8 +29,6 @@ class OfaConfig(PreTrainedConfig):
         token_bucket_size, image_bucket_size: extent of the relative positions of tokens and of the image
             grid (42 by 42 cells of 16 pixels, 672 pixels at most).
         image_size: side in pixels that images are resized to; None for what was published for this d_model.
-
-    Further arguments are what published files hold; those that would change the network are refused.
 
     Raises:
         ValueError: a size that is none, or a setting that no published OFA uses and that is not implemented.
@@ -74,20 +75,6 @@ class OfaConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{name}={kwargs[name]!r} is not implemented: every published OFA has {needed!r}"
                 )
-        heads = {
-            "encoder_attention_heads": encoder_attention_heads,
-            "decoder_attention_heads": decoder_attention_heads,
-        }
-        sizes = {"vocab_size": vocab_size, "max_position_embeddings": max_position_embeddings, "d_model": d_model,
-                 "encoder_layers": encoder_layers, "encoder_ffn_dim": encoder_ffn_dim,
-                 "decoder_layers": decoder_layers, "decoder_ffn_dim": decoder_ffn_dim, "resnet_width": resnet_width,
-                 "token_bucket_size": token_bucket_size, "image_bucket_size": image_bucket_size}  # fmt: skip
-        for name, size in (sizes | heads).items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name}={size!r} is not a whole number above 0")
-        for name, number in heads.items():
-            if d_model % number:
-                raise ValueError(f"d_model={d_model} is not a multiple of {name}={number}")
         self.vocab_size = vocab_size
         self.max_position_embeddings = max_position_embeddings
         self.d_model = d_model
@@ -106,12 +93,19 @@ class OfaConfig(PreTrainedConfig):
         self.image_bucket_size = image_bucket_size
         self.attn_scale_factor = attn_scale_factor
         self.image_size = image_size
-        kwargs["is_encoder_decoder"] = True
+        for name in _SIZES:
+            size = vars(self)[name]
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}={size!r} is not a whole number above 0")
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            if d_model % vars(self)[name]:
+                raise ValueError(f"d_model={d_model} is not a multiple of {name}={vars(self)[name]}")
         kwargs.setdefault("tie_word_embeddings", True)
-        kwargs["use_cache"] = True  # published files say false, for want of a cache in their code
         for generation_setting in ("forced_eos_token_id", "forced_bos_token_id", "num_beams"):
             kwargs.pop(generation_setting, None)  # belongs to the call of generate()
         kwargs |= {
+            "is_encoder_decoder": True,
+            "use_cache": True,  # published files say false, for want of a cache in their code
             "pad_token_id": pad_token_id,
             "bos_token_id": bos_token_id,
             "eos_token_id": eos_token_id,
@@ -122,11 +116,7 @@ class OfaConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: Any, **kwargs: Any) -> Any:
-        """What a config.json holds; one without `model_type` is taken for an OFA's.
-
-        Raises:
-            ValueError: it is of another kind of model.
-        """
+        """What a config.json holds, with no `model_type` or OFA's; ValueError where it names another."""
         settings = config_dict if isinstance(config_dict, dict) else {"model_type": None}
         kind = settings.get("model_type", cls.model_type)
         if kind != cls.model_type:
@@ -139,9 +129,9 @@ class OfaConfig(PreTrainedConfig):
         return self.resnet_blocks or RESNET_BLOCKS[self.resnet_type]
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the image tower's output."""
-        return 16 * self.resnet_width
+    def num_distances(self) -> tuple[int, int]:
+        """How many relative positions tokens have, and cells of the image."""
+        return 2 * self.token_bucket_size - 1, (2 * self.image_bucket_size - 1) ** 2 + 3
 
     def resolution(self) -> int:
         """Side in pixels that images are resized to."""

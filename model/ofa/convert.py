@@ -1,7 +1,6 @@
 """OFA checkpoints of fairseq (one .pt file) -> a model folder in Hugging Face layout.
 
-Nothing of fairseq is needed: names are changed, sizes are read off the tensors, and nothing but tensors and
-`argparse.Namespace` is unpickled.
+Nothing of fairseq is needed, and nothing but tensors and `argparse.Namespace` is unpickled.
 """
 
 import argparse
@@ -20,6 +19,7 @@ from clipvip.model.checkpoint_file import read_checkpoint
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
 from clipvip.model.ofa.model import OfaForConditionalGeneration
+from clipvip.model.weights import require_fit
 
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
 # Side in pixels with which every published caption checkpoint was trained.
@@ -39,7 +39,6 @@ _DROPPED = re.compile(
     r"(encoder|decoder)\.(version|token_rp_bucket|image_rp_bucket|image_position_idx)"
     r"|(.*\.)?classification_heads\..*|(.*\.)?_float_tensor"
 )
-_MAX_LISTED = 8
 
 
 def rename_fairseq_key(name: str) -> str | None:
@@ -58,9 +57,8 @@ def convert_fairseq(
 ) -> OfaConfig:
     """Write the fairseq file `checkpoint` as the model folder `folder`, which must not exist yet or be empty.
 
-    `vocabulary` is a folder with OFA's vocab.json and merges.txt, which are copied. `image_size` is the side in
-    pixels that the model takes, by default the published caption models' 480. The folder appears when it is
-    complete. Returns the configuration.
+    `vocabulary` is a folder with OFA's vocab.json and merges.txt, which are copied. `image_size` is the side
+    in pixels that the model takes, by default the published caption models' 480. Returns the configuration.
 
     Raises:
         CheckpointError: the file is no OFA of fairseq, lacks tensors or has others, or the vocabulary is not
@@ -74,7 +72,8 @@ def convert_fairseq(
     config.image_size = image_size or min(CAPTION_IMAGE_SIZE, 16 * config.image_bucket_size)
     if vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own vocabulary"
+            f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own "
+            "vocabulary"
         )
     model = OfaForConditionalGeneration(config)
     _load(model, str(checkpoint), state)
@@ -104,11 +103,7 @@ def _vocabulary_size(folder: Path) -> int:
 
 
 def read_fairseq(path: Path) -> dict[str, Tensor]:
-    """The tensors of a fairseq file under our names.
-
-    Raises:
-        CheckpointError: there is no such file, it is damaged, of another format, or would run code.
-    """
+    """The tensors of a fairseq file under our names; CheckpointError where it is none."""
     content = read_checkpoint(path, allowed=[argparse.Namespace])
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, Mapping) or not all(
@@ -120,18 +115,14 @@ def read_fairseq(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
-    """The sizes of an OFA, read off its tensors (our names); `name` is for messages.
-
-    Raises:
-        CheckpointError: they do not tell them.
-    """
+    """The sizes of an OFA, read off its tensors (our names), or CheckpointError about `name`."""
     try:
         vocab_size, width = state["encoder.embed_tokens.weight"].shape
         token_distances, encoder_heads = state["encoder.token_rel_pos_table_list.0.weight"].shape
         decoder_heads = state["decoder.token_rel_pos_table_list.0.weight"].shape[1]
         cells = state["encoder.embed_image_positions.weight"].shape[0]
-        blocks = (_count(state, "encoder.embed_images.layer1"), _count(state, "encoder.embed_images.layer2"),
-                  _count(state, "encoder.embed_images.layer3"))  # fmt: skip
+        first, second, third = (_count(state, f"encoder.embed_images.layer{n}") for n in (1, 2, 3))
+        blocks = first, second, third
         names = [key for key, known in RESNET_BLOCKS.items() if known == blocks]
         return OfaConfig(
             vocab_size=vocab_size,
@@ -151,8 +142,9 @@ def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
             image_bucket_size=round((cells - 1) ** 0.5),
         )
     except (KeyError, ValueError, IndexError) as error:
-        reason = one_line(error)
-        raise CheckpointError(f"{name}: is no OFA: its tensors do not tell the sizes ({reason})") from error
+        raise CheckpointError(
+            f"{name}: is no OFA: its tensors do not tell the sizes ({one_line(error)})"
+        ) from error
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -164,22 +156,13 @@ def _count(state: Mapping[str, Tensor], prefix: str) -> int:
 def _load(model: OfaForConditionalGeneration, name: str, state: Mapping[str, Tensor]) -> None:
     """Load strictly; the three tied tables must be equal, or are a model that this code is not."""
     own = model.state_dict()
-    problems = {
-        "missing": sorted(set(own) - set(state)),
-        "unexpected": sorted(set(state) - set(own)),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
+    misfits = {
+        "missing": set(own) - set(state),
+        "unexpected": set(state) - set(own),
+        "of another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
     }
-    tied = [
-        key for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight") if key in state
-    ]
-    if not any(problems.values()):
-        table = state["encoder.embed_tokens.weight"]
-        problems["not equal to the encoder's table"] = [k for k in tied if not torch.equal(state[k], table)]
-    told = []
-    for what, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
-            told.append(f"{len(keys)} {what}: {', '.join(keys[:_MAX_LISTED])}{more}")
-    if told:
-        raise CheckpointError(f"{name}: tensors do not fit an OFA of these sizes; {'; '.join(told)}")
+    if not any(misfits.values()):
+        tied, table = model._tied_weights_keys, state["encoder.embed_tokens.weight"]
+        misfits["not equal to the encoder's table"] = {k for k in tied if not torch.equal(state[k], table)}
+    require_fit(f"{name}: tensors do not fit an OFA of these sizes", misfits)
     model.load_state_dict(state)

@@ -24,8 +24,7 @@ class DecoderLayer(FeedForward):
         self.cross_attn = Attention(width, heads, config.attn_scale_factor)
         self.cross_attn_layer_norm = nn.LayerNorm(width)
         self.cross_attn_mid_layer_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.add_feed_forward(width, config.decoder_ffn_dim)
+        self.add_feed_forward(width, config.decoder_ffn_dim, config.dropout)
 
     def forward(
         self,
@@ -54,6 +53,7 @@ class OfaDecoder(nn.Module):
         super().__init__()
         self.config = config
         width, heads = config.d_model, config.decoder_attention_heads
+        self.heads = heads
         self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.layernorm_embedding = nn.LayerNorm(width)
         self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
@@ -67,14 +67,12 @@ class OfaDecoder(nn.Module):
         self.attention_scale = attention_scale(width, heads, config.attn_scale_factor)
         self.layer_norm = nn.LayerNorm(width)
         self.output_projection = nn.Linear(width, config.vocab_size, bias=False)
-        self.token_rel_pos_table_list = relative_tables(
-            2 * config.token_bucket_size - 1, heads, len(self.layers)
-        )
+        token_distances, image_distances = config.num_distances
+        self.token_rel_pos_table_list = relative_tables(token_distances, heads, len(self.layers))
         # Only for generating images as codes; part of every published checkpoint.
         self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
         self.image_pos_ln = nn.LayerNorm(width)
         self.code_layernorm_embedding = nn.LayerNorm(width)
-        image_distances = (2 * config.image_bucket_size - 1) ** 2 + 3
         self.image_rel_pos_table_list = relative_tables(image_distances, heads, len(self.layers))
 
     def forward(
@@ -114,10 +112,8 @@ class OfaDecoder(nn.Module):
     def cross_states(self, encoder: OfaEncoderOutput) -> tuple[Tensor, Tensor]:
         """Keys and values of all layers' cross-attention, kept in `encoder` for the next step."""
         if encoder.cross_keys is None or encoder.cross_values is None:
-            pairs = [
-                cast(DecoderLayer, layer).cross_attn.keys_and_values(cast(Tensor, encoder.last_hidden_state))
-                for layer in self.layers
-            ]
+            states = cast(Tensor, encoder.last_hidden_state)
+            pairs = [cast(DecoderLayer, layer).cross_attn.keys_and_values(states) for layer in self.layers]
             encoder["cross_keys"] = torch.stack([keys for keys, _ in pairs], dim=1)
             encoder["cross_values"] = torch.stack([values for _, values in pairs], dim=1)
             encoder["cross_position_keys"] = self.cross_pos_k_linear(encoder.position_embedding)
@@ -127,21 +123,13 @@ class OfaDecoder(nn.Module):
     def _self_bias(self, positions: Tensor, length: int) -> Tensor:
         """(1, heads, length, keys): positions against positions, and no look ahead."""
         keys = positions.shape[1]
-        bias = position_bias(
-            self.self_pos_q_linear(positions[:, keys - length :]),
-            self.self_pos_k_linear(positions),
-            self.config.decoder_attention_heads,
-            self.attention_scale,
-        )
+        queries = self.self_pos_q_linear(positions[:, keys - length :])
+        bias = position_bias(queries, self.self_pos_k_linear(positions), self.heads, self.attention_scale)
         ahead = torch.ones(length, keys, dtype=torch.bool, device=bias.device).triu(keys - length + 1)
         return bias.masked_fill(ahead, torch.finfo(bias.dtype).min)
 
     def _cross_bias(self, positions: Tensor, encoder: OfaEncoderOutput) -> Tensor:
         """(1 or batch, heads, length, S): positions against the encoder's, and no padding."""
-        bias = position_bias(
-            self.cross_pos_q_linear(positions),
-            encoder.cross_position_keys,  # type: ignore[arg-type]
-            self.config.decoder_attention_heads,
-            self.attention_scale,
-        )
+        keys = cast(Tensor, encoder.cross_position_keys)
+        bias = position_bias(self.cross_pos_q_linear(positions), keys, self.heads, self.attention_scale)
         return bias if encoder.key_mask is None else bias + encoder.key_mask

@@ -22,8 +22,8 @@ class OfaEncoderOutput(ModelOutput):
     key_mask: the same to be added to logits, (batch, 1, 1, S); None where nothing is padding.
     position_embedding: (1, S, width), normalised; the same for all samples.
     hidden_states: if asked for, embeddings and the output of each layer.
-    cross_keys, cross_values, cross_position_keys: the decoder's, computed once per image when generating:
-        (batch, layers, heads, S, head width) twice, and (1, S, width).
+    cross_keys, cross_values, cross_position_keys: kept by the decoder for the next token: (batch, layers,
+        heads, S, head width) twice, and (1, S, width).
     """
 
     last_hidden_state: Tensor | None = None
@@ -45,8 +45,7 @@ class EncoderLayer(FeedForward):
         self.self_attn = Attention(width, config.encoder_attention_heads, config.attn_scale_factor)
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.self_attn_mid_layer_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.add_feed_forward(width, config.encoder_ffn_dim)
+        self.add_feed_forward(width, config.encoder_ffn_dim, config.dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         normed = self.self_attn_layer_norm(x)
@@ -69,7 +68,7 @@ class OfaEncoder(nn.Module):
         self.layernorm_embedding = nn.LayerNorm(width)
         self.type_embedding = nn.Embedding(2, width)
         self.embed_images = ResNet(config)
-        self.image_proj = nn.Linear(config.image_channels, width)
+        self.image_proj = nn.Linear(16 * config.resnet_width, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width)
         self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
         self.embed_image_positions = nn.Embedding(cells, width)
@@ -81,10 +80,8 @@ class OfaEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.attention_scale = attention_scale(width, heads, config.attn_scale_factor)
         self.layer_norm = nn.LayerNorm(width)
-        self.token_rel_pos_table_list = relative_tables(
-            2 * config.token_bucket_size - 1, heads, len(self.layers)
-        )
-        image_distances = (2 * config.image_bucket_size - 1) ** 2 + 3
+        token_distances, image_distances = config.num_distances
+        self.token_rel_pos_table_list = relative_tables(token_distances, heads, len(self.layers))
         self.image_rel_pos_table_list = relative_tables(image_distances, heads, len(self.layers))
 
     def forward(
@@ -98,9 +95,8 @@ class OfaEncoder(nn.Module):
     ) -> OfaEncoderOutput:
         """Encode (batch, tokens) ids and (batch, 3, height, width) images.
 
-        `patch_masks` is what callers of OFA pass to say that every sample has its image; it changes nothing,
-        as in the published model. `attention_mask` (batch, tokens) is by default true where the id is not
-        the padding's.
+        `patch_masks` changes nothing, as in the published model, whose callers pass it. `attention_mask`
+        (batch, tokens) is by default true where the id is not the padding's.
 
         Raises:
             ValueError: the image is larger than the model's grid.
@@ -139,9 +135,8 @@ class OfaEncoder(nn.Module):
 
     def positions(self, grid: torch.Size, num_tokens: int) -> Tensor:
         """Normalised position vectors of cells and tokens: (1, S, width)."""
-        ids = image_position_ids(
-            grid[0], grid[1], self.config.image_bucket_size, device=self.pos_ln.weight.device
-        )
+        device = self.pos_ln.weight.device
+        ids = image_position_ids(grid[0], grid[1], self.config.image_bucket_size, device=device)
         cells = self.image_pos_ln(self.embed_image_positions(ids))
         tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
         return torch.cat([cells, tokens])[None]

@@ -11,14 +11,7 @@ from torch import Tensor
 def preprocess_images(images: Sequence[np.ndarray], image_size: int) -> Tensor:
     """Resize images to a square by Pillow's bicubic filter, aspect ratio not kept, and scale to [-1, 1].
 
-    Args:
-        images: uint8 arrays (height, width, 3), RGB.
-
-    Returns:
-        (len(images), 3, image_size, image_size) float32.
-
-    Raises:
-        RuntimeError, TypeError: an image of another shape or type; of torch or Pillow.
+    Uint8 arrays (height, width, 3), RGB, give float32 (len(images), 3, image_size, image_size).
     """
     return scale_pixels(resize_images(images, image_size))
 

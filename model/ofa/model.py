@@ -16,7 +16,7 @@ from clipvip.model.ofa.attention import Attention
 from clipvip.model.ofa.config import OfaConfig
 from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
-from clipvip.model.weights import not_loaded, require_fit
+from clipvip.model.weights import load_with_info
 
 
 @dataclass
@@ -66,21 +66,14 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a folder in Hugging Face layout, or a name on the hub such as `OFA-Sys/ofa-base`.
 
-        Settings of generation beside the weights are not taken over.
-
         Raises:
             CheckpointError: files are missing, or tensors are missing, unexpected or of another shape.
         """
         source = str(pretrained_model_name_or_path)
         require_no_file(source)
         wants_info = kwargs.pop("output_loading_info", False)
-        try:
-            kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-            loaded: Any = super().from_pretrained(source, *args, **kwargs)
-        except Exception as error:
-            raise not_loaded(source, error, what="no OFA model that loads") from error
-        model, info = loaded
-        require_fit(source, info)
+        what = "no OFA model that loads"
+        model, info = load_with_info(super().from_pretrained, source, *args, what=what, **kwargs)
         # Published files name a wrong start token, no cache and forced ends: how to search is the caller's.
         model.generation_config = GenerationConfig.from_model_config(model.config)
         return (model, info) if wants_info else model
@@ -132,24 +125,21 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             patch_images: (batch, 3, height, width), normalised.
             decoder_input_ids: (rows, length); from `labels` where absent.
             encoder_outputs: instead of the inputs above, what the encoder made of them.
-            labels: (batch, length), the text without a start token and with </s>; padding or -100 where there
-                is none. Gives the mean cross-entropy as `loss`.
+            labels: (batch, length), the text without a start token and with </s>; elsewhere padding or -100.
+                Gives the mean cross-entropy as `loss`.
 
         Raises:
             ValueError: neither decoder_input_ids nor labels.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
-                input_ids,
-                patch_images,
-                patch_masks,
-                attention_mask=attention_mask,
-                output_hidden_states=bool(output_hidden_states),
+                input_ids, patch_images, patch_masks, attention_mask, bool(output_hidden_states)
             )
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("give decoder_input_ids or labels")
-            decoder_input_ids = self._shift_right(labels)
+            shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.bos_token_id)
+            decoder_input_ids = shifted.masked_fill(shifted == -100, self.config.pad_token_id)
         logits, states = self.decoder(
             decoder_input_ids,
             encoder_outputs,
@@ -168,11 +158,6 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             encoder_hidden_states=encoder_outputs.hidden_states,
             decoder_hidden_states=states,
         )
-
-    def _shift_right(self, labels: Tensor) -> Tensor:
-        shifted = labels.new_full(labels.shape, self.config.bos_token_id)
-        shifted[:, 1:] = labels[:, :-1]
-        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
 AutoConfig.register("ofa", OfaConfig)

@@ -26,15 +26,11 @@ def token_buckets(num_queries: int, num_keys: int, bucket_size: int, *, device: 
 
 
 def image_position_ids(rows: int, columns: int, bucket_size: int, *, device: torch.device) -> Tensor:
-    """Ids of the cells of a grid in reading order: int64 (rows * columns,); 0 is not a cell.
-
-    Raises:
-        ValueError: the grid is larger than the model's.
-    """
+    """Ids of a grid's cells in reading order: int64 (rows * columns,) from 1; ValueError if too large."""
     if rows > bucket_size or columns > bucket_size:
         raise ValueError(
-            f"an image grid of {rows} x {columns} cells is more than the model's {bucket_size} x {bucket_size}: "
-            f"images may have {16 * bucket_size} pixels a side at most"
+            f"an image grid of {rows} x {columns} cells is more than the model's {bucket_size} x "
+            f"{bucket_size}: images may have {16 * bucket_size} pixels a side at most"
         )
     row = torch.arange(rows, device=device)[:, None]
     return (row * bucket_size + torch.arange(columns, device=device) + 1).flatten()

@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(batch, 3, height, width) to (batch, image_channels, height / 16, width / 16)."""
+    """(batch, 3, height, width) to (batch, 16 * resnet_width, height / 16, width / 16)."""
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()

@@ -15,8 +15,7 @@ _PUBLISHED_TEXT_TOKENS = 50265
 class OfaTokenizer(RobertaTokenizer):
     """Loads `vocab.json` and `merges.txt` from a model folder.
 
-    Codes and bins are added behind a vocabulary of the published size; another one is taken as it is.
-    Captioning uses neither.
+    Codes and bins, which captioning does not use, are added behind a vocabulary of the published size.
     """
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (transformers declares it so)

@@ -1,7 +1,4 @@
-"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples.
-
-Reads the caption files that are there; changes none of them.
-"""
+"""How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples."""
 
 import hashlib
 import statistics
@@ -38,10 +35,6 @@ class CaptionSummary:
     words: Counter[int] = field(default_factory=Counter)
     digests: list[np.ndarray] = field(default_factory=list)
 
-    @property
-    def num_captions(self) -> int:
-        return sum(record.num_samples for record in self.records)
-
 
 def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Report:
     """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
@@ -50,11 +43,9 @@ def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Repo
     write_manifest(out, stage="caption", options=options, shards=summary.records)
     details = statistics_of(summary, out, stems)
     write_page(out, shards, options=options, statistics=details)
-    counts: dict[str, int | float] = {
-        "clips": summary.num_captions + len(summary.skips),
-        "captions": summary.num_captions,
-        "shards": len(stems),
-    }
+    num_captions = summary.words.total()
+    clips = num_captions + len(summary.skips)
+    counts: dict[str, int | float] = {"clips": clips, "captions": num_captions, "shards": len(stems)}
     return Report("caption", options, counts=counts, details=details, skips=summary.skips)
 
 
@@ -65,8 +56,8 @@ def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
         path = captions_path(out, stem)
         content = read_caption_file(path)
         captions = [caption for _, caption in content.rows]
-        digest = sha256_of_file(path)
-        summary.records.append(ShardRecord(path.name, len(captions), path.stat().st_size, digest))
+        record = ShardRecord(path.name, len(captions), path.stat().st_size, sha256_of_file(path))
+        summary.records.append(record)
         summary.skips += content.skips
         summary.words.update(len(caption.split()) for caption in captions)
         summary.digests.append(np.array([_digest(caption) for caption in captions], np.uint64))
@@ -79,13 +70,13 @@ def _digest(caption: str) -> int:
 
 def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> dict[str, Any]:
     """Lengths in words, and how often captions repeat each other."""
-    if not summary.num_captions:
+    if not summary.words:
         return {}
     lengths = sorted(summary.words.elements())
     values, counts = np.unique(np.concatenate(summary.digests), return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[:_MAX_FREQUENT]
     wanted = {int(values[index]): int(counts[index]) for index in frequent if counts[index] > 1}
-    rows = [{"caption": text, "count": wanted[digest]} for digest, text in _find(out, stems, set(wanted))]
+    found = sorted((-wanted[digest], text) for digest, text in _find(out, stems, set(wanted)))
     return {
         "caption_words": {
             "mean": round(statistics.fmean(lengths), 3),
@@ -96,7 +87,7 @@ def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> d
         "duplicates": {
             "distinct_captions": len(values),
             "clips_that_share_a_caption": int(counts[counts > 1].sum()),
-            "most_frequent": sorted(rows, key=lambda row: (-int(str(row["count"])), str(row["caption"]))),
+            "most_frequent": [{"caption": text, "count": -count} for count, text in found],
         },
     }
 
@@ -118,16 +109,13 @@ def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistic
     picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.caption is not None]
     facts = {**options, **statistics.get("caption_words", {})}
     frequent = statistics.get("duplicates", {}).get("most_frequent", [])
-    repeated = Table(
-        (Column("clips", ","), Column("caption")), [(row["count"], row["caption"]) for row in frequent]
-    )
+    rows = [(row["count"], row["caption"]) for row in frequent]
+    repeated = [Table((Column("clips", ","), Column("caption")), rows)] if rows else []
+    about = Table((Column(), Column()), [(name, str(value)) for name, value in facts.items()])
     sections = [
         Section(blocks=[Cards(list(map(draw_card, picks)))]),
-        Section(
-            "Options and length in words",
-            blocks=[Table((Column(), Column()), [(name, str(value)) for name, value in facts.items()])],
-        ),
-        Section("Most frequent captions", "" if frequent else "none repeats", [repeated] if frequent else []),
+        Section("Options and length in words", blocks=[about]),
+        Section("Most frequent captions", "" if frequent else "none repeats", repeated),
     ]
     note = (
         f"{len(picks)} samples from all over {len(shards)} shards: the frame that was captioned, "

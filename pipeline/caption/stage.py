@@ -1,13 +1,12 @@
 """The stage `caption`: the middle frame of every clip -> a caption, one file beside each shard.
 
-The work is done by processes that run `work`; this file decides what they do, and sums up.
+Processes that run `work` do the work; this file decides what they do, and sums up.
 """
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
 
 if TYPE_CHECKING:
-    from clipvip.pipeline.caption.work import CaptionSetup, CaptionTask
+    from clipvip.pipeline.caption.work import CaptionSetup
 
 _MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
 _CPU_BATCH_SIZE = 4
@@ -93,7 +92,8 @@ def caption(options: CaptionOptions) -> StageReport:
     paths = list_shards(options.shards)
     manifest = _check_against_manifest(options.shards)
     num_clips = manifest.num_samples if manifest else None
-    checksums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
+    sums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
+    shards = {path: sums.get(path.name) for path in paths}
     if out.exists() and out.samefile(options.shards):
         raise UserError(f"--out {out}: is the folder of the shards; give another one")
     # torch is imported from here on, so that mistakes above are told at once.
@@ -103,19 +103,18 @@ def caption(options: CaptionOptions) -> StageReport:
     setup, made_by = _set_up(options, where)
     if options.dry_run:
         require_free_folder(out, made_by, outputs="*.parquet")
-        done = sum(_num_done(path, out, checksums.get(path.name)) is not None for path in paths)
-        counts = {"clips": num_clips, "shards": len(paths), "shards_done": done}
-        todo = f"{len(paths) - done:,} of {len(paths):,} shards"
+        done = sum(_num_done(path, out, sha256) is not None for path, sha256 in shards.items())
+        counts = {"clips": num_clips, "shards": len(shards), "shards_done": done}
+        todo = f"{len(shards) - done:,} of {len(shards):,} shards"
         text = f"caption: would caption {todo} -> {out}; the others are done"
         return StageReport(content={"stage": "caption", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs="*.parquet"):
-        num_made = _make_captions(paths, checksums, num_clips, out, setup, where)
+        num_made = _make_captions(shards, num_clips, setup)
         report = finish_captions(out, paths, made_by)
         made = report.finish(out, started=started, done_now=num_made, unit="captions")
     if not made.counts["captions"]:
-        why = "".join(
-            f" ({skip.reason}, as of {skip.what}: {skip.detail})" for skip in islice(report.skips, 1)
-        )
+        first = next(iter(report.skips), None)
+        why = f" ({first.reason}, as of {first.what}: {first.detail})" if first else ""
         raise StageFailed(f"no frame could be captioned{why}; {out / SKIPPED_NAME} says why", made)
     return made
 
@@ -129,23 +128,11 @@ class Where:
     threads: int
     ray: RayCluster | None = None
 
-    @property
-    def batch_size(self) -> int:
-        """Frames at once where --batch-size does not say."""
-        if not self.num_gpus:
-            return _CPU_BATCH_SIZE
-        import torch
-
-        # Of a cluster's GPUs nothing is known here.
-        found = range(0 if self.ray else torch.cuda.device_count())
-        memory = [torch.cuda.get_device_properties(number).total_memory for number in found]
-        return gpu_batch_size(min(memory, default=0))
-
 
 def gpu_batch_size(memory_bytes: int) -> int:
     """Frames at once on a GPU of so much memory.
 
-    Up to 256 a batch takes hardly longer than one of 8, since the host starts kernels one by one
+    A batch of 256 takes hardly longer than one of 8, since the host starts kernels one by one
     (docs/benchmarks.md); OFA large takes 0.1 GiB a frame, so 256 take 24 GiB and leave room on a GPU of 40.
     """
     gib = memory_bytes / 2**30
@@ -180,7 +167,10 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
 
     folder, name, revision, fingerprint = _find_model(options.model)
     dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
-    batch_size = options.batch_size or where.batch_size
+    # Of a cluster's GPUs nothing is known here.
+    found = range(0 if where.ray else torch.cuda.device_count())
+    memory = min((torch.cuda.get_device_properties(number).total_memory for number in found), default=0)
+    batch_size = options.batch_size or (gpu_batch_size(memory) if where.num_gpus else _CPU_BATCH_SIZE)
     setup = CaptionSetup(str(folder), name, revision, options, where, batch_size, dtype)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
@@ -200,28 +190,20 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
         except (OSError, ValueError) as error:
-            reason = one_line(error, most=200)
-            raise UserError(
-                f"--model {name}: no such folder, and not to be had from the hub ({reason})"
-            ) from error
+            absent = f"--model {name}: no such folder, and not to be had from the hub"
+            raise UserError(f"{absent} ({one_line(error, most=200)})") from error
         called, revision = name, folder.name
-    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
     digest = hashlib.sha256()
-    for path in files:
+    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
         digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
     fingerprint = digest.hexdigest()
     return folder, called, revision or f"sha256:{fingerprint}", fingerprint
 
 
 def _check_against_manifest(shards: Path) -> Manifest | None:
-    """The manifest, if there is one, when the shards have the sizes that it says.
-
-    A tar that was cut off is still a tar.
-    """
+    """The manifest, if there is one. Its shards must have the sizes it says: a tar cut off is still a tar."""
     manifest = read_manifest(shards)
-    if manifest is None:
-        return None
-    for record in manifest.shards:
+    for record in manifest.shards if manifest else ():
         path = shards / record.name
         if path.stat().st_size != record.num_bytes:
             raise UserError(
@@ -231,31 +213,22 @@ def _check_against_manifest(shards: Path) -> Manifest | None:
     return manifest
 
 
-def _make_captions(
-    shards: Sequence[Path],
-    checksums: Mapping[str, str],
-    num_clips: int | None,
-    out: Path,
-    setup: "CaptionSetup",
-    where: Where,
-) -> int:
+def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, setup: "CaptionSetup") -> int:
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption.work import CaptionTask, caption_shard
 
-    todo: list[CaptionTask] = []
-    num_there = num_made = num_skipped = 0
-    for shard in shards:
-        sha256 = checksums.get(shard.name)
-        done = _num_done(shard, out, sha256)
-        if done is None:
-            todo.append(CaptionTask(shard, sha256, out, setup))
-        else:
-            num_there += done
+    done = {shard: _num_done(shard, setup.options.out, sha256) for shard, sha256 in shards.items()}
+    todo = [CaptionTask(shard, shards[shard], setup) for shard, number in done.items() if number is None]
+    num_made = num_skipped = 0
+    num_there = sum(number or 0 for number in done.values())
     with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
-        num_workers = max(1, min(where.num_workers, len(todo)))
-        for outcome in run_units(caption_shard, todo, workers=num_workers, ray=where.ray):
+        num_workers = max(1, min(setup.where.num_workers, len(todo)))
+        for outcome in run_units(caption_shard, todo, workers=num_workers, ray=setup.where.ray):
             if outcome.failure is not None:
-                raise UserError(_describe_death(outcome.unit, outcome.failure.detail))
+                raise UserError(
+                    f"{outcome.unit.shard}: {outcome.failure.detail} (out of memory?); what is done is kept, "
+                    "run it again, with fewer --workers or a smaller --batch-size"
+                )
             assert outcome.result is not None
             made, skipped = outcome.result
             num_made, num_skipped = num_made + made, num_skipped + skipped
@@ -264,7 +237,7 @@ def _make_captions(
 
 
 def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
-    """How many clips of a shard are done; None: they are missing, damaged, or of another shard's content."""
+    """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
     from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 
     try:
@@ -273,10 +246,3 @@ def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
         return None
     same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
     return len(content.rows) + len(content.skips) if content.source and same else None
-
-
-def _describe_death(task: "CaptionTask", detail: str) -> str:
-    return (
-        f"{task.shard}: {detail} (out of memory?); what is done is kept, run it again, "
-        "with fewer --workers or a smaller --batch-size"
-    )

@@ -1,14 +1,11 @@
-"""What a worker process of `clipvip-data caption` does: caption the middle frames of one shard.
-
-Which shards there are and what becomes of a worker that dies is decided in `stage`.
-"""
+"""What a worker process of `clipvip-data caption` does: caption the middle frames of one shard."""
 
 import itertools
 import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -34,15 +31,13 @@ if TYPE_CHECKING:
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
 CLAIM_SECONDS = 30.0
+_DECODING = ("prompt", "num_beams", "max_length")
 _held_locks = ExitStack()
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionSetup:
-    """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it.
-
-    `dtype` is one for all workers, whatever their GPUs.
-    """
+    """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it."""
 
     folder: str
     model: str
@@ -50,50 +45,33 @@ class CaptionSetup:
     options: "CaptionOptions"
     where: "Where"
     batch_size: int
-    dtype: torch.dtype
+    dtype: torch.dtype  # one for all workers, whatever their GPUs
 
     def load(self, device: torch.device) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        return CAPTIONERS[require_kind(self.folder, CAPTIONERS)](
-            self.folder,
-            device=device,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            num_beams=self.options.num_beams,
-            max_length=self.options.max_length,
-            prompt=self.options.prompt,
-            image_size=self.options.image_size,
-        )
+        kind = CAPTIONERS[require_kind(self.folder, CAPTIONERS)]
+        asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
+        return kind(self.folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
 
     def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
-        return {
-            "prompt": self.options.prompt,
-            "num_beams": self.options.num_beams,
-            "max_length": self.options.max_length,
-            "image_size": captioner.image_size,
-            "dtype": str(captioner.dtype).removeprefix("torch."),
-        }
+        asked = {name: getattr(self.options, name) for name in _DECODING}
+        dtype = str(captioner.dtype).removeprefix("torch.")
+        return asked | {"image_size": captioner.image_size, "dtype": dtype}
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionTask:
-    """One shard to caption into the folder `out`. `sha256`: of the shard, where a manifest says it."""
+    """One shard to caption. `sha256`: of the shard, where a manifest says it."""
 
     shard: Path
     sha256: str | None
-    out: Path
     setup: CaptionSetup
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Some samples of a shard: number in it and key of those with pixels, and the skips of the others."""
-
-    found: list[tuple[int, str]]
-    pixels: torch.Tensor | None
-    skips: list[tuple[int, Skip]]
+# Of some samples of a shard: number in it and key of those with pixels, these, and the skips of the others.
+_Batch = tuple[list[tuple[int, str]], torch.Tensor | None, list[tuple[int, Skip]]]
 
 
 def caption_shard(task: CaptionTask) -> tuple[int, int]:
@@ -103,36 +81,34 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
         DatasetError: the shard is damaged as a whole; nothing is written then.
         UserError: the GPU's memory does not suffice.
     """
-    captioner = _captioner(task.setup, task.out)
+    setup = task.setup
+    captioner = _captioner(setup)
     source = shard_source(task.shard, task.sha256)
-    rows: list[tuple[str, str]] = []
+    rows: dict[str, str] = {}
     skips: list[tuple[int, Skip]] = []
-    keys: set[str] = set()
     try:
-        with closing(_batches_ahead(task.shard, captioner, task.setup)) as batches:
-            for batch in batches:
-                skips += batch.skips
-                captions = captioner.caption_pixels(batch.pixels) if batch.pixels is not None else []
-                for (number, key), caption in zip(batch.found, captions, strict=True):
-                    if key in keys:
-                        skips.append(
-                            (number, Skip("duplicate_key", key, "another clip of this shard has the same"))
-                        )
+        with closing(_batches_ahead(task.shard, captioner, setup)) as batches:
+            for found, pixels, skipped in batches:
+                skips += skipped
+                captions = captioner.caption_pixels(pixels) if pixels is not None else []
+                for (number, key), caption in zip(found, captions, strict=True):
+                    if key in rows:
+                        twice = Skip("duplicate_key", key, "another clip of this shard has the same")
+                        skips.append((number, twice))
                     elif caption:
-                        keys.add(key)
-                        rows.append((key, caption))
+                        rows[key] = caption
                     else:
                         skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory does not hold --batch-size {task.setup.batch_size}; give less"
+            f"the GPU's memory does not hold --batch-size {setup.batch_size}; give less"
         ) from error
     write_captions(
-        captions_path(task.out, task.shard.stem),
-        rows,
-        model=task.setup.model,
-        revision=task.setup.revision,
-        options=task.setup.decoding_options(captioner),
+        captions_path(setup.options.out, task.shard.stem),
+        list(rows.items()),
+        model=setup.model,
+        revision=setup.revision,
+        options=setup.decoding_options(captioner),
         skips=[skip for _, skip in sorted(skips, key=lambda placed: placed[0])],
         source=source,
     )
@@ -140,12 +116,12 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
+def _captioner(setup: CaptionSetup) -> Captioner:
     """This worker's captioner, loaded when the first shard comes."""
     where = setup.where
     if where.num_gpus:
         # On a cluster a worker is shown one GPU, its own.
-        device = torch.device("cuda", 0 if where.ray else claim_gpu(out, where.num_gpus))
+        device = torch.device("cuda", 0 if where.ray else claim_gpu(setup.options.out, where.num_gpus))
         torch.cuda.set_device(device)  # else libraries take a part of the first GPU's memory for each worker
         return setup.load(device)
     torch.set_num_threads(min(where.threads, torch.get_num_threads()))
@@ -153,13 +129,9 @@ def _captioner(setup: CaptionSetup, out: Path) -> Captioner:
 
 
 def claim_gpu(out: Path, num_gpus: int) -> int:
-    """The number of a GPU that no other worker of this run has.
+    """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
 
-    It stays this process's own until it ends. A lock rather than a counter: it is let go however the worker
-    dies.
-
-    Raises:
-        UserError: all are taken, and stay so for CLAIM_SECONDS.
+    It is claimed by a lock rather than a counter: this is let go however the worker ends.
     """
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
@@ -179,7 +151,8 @@ def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Ge
     def read() -> None:
         last: Future[None] = Future()
         try:
-            for samples in _batched(shard, captioner.batch_size, setup.options.max_pixels):
+            numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
+            while samples := list(itertools.islice(numbered, captioner.batch_size)):
                 if stopped.is_set():
                     return
                 waiting.put(pool.submit(_prepare, samples, captioner))
@@ -202,12 +175,6 @@ def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Ge
                 reader.join(0.01)
 
 
-def _batched(shard: Path, batch_size: int, max_pixels: int) -> Iterator[list[tuple[int, Sample | Skip]]]:
-    samples = enumerate(read_samples(shard, max_pixels=max_pixels))
-    while batch := list(itertools.islice(samples, batch_size)):
-        yield batch
-
-
 def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
     found, frames, skips = [], [], []
     for number, sample in samples:
@@ -220,7 +187,7 @@ def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner)
             skips.append((number, Skip("undecodable_frame", sample.key, str(error))))
         else:
             found.append((number, sample.key))
-    return _Batch(found, captioner.preprocess(frames) if frames else None, skips)
+    return found, captioner.preprocess(frames) if frames else None, skips
 
 
 def share_of_cores(parts: int) -> int:

@@ -1,7 +1,7 @@
-"""Corpora of texts for a stage that compares them: count, draw, and encode no more than is drawn.
+"""Corpora of texts: count, draw, and encode no more than is drawn.
 
-A corpus of millions of texts costs two passes over its text and at most samples x repeats encodings, which
-are kept in the output folder under a name made of their content.
+A corpus costs two passes over its text and at most samples x repeats encodings, which the output folder
+keeps.
 """
 
 import hashlib
@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipvip.analysis.domain_gap import Side, draw_samples
-from clipvip.pipeline.domain_gap.encoder import TextEncoder, order_by_length
+from clipvip.pipeline.domain_gap.encoder import TextEncoder, in_batches
 from clipvip.pipeline.domain_gap.work import TextTask, encode_texts, load_features, write_features
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
@@ -22,6 +23,9 @@ from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.texts import read_texts
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.domain_gap.stage import DomainGapOptions
 
 FEATURES_FOLDER = "features"
 _BATCHES_PER_UNIT = 8
@@ -51,60 +55,9 @@ class DrawnFeatures:
     positions: np.ndarray
     num_encoded_now: int
 
-    def draw(self, repeat: int) -> np.ndarray:
-        return self.features[self.positions[repeat]]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodingCluster:
-    """A Ray cluster that computes features as `TextEncoder.encode` does, in the same batches."""
-
-    ray: RayCluster
-    model: str
-
-    def encode(
-        self, texts: Sequence[str], encoder: TextEncoder, parts: Path, *, batch_size: int, progress: Progress
-    ) -> np.ndarray:
-        """Features of `texts` in their order; `encoder` is the model, `parts` a folder for what is done.
-
-        Raises:
-            UserError: a worker died of a unit.
-        """
-        parts.mkdir(exist_ok=True)
-        order = order_by_length(texts)
-        num_texts = batch_size * _BATCHES_PER_UNIT
-        tasks = []
-        for first in range(0, len(texts), num_texts):
-            chosen = [texts[index] for index in order[first : first + num_texts]]
-            batches = tuple(tuple(chosen[at : at + batch_size]) for at in range(0, len(chosen), batch_size))
-            device = "cuda" if self.ray.gpus_per_worker else "cpu"
-            path = parts / f"{batch_size}-{first:09d}.npy"
-            tasks.append(TextTask(batches, path, self.model, encoder.fingerprint, device))
-        missing = [task for task in tasks if _features_of(task) is None]
-        progress.add(len(texts) - sum(map(_num_texts, missing)))
-        for outcome in run_units(encode_texts, missing, workers=1, ray=self.ray):
-            if outcome.failure is not None:
-                raise UserError(f"--ray: {outcome.failure.detail}; what is done is kept, run it again")
-            progress.add(_num_texts(outcome.unit))
-        found = [features for task in tasks if (features := _features_of(task)) is not None]
-        return np.concatenate(found)[np.argsort(order)]
-
-
-def _num_texts(task: TextTask) -> int:
-    return sum(map(len, task.batches))
-
-
-def _features_of(task: TextTask) -> np.ndarray | None:
-    return load_features(task.path, num_texts=_num_texts(task))
-
 
 def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
-    """Read through a corpus once.
-
-    Raises:
-        UserError: it has fewer texts than are to be drawn.
-        DatasetError: it cannot be read.
-    """
+    """Read through a corpus once; UserError where it has fewer texts than are to be drawn."""
     num_empty = num_texts = 0
     skips: list[Skip] = []
     for text in read_texts(path):
@@ -123,46 +76,71 @@ def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
 
 
 def encode_drawn(
-    corpus: Corpus,
-    encoder: TextEncoder,
-    *,
-    out: Path,
-    samples: int,
-    repeats: int,
-    seed: int,
-    batch_size: int,
-    cluster: EncodingCluster | None = None,
+    corpus: Corpus, encoder: TextEncoder, options: "DomainGapOptions", ray: RayCluster | None
 ) -> DrawnFeatures:
-    """Features of the texts of `corpus` that the draws of `draw_samples` hold, computed here or on `cluster`.
+    """Features of the texts of `corpus` that the draws of `draw_samples` hold, computed here or on a cluster.
 
-    They are taken from `out` where an earlier run left those of the same texts by the same model.
+    Those that an earlier run left in the output folder, of the same texts by the same model, are used.
 
     Raises:
-        UserError: the model gives features that are not finite.
+        UserError: the model gives features that are not finite, or a worker died of a unit.
         DatasetError: the corpus changed since it was counted.
     """
-    draws = draw_samples(corpus.num_texts, samples=samples, repeats=repeats, seed=seed, side=corpus.side)
+    draws = draw_samples(
+        corpus.num_texts,
+        samples=options.samples,
+        repeats=options.repeats,
+        seed=options.seed,
+        side=corpus.side,
+    )
     wanted, positions = np.unique(draws, return_inverse=True)
     texts = _pick(corpus, wanted)
     # Named by what goes in, so that a file can never be another corpus' or another model's.
     content = json.dumps([encoder.fingerprint, texts], ensure_ascii=False).encode()
-    (out / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
-    path = out / FEATURES_FOLDER / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
+    folder = options.out / FEATURES_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
     features = load_features(path, num_texts=len(texts))
     num_encoded = 0
     if features is None:
         with Progress(corpus.name, total=len(texts), unit="texts") as progress:
-            if cluster is None:
-                features = encoder.encode(texts, batch_size=batch_size, on_done=progress.add)
+            if ray is None:
+                features = encoder.encode(texts, batch_size=options.batch_size, on_done=progress.add)
             else:
                 parts = path.with_suffix(".parts")
-                features = cluster.encode(texts, encoder, parts, batch_size=batch_size, progress=progress)
+                features = _encode_on(ray, texts, encoder.fingerprint, parts, options, progress)
         if not np.isfinite(features).all():
             raise UserError(f"{corpus.name}: the model gives features that are not numbers; check --model")
         write_features(path, features)
         shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
         num_encoded = len(texts)
     return DrawnFeatures(corpus, features, positions.reshape(draws.shape), num_encoded)
+
+
+def _encode_on(
+    ray: RayCluster,
+    texts: Sequence[str],
+    fingerprint: str,
+    parts: Path,
+    options: "DomainGapOptions",
+    progress: Progress,
+) -> np.ndarray:
+    """What `TextEncoder.encode` gives, in the same batches on a cluster; `parts` keeps what is done."""
+    parts.mkdir(exist_ok=True)
+    batches, places = in_batches(texts, options.batch_size)
+    device = "cuda" if ray.gpus_per_worker else "cpu"
+    tasks = []
+    for first in range(0, len(batches), _BATCHES_PER_UNIT):
+        path = parts / f"{options.batch_size}-{first * options.batch_size:09d}.npy"
+        some = tuple(batches[first : first + _BATCHES_PER_UNIT])
+        tasks.append(TextTask(some, path, options.model, fingerprint, device))
+    missing = [task for task in tasks if task.features() is None]
+    progress.add(len(texts) - sum(task.num_texts for task in missing))
+    for outcome in run_units(encode_texts, missing, workers=1, ray=ray):
+        if outcome.failure is not None:
+            raise UserError(f"--ray: {outcome.failure.detail}; what is done is kept, run it again")
+        progress.add(outcome.unit.num_texts)
+    return np.concatenate([features for task in tasks if (features := task.features()) is not None])[places]
 
 
 def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:

@@ -1,4 +1,4 @@
-"""CLIP's text tower for any stage that needs features of texts: load it, name it by its content, run it."""
+"""CLIP's text tower: load it, name it by its content, run it."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -34,18 +34,13 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], *, batch_size: int, on_done: Callable[[int], None] = lambda _: None
     ) -> np.ndarray:
-        """Features of `texts` in their order; texts longer than the model takes are cut to their beginning.
-
-        `on_done` is told the number of texts after each batch.
-        """
-        order = order_by_length(texts)
+        """Features of `texts`, cut to what the model takes; `on_done` is told each batch's size."""
+        batches, places = in_batches(texts, batch_size)
         parts = []
-        for first in range(0, len(texts), batch_size):
-            batch = [texts[index] for index in order[first : first + batch_size]]
+        for batch in batches:
             parts.append(self.encode_batch(batch))
             on_done(len(batch))
-        features = np.concatenate(parts)
-        return features[np.argsort(order)]
+        return np.concatenate(parts)[places]
 
     def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Features of texts that are computed at once."""
@@ -54,9 +49,12 @@ class TextEncoder:
         return embeds.cpu().numpy()
 
 
-def order_by_length(texts: Sequence[str]) -> list[int]:
-    """The order to encode `texts` in: those of like length share a batch, so that little is spent on padding."""
-    return sorted(range(len(texts)), key=lambda index: len(texts[index]))
+def in_batches(texts: Sequence[str], batch_size: int) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """`texts` in batches of like length, which need little padding, and where each text is among these."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    firsts = range(0, len(texts), batch_size)
+    batches = [tuple(texts[index] for index in order[first : first + batch_size]) for first in firsts]
+    return batches, np.argsort(order)
 
 
 def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
@@ -84,8 +82,8 @@ def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
     except CheckpointError:
         raise
     except LOADING_ERRORS as error:
-        first_line = one_line(error, most=200)
-        raise UserError(f"{name}: the text tower does not load ({first_line})") from error
+        reason = one_line(error, most=200)
+        raise UserError(f"{name}: the text tower does not load ({reason})") from error
     raise UserError(f"{name}: a model of type {model_type!r}; give a CLIP or CLIP-ViP model")
 
 
@@ -103,10 +101,8 @@ def _model_type(name: str) -> str:
 
 
 def _clip(name: str, device: torch.device) -> TextEncoder:
-    loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-        name, dtype=torch.float32, output_loading_info=True
-    )
-    model, loading = loaded
+    load: Any = CLIPTextModelWithProjection.from_pretrained
+    model, loading = load(name, dtype=torch.float32, output_loading_info=True)
     if loading["missing_keys"]:
         raise UserError(f"{name}: lacks weights of the text tower, such as {min(loading['missing_keys'])}")
     tokenizer = load_tokenizer(name, required=True)
@@ -117,9 +113,7 @@ def _clip(name: str, device: torch.device) -> TextEncoder:
     def embed(texts: list[str]) -> torch.Tensor:
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
         tokens = tokens.to(device)
-        output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        embeds: torch.Tensor = output.text_embeds
-        return embeds
+        return model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
 
     return TextEncoder(embed, model_fingerprint(model, tokenizer))
 

@@ -1,10 +1,10 @@
 """The stage `nmi`: texts of corpora -> CLIP features -> how far apart their language is (Table 1).
 
-The measure is `clipvip.analysis.domain_gap`; reading and encoding the texts that it draws is `corpora`.
+The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the texts that it draws.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from clipvip.analysis.domain_gap import DomainGap, cluster_agreement, require_faiss
+from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Device, LocalName, Named, RayAddress, at_least, opt, options
-from clipvip.pipeline.runtime.ray_units import share_machines
+from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import lock_folder
 
 if TYPE_CHECKING:
-    from clipvip.pipeline.domain_gap.corpora import Corpus, DrawnFeatures, EncodingCluster
+    from clipvip.pipeline.domain_gap.corpora import DrawnFeatures
 
 _CORES_PER_WORKER = 4
 RESULT_NAME = "nmi.json"
@@ -100,129 +100,79 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     from clipvip.pipeline.domain_gap.encoder import load_text_encoder
     from clipvip.pipeline.runtime.device import torch_device
 
-    samples, out = options.samples, options.out
-    sources = [
-        count_texts(name, Path(path), "source", samples=samples) for name, path in options.sources.items()
+    sides: tuple[tuple[Side, Mapping[str, str | Path]], ...]
+    sides = ("source", options.sources), ("target", options.targets)
+    corpora = [
+        count_texts(name, Path(path), side, samples=options.samples)
+        for side, paths in sides
+        for name, path in paths.items()
     ]
-    targets = [
-        count_texts(name, Path(path), "target", samples=samples) for name, path in options.targets.items()
-    ]
-    counted = [*sources, *targets]
-    cluster = _cluster(options.ray, options) if options.ray else None
+    cluster = _cluster(options) if options.ray else None
     encoder = load_text_encoder(options.model, device=torch_device("cpu" if cluster else options.device))
+    out = options.out
     with lock_folder(out):
-        drawn = [
-            encode_drawn(
-                corpus,
-                encoder,
-                out=out,
-                samples=samples,
-                repeats=options.repeats,
-                seed=options.seed,
-                batch_size=options.batch_size,
-                cluster=cluster,
-            )
-            for corpus in counted
-        ]
-        gaps = tuple(
-            _gap(source, target, seed=options.seed)
-            for source in drawn[: len(sources)]
-            for target in drawn[len(sources) :]
-        )
-        made_by = {
-            "model": options.model,
-            "samples": samples,
-            "repeats": options.repeats,
-            "seed": options.seed,
-            "normalizer": "arithmetic",
+        drawn = [encode_drawn(corpus, encoder, options, cluster) for corpus in corpora]
+        sources, targets = drawn[: len(options.sources)], drawn[len(options.sources) :]
+        gaps = [_gap(source, target, seed=options.seed) for source in sources for target in targets]
+        rows = {name: [gap for gap in gaps if gap.source == name] for name in options.sources}
+        means = {name: float(np.mean([gap.mean for gap in row])) for name, row in rows.items()}
+        made_by = {name: getattr(options, name) for name in ("model", "samples", "repeats", "seed")}
+        made_by["normalizer"] = "arithmetic"
+        result = {
+            "sources": [one.corpus.as_dict() for one in sources],
+            "targets": [one.corpus.as_dict() for one in targets],
+            "gaps": [asdict(gap) for gap in gaps],
+            "means": [{"source": name, "mean": mean} for name, mean in means.items()],
         }
-        result = _result(sources, targets, gaps)
         fingerprint = {"model_sha256": encoder.fingerprint}
         write_json(
             out / RESULT_NAME, {"schema": 1, "stage": "nmi", "options": made_by, **fingerprint, **result}
         )
-        _draw(out / PICTURE_NAME, result)
+        png = heat_map(
+            np.array([[*(gap.mean for gap in row), means[name]] for name, row in rows.items()]),
+            rows=list(rows),
+            columns=[*options.targets, "Mean"],
+            title="NMI: larger is further apart",
+            value_range=(0.0, 1.0),
+        )
+        atomic_write_bytes(out / PICTURE_NAME, png)
+        given = {f"{side}s": [f"{name}={path}" for name, path in paths.items()] for side, paths in sides}
         report = Report(
             "nmi",
-            {
-                **made_by,
-                "sources": [f"{name}={path}" for name, path in options.sources.items()],
-                "targets": [f"{name}={path}" for name, path in options.targets.items()],
-                "batch_size": options.batch_size,
-            },
+            {**made_by, **given, "batch_size": options.batch_size},
             counts={
-                "texts": sum(corpus.num_texts for corpus in counted),
-                "empty_texts_passed_over": sum(corpus.num_empty for corpus in counted),
+                "texts": sum(corpus.num_texts for corpus in corpora),
+                "empty_texts_passed_over": sum(corpus.num_empty for corpus in corpora),
                 "pairs": len(gaps),
             },
             details={"result": result},
-            skips=[skip for corpus in counted for skip in corpus.skips],
+            skips=[skip for corpus in corpora for skip in corpus.skips],
         )
         num_encoded = sum(one.num_encoded_now for one in drawn)
         made = report.finish(out, started=started, done_now=num_encoded, unit="texts_encoded")
-    return DomainGapReport(content=made.content, text=f"{_table(result)}\n{made.text}", gaps=gaps)
+    # Sources down, targets across, mean ± standard deviation over the draws, and the mean over targets.
+    lines = [[key, *(f"{g.mean:.3f} ± {g.std:.3f}" for g in row), means[key]] for key, row in rows.items()]
+    head = [Column("NMI"), *(Column(name, ".3f") for name in (*options.targets, "Mean"))]
+    text = f"{Table(head, lines).text()}\n{made.text}"
+    return DomainGapReport(content=made.content, text=text, gaps=tuple(gaps))
 
 
-def _cluster(address: str, options: DomainGapOptions) -> "EncodingCluster":
-    from clipvip.pipeline.domain_gap.corpora import EncodingCluster
-
+def _cluster(options: DomainGapOptions) -> RayCluster:
+    assert options.ray is not None
     gpus = 0 if options.device == "cpu" else None
-    ray = share_machines(address, gpus=gpus, workers=None, cpus_per_worker=_CORES_PER_WORKER)
+    ray = share_machines(options.ray, gpus=gpus, workers=None, cpus_per_worker=_CORES_PER_WORKER)
     if options.device == "cuda" and not ray.gpus_per_worker:
         raise UserError("--device cuda: the cluster has no GPU; use --device cpu")
-    return EncodingCluster(ray, options.model)
+    return ray
 
 
 def _gap(source: "DrawnFeatures", target: "DrawnFeatures", *, seed: int) -> CorpusGap:
     """`clipvip.analysis.domain_gap.domain_gap` of the two corpora, from the drawn features alone."""
-    repeats = range(len(source.positions))
-    gap = DomainGap(tuple(cluster_agreement(source.draw(n), target.draw(n), seed=seed + n) for n in repeats))
-    return CorpusGap(source.corpus.name, target.corpus.name, gap.mean, gap.std, gap.values)
-
-
-def _result(
-    sources: Sequence["Corpus"], targets: Sequence["Corpus"], gaps: Sequence[CorpusGap]
-) -> dict[str, list]:
-    means = [
-        {
-            "source": source.name,
-            "mean": float(np.mean([gap.mean for gap in gaps if gap.source == source.name])),
-        }
-        for source in sources
-    ]
-    return {
-        "sources": [corpus.as_dict() for corpus in sources],
-        "targets": [corpus.as_dict() for corpus in targets],
-        "gaps": [asdict(gap) for gap in gaps],
-        "means": means,
-    }
-
-
-def _names(result: dict[str, list]) -> tuple[list[str], list[str]]:
-    return [row["name"] for row in result["sources"]], [row["name"] for row in result["targets"]]
-
-
-def _draw(path: Path, result: dict[str, list]) -> None:
-    rows, columns = _names(result)
-    means = np.array([pair["mean"] for pair in result["gaps"]]).reshape(len(rows), len(columns))
-    averages = np.array([[row["mean"]] for row in result["means"]])
-    png = heat_map(
-        np.hstack([means, averages]),
-        rows=rows,
-        columns=[*columns, "Mean"],
-        title="NMI: larger is further apart",
-        value_range=(0.0, 1.0),
+    pairs = zip(source.positions, target.positions, strict=True)
+    gap = DomainGap(
+        tuple(
+            cluster_agreement(source.features[rows], target.features[columns], seed=seed + n)
+            for n, (rows, columns) in enumerate(pairs)
+        )
     )
-    atomic_write_bytes(path, png)
-
-
-def _table(result: dict[str, list]) -> str:
-    """Sources down, targets across, mean ± standard deviation over the draws, and the mean over targets."""
-    rows, columns = _names(result)
-    lines = []
-    for index, (name, row) in enumerate(zip(rows, result["means"], strict=True)):
-        pairs = result["gaps"][index * len(columns) : (index + 1) * len(columns)]
-        cells = [f"{pair['mean']:.3f} ± {pair['std']:.3f}" for pair in pairs]
-        lines.append([name, *cells, row["mean"]])
-    head = [Column("NMI"), *(Column(name, ".3f") for name in (*columns, "Mean"))]
-    return Table(head, lines).text()
+    return CorpusGap(source.corpus.name, target.corpus.name, gap.mean, gap.std, gap.values)

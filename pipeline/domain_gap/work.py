@@ -1,7 +1,4 @@
-"""What a worker process of `clipvip-data nmi --ray` does: features of some batches of texts, as a file.
-
-Which texts those are, and how their features are put together, is decided in `text_corpora`.
-"""
+"""What a worker process of `clipvip-data nmi --ray` does: features of some batches of texts, as a file."""
 
 import io
 from dataclasses import dataclass
@@ -26,13 +23,17 @@ class TextTask:
     fingerprint: str
     device: str
 
+    @property
+    def num_texts(self) -> int:
+        return sum(map(len, self.batches))
+
+    def features(self) -> np.ndarray | None:
+        """What is in `path`; None where the task is not done."""
+        return load_features(self.path, num_texts=self.num_texts)
+
 
 def encode_texts(task: TextTask) -> int:
-    """Write the features of `task`, (texts, dim) float32; returns how many texts there are.
-
-    Raises:
-        UserError: this machine has another model under that name.
-    """
+    """Write the features of `task`, (texts, dim) float32; returns how many texts there are."""
     encoder = _encoder(task.model, task.device)
     if encoder.fingerprint != task.fingerprint:
         raise UserError(
@@ -59,8 +60,6 @@ def load_features(path: Path, *, num_texts: int) -> np.ndarray | None:
     """The features of so many texts in `path`; None where there are none, or others."""
     try:
         features: np.ndarray = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (ValueError, EOFError):
-        return None  # damaged by someone else: made again
+    except (FileNotFoundError, ValueError, EOFError):
+        return None  # or damaged by someone else: made again
     return features if features.ndim == 2 and len(features) == num_texts else None
