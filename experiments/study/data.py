@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from clipvip.experiments.demo.corpus import FPS
+from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.runtime.errors import UserError

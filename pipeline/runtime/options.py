@@ -128,13 +128,8 @@ MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
 Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
-RayAddress = Annotated[
-    str | None,
-    Opt(
-        "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
-        metavar="ADDRESS",
-    ),
-]
+RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
+RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
 

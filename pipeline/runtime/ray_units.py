@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-import click
-
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
@@ -234,17 +232,6 @@ class _Crew:
     def dismiss(self) -> None:
         for actor in self._all:
             self._ray.kill(actor)
-
-
-def ray_option(command: Any) -> Any:
-    """`--ray` for a stage's command."""
-    return click.option(
-        "--ray",
-        "ray_address",
-        metavar="ADDRESS",
-        default=None,
-        help="Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
-    )(command)
 
 
 def connect(address: str) -> Any:

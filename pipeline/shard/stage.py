@@ -14,7 +14,7 @@ import click
 
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect

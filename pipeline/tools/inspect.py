@@ -15,7 +15,7 @@ from clipvip.pipeline.pages.cards import (
     texts_of,
 )
 from clipvip.pipeline.pages.html import Section, render_page
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
