@@ -92,7 +92,8 @@ def _epilog(*examples: str) -> str:
 @click.group(cls=StageGroup, epilog=_epilog("all --seeds 3 --out study/"))
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
-    """The paper's experiments over several seeds, with intervals: in a small world, or on data of your own."""
+    """The paper's experiments over several seeds, with intervals: in a small world, or on data of
+    your own."""
 
 
 def _study_command(name: str, text: str) -> click.Command:

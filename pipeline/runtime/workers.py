@@ -1,4 +1,4 @@
-"""Run one function over many units of work, in processes that may crash or hang without taking the stage along.
+"""Run one function over many units of work, in processes that may crash without taking the stage along.
 
 The stage decides what a unit is and what becomes of one that failed; `worker_process` is one process.
 """
