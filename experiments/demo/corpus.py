@@ -1,8 +1,8 @@
-"""A corpus as files in HD-VILA-100M's layout: videos, subtitles, clip lists and the splits of a downstream task.
+"""A corpus as files in HD-VILA-100M's layout: videos, subtitles, clip lists, the splits of a downstream task.
 
 train/videos/ID.mp4  train/subtitles/ID.en.vtt|.srt|.json3  train/metadata.jsonl
-test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl   (and finetune/, where there is one)
-texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)   images/000000.tar, where there are
+test/videos/ID.mp4   test/descriptions.jsonl                test/metadata.jsonl   (perhaps also finetune/)
+texts/descriptions.txt   truth.jsonl (what each clip shows; no stage reads it)   perhaps images/000000.tar
 """
 
 import json
@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from clipvip.experiments.demo.image_set import write_images
-from clipvip.experiments.demo.render import HEIGHT, WIDTH, render_clip
+from clipvip.experiments.demo.pictures import FPS, write_mp4
+from clipvip.experiments.demo.render import render_clip
 from clipvip.experiments.demo.subtitle_files import clock, json3, rolling_vtt, spoken_lines, srt
 from clipvip.experiments.demo.texts import description, subtitle
 from clipvip.experiments.demo.world import (
@@ -25,15 +27,15 @@ from clipvip.experiments.demo.world import (
     draw_distinct_scenes,
     draw_scene,
 )
-from clipvip.pipeline.runtime.plain_units import run_plain_units
-from clipvip.shards.files.atomic import atomic_path, atomic_write_bytes, write_json
+from clipvip.pipeline.runtime.workers import run_plain_units
+from clipvip.shards.files.atomic import atomic_path, atomic_write_bytes, write_json, write_jsonl
 from clipvip.shards.format.clip import make_key
 
-FPS = 8
 _CLIP_FRAMES = (24, 28, 32)
-# Of these 2, 3, 4 or 7 frames lie evenly from the first to the last: the frames of a clip are then those of its twin.
+# Of these 2, 3, 4 or 7 frames lie evenly from first to last: a clip's frames are then those of its twin.
 _TWIN_CLIP_FRAMES = (25, 31)
 _COMPLETE_NAME = "corpus.json"
+_SUBTITLE_FORMATS = (("vtt", rolling_vtt), ("srt", srt), ("vtt", rolling_vtt), ("json3", json3))
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,6 @@ class SourceVideo:
     clips: tuple[SourceClip, ...]
 
 
-def splits(world: World) -> tuple[str, ...]:
-    """The parts of the corpus."""
-    return ("train", "finetune", "test") if world.num_finetune_videos else ("train", "test")
-
-
 def plan_videos(world: World, split: str) -> list[SourceVideo]:
     """What the videos of `split` are to show; in a world of twins each test video is followed by its twin.
 
@@ -73,16 +70,10 @@ def plan_videos(world: World, split: str) -> list[SourceVideo]:
     """
     if split == "test" and world.twins:
         return _plan_twins(world)
-    count = {
-        "train": world.num_train_videos,
-        "finetune": world.num_finetune_videos,
-        "test": world.num_test_videos,
-    }[split]
     videos = []
-    for number in range(count):
+    for number in range(getattr(world, f"num_{split}_videos")):
         chance = chance_of(world, split, number)
-        video_id = _video_id(split, number, chance)
-        videos.append(_plan_video(world, video_id, chance))
+        videos.append(_plan_video(world, _video_id(split, number, chance), chance))
     return videos
 
 
@@ -149,11 +140,16 @@ def write_corpus(
     out.mkdir(parents=True, exist_ok=True)
     write_json(mark, settings)
     truth: list[dict[str, Any]] = []
-    for split in splits(world):
+    for split in ("train", "finetune", "test") if world.num_finetune_videos else ("train", "test"):
         videos = plan_videos(world, split)
+        for name in ("videos", "subtitles") if split == "train" else ("videos",):
+            (out / split / name).mkdir(parents=True, exist_ok=True)
         _write_texts(videos, out / split, split)
-        truth += [_truth(video, clip, n) for video in videos for n, clip in enumerate(video.clips)]
-        (out / split / "videos").mkdir(parents=True, exist_ok=True)
+        truth += [
+            {"key": make_key(video.video_id, n), "clip_id": clip.clip_id, "scene": asdict(clip.scene)}
+            for video in videos
+            for n, clip in enumerate(video.clips)
+        ]
         work = partial(write_video, folder=out / split / "videos")
         for outcome in run_plain_units(work, videos, workers=workers):
             if outcome.failure:
@@ -161,8 +157,10 @@ def write_corpus(
             on_done()
     if world.num_images:
         write_images(world, out / "images" / "000000.tar")
-    _write_lines(out / "texts" / "descriptions.txt", task_descriptions(world))
-    _write_lines(out / "truth.jsonl", [json.dumps(row) for row in truth])
+    (out / "texts").mkdir(exist_ok=True)
+    lines = "".join(f"{line}\n" for line in task_descriptions(world))
+    atomic_write_bytes(out / "texts" / "descriptions.txt", lines.encode())
+    write_jsonl(out / "truth.jsonl", truth)
     write_json(out / _COMPLETE_NAME, {"videos": num_videos(world)})
 
 
@@ -189,25 +187,16 @@ def read_truth(out: Path) -> dict[str, Scene]:
     return {row["key"]: Scene(**(row["scene"] | {"centre": tuple(row["scene"]["centre"])})) for row in rows}
 
 
-def _truth(video: SourceVideo, clip: SourceClip, number: int) -> dict[str, Any]:
-    return {"key": make_key(video.video_id, number), "clip_id": clip.clip_id, "scene": asdict(clip.scene)}
-
-
 def write_video(video: SourceVideo, *, folder: Path) -> Path:
     """Render and encode one video as H.264; always the same bytes for the same versions of the encoder."""
-    import av
-
     path = folder / f"{video.video_id}.mp4"
     if path.is_file():
         return path
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        options = {"preset": "veryfast", "crf": "24", "g": "48", "threads": "1"}
-        stream: Any = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for clip in video.clips:
-            for picture in render_clip(clip.scene, num_frames=clip.num_frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
+    pictures = (
+        picture for clip in video.clips for picture in render_clip(clip.scene, num_frames=clip.num_frames)
+    )
+    with atomic_path(path) as temporary:
+        write_mp4(str(temporary), pictures, crf="24", g="48")
     return path
 
 
@@ -217,39 +206,21 @@ def _write_texts(videos: list[SourceVideo], folder: Path, split: str) -> None:
             "video_id": video.video_id,
             "url": f"https://videos.example/watch?v={video.video_id}",
             "clip": [
-                {"clip_id": clip.clip_id, "span": [clock(seconds) for seconds in clip.span_seconds]}
-                for clip in video.clips
+                {"clip_id": clip.clip_id, "span": list(map(clock, clip.span_seconds))} for clip in video.clips
             ],
         }
         for video in videos
     ]
-    _write_lines(folder / "metadata.jsonl", [json.dumps(row) for row in metadata])
+    write_jsonl(folder / "metadata.jsonl", metadata)
     if split != "train":
-        rows = [
-            {"clip_id": clip.clip_id, "text": clip.description} for video in videos for clip in video.clips
-        ]
-        _write_lines(folder / "descriptions.jsonl", [json.dumps(row) for row in rows])
+        clips = (clip for video in videos for clip in video.clips)
+        rows = ({"clip_id": clip.clip_id, "text": clip.description} for clip in clips)
+        write_jsonl(folder / "descriptions.jsonl", rows)
         return
-    for number, video in enumerate(videos):
-        _write_subtitles(video, folder / "subtitles", number)
-
-
-def _write_subtitles(video: SourceVideo, folder: Path, number: int) -> None:
-    """Half of the videos have rolling captions, the others the other two formats."""
-    lines = []
-    for clip in video.clips:
-        start, end = clip.span_seconds
-        lines += spoken_lines(clip.subtitle, start_seconds=start + 0.05, end_seconds=end - 0.05)
-    suffix, write = (
-        (".en.vtt", rolling_vtt),
-        (".en.srt", srt),
-        (".en.vtt", rolling_vtt),
-        (".en.json3", json3),
-    )[number % 4]
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(folder / f"{video.video_id}{suffix}", write(lines).encode())
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    # Half of the videos have rolling captions, the others the other two formats.
+    for video, (suffix, write) in zip(videos, cycle(_SUBTITLE_FORMATS)):
+        lines = []
+        for clip in video.clips:
+            start, end = clip.span_seconds
+            lines += spoken_lines(clip.subtitle, start_seconds=start + 0.05, end_seconds=end - 0.05)
+        atomic_write_bytes(folder / "subtitles" / f"{video.video_id}.en.{suffix}", write(lines).encode())

@@ -4,7 +4,7 @@ Says nothing of motion: a frame is taken out of a clip that is never seen.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import av
@@ -14,6 +14,19 @@ import simplejpeg
 from clipvip.experiments.demo.render import HEIGHT, WIDTH, render_frame
 from clipvip.experiments.demo.world import Scene, World, chance_of, draw_scene
 from clipvip.media.jpeg import encode_jpeg
+
+FPS = 8
+
+
+def write_mp4(file: Any, pictures: Iterable[np.ndarray], **options: str) -> None:
+    """Encode pictures, uint8 (HEIGHT, WIDTH, 3), as H.264 into `file`; `options` are x264's."""
+    with av.open(file, "w", format="mp4") as container:
+        settings = {"preset": "veryfast", "threads": "1", **options}
+        stream: Any = container.add_stream("libx264", rate=FPS, options=settings)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def draw_pictures(
@@ -37,14 +50,7 @@ def draw_pictures(
 def _through_h264(frames: list[np.ndarray], *, crf: int) -> list[np.ndarray]:
     """Each frame as it looks after it was shown three times running in a video: the last of the three."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
-        stream: Any = container.add_stream("libx264", rate=8, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frame in frames:
-            for _ in range(3):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
+    write_mp4(buffer, (frame for frame in frames for _ in range(3)), crf=str(crf))
     buffer.seek(0)
     with av.open(buffer, "r") as video:
         shown = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]

@@ -22,29 +22,28 @@ _GROUND = {
 }
 
 
-def render_clip(scene: Scene, *, num_frames: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """The frames of a clip, evenly spaced in time: uint8 (num_frames, height, width, 3)."""
+def render_clip(scene: Scene, *, num_frames: int) -> np.ndarray:
+    """The frames of a clip, evenly spaced in time: uint8 (num_frames, HEIGHT, WIDTH, 3)."""
     times = [n / num_frames for n in range(num_frames)]
     if scene.backwards:
         scene = replace(scene, motion=REVERSED[scene.motion], backwards=False)
         times.reverse()
-    return np.stack([render_frame(scene, time, width=width, height=height) for time in times])
+    return np.stack([render_frame(scene, time) for time in times])
 
 
-def render_frame(scene: Scene, time: float, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """The picture at `time`, 0 for the clip's start to 1 for its end: uint8 (height, width, 3)."""
-    x, y, radius = _position(scene, time, aspect=width / height)
-    radius_pixels = radius * height
+def render_frame(scene: Scene, time: float) -> np.ndarray:
+    """The picture at `time`, 0 for the clip's start to 1 for its end: uint8 (HEIGHT, WIDTH, 3)."""
+    x, y, radius = _position(scene, time)
     chance = np.random.default_rng(scene.seed)
-    picture = Image.fromarray(_ground(scene.place, scene.seed, width, height))
+    picture = Image.fromarray(_ground(scene.place, scene.seed))
     tilt = 0.0 if scene.shape in {"circle", "ring"} else float(chance.uniform(-0.25, 0.25))
-    stamp = _stamp(scene.shape, scene.colour, round(radius_pixels, 1), round(tilt, 2))
-    corner = (round(x * width - stamp.width / 2), round(y * height - stamp.height / 2))
+    stamp = _stamp(scene.shape, scene.colour, round(radius * HEIGHT, 1), round(tilt, 2))
+    corner = (round(x * WIDTH - stamp.width / 2), round(y * HEIGHT - stamp.height / 2))
     picture.paste(stamp, corner, stamp)
     return np.asarray(picture)
 
 
-def _position(scene: Scene, time: float, *, aspect: float) -> tuple[float, float, float]:
+def _position(scene: Scene, time: float) -> tuple[float, float, float]:
     """Centre in parts of width and height, and radius in parts of the height."""
     chance = np.random.default_rng(scene.seed + 1)
     reach = float(chance.uniform(0.24, 0.34))
@@ -59,7 +58,7 @@ def _position(scene: Scene, time: float, *, aspect: float) -> tuple[float, float
             y += reach * way * (1 if scene.motion == "down" else -1)
         case "circle":
             angle = 2 * math.pi * time + phase
-            x += 0.2 / aspect * math.cos(angle)
+            x += 0.2 / (WIDTH / HEIGHT) * math.cos(angle)
             y += 0.2 * math.sin(angle)
         case "grow" | "shrink":
             radius *= 1 + 0.55 * way * (1 if scene.motion == "grow" else -1)
@@ -67,12 +66,12 @@ def _position(scene: Scene, time: float, *, aspect: float) -> tuple[float, float
 
 
 @lru_cache(maxsize=64)
-def _ground(place: str, seed: int, width: int, height: int) -> np.ndarray:
-    """The place without the shape, with its own grain: uint8 (height, width, 3)."""
+def _ground(place: str, seed: int) -> np.ndarray:
+    """The place without the shape, with its own grain: uint8 (HEIGHT, WIDTH, 3)."""
     chance = np.random.default_rng([seed, 7])
     tone = np.array(_GROUND[place], np.float32) + chance.uniform(-8, 8)
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    light = np.zeros((height, width), np.float32)
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    light = np.zeros((HEIGHT, WIDTH), np.float32)
     offset = float(chance.uniform(0, 2 * math.pi))
     if place == "field":
         light += 14 * np.sin(columns / 2.3 + offset) * np.sin(rows / 3.1)
@@ -87,8 +86,7 @@ def _ground(place: str, seed: int, width: int, height: int) -> np.ndarray:
     light += chance.normal(0, 3, light.shape).astype(np.float32)
     picture = tone + light[:, :, None]
     if place == "night":
-        stars = chance.random((height, width)) < 0.008
-        picture[stars] = 225
+        picture[chance.random((HEIGHT, WIDTH)) < 0.008] = 225
     return picture.clip(0, 255).astype(np.uint8)
 
 
@@ -116,19 +114,16 @@ def _draw_shape(
     draw: ImageDraw.ImageDraw, shape: str, centre: float, radius: float, tilt: float, grow: float
 ) -> None:
     """Fill the shape white, `grow` pixels beyond its edge."""
-    scale = _OVERSAMPLING
-    outer = (radius + grow) * scale
+    outer = (radius + grow) * _OVERSAMPLING
     if shape in {"circle", "ring"}:
         draw.ellipse((centre - outer, centre - outer, centre + outer, centre + outer), fill=255)
         if shape == "ring":
-            inner = (0.55 * radius - grow) * scale
+            inner = (0.55 * radius - grow) * _OVERSAMPLING
             draw.ellipse((centre - inner, centre - inner, centre + inner, centre + inner), fill=0)
         return
+    cos, sin = math.cos(tilt), math.sin(tilt)
     points = [
-        (
-            centre + outer * (x * math.cos(tilt) - y * math.sin(tilt)),
-            centre + outer * (x * math.sin(tilt) + y * math.cos(tilt)),
-        )
+        (centre + outer * (x * cos - y * sin), centre + outer * (x * sin + y * cos))
         for x, y in _outline(shape)
     ]
     draw.polygon(points, fill=255)
@@ -147,10 +142,6 @@ def _outline(shape: str) -> list[tuple[float, float]]:
             (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm),
         ]  # fmt: skip
     if shape == "star":
-        corners = []
-        for n in range(10):
-            length = 1.15 if n % 2 == 0 else 0.48
-            angle = math.pi * n / 5 - math.pi / 2
-            corners.append((length * math.cos(angle), length * math.sin(angle)))
-        return corners
+        polar = ((1.15 if n % 2 == 0 else 0.48, math.pi * n / 5 - math.pi / 2) for n in range(10))
+        return [(length * math.cos(angle), length * math.sin(angle)) for length, angle in polar]
     raise ValueError(f"no outline of a {shape}")

@@ -1,7 +1,4 @@
-"""The demo's page: frames with what is said of them, and the numbers of every stage.
-
-Reads what the stages wrote; computes nothing of its own.
-"""
+"""The demo's page: frames with what is said of them, and the numbers of every stage."""
 
 import shlex
 from collections.abc import Sequence
@@ -28,8 +25,8 @@ def write_report(path: Path, out: Path, results: dict[str, Any], commands: Seque
     sections = [
         Section(
             "Middle frames, what the captioner says and what the speaker says",
-            f"{captions['all_right']:.1%} of {captions['count']:,} captions name size, colour, shape and place "
-            "rightly.",
+            f"{captions['all_right']:.1%} of {captions['count']:,} captions name size, colour, shape"
+            " and place rightly.",
             [Cards(list(map(draw_card, picks)))],
         ),
         Section(

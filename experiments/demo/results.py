@@ -1,6 +1,6 @@
-"""What the demo's stages found, read from their own files, and whether it is what the demo is to show.
+"""What the demo's stages found, by their own files, and whether it is what the demo is to show.
 
-The only place that compares with what the world really showed; no stage knows it.
+Only this compares with what the world really showed; no stage knows that.
 """
 
 import json
@@ -47,11 +47,7 @@ def judge_captions(out: Path) -> dict[str, Any]:
 
 def _retrieval(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / "retrieval.json").read_text())
-    return {
-        "num_queries": content["num_queries"],
-        "chance": content["chance"],
-        **content["metrics"]["plain"],
-    }
+    return {name: content[name] for name in ("num_queries", "chance")} | content["metrics"]["plain"]
 
 
 def mean_loss(results: dict[str, Any], *, end: bool) -> float:
@@ -63,17 +59,17 @@ def mean_loss(results: dict[str, Any], *, end: bool) -> float:
 
 
 def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -> list[str]:
-    """What did not come out as the demo is to show; empty if all did.
+    """What did not come out as the demo is to show.
 
-    The start is the trained model at step 0. CLIP with its frames averaged is only shown beside them.
-    `must_improve`: the trained model has to find more than the start; a quick demo trains too little for it.
+    `must_improve`: the trained model has to find more than the start, which is the same model at step 0; a
+    quick demo trains too little for it.
     """
-    retrieval = results["retrieval"]
+    retrieval, captions = results["retrieval"], results["captions"]["all_right"]
     start, trained = (retrieval[name]["text_to_video"]["r1"] for name in ("start", "trained"))
     chance = retrieval["trained"]["chance"]["r1"]
     failed = []
-    if results["captions"]["all_right"] <= 0.5:
-        failed.append(f"only {results['captions']['all_right']:.0%} of the captions are right")
+    if captions <= 0.5:
+        failed.append(f"only {captions:.0%} of the captions are right")
     if results["nmi"]["subtitles"]["mean"] <= results["nmi"]["captions"]["mean"]:
         failed.append("captions are not nearer to the descriptions than subtitles are")
     if mean_loss(results, end=True) >= mean_loss(results, end=False):
@@ -88,15 +84,13 @@ def failed_expectations(results: dict[str, Any], *, must_improve: bool = True) -
 def summary(results: dict[str, Any]) -> str:
     """The numbers as a short table for the terminal."""
     captions = results["captions"]
+    first, last = (mean_loss(results, end=end) for end in (False, True))
     nmi = {name: f"{row['mean']:.3f} ± {row['std']:.3f}" for name, row in results["nmi"].items()}
+    shares = ", ".join([f"{captions['count']:,}", *(f"{name} {captions[name]:.1%}" for name in _PROPERTIES)])
     lines = [
-        f"captions right about the middle frame   {captions['all_right']:.1%} of {captions['count']:,}"
-        + "".join(f", {name} {captions[name]:.1%}" for name in _PROPERTIES),
+        f"captions right about the middle frame   {captions['all_right']:.1%} of {shares}",
         f"NMI to descriptions                     subtitles {nmi['subtitles']}, captions {nmi['captions']}",
-        (
-            f"loss, first and last tenth              {mean_loss(results, end=False):.3f} -> "
-            f"{mean_loss(results, end=True):.3f}"
-        ),
+        f"loss, first and last tenth              {first:.3f} -> {last:.3f}",
         "",
         retrieval_table(results).text(gap=""),
     ]

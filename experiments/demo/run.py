@@ -1,7 +1,6 @@
-"""The demo from end to end: make the corpus, then run the stages as Python functions, and show the commands that do
-the same.
+"""The demo from end to end: the corpus, then the stages as functions, with the commands that do the same.
 
-Everything is resumable because every stage is. What came out is read and judged in `results`, shown in `report`.
+It can be resumed because every stage can. `results` judges what came out, `report` shows it.
 """
 
 import os
@@ -117,9 +116,9 @@ def demo_steps(out: Path, *, workers: int, quick: bool) -> list[Step]:
     corpus, captions, run = out / "corpus", out / "captions", out / "run"
     train_shards, test_shards = out / "shards-train", out / "shards-test"
 
-    def sharding(split: str, subtitles: str, shards: Path) -> ShardOptions:
+    def sharding(title: str, split: str, subtitles: str, shards: Path) -> Step:
         folder = corpus / split
-        return ShardOptions(
+        options = ShardOptions(
             metadata=str(folder / "metadata.jsonl"),
             videos=str(folder / "videos"),
             subtitles=str(folder / subtitles),
@@ -127,9 +126,11 @@ def demo_steps(out: Path, *, workers: int, quick: bool) -> list[Step]:
             shard_size=128,
             workers=workers,
         )
+        return Step(title, shard, options)
 
-    def scoring(model: Path, result: Path) -> RetrievalOptions:
-        return RetrievalOptions(model=str(model), shards=test_shards, out=result)
+    def scoring(title: str, model: Path, name: str) -> Step:
+        options = RetrievalOptions(model=str(model), shards=test_shards, out=out / f"retrieval-{name}")
+        return Step(title, retrieval, options)
 
     captioning = CaptionOptions(
         shards=train_shards, out=captions, model=str(WEIGHTS / "ofa"), batch_size=32, workers=workers
@@ -150,26 +151,14 @@ def demo_steps(out: Path, *, workers: int, quick: bool) -> list[Step]:
         overrides=("optim.epochs=8",) if quick else (),
     )
     return [
-        Step(
-            "Shards of the training videos, with their subtitles",
-            shard,
-            sharding("train", "subtitles", train_shards),
-        ),
-        Step(
-            "Shards of the test videos, with descriptions",
-            shard,
-            sharding("test", "descriptions.jsonl", test_shards),
-        ),
+        sharding("Shards of the training videos, with their subtitles", "train", "subtitles", train_shards),
+        sharding("Shards of the test videos, with descriptions", "test", "descriptions.jsonl", test_shards),
         Step("Captions of the middle frames", caption, captioning),
         Step("How far subtitles and captions are from descriptions", nmi, gap),
-        Step("Retrieval by the start", retrieval, scoring(out / "start", out / "retrieval-start")),
-        Step(
-            "Retrieval by CLIP with its frames averaged",
-            retrieval,
-            scoring(out / "frame-average", out / "retrieval-frame-average"),
-        ),
+        scoring("Retrieval by the start", out / "start", "start"),
+        scoring("Retrieval by CLIP with its frames averaged", out / "frame-average", "frame-average"),
         Step("Post-pretraining on subtitles and captions", train, training),
-        Step("Retrieval by the trained model", retrieval, scoring(run / "model", out / "retrieval-trained")),
+        scoring("Retrieval by the trained model", run / "model", "trained"),
     ]
 
 
@@ -181,9 +170,8 @@ def run_step(step: Step) -> None:
     try:
         report = step.stage(step.options)
     except (UserError, DatasetError, CheckpointError) as error:
-        raise UserError(
-            f"stopped at '{line}': {one_line(error)}. What is finished is kept: the same command goes on from here"
-        ) from error
+        kept = "What is finished is kept: the same command goes on from here"
+        raise UserError(f"stopped at '{line}': {one_line(error)}. {kept}") from error
     click.echo(report.text)
     click.echo(f"({time.monotonic() - started:.1f} s)")
 

@@ -12,7 +12,7 @@ _FLASH_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class SpokenLine:
-    """A few words that are shown together, with the time at which each begins."""
+    """Words that are shown together, with the time at which each begins."""
 
     words: tuple[str, ...]
     starts_seconds: tuple[float, ...]
@@ -32,15 +32,11 @@ def spoken_lines(text: str, *, start_seconds: float, end_seconds: float) -> list
     words = text.split()
     step = (end_seconds - start_seconds) / max(1, len(words))
     starts = [start_seconds + n * step for n in range(len(words) + 1)]
-    cuts = range(0, len(words), WORDS_PER_LINE)
-    return [
-        SpokenLine(
-            tuple(words[cut : cut + WORDS_PER_LINE]),
-            tuple(starts[cut : cut + WORDS_PER_LINE][: len(words) - cut]),
-            starts[min(cut + WORDS_PER_LINE, len(words))],
-        )
-        for cut in cuts
-    ]
+    lines = []
+    for cut in range(0, len(words), WORDS_PER_LINE):
+        end = min(cut + WORDS_PER_LINE, len(words))
+        lines.append(SpokenLine(tuple(words[cut:end]), tuple(starts[cut:end]), starts[end]))
+    return lines
 
 
 def rolling_vtt(lines: list[SpokenLine]) -> str:
@@ -53,13 +49,13 @@ def rolling_vtt(lines: list[SpokenLine]) -> str:
             before = " "
         end = lines[n + 1].start_seconds if follows else line.end_seconds
         timed = line.words[0] + "".join(
-            f"<{_clock(start)}><c> {word}</c>"
+            f"<{clock(start)}><c> {word}</c>"
             for word, start in zip(line.words[1:], line.starts_seconds[1:], strict=True)
         )
         flash = max(line.start_seconds, end - _FLASH_SECONDS)
         style = "align:start position:0%"
-        blocks.append(f"{_clock(line.start_seconds)} --> {_clock(flash)} {style}\n{before}\n{timed}\n")
-        blocks.append(f"{_clock(flash)} --> {_clock(end)} {style}\n{line.text}\n \n")
+        blocks.append(f"{clock(line.start_seconds)} --> {clock(flash)} {style}\n{before}\n{timed}\n")
+        blocks.append(f"{clock(flash)} --> {clock(end)} {style}\n{line.text}\n \n")
         before = line.text
     return "\n".join(blocks)
 
@@ -67,7 +63,7 @@ def rolling_vtt(lines: list[SpokenLine]) -> str:
 def srt(lines: list[SpokenLine]) -> str:
     """SubRip: each line once."""
     return "\n".join(
-        f"{n}\n{_clock(line.start_seconds, ',')} --> {_clock(line.end_seconds, ',')}\n{line.text}\n"
+        f"{n}\n{clock(line.start_seconds, ',')} --> {clock(line.end_seconds, ',')}\n{line.text}\n"
         for n, line in enumerate(lines, start=1)
     )
 
@@ -79,11 +75,12 @@ def json3(lines: list[SpokenLine]) -> str:
             "tStartMs": round(1000 * line.start_seconds),
             "dDurationMs": round(1000 * (line.end_seconds - line.start_seconds)),
             "segs": [
-                {
-                    "utf8": word if n == 0 else f" {word}",
-                    "tOffsetMs": round(1000 * (start - line.start_seconds)),
-                }
-                for n, (word, start) in enumerate(zip(line.words, line.starts_seconds, strict=True))
+                {"utf8": word, "tOffsetMs": round(1000 * (start - line.start_seconds))}
+                for word, start in zip(
+                    (line.words[0], *(f" {word}" for word in line.words[1:])),
+                    line.starts_seconds,
+                    strict=True,
+                )
             ],
         }
         for line in lines
@@ -91,12 +88,9 @@ def json3(lines: list[SpokenLine]) -> str:
     return json.dumps({"wireMagic": "pb3", "events": events}, indent=1) + "\n"
 
 
-def _clock(seconds: float, point: str = ".") -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
-
-
-def clock(seconds: float) -> str:
+def clock(seconds: float, point: str = ".") -> str:
     """HH:MM:SS.mmm, as HD-VILA-100M's metadata writes times."""
-    return _clock(seconds)
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    return (
+        f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
+    )

@@ -68,27 +68,24 @@ _SYNONYMS = {
     "big": ("huge", "giant"),
 }
 _OPENERS = (
-    "okay so", "hey guys", "um so", "alright everyone", "yeah and", "so basically", "oh wow", "you know what",
-    "well i mean", "right so now",
+    "okay so", "hey guys", "um so", "alright everyone", "yeah and", "so basically", "oh wow",
+    "you know what", "well i mean", "right so now",
 )  # fmt: skip
 _POINTERS = (
-    "look at this",
-    "i really like that",
-    "here comes my",
-    "this is the",
-    "we have got a",
-    "check out that",
-)
+    "look at this", "i really like that", "here comes my", "this is the", "we have got a", "check out that",
+)  # fmt: skip
 _ASIDES = (
     "i think that is so cool", "and uh yeah", "i was not ready for that", "let me know what you think",
     "my brother showed me this", "we tried it last week", "kind of", "i love it", "you can see it too right",
 )  # fmt: skip
 _OFF_TOPIC = (
     "do not forget to like and subscribe", "thanks to our sponsor for this one", "i had coffee this morning",
-    "we will be back after the break", "my microphone is acting up again", "so last summer i went to see my aunt",
+    "we will be back after the break", "my microphone is acting up again",
+    "so last summer i went to see my aunt",
     "leave a comment down below", "i am going to read your questions now", "what was i saying",
-    "the link is in the description", "it took me three weeks to edit this", "shout out to everyone in the chat",
-    "[Music]", "anyway let us talk about the price", "i did not sleep at all",
+    "the link is in the description", "it took me three weeks to edit this",
+    "shout out to everyone in the chat", "[Music]", "anyway let us talk about the price",
+    "i did not sleep at all",
 )  # fmt: skip
 
 
@@ -99,19 +96,14 @@ def description(scene: Scene, chance: random.Random) -> str:
     return f"a {thing} {verb} {_PLACE_OVER[scene.place]}"
 
 
-def caption(scene: Scene, chance: random.Random | None = None, *, error: float = 0.0) -> str:
-    """What a picture of the scene shows; nothing of its motion. Each property is wrong at the rate `error`."""
-    known = (tuple(SIZES), tuple(COLOURS), SHAPES, PLACES)
-    told = list(scene.appearance)
-    for n, values in enumerate(known):
-        if chance is not None and chance.random() < error:
-            told[n] = chance.choice([value for value in values if value != told[n]])
-    size, colour, shape, place = told
+def caption(scene: Scene) -> str:
+    """What a picture of the scene shows; nothing of its motion."""
+    size, colour, shape, place = scene.appearance
     return f"a {size} {colour} {shape} {_PLACE_ON[place]}"
 
 
 def alt_text(scene: Scene, chance: random.Random) -> str:
-    """As pictures on the web are labelled: a caption in one of several wordings, often with parts left out."""
+    """As pictures on the web are labelled: a caption in one of several wordings, some with parts left out."""
     size, colour, shape, _ = scene.appearance
     place = _PLACE_ON[scene.place]
     thing = " ".join(word for word in (size if chance.random() < 0.7 else "", colour, shape) if word)

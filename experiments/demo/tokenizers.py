@@ -1,7 +1,4 @@
-"""Byte-level BPE vocabularies of the demo's own texts, in CLIP's form and in OFA's.
-
-They hold every byte, so any text can be written with them. Loading them is the library's work, as for any model.
-"""
+"""Byte-level BPE vocabularies of the demo's own texts, in CLIP's form and in OFA's, for any text."""
 
 import json
 from pathlib import Path

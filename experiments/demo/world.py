@@ -1,6 +1,6 @@
-"""A small world to make videos of: coloured shapes that move over six places. What there is, and chance over it.
+"""A small world to make videos of: coloured shapes that move over six places.
 
-Pure functions of seeds. Pictures of it are made in `render`, sentences about it in `texts`, files in `corpus`.
+Pure functions of seeds. `render` makes pictures of it, `texts` sentences about it, `corpus` files.
 """
 
 import random
@@ -54,8 +54,8 @@ class World:
     """Single pictures with labels, of scenes that no video shows."""
     clips_per_video: int = 6
     twins: bool = False
-    """Each test clip is there a second time, played backwards, with the description of what is then seen; and no
-    two test clips show the same. Whoever is blind to order cannot tell the two apart."""
+    """Each test clip is there a second time, played backwards and described so; no two test clips show the
+    same. Whoever is blind to order cannot tell the two apart."""
     shapes: tuple[str, ...] = SHAPES
     """What clips may show, and in the four below."""
     colours: tuple[str, ...] = tuple(COLOURS)
@@ -63,7 +63,7 @@ class World:
     places: tuple[str, ...] = PLACES
     motions: tuple[str, ...] = MOTIONS
     num_descriptions: int = 1200
-    """Lines of the downstream task's texts that are not about the test clips, against which NMI is measured."""
+    """Lines of the task's texts that are not about the test clips, against which NMI is measured."""
     silent_rate: float = 0.02
     """Clips in which nobody speaks."""
     topic_noise: float = 0.2
@@ -79,7 +79,7 @@ class World:
     synonym_rate: float = 0.25
     """Words of a subtitle that are not those of the descriptions: a box for a square. 0 shares all words."""
     caption_error: float = 0.0
-    """Properties that `texts.caption` gets wrong. 0 tells the truth; the demo's captions are a model's."""
+    """Captions that the study spoils, beside the captioner's own mistakes."""
 
     def __post_init__(self) -> None:
         for name in ("num_train_videos", "num_test_videos", "clips_per_video", "num_descriptions"):

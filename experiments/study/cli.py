@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from clipvip import __version__
 from clipvip.experiments.demo.world import World
 from clipvip.experiments.study.rows import STUDIES, STUDY_NAMES
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup, UserError
-from clipvip.pipeline.runtime.ray_units import ray_option
+from clipvip.pipeline.runtime.options import RAY_HELP, at_least
 
 # Fixed before any result of the seeds that they are reported for was looked at: docs/study.md.
 STUDY_WORLD = World(
@@ -20,7 +21,7 @@ STUDY_WORLD = World(
     num_test_videos=32,
     num_images=3000,
     twins=True,
-    # Of the demo's six shapes those that its captioner tells apart: captions are to be right about appearance.
+    # The shapes that the demo's captioner tells apart: captions are to be right about appearance.
     shapes=("circle", "star", "cross", "ring"),
     sizes=("big",),
     motions=("left", "right", "up", "down", "grow", "shrink"),
@@ -55,31 +56,32 @@ _QUICK_MOTION_WORLD = {"num_finetune_videos": 20, "num_test_videos": 6}
 _QUICK_STEPS = 30
 _QUICK_TEXTS = 300
 _QUICK_BATCH = ("optim.batch_size=16",)
+_KNOBS = {
+    "--videos": ("num_train_videos", "Videos of six clips each to post-pretrain on."),
+    "--topic-noise": ("topic_noise", "Share of the subtitles that are about something else."),
+    "--motion-rate": ("motion_rate", "Share of the other subtitles that tell the motion."),
+    "--synonyms": (
+        "synonym_rate",
+        "Share of a subtitle's words that descriptions do not have; 0 shares all.",
+    ),
+    "--caption-error": (
+        "caption_error",
+        "Share of the captions in which something is wrong, beside the captioner's own mistakes.",
+    ),
+}
+
+
+_option = partial(click.option, show_default=True)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 def _world_options(command: Any) -> Any:
     """The knobs of the world."""
-    knobs = (
-        ("--videos", "num_train_videos", int, "Videos of six clips each to post-pretrain on."),
-        ("--topic-noise", "topic_noise", float, "Share of the subtitles that are about something else."),
-        ("--motion-rate", "motion_rate", float, "Share of the other subtitles that tell the motion."),
-        (
-            "--synonyms",
-            "synonym_rate",
-            float,
-            "Share of a subtitle's words that descriptions do not have; 0 shares all.",
-        ),
-        (
-            "--caption-error",
-            "caption_error",
-            float,
-            "Share of the captions in which something is wrong, beside the captioner's own mistakes.",
-        ),
-    )
-    for option, name, kind, text in reversed(knobs):
-        number = click.IntRange(min=1) if kind is int else click.FloatRange(0, 1)
+    for flag, (name, text) in reversed(_KNOBS.items()):
+        number = at_least(1) if name == "num_train_videos" else click.FloatRange(0, 1)
         default = str(getattr(STUDY_WORLD, name))
-        command = click.option(option, name, type=number, help=text, show_default=default)(command)
+        command = click.option(flag, name, type=number, help=text, show_default=default)(command)
     return command
 
 
@@ -90,7 +92,8 @@ def _epilog(*examples: str) -> str:
 @click.group(cls=StageGroup, epilog=_epilog("all --seeds 3 --out study/"))
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
-    """The paper's experiments over several seeds, with intervals: in a small world, or on data of your own."""
+    """The paper's experiments over several seeds, with intervals: in a small world, or on data of
+    your own."""
 
 
 def _study_command(name: str, text: str) -> click.Command:
@@ -102,37 +105,16 @@ def _study_command(name: str, text: str) -> click.Command:
     )
     @click.option(
         "--seeds",
-        type=click.IntRange(min=1),
+        type=at_least(1),
         help="How many seeds, each with a world of its own.",
         show_default="3; with --quick 1",
     )
+    @_option("--first-seed", type=at_least(0), default=1, help="The first of the seeds.")
+    @_option("--out", type=_FOLDER, default=Path("study-out"), help="Folder for everything.")
     @click.option(
-        "--first-seed",
-        type=click.IntRange(min=0),
-        default=1,
-        show_default=True,
-        help="The first of the seeds.",
+        "--workers", type=at_least(1), help="Processes: runs at a time.", show_default="one per core"
     )
-    @click.option(
-        "--out",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("study-out"),
-        show_default=True,
-        help="Folder for everything.",
-    )
-    @click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Processes: runs at a time.",
-        show_default="one per core",
-    )
-    @click.option(
-        "--gpus",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Processes with a GPU each: runs at a time.",
-    )
+    @_option("--gpus", type=at_least(0), default=0, help="Processes with a GPU each: runs at a time.")
     @click.option("--quick", is_flag=True, help="A very small world and few steps: to see that it works.")
     @click.option(
         "--data",
@@ -140,11 +122,11 @@ def _study_command(name: str, text: str) -> click.Command:
         type=click.Path(dir_okay=False, path_type=Path),
         help="Instead of the small world: a YAML file that names shards, captions and recipes.",
     )
-    @click.option("--pretrain-steps", type=click.IntRange(min=2), help="Steps of each post-pretraining.")
-    @click.option("--finetune-steps", type=click.IntRange(min=1), help="Steps of each fine-tuning.")
+    @click.option("--pretrain-steps", type=at_least(2), help="Steps of each post-pretraining.")
+    @click.option("--finetune-steps", type=at_least(1), help="Steps of each fine-tuning.")
     @click.option("--dry-run", is_flag=True, help="Say which commands would be run, and run none.")
     @_world_options
-    @ray_option
+    @click.option("--ray", "ray_address", metavar="ADDRESS", help=RAY_HELP)
     def command(seeds: int | None, first_seed: int, **options: Any) -> None:
         count = seeds or (1 if options["quick"] else 3)
         names = list(STUDY_NAMES) if name == "all" else [name]
@@ -188,49 +170,38 @@ def _run(
         source = read_data(data_file)
     if pretrain_steps is None and "scale" in names:
         raise UserError("scale: takes models half way through post-pretraining; give --pretrain-steps")
+    batch = _QUICK_BATCH if quick else ()
     settings = Settings(
         pretrain_steps=pretrain_steps,
         finetune_steps=finetune_steps,
         device_options=("--gpus", "1" if gpus else "0"),
-        pretrain_settings=_QUICK_BATCH if quick else (),
-        finetune_settings=_QUICK_BATCH if quick else (),
+        pretrain_settings=batch,
+        finetune_settings=batch,
     )
-    count = gpus or workers or os.cpu_count() or 1
+    study = StudyRun(names, seeds, out, source, settings)
     run_studies(
-        StudyRun(names, seeds, out, source, settings),
-        workers=count,
-        gpus=gpus,
-        ray=ray_address,
-        dry_run=dry_run,
+        study, workers=gpus or workers or os.cpu_count() or 1, gpus=gpus, ray=ray_address, dry_run=dry_run
     )
 
 
 def _world_arguments(*, quick: bool, **chosen: Any) -> tuple[str, ...]:
-    """Options for `clipvip-study world`."""
-    named = {
-        "--videos": chosen.get("num_train_videos"),
-        "--topic-noise": chosen.get("topic_noise"),
-        "--motion-rate": chosen.get("motion_rate"),
-        "--synonyms": chosen.get("synonym_rate"),
-    }
-    given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    """Options for `clipvip-study world`; wrong captions are made later."""
+    named = {flag: chosen.get(name) for flag, (name, _) in _KNOBS.items() if flag != "--caption-error"}
+    given = [part for flag, value in named.items() if value is not None for part in (flag, str(value))]
     return (*(("--quick",) if quick else ()), *given)
 
 
 for _study in STUDIES:
     main.add_command(_study_command(_study.name, f"{_study.title}."))
-main.add_command(
-    _study_command("domain-gap", "Table 1: how far subtitles and captions are from descriptions.")
-)
+_GAP_TEXT = "Table 1: how far subtitles and captions are from descriptions."
+main.add_command(_study_command("domain-gap", _GAP_TEXT))
 main.add_command(_study_command("all", "All tables and Fig. 1."))
 
 
 @main.command("world", cls=StageCommand, epilog=_epilog("world --seed 1 --out world"))
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the world."
-)
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of the world.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the world.")
+@click.option("--seed", type=at_least(0), required=True, help="Seed of the world.")
+@_option("--workers", type=at_least(1), default=2, help="Processes.")
 @click.option("--quick", is_flag=True, help="A very small world.")
 @click.option("--motion", is_flag=True, help="The task for Table 2: few appearances, so that motion decides.")
 @_world_options
@@ -251,13 +222,11 @@ def world_command(out: Path, seed: int, workers: int, quick: bool, motion: bool,
     cls=StageCommand,
     epilog=_epilog("spoil --shards clips --captions captions --rate 0.3 --seed 1 --out spoilt"),
 )
-@click.option("--shards", type=click.Path(path_type=Path), required=True, help="Folder of shards.")
-@click.option("--captions", type=click.Path(path_type=Path), required=True, help="Folder of their captions.")
+@click.option("--shards", type=_PATH, required=True, help="Folder of shards.")
+@click.option("--captions", type=_PATH, required=True, help="Folder of their captions.")
 @click.option("--rate", type=click.FloatRange(0, 1), required=True, help="Share of the captions to spoil.")
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of the choice.")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the captions."
-)
+@click.option("--seed", type=at_least(0), required=True, help="Seed of the choice.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the captions.")
 def spoil_command(shards: Path, captions: Path, rate: float, seed: int, out: Path) -> None:
     """Give some clips the caption of another clip, to see what wrong captions cost."""
     from clipvip.experiments.study.spoil import spoil_captions

@@ -1,7 +1,6 @@
-"""What a study reads: shards, captions and texts of a world or of the user, under one set of names.
+"""What a study reads: shards, captions and texts, under one set of names.
 
-`small_world` makes them of a seed, by the stages' own commands; `read_data` takes those that a user has. The runs on top
-are `plan`'s business.
+`SmallWorld` makes them of a seed, by the stages' own commands; `read_data` takes those that a user has.
 """
 
 from dataclasses import dataclass, field, fields
@@ -10,7 +9,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from clipvip.experiments.demo.corpus import FPS
+from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.runtime.errors import UserError
@@ -42,8 +41,8 @@ class StudyData:
     """The recipe of post-pretraining."""
     finetune_recipe: str = "finetune_msrvtt_b32"
     motion_finetune: str | None = None
-    """As `finetune`, `test` and their recipe, but for clips that motion tells apart: there encoders are compared. Without
-    them: on the task itself."""
+    """As `finetune`, `test` and their recipe, but for clips that motion tells apart: there encoders are
+    compared. Without them: on the task itself."""
     motion_test: str | None = None
     motion_recipe: str | None = None
     num_texts: int = 1000
@@ -87,9 +86,8 @@ class SmallWorld:
     def of_seed(
         self, seed: int, folder: Path, *, workers: int, motion: bool = True
     ) -> tuple[StudyData, list[Task]]:
-        """The data of one seed, and the tasks that make it in `folder`; the task of motion is left out without `motion`."""
-        corpus, many = folder / "corpus", ("--workers", str(workers))
-        prefix = f"seed{seed}"
+        """The data of one seed, and the tasks that make it in `folder`, with a task of motion or without."""
+        corpus, many, prefix = folder / "corpus", ("--workers", str(workers)), f"seed{seed}"
 
         def world(name: str, out: Path, options: tuple[str, ...]) -> Task:
             command = ("clipvip-study", "world", "--seed", str(seed), "--out", str(out), *options)
@@ -103,17 +101,13 @@ class SmallWorld:
                 *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
                 *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
                 *("--out", str(folder / f"shards{kind}-{split}"), "--shard-size", "250"),
-                # All frames: at a lower rate the frames of a clip are not those of its twin, and their places tell the two
-                # apart without their order.
+                # All frames: at a lower rate a clip and its twin have other frames, which tell them apart.
                 *("--fps", str(FPS)),
             )
             return Task(f"{prefix}/shards{kind}-{split}", command, (world.name,), how=many, cost=50)
 
-        shards = [
-            shard("train", "subtitles"),
-            shard("finetune", "descriptions.jsonl"),
-            shard("test", "descriptions.jsonl"),
-        ]
+        shards = [shard("train", "subtitles")]
+        shards += [shard(split, "descriptions.jsonl") for split in ("finetune", "test")]
         captions = Task(
             f"{prefix}/captions",
             (
@@ -127,10 +121,8 @@ class SmallWorld:
         tasks, captions_folder = [make, *shards, captions], folder / "captions"
         if motion:
             few = world("world-motion", folder / "corpus-motion", self.motion_options)
-            tasks += [
-                few,
-                *(shard(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")),
-            ]
+            tasks.append(few)
+            tasks += [shard(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")]
         if self.caption_error:
             captions_folder = folder / "captions-spoilt"
             command = (

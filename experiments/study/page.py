@@ -1,7 +1,4 @@
-"""A study's tables and figures: as text for the terminal, as Markdown, and as one page.
-
-Draws what `results` has; decides nothing.
-"""
+"""A study's tables and figures: as text for the terminal, as Markdown, and as one page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -86,9 +83,8 @@ def figures_of(result: Result) -> dict[str, Plot]:
     if result["name"] == "encoders":
         rows = [row for row in result["rows"] if row["motion"] == result["rows"][0]["motion"]]
         lines = {row["label"]: list(map(_point, row["curve"]["steps"], row["curve"]["r1"])) for row in rows}
-        return {
-            "encoders": line_plot(lines, title="Fine-tuning from CLIP", x_label="steps", y_label="R@1, %")
-        }
+        plot = line_plot(lines, title="Fine-tuning from CLIP", x_label="steps", y_label="R@1, %")
+        return {"encoders": plot}
     return {}
 
 

@@ -1,4 +1,4 @@
-"""From studies, data and seeds to tasks: the commands of the package that a user would type, and what each needs.
+"""From studies, data and seeds to tasks: the commands that a user would type, and what each needs.
 
 Nothing is run here. Rows that share a run share its task, whichever study they are of.
 """
@@ -69,14 +69,13 @@ def needs_motion(names: Iterable[str]) -> bool:
 
 
 def rows_of(study: Study, data: StudyData) -> list[Row]:
-    """The rows that can be had with the data: those of image-text pairs need some, and a task of motion may be missing."""
+    """The rows that can be had with the data, which may lack image-text pairs and a task of motion."""
     has_motion = data.motion_finetune is not None
-    return [replace(row, motion=row.motion and has_motion) for row in study.rows if _can_have(row, data)]
-
-
-def _can_have(row: Row, data: StudyData) -> bool:
-    needs_images = row.pretraining is not None and row.pretraining.data != "subtitles"
-    return data.images is not None or not needs_images
+    return [
+        replace(row, motion=row.motion and has_motion)
+        for row in study.rows
+        if data.images is not None or row.pretraining is None or row.pretraining.data == "subtitles"
+    ]
 
 
 def _gap_task(seed: int, folder: Path, data: StudyData, ready: tuple[str, ...]) -> Task:
@@ -132,7 +131,6 @@ def _pretraining_tasks(
         )
         tasks.append(Task(f"seed{seed}/subset/{run.name}", choose, ready, cost=5))
         needs = (tasks[0].name,)
-    reads: tuple[str, ...]
     if run.data == "images":
         reads = _sets(f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}")
     else:
@@ -145,14 +143,11 @@ def _pretraining_tasks(
         *_sets(f"seed={seed}", *run.settings, *settings.pretrain_settings),
     )
     if settings.pretrain_steps is not None:
-        half = settings.pretrain_steps // 2
         command += _sets(f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
         if run.name.startswith("subtitles-mean_pool"):
-            command += _sets(f"run.keep_models_every_steps={half}")
-    return [
-        *tasks,
-        Task(f"seed{seed}/pretrain/{run.name}", command, needs, settings.device_options, cost=100),
-    ]
+            command += _sets(f"run.keep_models_every_steps={settings.pretrain_steps // 2}")
+    name = f"seed{seed}/pretrain/{run.name}"
+    return [*tasks, Task(name, command, needs, settings.device_options, cost=100)]
 
 
 def _step_name(at: float, settings: Settings) -> str:

@@ -1,6 +1,6 @@
 """What the runs of a study found: each row over its seeds, and what becomes of the paper's claims.
 
-Reads what `clipvip-train` and `clipvip-data nmi` wrote. A claim's verdict is a rule of intervals, the same for all.
+A claim's verdict is a rule of intervals, the same for all.
 """
 
 import json
@@ -16,7 +16,6 @@ from clipvip.experiments.study.rows import Claim, Row, Study
 from clipvip.pipeline.runtime.errors import UserError
 
 RECALLS = ("r1", "r5", "r10", "mean_recall")
-MOMENTS = ("zero_shot", "finetuned")
 # By what rows are compared. In a gallery of twins R@5 and R@10 are soon full.
 _CRITERION = "r1"
 VERDICTS = {
@@ -50,17 +49,16 @@ def study_result(study: Study, seeds: Sequence[int], *, out: Path, data: StudyDa
 def row_result(row: Row, seeds: Sequence[int], *, out: Path) -> Result:
     """A row's recalls before and after fine-tuning, and on the way, over the seeds."""
     curves = [_curve(row, seed, out) for seed in seeds]
-    steps = [point["step"] for point in curves[0]]
+
+    def at(place: int, name: str) -> Result:
+        return _summary([curve[place][name] for curve in curves])
+
     result: Result = {"label": row.label, "name": row.name, "motion": row.motion, "paper": asdict(row.paper)}
-    for moment, place in zip(MOMENTS, (0, -1), strict=True):
-        result[moment] = {name: _summary([curve[place][name] for curve in curves]) for name in RECALLS}
-    result["curve"] = {
-        "steps": steps,
-        **{
-            name: [_summary([curve[n][name] for curve in curves]) for n in range(len(steps))]
-            for name in (_CRITERION, "mean_recall")
-        },
-    }
+    for moment, place in (("zero_shot", 0), ("finetuned", -1)):
+        result[moment] = {name: at(place, name) for name in RECALLS}
+    result["curve"] = {"steps": [point["step"] for point in curves[0]]}
+    for name in (_CRITERION, "mean_recall"):
+        result["curve"][name] = [at(place, name) for place in range(len(curves[0]))]
     return result
 
 
@@ -90,12 +88,10 @@ def gap_result(seeds: Sequence[int], *, out: Path) -> Result:
     """Table 1: the NMI of each pair of corpora over the seeds; each seed's is the mean of its draws."""
     found: dict[tuple[str, str], list[float]] = {}
     for seed in seeds:
-        content = _read(seed_folder(out, seed) / "nmi" / "nmi.json")
-        for gap in content["gaps"]:
+        for gap in _read(seed_folder(out, seed) / "nmi" / "nmi.json")["gaps"]:
             found.setdefault((gap["source"], gap["target"]), []).append(float(gap["mean"]))
-    targets = list(dict.fromkeys(target for _, target in found))
     claims = []
-    for target in targets:
+    for target in dict.fromkeys(target for _, target in found):
         first, second = found["subtitles", target], found["captions", target]
         apart = difference(first, second)
         claims.append(
@@ -112,12 +108,8 @@ def gap_result(seeds: Sequence[int], *, out: Path) -> Result:
         {"source": source, "target": target, "values": values, **asdict(estimate(values))}
         for (source, target), values in found.items()
     ]
-    return {
-        "name": "domain-gap",
-        "title": "Table 1: normalised mutual information",
-        "gaps": rows,
-        "claims": claims,
-    }
+    title = "Table 1: normalised mutual information"
+    return {"name": "domain-gap", "title": title, "gaps": rows, "claims": claims}
 
 
 def _curve(row: Row, seed: int, out: Path) -> list[Result]:

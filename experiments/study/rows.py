@@ -1,4 +1,4 @@
-"""What the paper's tables compare, as data: rows, the post-pretraining behind each, and the paper's own numbers.
+"""What the paper's tables compare, as data: rows, the post-pretraining behind each, and the paper's numbers.
 
 The numbers are text-to-video R@1, R@5, R@10 and their mean on MSR-VTT, in percent, as printed in the paper
 (arXiv 2209.06430). Nothing is run here.
@@ -14,8 +14,8 @@ Texts = Literal["subtitles", "images", "both"]
 class Pretraining:
     """A post-pretraining run, by what it changes in the recipe.
 
-    `settings` are `--set` texts; `data` says what it reads: clips with subtitles and captions, an image-text set, or
-    both; `fraction` is the part of the clips that it may see. The number of steps is the same for all.
+    `settings` are `--set` texts; `data` says what it reads: clips with subtitles and captions, an image-text
+    set, or both; `fraction` is the part of the clips that it may see. All take the same number of steps.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Paper:
 class Row:
     """A line of a table: where fine-tuning starts, and with which encoder.
 
-    `pretraining` None: from CLIP itself. `at` is the part of the post-pretraining's steps after which its model is
-    taken. With `motion` it is fine-tuned and scored on clips that motion tells apart.
+    `pretraining` None: from CLIP itself. `at` is the part of the post-pretraining's steps after which its
+    model is taken. With `motion` it is fine-tuned and scored on clips that motion tells apart.
     """
 
     label: str
@@ -150,7 +150,7 @@ STUDIES = (
         "Table 2: encoders, fine-tuned from CLIP",
         (
             Row("MeanPool", encoder="mean_pool", paper=_MEAN_POOL, motion=True),
-            Row("SeqTransformer", encoder="seq_transformer", paper=Paper(44.6, 71.2, 81.8, 65.9), motion=True),
+            Row("SeqTransformer", None, "seq_transformer", paper=Paper(44.6, 71.2, 81.8, 65.9), motion=True),
             Row("Full attention", encoder="full_attention", paper=Paper(42.8, 70.1, 80.3, 64.4), motion=True),
             Row("2 video proxies", encoder="vip2", paper=Paper(45.8, 71.3, 81.7, 66.3), motion=True),
             Row("4 video proxies", paper=Paper(46.5, 72.1, 82.5, 67.0), motion=True),
@@ -163,7 +163,9 @@ STUDIES = (
             Claim("proxies beat mean pooling", "4 video proxies", "MeanPool"),
             Claim("proxies beat the transformer over frames", "4 video proxies", "SeqTransformer"),
             Claim("proxies beat full attention", "4 video proxies", "Full attention"),
-            Claim("proxies start better than full attention", _VIP_START.label, _FULL_START.label, "zero_shot"),
+            Claim(
+                "proxies start better than full attention", _VIP_START.label, _FULL_START.label, "zero_shot"
+            ),
         ),
     ),
     Study(
@@ -201,7 +203,10 @@ STUDIES = (
             Claim("both texts beat subtitles", "subtitles + captions", "subtitles"),
             Claim("both texts beat captions", "subtitles + captions", "captions"),
             Claim("both texts beat image captions", "subtitles + captions", "image captions"),
-            Claim("the clips' own captions beat labelled images", "subtitles + captions", "subtitles + image captions"),
+            Claim(
+                "the clips' own captions beat labelled images", "subtitles + captions",
+                "subtitles + image captions"
+            ),
         ),
     ),
     Study(

@@ -14,6 +14,7 @@ from clipvip.experiments.study.plan import Settings, chosen_studies, make_plan, 
 from clipvip.experiments.study.results import gap_result, study_result
 from clipvip.experiments.study.tasks import is_finished, run_tasks
 from clipvip.pipeline.pages.plots import svg_file
+from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import lock_folder
@@ -36,7 +37,7 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     """Run what is not finished and write results.json, tables.md, the figures and index.html.
 
     Raises:
-        UserError, DatasetError: a task failed, its result cannot be read, or another run is at work in the folder.
+        UserError, DatasetError: a task failed, its result cannot be read, or another run is at work there.
     """
     started = time.monotonic()
     out = study.out
@@ -50,16 +51,11 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     )
     if dry_run:
         for task in tasks:
-            click.echo(
-                f"{'finished  ' if is_finished(task, out) else ''}{shlex.join(task.command + task.how)}"
-            )
+            mark = "finished  " if is_finished(task, out) else ""
+            click.echo(f"{mark}{shlex.join(task.command + task.how)}")
         return
     click.get_current_context().with_resource(lock_folder(out))
-    cluster = None
-    if ray is not None:
-        from clipvip.pipeline.runtime.ray_units import RayCluster
-
-        cluster = RayCluster(ray, gpus_per_worker=min(1, gpus))
+    cluster = None if ray is None else RayCluster(ray, gpus_per_worker=min(1, gpus))
     num_run = run_tasks(tasks, out, jobs=workers, num_gpus=0 if cluster else gpus, ray=cluster)
     results = read_results(study)
     write_json(out / RESULTS_NAME, {"schema": 1, "seeds": study.seeds, "studies": results})
@@ -68,11 +64,8 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
         for name, plot in figures_of(result).items():
             atomic_write_bytes(out / f"{name}.svg", svg_file(plot))
     atomic_write_bytes(out / PAGE_NAME, as_page(results, note=_note(study)))
-    report = Report(
-        "study",
-        {"studies": study.names, "seeds": study.seeds},
-        {"seeds": len(study.seeds), "runs": len(tasks)},
-    )
+    counts: dict[str, int | float] = {"seeds": len(study.seeds), "runs": len(tasks)}
+    report = Report("study", {"studies": study.names, "seeds": study.seeds}, counts)
     report.write(out, seconds=time.monotonic() - started, done_now=num_run, unit="runs")
     for result in results:
         click.echo(f"{as_text(result)}\n")
@@ -84,20 +77,18 @@ def read_results(study: StudyRun) -> list[dict[str, Any]]:
     data = study.source
     if isinstance(data, SmallWorld):
         first = study.seeds[0]
-        data, _ = data.of_seed(
-            first, seed_folder(study.out, first), workers=1, motion=needs_motion(study.names)
-        )
+        folder = seed_folder(study.out, first)
+        data, _ = data.of_seed(first, folder, workers=1, motion=needs_motion(study.names))
     results = [gap_result(study.seeds, out=study.out)] if "domain-gap" in study.names else []
-    results += [
-        study_result(one, study.seeds, out=study.out, data=data) for one in chosen_studies(study.names)
-    ]
+    for one in chosen_studies(study.names):
+        results.append(study_result(one, study.seeds, out=study.out, data=data))
     return results
 
 
 def _note(study: StudyRun) -> str:
     where = "a small made-up world for each" if isinstance(study.source, SmallWorld) else "your data"
     return (
-        f"Seeds {', '.join(map(str, study.seeds))}, {where}. Text-to-video recalls in percent, mean and half of the "
-        "95% interval over the seeds (Student's t). The paper's numbers are those of MSR-VTT at full size: it is the order "
-        "that can be compared, not the numbers."
+        f"Seeds {', '.join(map(str, study.seeds))}, {where}. Text-to-video recalls in percent, mean and half "
+        "of the 95% interval over the seeds (Student's t). The paper's numbers are those of MSR-VTT at full "
+        "size: it is the order that can be compared, not the numbers."
     )

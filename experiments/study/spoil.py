@@ -1,4 +1,4 @@
-"""Wrong captions on purpose: some clips get the caption of another clip of their shard. A knob of the small world."""
+"""Wrong captions on purpose: some clips get the caption of another clip of their shard."""
 
 import random
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Run commands that need each other's results, several at a time, each once: a finished one is not run again.
 
-What the commands are for is `plan`'s business. Each runs in a process of its own, writes its log beside the others', and is
-marked as finished when it has ended well.
+Each is a process of its own, writes its log beside the others', and is marked as finished when it ended well.
 """
 
 import json
@@ -32,7 +31,8 @@ _MARKS, _LOGS = "finished", "logs"
 class Task:
     """A command of this package, and the tasks that must have ended before it begins.
 
-    `how` are more options, which say how it is computed and not what comes out: with others it is the same task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
+    `how` are more options, which say how it is computed and not what comes out: with others it is the same
+    task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
     """
 
     name: str
@@ -48,7 +48,6 @@ class Order:
 
     task: Task
     out: Path
-    threads: int
     num_gpus: int
 
 
@@ -58,10 +57,9 @@ def run_tasks(
     *,
     jobs: int,
     num_gpus: int = 0,
-    threads: int = 1,
     ray: "RayCluster | None" = None,
 ) -> int:
-    """Run what is not finished, `jobs` at a time, each as soon as its needs are met; return how many were run.
+    """Run what is not finished, `jobs` at a time, each when its needs are met; return how many were run.
 
     Raises:
         UserError: a task failed. Those running beside it end first; what is finished is kept.
@@ -69,7 +67,7 @@ def run_tasks(
     left = {task.name: task for task in tasks if not is_finished(task, out)}
     count, queue = len(left), _Queue(left)
     failed: list[tuple[Task, str]] = []
-    orders = map(partial(Order, out=out, threads=threads, num_gpus=num_gpus), queue)
+    orders = map(partial(Order, out=out, num_gpus=num_gpus), queue)
     with Progress("study", total=len(tasks), unit="runs", initial=len(tasks) - count) as progress:
         for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
             task = outcome.unit.task
@@ -92,7 +90,7 @@ def run_tasks(
 
 
 class _Queue(Iterator[Task]):
-    """The tasks that may begin, long ones first. When it has none it may have some after another has left `left`."""
+    """The tasks that may begin, long ones first; where none may, some may after another has left `left`."""
 
     def __init__(self, left: Mapping[str, Task]) -> None:
         self._left = left
@@ -119,7 +117,7 @@ def run_task(order: Order) -> str:
     script = Path(sys.executable).parent / name
     if not script.is_file():
         return f"{script}: no such command; install the package into this Python"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(order.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file, _a_gpu(out, order.num_gpus) as gpu:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)

@@ -1,7 +1,7 @@
 """What a folder of downloaded videos remembers: which were fetched, which never can be, which to try again.
 
 `archive.jsonl` has one line per video. A run appends to it as outcomes come, and a video's files take their
-final names just before, by a journal that makes the two one step. `fetch` does the fetching.
+final names just before, by a journal that makes the two one step.
 """
 
 import json
@@ -52,8 +52,7 @@ class Entry:
     detail: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        row = asdict(self)
-        return {name: value for name, value in row.items() if value or name == "subtitles"}
+        return {name: value for name, value in asdict(self).items() if value or name == "subtitles"}
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
@@ -107,18 +106,14 @@ class Archive:
         self._lines: dict[str, tuple[str, int]] = {}
         self._path.touch()
         self._file = self._path.open("r+b")
-        self._read()
-        for journal in sorted((folder / STATE_FOLDER / _WORK_FOLDER).glob(f"*/{_JOURNAL_NAME}")):
-            self._add_from_journal(journal)
-        shutil.rmtree(folder / STATE_FOLDER / _WORK_FOLDER, ignore_errors=True)
-
-    def _read(self) -> None:
         end = 0
         for entry, start, stop in _entries(self._file, self._path):
             self._lines[entry.video_id] = (_OUTCOMES[entry.outcome], start)
             end = stop
         self._file.truncate(end)
-        self._file.seek(end)
+        for journal in sorted((folder / STATE_FOLDER / _WORK_FOLDER).glob(f"*/{_JOURNAL_NAME}")):
+            self._add_from_journal(journal)
+        shutil.rmtree(folder / STATE_FOLDER / _WORK_FOLDER, ignore_errors=True)
 
     def _add_from_journal(self, journal: Path) -> None:
         """Go on with a video whose files were about to take their final names."""

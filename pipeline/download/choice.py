@@ -1,4 +1,4 @@
-"""Which of a video's formats and subtitles to fetch, of those that yt-dlp lists. Fetches nothing itself."""
+"""Which of a video's formats and subtitles to fetch, of those that yt-dlp lists."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
@@ -33,10 +33,9 @@ def pick_format(formats: Iterable[Form], height: int) -> list[Form]:
     fewer, then one without sound, which shards do not hold. Formats of unknown size come last. Empty: no
     format has a picture.
     """
-    pictures = [(place, form) for place, form in enumerate(formats) if form.get("vcodec") != "none"]
+    pictures = [form for form in formats if form.get("vcodec") != "none"]
 
-    def rank(placed: tuple[int, Form]) -> tuple[bool | int, ...]:
-        place, form = placed
+    def rank(form: Form) -> tuple[bool | int, ...]:
         side = min((side for side in (form.get("width"), form.get("height")) if side), default=0)
         fits = side <= height
         return (
@@ -46,10 +45,10 @@ def pick_format(formats: Iterable[Form], height: int) -> list[Form]:
             str(form.get("vcodec") or "").startswith(("avc", "h264")),
             (form.get("fps") or 0) <= 30,
             form.get("acodec") == "none",
-            place,
         )
 
-    return [max(pictures, key=rank)[1]] if pictures else []
+    # Of equal ones the last.
+    return [max(reversed(pictures), key=rank)] if pictures else []
 
 
 def choose_subtitles(info: Tracks, languages: Sequence[str]) -> dict[str, tuple[str, Form]]:
@@ -60,10 +59,8 @@ def choose_subtitles(info: Tracks, languages: Sequence[str]) -> dict[str, tuple[
     """
     chosen = {}
     for language in languages:
-        for kind, given in (
-            ("manual", info.get("subtitles")),
-            ("automatic", info.get("automatic_captions")),
-        ):
+        kinds = {"manual": info.get("subtitles"), "automatic": info.get("automatic_captions")}
+        for kind, given in kinds.items():
             tracks = given or {}
             variants = sorted(name for name in tracks if name.startswith((f"{language}-", f"{language}_")))
             original = [name for name in variants if name == f"{language}-orig"]

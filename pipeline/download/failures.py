@@ -1,7 +1,7 @@
 """Why a video could not be fetched: the errors of yt-dlp as a reason, and whether trying again can help.
 
-Sites tell most reasons in words only, so this reads words. What it does not know passes: a video that is asked for
-once too often costs less than one that is lost for good.
+Sites tell most reasons in words only, so this reads words. What it does not know passes: to ask once too
+often costs less than to lose a video for good.
 """
 
 import errno
@@ -17,7 +17,8 @@ _MAX_DETAIL_CHARACTERS = 300
 _BUSY = {  # passing, whatever else the message says
     "rate_limited": r"rate.?limit|too many requests|http error 429",
     "bot_check": r"confirm you.{1,3}re not a bot|captcha|unusual traffic|\bplease sign in\b",
-    "not_yet": r"(event|stream) will begin|premieres? in|has not started|check back later|not currently live",
+    "not_yet": r"(event|stream) will begin|premieres? in|has not started|check back later"
+    r"|not currently live",
 }
 _PERMANENT = {  # as far as this visitor from here is concerned
     "geo_blocked": r"(in|from) your (country|location|region)|geo.?(restrict|block)|http error 451"
@@ -25,14 +26,15 @@ _PERMANENT = {  # as far as this visitor from here is concerned
     "age_restricted": r"confirm your age|age.?(restrict|verif|limit|gate|check)|18 years or older"
     r"|inappropriate for some users",
     "members_only": r"members.only|join this channel|only available (to|for) members",
-    "payment": r"requires payment|music premium|premium members|\brental\b|to (rent|buy) this|paid (content|video)",
+    "payment": r"requires payment|music premium|premium members|\brental\b|to (rent|buy) this"
+    r"|paid (content|video)",
     "private": r"private (video|clip)|video is private|marked as private",
     "drm": r"drm.protect|protected by drm",
     "removed": r"has been (removed|deleted|taken down|terminated)|been terminated|no longer (available|exist)"
     r"|account .{0,40}(closed|suspend)|does not exist|doesn.t exist|copyright|removed by|was deleted|violat"
     r"|recording is not available|http error (404|410)|(video|clip) unavailable",
-    "login_required": r"registered users|log.?in (required|details)|need to (log|sign) in|requires authentication"
-    r"|http error 401",
+    "login_required": r"registered users|log.?in (required|details)|need to (log|sign) in"
+    r"|requires authentication|http error 401",
     "unsupported_url": r"unsupported url|no suitable (infoextractor|extractor)|is not a valid url",
 }
 _PASSING = {
@@ -49,8 +51,9 @@ _RULES = [
     for reason, pattern in words.items()
 ]
 _HELP = re.compile(
-    r"\.?\s*(?:Use --|You might want to use|Also see|See  ?https?:|For more information|please report this issue"
-    r"|If the owner of this video has granted you access|Confirm you are on the latest).*",
+    r"\.?\s*(?:Use --|You might want to use|Also see|See  ?https?:|For more information"
+    r"|please report this issue|If the owner of this video has granted you access"
+    r"|Confirm you are on the latest).*",
     re.IGNORECASE | re.DOTALL,
 )
 _LOCAL = re.compile(
@@ -63,7 +66,7 @@ _NAMES = re.compile(r"^\[[^\]]+\] (?:\S+: )?|https?://\S+")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a video was not to be had. `wait_seconds` is what the site asked for, 0 where it asked for nothing."""
+    """Why a video was not to be had. `wait_seconds` is what the site asked for, 0 where for nothing."""
 
     reason: str
     permanent: bool
@@ -79,8 +82,8 @@ def describe(error: BaseException) -> Refusal:
     for cause in causes:
         if isinstance(cause, HTTPError):
             wait_seconds = _retry_after(cause)
-            code = f"HTTP Error {cause.status}"
-            text = text if code in text else f"{text} ({code})"
+            if (code := f"HTTP Error {cause.status}") not in text:
+                text += f" ({code})"
             break
     reason, permanent = classify(text)
     if reason == "other" and any(isinstance(cause, TransportError) for cause in causes):
@@ -119,13 +122,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        exc_info = getattr(one, "exc_info", None)
-        waiting += [
-            one.__cause__,
-            one.__context__,
-            getattr(one, "cause", None),
-            exc_info[1] if exc_info else None,
-        ]
+        exc_info = getattr(one, "exc_info", None) or (None, None)
+        waiting += [one.__cause__, one.__context__, getattr(one, "cause", None), exc_info[1]]
 
 
 def _retry_after(error: HTTPError) -> float:

@@ -1,7 +1,4 @@
-"""What a worker process of `clipvip-data download` does: fetch one video with its subtitles by yt-dlp.
-
-Which videos, and what is remembered of them, is decided in `stage`.
-"""
+"""What a worker process of `clipvip-data download` does: fetch one video with its subtitles by yt-dlp."""
 
 import http.cookiejar
 import io
@@ -65,9 +62,8 @@ def read_cookies(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         yt_dlp.cookies.YoutubeDLCookieJar(io.StringIO(text)).load()
     except (http.cookiejar.LoadError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not cookies in Netscape format; export them from the browser again"
-        ) from error
+        text = f"{path}: not cookies in Netscape format; export them from the browser again"
+        raise UserError(text) from error
     return text
 
 
@@ -97,14 +93,10 @@ def fetch_video(task: FetchTask) -> Entry:
         if found.reason in REFUSED:
             hold_all(pace, seconds)
         if attempt == options.retries or found.permanent or found.reason in _NOT_SOON:
-            return _failed(task.wanted, found)
+            outcome, wanted = PERMANENT if found.permanent else PASSING, task.wanted
+            return Entry(wanted.video_id, wanted.url, outcome, reason=found.reason, detail=found.detail)
         time.sleep(seconds)
     raise AssertionError("unreachable")
-
-
-def _failed(wanted: Wanted, refusal: Refusal) -> Entry:
-    outcome = PERMANENT if refusal.permanent else PASSING
-    return Entry(wanted.video_id, wanted.url, outcome, reason=refusal.reason, detail=refusal.detail)
 
 
 def _try(task: FetchTask, languages: tuple[str, ...]) -> Entry | Refusal:
@@ -145,16 +137,8 @@ def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
         file = Path(info["requested_subtitles"][language]["filepath"])
         file = _rename(file, f"{video_id}.{language}{file.suffix.lower()}")
         subtitles.append(Subtitles(language, kind, file.name))
-    entry = Entry(
-        video_id,
-        url,
-        FETCHED,
-        video=video.name,
-        num_bytes=video.stat().st_size,
-        width=width,
-        height=height,
-        subtitles=tuple(subtitles),
-    )
+    num_bytes = video.stat().st_size
+    entry = Entry(video_id, url, FETCHED, video.name, num_bytes, width, height, tuple(subtitles))
     keep_fetched(task.options.out, entry)
     return entry
 

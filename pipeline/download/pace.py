@@ -14,7 +14,7 @@ _LONGEST_PAUSE_SECONDS = 3600.0
 
 
 def await_turn(path: Path, *, every_seconds: float) -> None:
-    """Return when it is this process's turn: turns are `every_seconds` apart on average, over all processes."""
+    """Wait for this process's turn: turns are `every_seconds` apart on average, over all processes."""
     step = every_seconds * random.uniform(0.5, 1.5)
     turn, now = _advance(path, at_least_seconds=0.0, step_seconds=step)
     while turn > now:

@@ -1,7 +1,4 @@
-"""The stage `download`: a list of videos -> their files and subtitles, as `shard` reads them.
-
-Options, the order of things, and what is remembered; one video is fetched by `fetch`.
-"""
+"""The stage `download`: a list of videos -> their files and subtitles, as `shard` reads them."""
 
 import importlib.util
 import math
@@ -127,7 +124,7 @@ def download(options: DownloadOptions) -> StageReport:
     with claim_folder(out, options.made_by):
         archive = Archive(out)
         videos = index_videos(out)
-        plan = _plan(metadata, archive.outcome, videos, retry_permanent=options.retry_permanent)
+        plan = _plan(options, archive.outcome, videos)
         tasks = (FetchTask(wanted, options, cookies) for wanted in plan.missing(metadata))
         with closing(
             run_units(fetch_video, tasks, workers=options.workers, timeout_seconds=options.video_timeout)
@@ -191,18 +188,14 @@ class _Plan:
 
 
 def _plan(
-    metadata: Path,
-    outcome_of: Callable[[str], str | None],
-    videos: Mapping[str, str],
-    *,
-    retry_permanent: bool,
+    options: DownloadOptions, outcome_of: Callable[[str], str | None], videos: Mapping[str, str]
 ) -> _Plan:
     plan = _Plan()
-    for wanted in _wanted(metadata):
+    for wanted in _wanted(options.metadata):
         outcome = outcome_of(wanted.video_id)
         if outcome is None:
             (plan.there if wanted.video_id in videos else plan.new).add(wanted.video_id)
-        elif outcome == PASSING or (outcome == PERMANENT and retry_permanent):
+        elif outcome == PASSING or (outcome == PERMANENT and options.retry_permanent):
             plan.again.add(wanted.video_id)
     return plan
 
@@ -210,9 +203,8 @@ def _plan(
 def _tell_plan(options: DownloadOptions, num_videos: int, num_unusable: int) -> StageReport:
     """Say what a run would do, without a change in the folder."""
     out = options.out
-    outcomes = read_outcomes(out)
     videos = index_videos(out) if out.is_dir() else {}
-    plan = _plan(options.metadata, outcomes.get, videos, retry_permanent=options.retry_permanent)
+    plan = _plan(options, read_outcomes(out).get, videos)
     counts = {
         "videos": num_videos,
         "to_fetch": len(plan.new),
@@ -220,9 +212,8 @@ def _tell_plan(options: DownloadOptions, num_videos: int, num_unusable: int) -> 
         "not_to_be_fetched": num_videos - plan.num_missing,
         "unusable_lines": num_unusable,
     }
-    text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
-    content = {"stage": "download", "counts": counts}
-    return StageReport(content=content, text=f"download: {text} -> {out}")
+    text = Report("download", {}, dict(counts)).summary(out)
+    return StageReport(content={"stage": "download", "counts": counts}, text=text)
 
 
 def _record(

@@ -96,11 +96,7 @@ def require_local(name: str, value: object) -> None:
 
 
 def require_working_folder(ctx: click.Context) -> None:
-    """Refuse to work in a folder that is gone, where no relative path means anything.
-
-    Raises:
-        UserError: it is.
-    """
+    """Refuse, with a `UserError`, to work in a folder that is gone, where no relative path means anything."""
     try:
         os.getcwd()
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""A machine or process without memory: how that shows, and how a program says it. Imports nothing that takes memory."""
+"""A machine or process without memory: how that shows and is said. Imports nothing that takes memory."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ _SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it came of, says that there was no memory on this machine (not on a GPU)."""
+    """Whether an error, or one behind it, says that there was no memory on this machine (not on a GPU)."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     if isinstance(error, ImportError | RuntimeError | OSError) and any(
@@ -36,7 +36,7 @@ def out_of_memory_line(error: BaseException) -> str:
 
 
 def say_it_in_one_line() -> None:
-    """Let this program, if it is one of clipvip's, end in one line where memory is too short to import what it needs."""
+    """Let a program of clipvip's end in one line where memory is too short for its imports."""
     if not os.path.basename(sys.argv[0] if sys.argv else "").startswith("clipvip-"):
         return
     usual = sys.excepthook

@@ -80,14 +80,11 @@ def opt(
     *,
     default: Any = MISSING,
     kw_only: bool = True,
-    names: tuple[str, ...] = (),
-    shown: str | None = None,
-    metavar: str | None = None,
-    argument: bool = False,
+    **written: Any,
 ) -> Any:
-    """A field of a stage's options; `kw_only=False` is for arguments, which Python takes by place too."""
-    written = Opt(help, type, names=names, shown=shown, metavar=metavar, argument=argument)
-    return field(default=default, kw_only=kw_only, metadata={"opt": written})
+    """A field of a stage's options, `written` as `Opt` says; `kw_only=False` is for arguments, which Python
+    takes by place too."""
+    return field(default=default, kw_only=kw_only, metadata={"opt": Opt(help, type, **written)})
 
 
 # Beside a type, `Annotated[int, LAST]`: such options of a base stand after those of the stage itself.
@@ -128,13 +125,8 @@ MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
 Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
-RayAddress = Annotated[
-    str | None,
-    Opt(
-        "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
-        metavar="ADDRESS",
-    ),
-]
+RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
+RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
 
 

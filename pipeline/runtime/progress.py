@@ -6,7 +6,8 @@ from typing import Self, TextIO
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {percentage:.0f}%, {elapsed}, {remaining} left, {rate_fmt}{postfix}"
+_TIMES = "{elapsed}, {remaining} left, {rate_fmt}{postfix}"
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {percentage:.0f}%, " + _TIMES
 _LINE_WITHOUT_TOTAL = "{desc}: {n_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
 
 

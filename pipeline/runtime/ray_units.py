@@ -1,7 +1,7 @@
-"""Run units on a Ray cluster: `run_units` with workers on many machines, of which any may be lost at any time.
+"""Run units on a Ray cluster: `run_units` with workers on machines of which any may be lost at any time.
 
-Ray places the workers and tells when one is lost. Each runs its units in a process of its own, as locally, so crashes
-and time limits are told by the same code. Only this file knows Ray.
+Ray places the workers and tells when one is lost. Each runs its units in a process of its own, as locally, so
+crashes and time limits are told by the same code. Only this file knows Ray.
 """
 
 import logging
@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
-
-import click
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
@@ -38,7 +36,7 @@ _HOST_AND_PORT = re.compile(r"([^/]+):(\d{1,5})")
 class RayCluster:
     """The cluster at `address` (`local`: this machine, started for the run), and what a worker takes of it.
 
-    `workers` is how many there are at most; None: as many as there is room for, also while the cluster grows.
+    `workers` is how many there are at most; None: as many as there is room for, also while it grows.
     """
 
     address: str
@@ -64,8 +62,8 @@ class _Worker:
 
         if not os.path.isdir(folder):
             raise UserError(
-                f"{folder}: not there on machine {ray.util.get_node_ip_address()} of the cluster; start from a folder "
-                "that all its machines share"
+                f"{folder}: not there on machine {ray.util.get_node_ip_address()} of the cluster; start"
+                " from a folder that all its machines share"
             )
         os.chdir(folder)
         node: str = ray.get_runtime_context().get_node_id()
@@ -98,8 +96,8 @@ def run_units_on_ray(
 ) -> Generator[Outcome[Unit, Result], None, None]:
     """As `run_units`, on a cluster.
 
-    A worker has one unit at a time, and gets the next when it is done: fast ones do more. All machines see the
-    same files, and have this package installed.
+    A worker has one unit at a time, and gets the next when it is done: fast ones do more. All machines see
+    the same files, and have this package installed.
 
     Raises:
         UserError: Ray is not installed, no cluster answers, it has no room for one worker, or none starts.
@@ -159,7 +157,7 @@ def _hand_out(
 
 
 class _Crew:
-    """The workers: `starting` (by what tells that they began) and `idle`; those at work are with their units."""
+    """The workers: `starting` (by what tells that they began) and `idle`; `_hand_out` has those at work."""
 
     def __init__(self, ray: Any, cluster: RayCluster) -> None:
         self._ray = ray
@@ -179,12 +177,13 @@ class _Crew:
         """How many workers there should be: what fits into the machines that there are now."""
         if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
             self._looked_at = time.monotonic()
-            room = sum(map(self._room, machines(self._cluster.address)))
+            cluster = self._cluster
+            room = sum(map(self._room, machines(cluster.address)))
             if not room and not self._all:
-                raise UserError(
-                    f"--ray {self._cluster.address}: no machine of the cluster has {self._needs()}"
-                )
-            self._size = min(room, self._cluster.workers or room)
+                gpus = f" and {cluster.gpus_per_worker} GPU" if cluster.gpus_per_worker else ""
+                needs = f"{cluster.cpus_per_worker} CPU{gpus}"
+                raise UserError(f"--ray {cluster.address}: no machine of the cluster has {needs}")
+            self._size = min(room, cluster.workers or room)
         return self._size
 
     def _room(self, machine: Machine) -> int:
@@ -193,12 +192,8 @@ class _Crew:
             room = min(room, machine.num_gpus // self._cluster.gpus_per_worker)
         return room
 
-    def _needs(self) -> str:
-        gpus = f" and {self._cluster.gpus_per_worker} GPU" if self._cluster.gpus_per_worker else ""
-        return f"{self._cluster.cpus_per_worker} CPU{gpus}"
-
     def start(self, num_needed: int) -> None:
-        """Ask for workers until `num_needed` are idle or on their way; Ray starts them where there is room."""
+        """Ask for workers until `num_needed` are idle or on their way; Ray starts them where it can."""
         for _ in range(num_needed - len(self.idle) - len(self.starting)):
             actor = self._actor.remote()
             self._all.append(actor)
@@ -224,7 +219,7 @@ class _Crew:
             self.idle.append(actor)
 
     def give_up(self, actor: Any) -> bool:
-        """End a worker that cannot be reached; whether its machine is still there, so that it fell for itself."""
+        """End a worker that cannot be reached; whether its machine is still there."""
         self._all.remove(actor)
         self._ray.kill(actor)
         self._looked_at = -1e9
@@ -234,17 +229,6 @@ class _Crew:
     def dismiss(self) -> None:
         for actor in self._all:
             self._ray.kill(actor)
-
-
-def ray_option(command: Any) -> Any:
-    """`--ray` for a stage's command."""
-    return click.option(
-        "--ray",
-        "ray_address",
-        metavar="ADDRESS",
-        default=None,
-        help="Run on the Ray cluster there (auto: the one of this machine; local: one just for this run).",
-    )(command)
 
 
 def connect(address: str) -> Any:
@@ -274,8 +258,8 @@ def connect(address: str) -> Any:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except Exception as error:  # Ray raises that itself where it takes too long to start
             raise UserError(
-                f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token, set "
-                "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
+                f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token,"
+                " set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
             ) from error
     return ray
 
@@ -298,10 +282,10 @@ def machines(address: str) -> list[Machine]:
 def share_machines(
     address: str, *, gpus: int | None, workers: int | None, cpus_per_worker: int
 ) -> RayCluster:
-    """The cluster for workers that compute a model, each on a GPU or on `cpus_per_worker` cores, or what there is.
+    """The cluster for workers that compute a model, each on a GPU or on up to `cpus_per_worker` cores.
 
-    `gpus` is how many GPUs to take at most, 0 for none; None: all, or none where the cluster has none. On GPUs
-    `workers` is how many cores go with each, else how many workers there are at most, as for local ones.
+    `gpus` is how many GPUs to take at most, 0 for none; None: all that there are. On GPUs `workers` is how
+    many cores go with each, else how many workers there are at most, as for local ones.
 
     Raises:
         UserError: there are no GPUs, and they are asked for.

@@ -1,7 +1,7 @@
 """The summary that every stage ends with: on the terminal, and as report.json beside its output."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,8 +83,7 @@ class Report:
         """The skips, counted."""
         if self._tally is None:
             self._tally = SkipTally()
-            for _ in self._tally.counting(self.skips):
-                pass
+            deque(self._tally.counting(self.skips), maxlen=0)
         return self._tally
 
     def skipped_by_reason(self) -> dict[str, int]:
@@ -130,8 +129,8 @@ class Report:
     def summary(self, folder: Location) -> str:
         """A few lines for the terminal."""
         counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
-        lines = [f"{self.stage}: {counts} -> {folder}"]
+        text = f"{self.stage}: {counts} -> {folder}"
         if self.tally.total:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.tally.by_reason().items())
-            lines.append(f"  skipped {self.tally.total:,}: {reasons} (all in {folder / SKIPPED_NAME})")
-        return "\n".join(lines)
+            text += f"\n  skipped {self.tally.total:,}: {reasons} (all in {folder / SKIPPED_NAME})"
+        return text

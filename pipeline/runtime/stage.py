@@ -240,9 +240,9 @@ def _option(one: Field[Any]) -> _Option:
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
         opt = next((note for note in notes if isinstance(note, Opt)), opt)
-    kinds = set(get_args(kind)) if _is_union(kind) else {kind}
-    may_be_none = NoneType in kinds
-    (kind,) = kinds - {NoneType}
+    may_be_none = NoneType in get_args(kind)
+    if may_be_none:
+        (kind,) = set(get_args(kind)) - {NoneType}
     is_named = get_origin(kind) is Mapping
     is_many = is_named or (get_origin(kind) is tuple and not isinstance(opt.type, Listed))
     if is_many:
@@ -258,10 +258,6 @@ def _option(one: Field[Any]) -> _Option:
         may_be_none=may_be_none,
         is_last=LAST in notes,
     )
-
-
-def _is_union(kind: Any) -> bool:
-    return type(None) in get_args(kind) and get_origin(kind) is not tuple
 
 
 def _type_of(kind: Any) -> click.ParamType:

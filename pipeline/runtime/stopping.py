@@ -1,7 +1,6 @@
-"""Ctrl-C and SIGTERM stop a command alike: a KeyboardInterrupt where it is, so that all is put away on the way out.
+"""Ctrl-C and SIGTERM stop a command alike: by a KeyboardInterrupt, so that all is put away on the way.
 
-What is said then is `errors`' business. Training finishes its step and saves a checkpoint first: for it there is
-`StopSignal`.
+Training finishes its step and saves a checkpoint first: for it there is `StopSignal`.
 """
 
 import atexit
@@ -28,7 +27,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 class Stopped(KeyboardInterrupt):
-    """A stage that was told to stop, finished what it was doing and put it away; `message` is all there is to say."""
+    """A stage that was told to stop, and finished what it was doing; `message` is all there is to say."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(number)
@@ -39,7 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """While entered, both signals raise KeyboardInterrupt; a second one, well after the first, ends the process.
+    """While entered, both signals raise KeyboardInterrupt; a second, well after the first, ends the process.
 
     Handlers that others have set, and signals that are ignored, stay as they are.
     """
@@ -74,8 +73,7 @@ class Stopping:
 class StopSignal:
     """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
 
-    A second one, well after the first, stops at once, by a KeyboardInterrupt; one after that ends the process,
-    whatever it is doing. (A terminal and a launcher may both send each.)
+    A second one, well after the first, stops at once, by a KeyboardInterrupt; a third ends the process.
     """
 
     def __init__(self) -> None:
@@ -125,7 +123,7 @@ def starting_a_process() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, within seconds: threads and libraries that wait for others are not waited for."""
+    """End this process with an exit code, within seconds, whatever its threads and libraries wait for."""
     last = threading.Timer(_LEAVING_SECONDS, os._exit, [code])
     last.daemon = True
     last.start()

@@ -1,7 +1,7 @@
 """One worker process, which does one unit at a time and may crash, hang or be killed while it does.
 
-It shares no lock and no pipe with other workers, so that it cannot hold these up however it dies. Which units there
-are, and what becomes of one that a worker died of, is decided in `workers` and `ray_units`.
+It shares no lock and no pipe with other workers, so that it cannot hold these up however it dies. `workers`
+and `ray_units` decide which units there are, and what becomes of one that a worker died of.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class Death:
 
     @property
     def was_killed(self) -> bool:
-        """Whether from outside: nothing in the process does that, but a system out of memory, schedulers and people."""
+        """Whether from outside, as by a system out of memory, a scheduler or a person."""
         return -self.exit_code in {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP}
 
     @property
@@ -45,8 +45,8 @@ class Death:
 class WorkerProcess:
     """A fresh process that does one unit after another; it dies with this one.
 
-    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`). `needs_main` is for
-    functions that the caller's script defines.
+    `writer` is its name as a writer of files, where machines share a folder (see `name_writer`). `needs_main`
+    is for functions that the caller's script defines.
     """
 
     def __init__(self, *, writer: str = "", needs_main: bool = False) -> None:
@@ -93,9 +93,9 @@ class WorkerProcess:
 def without_main() -> Iterator[None]:
     """Let processes that start in the block leave the caller's script alone.
 
-    multiprocessing has each run that script first, up to its `if __name__ == "__main__"`, for functions that may be
-    defined there. Ours are not, and a script of two lines, `import clipvip; clipvip.shard(...)`, has no such line: each
-    process would start the stage over.
+    multiprocessing has each run that script first, up to its `if __name__ == "__main__"`, for functions
+    defined there. Ours are not, and a script of two lines, `import clipvip; clipvip.shard(...)`, has no such
+    line: each process would start the stage over.
     """
     main = sys.modules["__main__"]
     names = ("__spec__", "__file__")
@@ -110,7 +110,7 @@ def without_main() -> Iterator[None]:
 
 
 def start_resource_tracker() -> None:
-    """Start the process that removes the semaphores of those that were killed; it is not to complain of them."""
+    """Start the process that removes the semaphores of those that were killed, without complaints of them."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, _QUIET]))
     try:
@@ -123,10 +123,7 @@ def start_resource_tracker() -> None:
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
-    """Have this process killed when its parent dies, however that comes about.
-
-    `parent_pid` says who that is: where it died before this call, the process ends now.
-    """
+    """Have this process killed when its parent dies; now, where the parent `parent_pid` is dead already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent_pid is not None and os.getppid() != parent_pid:

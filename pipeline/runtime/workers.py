@@ -1,8 +1,6 @@
-"""Run one function over many units of work in processes that may crash or hang without taking the stage
-along.
+"""Run one function over many units of work, in processes that may crash without taking the stage along.
 
-What a unit is, what to do with one that failed, and where results go are the stage's business; one process is
-`worker_process`'s.
+The stage decides what a unit is and what becomes of one that failed; `worker_process` is one process.
 """
 
 import itertools
@@ -81,6 +79,17 @@ def run_units(
             worker.stop()
 
 
+def run_plain_units(
+    function: Callable[[Unit], Result], units: Iterable[Unit], *, workers: int
+) -> Iterator[Outcome[Unit, Result]]:
+    """As `run_units`, for plain Python, which takes no process down: one worker is this process itself."""
+    if workers > 1:
+        yield from run_units(function, units, workers=workers)
+        return
+    for unit in units:
+        yield Outcome(unit, function(unit))
+
+
 @dataclass(slots=True)
 class _Job(Generic[Unit]):
     unit: Unit
@@ -140,8 +149,7 @@ def _take(source: Iterator[Unit], returned: deque[_Job[Unit]], most: int) -> Ite
 
 
 def failure_of(death: Death, num_kills: int) -> Failure | None:
-    """What a worker's death means for its unit, of which `num_kills` were killed; None: it is to be done
-    again."""
+    """What a death means for its unit, which `num_kills` workers were killed with; None: do it again."""
     if death.is_timeout:
         return Failure("timeout", "worker process ran past its time limit")
     if not death.was_killed:

@@ -1,7 +1,6 @@
-"""Which source took a worker process down, so that nobody opens it again: notes of what is open, and lists of
-blame.
+"""Which source took a worker process down, so that nobody opens it again.
 
-Both are small files in OUT/_state, one for each unit, that is named by its first shard.
+Notes of what is open, and lists of blame, are small files in OUT/_state, named by the first shard of a unit.
 """
 
 from collections.abc import Mapping
@@ -67,8 +66,7 @@ def take_note(out: Location, run: str, first_shard: int) -> int | None:
 
 
 def count_clips_in_progress(out: Location, runs: Mapping[int, str]) -> int:
-    """How many clips of unfinished units, given as first shard -> run, have been dealt with, up to the open
-    sources."""
+    """How many clips of unfinished units, first shard -> run, are dealt with, up to the open sources."""
     notes = (_read_note(_note_path(out, run, first_shard)) for first_shard, run in runs.items())
     return sum(numbers[1] for numbers in notes if numbers)
 

@@ -1,5 +1,4 @@
-"""Hand the units of `clipvip-data shard` to worker processes, show how far they are, and survive their
-deaths."""
+"""Hand the units of `clipvip-data shard` to workers, show how far they are, and survive their deaths."""
 
 import threading
 import uuid
@@ -30,17 +29,12 @@ from clipvip.shards.sources.hdvila import Source
 _BLAME_REASONS = {"crashed": "decoder_crashed", "timeout": "timeout"}
 # What may be otherwise the next time: files come, servers answer again, machines have more memory.
 _MAY_PASS = {
-    "missing_video",
-    "unreachable_video",
-    "undecodable_video",
-    "no_video_stream",
-    "timeout",
-    "decoder_crashed",
+    *("missing_video", "unreachable_video", "undecodable_video", "no_video_stream"),
+    *("timeout", "decoder_crashed"),
 }
 # So many tasks of units that failed, a megabyte each at most, are kept before they are made again.
 _MOST_FAILED = 1000
-_SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_BETWEEN_LOOKS_AT_A_STORE = 30.0
+_SECONDS_BETWEEN_LOOKS = {True: 1.0, False: 30.0}  # on this machine's disk, in a store
 
 
 def make_tasks(
@@ -51,8 +45,7 @@ def make_tasks(
     subtitles: Mapping[str, str] | None = None,
     **common: Any,
 ) -> Iterator[ShardTask]:
-    """Add to each unit its videos' paths and its subtitles: from a table of clip id (or key) and text, or
-    their files.
+    """Add to each unit its videos' paths and its subtitles: a table of clip id (or key) and text, or files.
 
     `common` are the other fields of `ShardTask`.
     """
@@ -63,21 +56,19 @@ def make_tasks(
 
     run = uuid.uuid4().hex[:12]
     for unit in units:
+        ids = [source.video_id for source in unit.sources]
         yield ShardTask(
             unit=unit,
             run=run,
-            paths=tuple(paths.get(source.video_id) for source in unit.sources),
+            paths=tuple(map(paths.get, ids)),
             texts=None if texts is None else tuple(map(texts_of, unit.sources)),
-            subtitles=None
-            if subtitles is None
-            else tuple(subtitles.get(source.video_id) for source in unit.sources),
+            subtitles=None if subtitles is None else tuple(map(subtitles.get, ids)),
             **common,
         )
 
 
 def count_work(tasks: Iterable[ShardTask], *, retry_skipped: bool = False) -> dict[str, int]:
-    """How many shards and clips there are to make, how many of them are done, and how many videos have no
-    file."""
+    """How many shards and clips there are to make, how many are done; how many videos have no file."""
     counts = dict.fromkeys(("shards", "shards_done", "clips", "clips_done", "videos_without_file"), 0)
     for task in tasks:
         is_done = _is_done(_marks_of(task), retry_skipped=retry_skipped)
@@ -98,8 +89,7 @@ def make_shards(
     ray: RayCluster | None = None,
     retry_skipped: bool = False,
 ) -> tuple[MarkStore, int]:
-    """Make every shard that is not there yet; with `retry_skipped` also those in which a video could not be
-    had.
+    """Make every shard that is not there yet; with `retry_skipped` also those that lack a video.
 
     A worker that dies is put down to the video that it had open, and the unit is made again without it.
 
@@ -146,8 +136,7 @@ def make_shards(
 def _waiting(
     again: deque[ShardTask], new: Iterator[ShardTask], failed: list[ShardTask], progress: "_LiveProgress"
 ) -> Iterator[ShardTask]:
-    """What there is to do, until so much of it has failed that this should be made again before memory is
-    full of it."""
+    """What there is to do, until so much has failed that it is made again before it fills the memory."""
     while len(failed) < _MOST_FAILED:
         task = again.popleft() if again else next(new, None)
         if task is None:
@@ -162,10 +151,7 @@ class _LiveProgress:
     def __init__(self, bar: Progress, out: Location) -> None:
         self._bar = bar
         self._out = out
-        is_local = isinstance(out, Path)
-        self._seconds_between_looks = (
-            _SECONDS_BETWEEN_LOOKS if is_local else _SECONDS_BETWEEN_LOOKS_AT_A_STORE
-        )
+        self._seconds_between_looks = _SECONDS_BETWEEN_LOOKS[isinstance(out, Path)]
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_on, daemon=True)
@@ -213,11 +199,9 @@ def _marks_of(task: ShardTask) -> list[ShardMark] | None:
 
 
 def _is_done(marks: list[ShardMark] | None, *, retry_skipped: bool) -> TypeGuard[list[ShardMark]]:
-    if marks is None:
-        return False
-    return not retry_skipped or all(
-        skip.skip.reason not in _MAY_PASS for mark in marks for skip in mark.skips
-    )
+    if marks is None or not retry_skipped:
+        return marks is not None
+    return all(skip.skip.reason not in _MAY_PASS for mark in marks for skip in mark.skips)
 
 
 def _blame(outcome: Outcome[ShardTask, list[ShardMark]]) -> str:

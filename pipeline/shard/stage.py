@@ -1,12 +1,8 @@
-"""The stage `shard`: videos and a list of clips -> WebDataset shards.
-
-Checks, and the summary; the work is handed out by `run` and done by `work`.
-"""
+"""The stage `shard`: videos and a list of clips -> WebDataset shards. `run` hands it out, `work` works."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +10,7 @@ import click
 
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
@@ -47,8 +43,8 @@ class ShardOptions(StageOptions):
     """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
     metadata: str = opt(
-        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the set's "
-        "annotation file, or the folder that has it.",
+        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
+        " set's annotation file, or the folder that has it.",
         names=("--metadata", "--annotations"),
     )
     dataset: str | None = opt(
@@ -60,7 +56,8 @@ class ShardOptions(StageOptions):
     )
     videos: str = opt("Folder of video files, named by video id; also s3:// and gs://.")
     subtitles: str | None = opt(
-        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and text.",
+        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
+        " text.",
         default=None,
     )
     out: str = opt("Folder for the shards; also s3:// and gs://.")
@@ -148,7 +145,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
     }
-    counted, sources = _survey(options.metadata, metadata, dataset)
+    num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
     unusable = SkipStore()
     tasks = make_tasks(
         plan_units(_noting_skips(sources, unusable), shard_size=options.shard_size),
@@ -167,12 +164,12 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         marks, clips_now = make_shards(
             tasks,
             out,
-            counted.num_clips,
+            num_clips,
             workers=options.workers or num_cores(),
             ray=RayCluster(options.ray, options.workers) if options.ray else None,
             retry_skipped=options.retry_skipped,
         )
-        report = _finish(out, made_by, counted.num_videos, marks, AllSkips(unusable, marks))
+        report = _finish(out, made_by, num_videos, marks, AllSkips(unusable, marks))
         made = report.finish(out, started=started, done_now=clips_now, unit="clips")
     if not made.counts["clips"]:
         raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
@@ -198,7 +195,8 @@ def _annotation_file(options: ShardOptions) -> Path:
     given = parse_location(options.metadata)
     if not isinstance(given, Path):
         raise UserError(
-            f"{options.metadata}: annotations of a --dataset are read from this machine's disk; copy them here"
+            f"{options.metadata}: annotations of a --dataset are read from this machine's disk; copy them"
+            " here"
         )
     assert options.dataset is not None
     return find_annotation_file(options.dataset, given)
@@ -215,9 +213,8 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     if not isinstance(place, Path):
         files = index_subtitles(name)
         if not files:  # a mistake, as is a table, which is read from a disk
-            raise UserError(
-                f"{name}: holds no subtitle files; copy a table of clip id and text to this machine's disk"
-            )
+            hint = "copy a table of clip id and text to this machine's disk"
+            raise UserError(f"{name}: holds no subtitle files; {hint}")
         return None, files, "folder"
     if place.is_dir():
         return None, index_subtitles(place), "folder"
@@ -226,31 +223,22 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     return load_text_table(place), None, sha256_of_file(place)
 
 
-@dataclass
-class _Counts:
-    """What a list asks for: videos, clips, and what in it cannot be asked for."""
-
-    num_videos: int
-    num_clips: int
-    num_skips: int
-
-
-def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[_Counts, Iterator[Source]]:
-    """Count a list of clips, and what reads it."""
+def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:
+    """How many videos and clips a list asks for, and what reads it."""
+    num_videos = num_clips = num_skips = 0
     if dataset is None:
         survey = Survey(metadata)
-        counts = _Counts(survey.num_videos, survey.num_clips, survey.num_skips)
+        num_videos, num_clips, num_skips = survey.num_videos, survey.num_clips, survey.num_skips
         sources = read_sources(metadata, survey)
     else:
-        counts = _Counts(0, 0, 0)
         for source in read_annotations(dataset, metadata):
-            counts.num_videos += bool(source.video_id)
-            counts.num_clips += len(source.clips)
-            counts.num_skips += len(source.skips)
+            num_videos += bool(source.video_id)
+            num_clips += len(source.clips)
+            num_skips += len(source.skips)
         sources = read_annotations(dataset, metadata)
-    if not counts.num_clips and not counts.num_skips:
+    if not num_clips and not num_skips:
         raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
-    return counts, sources
+    return num_videos, num_clips, sources
 
 
 def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:
@@ -262,9 +250,10 @@ def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Sourc
 
 
 def _dry_summary(counts: dict[str, int], out: Location) -> str:
+    left = {name: counts[name] - counts[f"{name}_done"] for name in ("clips", "shards")}
     return (
-        f"shard: would cut {counts['clips'] - counts['clips_done']:,} of {counts['clips']:,} clips into "
-        f"{counts['shards'] - counts['shards_done']:,} of {counts['shards']:,} shards -> {out}; the others are done\n"
+        f"shard: would cut {left['clips']:,} of {counts['clips']:,} clips into {left['shards']:,} of "
+        f"{counts['shards']:,} shards -> {out}; the others are done\n"
         f"  {counts['videos_without_file']:,} videos have no file"
     )
 

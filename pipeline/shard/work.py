@@ -1,7 +1,4 @@
-"""What a worker process of `clipvip-data shard` does: decode the sources of one unit, write its shards.
-
-Which units there are and what becomes of a worker that dies is decided in `shard`.
-"""
+"""What a worker process of `clipvip-data shard` does: decode the sources of one unit, write its shards."""
 
 import itertools
 import os
@@ -29,10 +26,10 @@ from clipvip.shards.tar.writer import write_shard
 class ShardTask:
     """A unit with everything needed to make it.
 
-    `run` is the name of this run, which `blame` keeps notes by. `paths` are the videos of
-    `unit.sources`, which may be URLs (None: there is none). Subtitles are in `texts`, one for each clip of
-    each source, or in the files or URLs `subtitles`, one for each source; else all are empty. A video that
-    yields no frame for `timeout_seconds` ends the process by SIGALRM, even inside native code.
+    `run` is the name of this run, which `blame` keeps notes by. `paths` are files or URLs, one for each of
+    `unit.sources` (None: there is none). Subtitles are in `texts`, one for each clip of each source, or in
+    the files or URLs `subtitles`, one for each source; else all are empty. A video that yields no frame for
+    `timeout_seconds` ends the process by SIGALRM, even inside native code.
     """
 
     unit: Unit
@@ -111,8 +108,7 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
 
 
 def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
-    """The clips of source number `index`, with the process at stake if its files crash or block their
-    readers."""
+    """The clips of source number `index`; files that crash or block their readers end the process."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def allow_more_time() -> None:
@@ -141,8 +137,7 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
 
 
 def _why_not_fetched(error: OSError) -> tuple[str, str]:
-    """Reason and detail of a video that a store does not give; a disk without room here is the stage's own
-    trouble."""
+    """Reason and detail of a video that a store does not give; a full disk here is raised."""
     if error.errno in NO_ROOM:
         raise error
     if isinstance(error, FileNotFoundError):
@@ -157,11 +152,11 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
         return [clip.text for clip in source.clips]
     if task.texts is not None:
         return list(task.texts[index])
+    cues = None
     try:
         cues = _cues(task, index)
     except DatasetError as error:
         warnings.append(str(error))
-        return [""] * len(source.clips)
     if cues is None:
         return [""] * len(source.clips)
     return text_in_spans(cues, [(clip.start_seconds, clip.end_seconds) for clip in source.clips])

@@ -15,13 +15,13 @@ import numpy as np
 from pydantic import JsonValue
 
 from clipvip.pipeline.caption.report import finish_captions
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options
-from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions
+from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
 from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip

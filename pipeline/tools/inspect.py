@@ -7,7 +7,7 @@ import click
 
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick_evenly, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport

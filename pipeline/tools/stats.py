@@ -12,13 +12,13 @@ from clipvip.pipeline.pages.cards import Card, Cards, draw_cards, pick_evenly
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.pages.tables import Column, Table
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
-from clipvip.pipeline.runtime.plain_units import run_plain_units
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
+from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clipvip.pipeline.pages.tables import Column, Table
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.options import Captions, MaxPixels, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command

@@ -1,8 +1,7 @@
 """Adapt CLIP to video.
 
 The stages live in `clipvip.pipeline`, the on-disk format in `clipvip.shards`, the networks in
-`clipvip.model`, and the measurements in `clipvip.analysis`. Importing this package imports no torch: what it offers is
-loaded when it is asked for.
+`clipvip.model`, and the measurements in `clipvip.analysis`. What it offers is loaded on use.
 
     import clipvip
     report = clipvip.shard(metadata="clips.jsonl", videos="videos", out="clips")

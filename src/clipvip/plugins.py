@@ -1,7 +1,8 @@
 """Plug-ins: modules of others that add encoders, losses, video sets and captioners, by names of their own.
 
-A plug-in is a module that adds to a `Registry` when it is imported. Installed packages name theirs as entry points of the
-group `clipvip.plugins`; CLIPVIP_PLUGINS names modules besides, with commas between. No name out of data is imported.
+A plug-in is a module that adds to a `Registry` when it is imported. Installed packages name theirs as entry
+points of the group `clipvip.plugins`; CLIPVIP_PLUGINS names more, with commas between. No
+name out of data is imported.
 """
 
 import difflib
@@ -25,8 +26,8 @@ class PluginError(Exception):
 class Registry(UserDict[str, T]):
     """Names that a recipe, an option or a model's config.json may give, and what they stand for.
 
-    Plug-ins are loaded when a name is asked for that is not there yet, in whichever process that is: names of our own
-    cost nothing, and workers need not be told. Iteration gives the names that are there, without loading any.
+    Plug-ins are loaded when a name is asked for that is not there yet, in whichever process: names of our own
+    cost nothing, and workers need not be told. Iteration gives the names that are there, and loads none.
 
     Raises, where a name is asked for:
         PluginError: a plug-in does not load.
@@ -48,7 +49,7 @@ class Registry(UserDict[str, T]):
         self.data[name] = entry
 
     def refusal(self, what: str, name: str, *others: str) -> str:
-        """What to say of the name of a `what` that is not there, nor one of `others`: what there is, and what may help."""
+        """What to say of the name of a `what` that is neither there nor one of `others`."""
         known = [*self.data, *others]
         near = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(name, known, n=1))
         return f"{what} {name!r} is none of {', '.join(known)}; {near}{HINT}"
