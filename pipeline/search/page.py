@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
-from clipvip.pipeline.runtime.cores import num_cores
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.search.index import Hit
 
 _CARDS_PER_WORKER = 8
