@@ -5,7 +5,8 @@ as a list of chunks, each from one source.
 """
 
 from collections.abc import Iterator
-from dataclasses import InitVar, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, fields, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -209,6 +210,7 @@ class _Open:
     substitutes: dict[int, tuple[int, SamplePlace]] = field(default_factory=dict)
 
 
+@dataclass(eq=False, repr=False)
 class ChunkDataset(Dataset[Chunk | DatasetError]):
     """Loads the chunk that a ChunkSpec describes; lives in a loading process.
 
@@ -217,38 +219,23 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
 
-    def __init__(
-        self,
-        plan: BatchPlan,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        image_size: int,
-        max_text_tokens: int,
-        resizes: bool = True,
-        reuses_memory: bool = False,
-    ) -> None:
-        self._plan = plan
-        self._tokenizer = tokenizer
-        self._max_text_tokens = max_text_tokens
-        self._image_size = image_size
-        self._resizes = resizes
-        self._reuses_memory = reuses_memory
-        self._open: list[_Open] = []  # in the process that loads
+    plan: BatchPlan
+    tokenizer: PreTrainedTokenizerBase
+    _: KW_ONLY
+    image_size: int
+    max_text_tokens: int
+    resizes: bool = True
+    reuses_memory: bool = False
+    _open: list[_Open] = field(default_factory=list, init=False)  # in the process that loads
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": []}
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._open:
-            self._open = [
-                _Open(
-                    SampleLoader(
-                        part.shards, part.settings, image_size=self._image_size, resizes=self._resizes
-                    ),
-                    _Writers(self._reuses_memory),
-                )
-                for part in self._plan.parts
-            ]
+            load = partial(SampleLoader, image_size=self.image_size, resizes=self.resizes)
+            loaders = [load(part.shards, part.settings) for part in self.plan.parts]
+            self._open = [_Open(loader, _Writers(self.reuses_memory)) for loader in loaders]
         self._open[spec.source].writers.begin()
         skips: list[Skip] = []
         try:
@@ -263,7 +250,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
         So a batch stays full, what is in it does not depend on who loads it, and no sample is in it twice.
         """
-        part, opened = self._plan.parts[spec.source], self._open[spec.source]
+        part, opened = self.plan.parts[spec.source], self._open[spec.source]
         before = len(skips)
         for epoch, place in self._places(spec, row):
             loaded = self._load(spec.source, epoch, place, opened.writers)
@@ -287,21 +274,20 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     def _places(self, spec: ChunkSpec, row: int) -> Iterator[tuple[int, SamplePlace]]:
         """The sample of a row and its substitutes, best first."""
-        order = self._plan.parts[spec.source].order
+        order = self.plan.parts[spec.source].order
         return chain([order.at(spec.step, row)], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES))
 
     def _load(self, source: int, epoch: int, place: SamplePlace, writers: _Writers) -> Example | Skip:
-        rng = np.random.default_rng([self._plan.seed, _FRAME_DRAWS, source, epoch, *place])
+        rng = np.random.default_rng([self.plan.seed, _FRAME_DRAWS, source, epoch, *place])
         return self._open[source].loader.load(*place, rng, video=writers.video, frame=writers.frame)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
         """Find what the rows get whose own substitutes are all unusable: a small data set has few for each.
 
-        The whole batch is looked at, and what no row needs is dealt out in order, so that every process finds
-        the same.
+        The whole batch is looked at, and what no row needs dealt out in order: every process finds the same.
         """
         opened = self._open[spec.source]
-        order = self._plan.parts[spec.source].order
+        order = self.plan.parts[spec.source].order
         taken: set[SamplePlace] = set()
         needy = []
         for row in range(order.rows):
@@ -332,7 +318,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         return opened.is_usable[epoch, place]
 
     def _collate(self, spec: ChunkSpec, examples: list[Example], skips: tuple[Skip, ...]) -> Chunk:
-        part, writers = self._plan.parts[spec.source], self._open[spec.source].writers
+        part, writers = self.plan.parts[spec.source], self._open[spec.source].writers
         video = writers.video.finish()
         frame = writers.frame.finish() if part.settings.needs_frame else None
         tensors: dict[str, torch.Tensor] = {}
@@ -345,7 +331,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         return Chunk(part.name, keys, skips, spec.ends_batch, video, frame, **tensors)
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
-        tokens = tokenize(self._tokenizer, texts, max_tokens=self._max_text_tokens)
+        tokens = tokenize(self.tokenizer, texts, max_tokens=self.max_text_tokens)
         return {f"{what}_ids": tokens["input_ids"], f"{what}_mask": tokens["attention_mask"]}
 
 

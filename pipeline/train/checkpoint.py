@@ -19,24 +19,11 @@ from typing import Any
 import torch
 
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train import old_checkpoint
-from clipvip.pipeline.train.distributed import Place, barrier, gather_objects, together
-from clipvip.pipeline.train.tensor_files import (
-    CHECKSUMS_NAME,
-    TENSORS_SUFFIX,
-    Checksum,
-    check_files,
-    names_in,
-    read_tensors,
-    share_out,
-    sum_file,
-    write_checksums,
-    write_tensors,
-)
+from clipvip.pipeline.train import old_checkpoint, tensor_files
+from clipvip.pipeline.train.distributed import Place, gather_objects, together
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import flush_folder, write_json
 
-FOLDER = "checkpoints"
 RECIPE_NAME = "recipe.yaml"  # of the run, also in each checkpoint
 DATA_NAME = "data.json"  # likewise, see data_record.py
 _NAME = re.compile(r"step-(\d{8})")
@@ -72,15 +59,9 @@ class TrainState:
 
 def list_checkpoints(out: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    folder = out / FOLDER
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def checkpoint_step(folder: Path) -> int:
-    """The number of steps after which a checkpoint was saved."""
-    return int(folder.name.removeprefix("step-"))
+    folder = out / "checkpoints"
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
 def save_checkpoint(
@@ -99,30 +80,32 @@ def save_checkpoint(
     Raises:
         OSError: in every process, where one of them could not write; nothing is left of what was written.
     """
-    final = out / FOLDER / f"step-{state.step:08d}"
+    final = out / "checkpoints" / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
-    shared = {**_model_tensors(model), **_optimizer_tensors(model, optimizer)}
-    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in shared.items()}
-    mine = {name: shared[name] for name in share_out(sizes, place.world_size)[place.rank]}
+    shared = _shared_tensors(model, optimizer)
+    sizes = {name: tensor.nbytes for name, tensor in shared.items()}
+    mine = {name: shared[name] for name in tensor_files.share_out(sizes, place.world_size)[place.rank]}
 
     def begin() -> None:
         if place.is_first:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
 
-    def write() -> tuple[str, Checksum]:
-        name = f"tensors-{place.rank:05d}{TENSORS_SUFFIX}"
-        return name, write_tensors(partial / name, {**mine, **_rng_tensors(place)})
+    def write() -> tuple[str, tensor_files.Checksum]:
+        name = f"tensors-{place.rank:05d}{tensor_files.TENSORS_SUFFIX}"
+        return name, tensor_files.write_tensors(partial / name, {**mine, **_rng_tensors(place)})
 
-    def end(sums: dict[str, Checksum]) -> None:
+    def end(sums: dict[str, tensor_files.Checksum]) -> None:
         if not place.is_first:
             return
         write_json(partial / _STATE_NAME, state.as_json())
         for name in (RECIPE_NAME, DATA_NAME):
             if (out / name).is_file():
                 shutil.copy(out / name, partial / name)
-        others = [path for path in partial.iterdir() if path.name not in sums]
-        write_checksums(partial, sums | {path.name: sum_file(path) for path in others})
+        others = {
+            path.name: tensor_files.sum_file(path) for path in partial.iterdir() if path.name not in sums
+        }
+        tensor_files.write_checksums(partial, sums | others)
         if final.exists():  # the same step of the same run: the same content
             shutil.rmtree(final)
         os.replace(partial, final)
@@ -153,7 +136,7 @@ def load_checkpoint(
     try:
         state, names, fill = together(lambda: _open(folder), place=place)
         _make_optimizer_state(model, optimizer, names)
-        tensors = {**_model_tensors(model), **_optimizer_tensors(model, optimizer), **_rng_tensors(place)}
+        tensors = {**_shared_tensors(model, optimizer), **_rng_tensors(place)}
         missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
         if missing:
             others = f"{len(missing) - 1} others"
@@ -176,10 +159,11 @@ def _open(folder: Path) -> tuple[TrainState, set[str], Callable[[dict[str, torch
     Raises:
         OSError: anything in it is damaged or missing. What it gives raises that too.
     """
-    if (folder / CHECKSUMS_NAME).is_file() or not (folder / old_checkpoint.TABLE_NAME).is_file():
-        files = check_files(folder, needed=_STATE_NAME)
-        names = {name for path in files for name in names_in(path)}
-        fill = partial(read_tensors, files)
+    is_old = (folder / old_checkpoint.TABLE_NAME).is_file()
+    if (folder / tensor_files.CHECKSUMS_NAME).is_file() or not is_old:
+        files = tensor_files.check_files(folder, needed=_STATE_NAME)
+        names = {name for path in files for name in tensor_files.names_in(path)}
+        fill = partial(tensor_files.read_tensors, files)
     else:
         table = old_checkpoint.read_table(folder)
         names = set(table)
@@ -191,26 +175,20 @@ def _open(folder: Path) -> tuple[TrainState, set[str], Callable[[dict[str, torch
         raise OSError(f"{_STATE_NAME}: {type(error).__name__}: {error}") from error
 
 
-def set_aside(folder: Path, *, place: Place) -> None:
+def set_aside(folder: Path) -> None:
     """Rename a damaged checkpoint, so that it is neither resumed from nor counted among those kept."""
-    if place.is_first:
-        aside = folder.with_name(f"damaged-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-    barrier(place)
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
-def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-
-
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by parameter name, so that the order of parameter groups does not matter."""
-    return {
-        f"optimizer/{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def _shared_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Weights and the optimizer's state, by parameter name: the order of its groups does not matter."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    return tensors
 
 
 def _make_optimizer_state(

@@ -57,7 +57,10 @@ def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
         part.name: SourceRecord(kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part))
         for part in plan.parts
     }
-    validation = _sum_split(recipe.evaluation.validation)
+    validation, folder = None, recipe.evaluation.validation
+    if folder is not None:
+        shards = open_shards("validation", Source(shards=folder), cache=Path(), in_use=1).shards
+        validation = hashlib.sha256("".join(f"{shard.identity}\n" for shard in shards).encode()).hexdigest()
     return DataRecord(schema=_SCHEMA, order=plan.order_version, sources=sources, validation=validation)
 
 
@@ -121,11 +124,11 @@ def _shard_changes(before: list[_Row], now: list[_Row]) -> list[str]:
     if len(before) == len(now) and all(map(_is_same, before, now)):
         return []
     old, new = {row[0] for row in set(before) - set(now)}, {row[0] for row in set(now) - set(before)}
-    changes = [
-        f"{len(names)} shard{'s' if len(names) > 1 else ''} {what} ({_some(names)})"
-        for names, what in ((new - old, "added"), (old - new, "removed"), (old & new, "changed"))
-        if names
-    ]
+    changes = []
+    for names, what in ((new - old, "added"), (old - new, "removed"), (old & new, "changed")):
+        if names:
+            shown = ", ".join(sorted(names)[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+            changes.append(f"{len(names)} shard{'s' if len(names) > 1 else ''} {what} ({shown})")
     return changes or ["its shards are in another order, or some are there more often"]
 
 
@@ -135,11 +138,6 @@ def _is_same(first: _Row, second: _Row) -> bool:
     if len(kinds) == 1 and kinds != {"url"}:
         return first[1:] == second[1:]
     return first[:2] == second[:2]
-
-
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:_MOST_NAMES]
-    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
 def _rows(part: SourcePart) -> list[_Row]:
@@ -174,11 +172,3 @@ def _listed_in(folder: Path) -> dict[str, str]:
     except (DatasetError, OSError):
         return {}
     return {f.record.name: f.record.sha256 for f in files if f.has_size and not f.is_newer}
-
-
-def _sum_split(folder: str | None) -> str | None:
-    """A hash over the shards of a split."""
-    if folder is None:
-        return None
-    shards = open_shards("validation", Source(shards=folder), cache=Path(), in_use=1).shards
-    return hashlib.sha256("".join(f"{shard.identity}\n" for shard in shards).encode()).hexdigest()

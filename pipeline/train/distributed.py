@@ -4,10 +4,13 @@ Everything works the same for a single process, which starts no group at all.
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -48,20 +51,18 @@ def launched_world_size() -> int | None:
     return int(size) if size is not None and "RANK" in os.environ else None
 
 
-def run_name() -> str:
-    """A name that the processes of this run on this machine share, and no other run here has."""
-    launched = launched_world_size() is not None
-    run = (
-        f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
-        if launched
-        else os.getpid()
-    )
-    return f"clipvip-{os.getuid()}-{run}"
-
-
-def is_first_here() -> bool:
-    """Whether this is the first of the run's processes on this machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+@contextmanager
+def shared_temporary_folder() -> Iterator[Path]:
+    """A path for the processes of this run on this machine; the first of them removes it at the end."""
+    run = str(os.getpid())
+    if launched_world_size() is not None:
+        run = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ['MASTER_PORT']}"
+    folder = Path(tempfile.gettempdir(), f"clipvip-{os.getuid()}-{run}")
+    try:
+        yield folder
+    finally:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -116,9 +117,8 @@ def _gpu_number() -> int:
 def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor:
     """Join the rows (share, dim) of all processes, in order of rank, to (total, dim). Carries no gradient.
 
-    It needs none: every process computes the loss of the whole batch from the joined rows, so the part of
-    the loss's gradient that belongs to its own rows is exact without any exchange; what remains to be
-    summed over processes is the gradient of the weights (`sum_gradients`).
+    It needs none: every process computes the loss of the whole batch from the joined rows, so its gradient
+    for the process's own rows is exact; what remains to be summed is that of the weights (`sum_gradients`).
     """
     if place.world_size == 1:
         return rows.detach()
@@ -192,7 +192,7 @@ def barrier(place: Place) -> None:
 
 
 def together(action: Callable[[], T], *, place: Place) -> T:
-    """Do something with files in every process, and wait for the others: what it gave in this one.
+    """Do something with files in every process, and wait for the others; returns what it gave in this one.
 
     Raises:
         OSError: in every process, where one of them met it.

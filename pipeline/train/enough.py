@@ -55,22 +55,18 @@ class Look:
         return self.num_seen - self.lost.total()
 
 
-def check_shares(plan: BatchPlan, *, processes: int) -> None:
-    """UserError where a batch has too few samples of a source for each process to get one."""
+def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) -> None:
+    """Refuse data of which too little can be used, and warn where much of it cannot.
+
+    Raises:
+        UserError: too few samples for a batch or for the processes; captions are needed and there are none.
+    """
     for part in plan.parts:
         if part.rows < processes:
             raise UserError(
                 f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} "
                 "processes; raise optim.batch_size or its weight"
             )
-
-
-def check_samples(plan: BatchPlan, *, warns: bool = True) -> None:
-    """Refuse data of which too little can be used, and warn where much of it cannot.
-
-    Raises:
-        UserError: fewer samples are usable than a batch takes; captions are needed, and there are none.
-    """
     for part in plan.parts:
         _check_captions_given(part)
         if part.shards.shards[0].location.startswith(COMMAND):
@@ -96,7 +92,7 @@ def look_at(part: SourcePart) -> Look:
     num_places = sum(len(indices) for _, indices in places)
     # Drawn, since every second sample may be damaged.
     to_decode = set(np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED].tolist())
-    pictures = _Pictures(part, reader)
+    loader = _picture_loader(part, reader)
     for number, indices in places:
         captions = ShardCaptions({}, [])
         if part.settings.needs_caption:
@@ -118,7 +114,7 @@ def look_at(part: SourcePart) -> Look:
             )
             if reason is not None:
                 look.lost[reason] += 1
-            elif look.num_seen - 1 not in to_decode or pictures.decode(number, index, look):
+            elif look.num_seen - 1 not in to_decode or _decodes(loader, number, index, look):
                 look.distinct.add(_content_of_sample(span, file))
     look.all_decoded = look.num_decoded == look.num_usable
     if look.all_decoded:
@@ -133,32 +129,25 @@ def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
     return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
 
 
-class _Pictures:
+def _picture_loader(part: SourcePart, reader: ShardReader) -> SampleLoader:
     """Decodes some frames of samples, as training does."""
+    few = min(part.settings.num_frames, _MOST_FRAMES_DECODED)
+    settings = replace(part.settings, num_frames=few, jitter=False, needs_frame=False)
+    # Texts were looked at already.
+    settings = replace(settings, needs_subtitle=False, needs_caption=False)
+    return SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
 
-    def __init__(self, part: SourcePart, reader: ShardReader) -> None:
-        settings = replace(
-            part.settings,
-            num_frames=min(part.settings.num_frames, _MOST_FRAMES_DECODED),
-            jitter=False,
-            needs_subtitle=False,  # it was looked at already
-            needs_caption=False,
-            needs_frame=False,
-        )
-        self._loader = SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
-        self._writer = PixelsWriter()
 
-    def decode(self, shard: int, index: int, look: Look) -> bool:
-        """Whether a sample's pictures decode; noted in `look`."""
-        self._writer.begin()
-        rng = np.random.default_rng(0)
-        found = self._loader.load(shard, index, rng, video=self._writer, frame=self._writer)
-        look.num_decoded += 1
-        if isinstance(found, Skip):
-            look.undecodable[found.reason] += 1
-            look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
-            return False
-        return True
+def _decodes(loader: SampleLoader, shard: int, index: int, look: Look) -> bool:
+    """Whether a sample's pictures decode; noted in `look`."""
+    writer = PixelsWriter()
+    writer.begin()
+    found = loader.load(shard, index, np.random.default_rng(0), video=writer, frame=writer)
+    look.num_decoded += 1
+    if isinstance(found, Skip):
+        look.undecodable[found.reason] += 1
+        look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
+    return not isinstance(found, Skip)
 
 
 def _some_of(size: int, most: int) -> list[int]:

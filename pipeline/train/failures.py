@@ -9,10 +9,8 @@ import torch
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train.checkpoint import checkpoint_step, list_checkpoints
+from clipvip.pipeline.train.checkpoint import list_checkpoints
 from clipvip.pipeline.train.recipe import Recipe
-
-_LONGEST_DETAIL = 200
 
 
 def has_finite_weights(model: torch.nn.Module) -> bool:
@@ -23,7 +21,8 @@ def has_finite_weights(model: torch.nn.Module) -> bool:
 
 def diverged(out: Path, step: int, why: str, *, last_good: int) -> UserError:
     """What to say of a run that diverged at `step`; weights of steps up to `last_good` gave finite losses."""
-    good = [folder for folder in list_checkpoints(out) if checkpoint_step(folder) <= last_good]
+    checkpoints = list_checkpoints(out)
+    good = [folder for folder in checkpoints if int(folder.name.removeprefix("step-")) <= last_good]
     checkpoint = f"{good[-1]} is from before that" if good else "no checkpoint from before that is kept"
     return UserError(
         f"training diverged at step {step} ({why}); {checkpoint}. Try a lower optim.learning_rate or "
@@ -37,12 +36,11 @@ def naming_lack_of_memory(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        detail = one_line(error)
-        is_lack = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in detail
-        if not is_lack:
+        is_lack = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_lack and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            f"out of memory ({detail[:_LONGEST_DETAIL]}). A smaller run.chunk_size "
+            f"out of memory ({one_line(error, most=200)}). A smaller run.chunk_size "
             f"(now {recipe.run.chunk_size or 'the whole batch'}), run.checkpoint_activations=true and, "
             "in validation, fewer evaluation.clips_at_once need less"
         ) from error

@@ -8,10 +8,10 @@ import json
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import torch
@@ -22,7 +22,6 @@ from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.shards.files.atomic import write_jsonl
 
 LOG_NAME = "log.jsonl"
-_BYTES_PER_GIB = 2**30
 _LARGEST_VALUE = 1e300
 # Dense bf16 FLOP/s by the makers' data sheets.
 _PEAK_FLOPS = {
@@ -56,11 +55,6 @@ class Speed:
     wait_seconds: float = 0.0
     _start: float = field(default_factory=time.perf_counter)
 
-    def add(self, *, samples: int, flops: float) -> None:
-        """Count a step of so many samples, which needs so many FLOPs (not counting what is done twice)."""
-        self.samples += samples
-        self.flops += flops
-
     def take(self) -> dict[str, float]:
         """The rates, by name; starts the next interval."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
@@ -72,33 +66,29 @@ class Speed:
         if peak is not None:
             rates["mfu"] = self.flops / seconds / (peak * self.world_size)
         if self.device.type == "cuda":
-            rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / _BYTES_PER_GIB
+            rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.samples, self.flops, self.wait_seconds = 0, 0.0, 0.0
         self._start = time.perf_counter()
         return rates
 
 
+@dataclass
 class Logs:
     """The open logs of a run."""
 
-    def __init__(self, out: Path, bar: Progress, tensorboard: Any, wandb_run: Any) -> None:
-        self._file = (out / LOG_NAME).open("a", encoding="utf-8")
-        self._bar = bar
-        self._tensorboard = tensorboard
-        self._wandb = wandb_run
-
-    def step_done(self) -> None:
-        """Move the progress bar on."""
-        self._bar.add(1)
+    file: IO[str]
+    bar: Progress
+    tensorboard: Any
+    wandb: Any
 
     def write(self, row: dict[str, float], rates: dict[str, float]) -> None:
         """Log the values of one step, `row["step"]`, and the rates since the last call."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
         step = int(row["step"])
         values = {f"train/{name}": value for name, value in row.items() if name != "step"}
         self._send(values | {f"speed/{name}": value for name, value in rates.items()}, step)
-        self._bar.note(
+        self.bar.note(
             f"step {step:,}: loss {row['loss']:.4f}, lr {row['learning_rate']:.2e}, "
             f"{rates['samples_per_second']:.1f} clips/s, {rates['data_wait_fraction']:.0%} waiting for data"
             + (f", MFU {rates['mfu']:.0%}" if "mfu" in rates else "")
@@ -110,21 +100,14 @@ class Logs:
         recalls = {name: value for name, value in row.items() if isinstance(value, float)}
         self._send({f"validation/{name}": value for name, value in recalls.items()}, step)
         percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
-        self._bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
+        self.bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
 
     def _send(self, values: dict[str, float], step: int) -> None:
-        if self._tensorboard is not None:
+        if self.tensorboard is not None:
             for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
-
-    def close(self) -> None:
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+                self.tensorboard.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
 
 
 @contextmanager
@@ -132,35 +115,34 @@ def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterato
     """Open the logs of a run that resumes after `step` steps; rows of later steps are dropped."""
     write_jsonl(out / LOG_NAME, [row for row in read_log(out) if row["step"] <= step])
     tensorboard = wandb_run = None
-    if recipe.run.tensorboard:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
+    with ExitStack() as stack:
+        if recipe.run.wandb_project is not None:
+            require_wandb()
+            import wandb
 
-        tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
-    if recipe.run.wandb_project is not None:
-        require_wandb()
-        import wandb
+            wandb_run = wandb.init(
+                project=recipe.run.wandb_project,
+                config=recipe_tree(recipe),
+                dir=str(out),
+                name=out.name,
+                # Runs of one name in one project are other runs; the same folder's goes on after a restart.
+                id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
+                resume="allow",
+            )
+            stack.callback(wandb_run.finish)
+        if recipe.run.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        wandb_run = wandb.init(
-            project=recipe.run.wandb_project,
-            config=recipe_tree(recipe),
-            dir=str(out),
-            name=out.name,
-            # Runs of one name in one project are other runs; the same folder's goes on after a restart.
-            id=f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}",
-            resume="allow",
-        )
-    logs = Logs(out, bar, tensorboard, wandb_run)
-    try:
-        yield logs
-    finally:
-        logs.close()
+            tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+            stack.callback(tensorboard.close)
+        file = stack.enter_context((out / LOG_NAME).open("a", encoding="utf-8"))
+        yield Logs(file, bar, tensorboard, wandb_run)
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
     """The rows of log.jsonl.
 
-    A last line that was cut short by a kill is left out, and so are lines that are no rows, as a failing disk
-    leaves them: one line on stderr tells how many.
+    A last line cut short by a kill is left out. So are damaged lines: a line on stderr tells how many.
     """
     path = out / LOG_NAME
     if not path.exists():
@@ -178,13 +160,10 @@ def _row_of(line: bytes) -> dict[str, float] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not all(map(_is_value, row.values())):
+    if not isinstance(row, dict) or type(row.get("step")) is not int or "loss" not in row:
         return None
-    return row if type(row.get("step")) is int and "loss" in row else None
-
-
-def _is_value(value: Any) -> bool:
-    return type(value) in (int, float) and -_LARGEST_VALUE < value < _LARGEST_VALUE
+    is_number = (type(value) in (int, float) and abs(value) < _LARGEST_VALUE for value in row.values())
+    return row if all(is_number) else None
 
 
 def require_wandb() -> None:

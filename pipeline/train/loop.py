@@ -1,11 +1,11 @@
 """The main path of training, top to bottom: prepare, resume at a checkpoint, step, log, save, report."""
 
-import shutil
-import tempfile
 import time
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
+from clipvip.pipeline.train import distributed, start
 from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
@@ -28,29 +29,12 @@ from clipvip.pipeline.train.checkpoint import (
     set_aside,
 )
 from clipvip.pipeline.train.data_record import order_of_run, require_same_data
-from clipvip.pipeline.train.distributed import (
-    Place,
-    barrier,
-    copy_from_first,
-    gather_objects,
-    is_first_here,
-    largest,
-    run_name,
-)
+from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.failures import diverged, has_finite_weights, naming_lack_of_memory
 from clipvip.pipeline.train.loading import load_batches
 from clipvip.pipeline.train.logs import Logs, Speed, open_logs
 from clipvip.pipeline.train.recipe import Recipe
 from clipvip.pipeline.train.report import finish
-from clipvip.pipeline.train.start import (
-    checkpoint_activations,
-    chosen_precision,
-    compiles,
-    resizes_on_device,
-    save_model,
-    start_model,
-    start_optimizer,
-)
 from clipvip.pipeline.train.step import Job, NotFinite, StepResult, make_encoder, train_step
 from clipvip.pipeline.train.validation import validate, write_rows
 
@@ -76,12 +60,12 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
     began = time.perf_counter()
     optim, run = recipe.optim, recipe.run
     with (
-        remote_cache(recipe) as cache,
+        distributed.shared_temporary_folder() as folder,
         StopSignal() as stop,
         naming_lack_of_memory(recipe),
         ExitStack() as stack,
     ):
-        job = prepare(recipe, place, cache=cache)
+        job = prepare(recipe, place, cache=folder if run.cache is None else Path(run.cache))
         state = resume(job)
         first_step = state.step
         logs: Logs | None = None
@@ -100,18 +84,18 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             speed.wait_seconds += time.perf_counter() - wait_from
 
             state.step += 1
-            rate = learning_rate(
-                optim.learning_rate, state.step, job.num_steps, warmup_fraction=optim.warmup_fraction
-            )
+            fraction = optim.warmup_fraction
+            rate = learning_rate(optim.learning_rate, state.step, job.num_steps, warmup_fraction=fraction)
             result = step_or_explain(job, chunks, step=state.step, rate=rate)
             for chunk in chunks:
                 met.add(chunk.num_rows_without_caption, chunk.skips)
-            speed.add(samples=optim.batch_size, flops=job.step_flops)
+            speed.samples += optim.batch_size
+            speed.flops += job.step_flops
 
-            stop_signal = largest(stop.number, place=place)
+            stop_signal = distributed.largest(stop.number, place=place)
             is_last = state.step == job.num_steps
             if logs is not None:
-                logs.step_done()
+                logs.bar.add(1)
                 if is_last or state.step == 1 or state.step % run.log_every_steps == 0:
                     logs.write(log_row(job, state.step, result, rate), speed.take())
             scores = is_scored(job, state.step)
@@ -125,7 +109,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             if keeps:
                 keep_model(job, state.step)
             if saves:
-                for others in gather_objects(met, place=place):
+                for others in distributed.gather_objects(met, place=place):
                     state.add(others.rows_without_caption, others.skips.values())
                 met = TrainState()
                 save_checkpoint(
@@ -143,21 +127,19 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
 
 def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     """Model, optimizer and the plan of all batches, as at step 0."""
-    model = start_model(recipe)
+    model = start.start_model(recipe)
     torch.nn.Module.to(model, place.device).train()
-    if recipe.run.checkpoint_activations:
-        checkpoint_activations(model)
-    copy_from_first(model, place=place)
+    distributed.copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
     require_same_data(plan, place=place)
-    precision = chosen_precision(recipe, place)
-    compiled = compiles(recipe, place.device)
+    precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
+    compiled = place.device.type == "cuda" if compiles is None else compiles
     return Job(
         recipe=recipe,
         place=place,
         out=Path(recipe.run.out),
         model=model,
-        optimizer=start_optimizer(recipe, model),
+        optimizer=start.start_optimizer(recipe, model),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,
         plan=plan,
@@ -204,10 +186,11 @@ def resume(job: Job) -> TrainState:
                 ) from error
             if job.place.is_first:
                 click.echo(f"{error}; going on from an older one", err=True)
-    for folder in damaged:
-        set_aside(folder, place=job.place)
     if job.place.is_first:
+        for folder in damaged:
+            set_aside(folder)
         write_rows(job.out, state.validations)
+    distributed.barrier(job.place)
     return state
 
 
@@ -215,19 +198,14 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
     """This process's part of the batches that remain."""
     run, place = job.recipe.run, job.place
     pins = place.device.type == "cuda"
-    specs = (
-        spec
-        for step in range(state.step, job.num_steps)
-        for spec in job.plan.chunks(
-            step, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size
-        )
-    )
+    mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size)
+    specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
     dataset = ChunkDataset(
         job.plan,
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
-        resizes=not resizes_on_device(job.recipe, place.device),
+        resizes=not start.resizes_on_device(job.recipe, place.device),
         reuses_memory=pins,
     )
     return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
@@ -249,9 +227,9 @@ def is_scored(job: Job, step: int) -> bool:
         return False
     if step == 0:
         return wanted.at_start
-    if wanted.every_steps is None:
-        return step == job.num_steps or job.plan.order.ends_epoch(step)
-    return step == job.num_steps or step % wanted.every_steps == 0
+    every = wanted.every_steps
+    is_due = job.plan.order.ends_epoch(step) if every is None else step % every == 0
+    return is_due or step == job.num_steps
 
 
 def score(job: Job, state: TrainState, logs: Logs | None) -> None:
@@ -268,8 +246,8 @@ def keep_model(job: Job, step: int) -> None:
     if job.place.is_first:
         folder = job.out / "models"
         folder.mkdir(exist_ok=True)
-        save_model(job.model, folder / f"step-{step:06d}")
-    barrier(job.place)
+        start.save_model(job.model, folder / f"step-{step:06d}")
+    distributed.barrier(job.place)
 
 
 def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, float]:
@@ -283,15 +261,3 @@ def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, f
         "grad_norm": result.grad_norm,
         "learning_rate": rate,
     }
-
-
-@contextmanager
-def remote_cache(recipe: Recipe) -> Iterator[Path]:
-    """The folder for copies of remote shards; a temporary one is removed at the end."""
-    given = recipe.run.cache
-    folder = Path(tempfile.gettempdir(), run_name()) if given is None else Path(given)
-    try:
-        yield folder
-    finally:
-        if given is None and is_first_here():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,8 @@ workers nor of processes changes a batch.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +60,9 @@ class SampleOrder:
         size = int(group_ends[group] - (group_ends[group - 1] if group else 0))
         return np.random.default_rng([self._seed, _SAMPLES, epoch, group]).permutation(size)
 
-    def __getstate__(self) -> tuple[list[int], int, int]:
-        return self._counts.tolist(), self._seed, self._group_shards
-
-    def __setstate__(self, state: tuple[list[int], int, int]) -> None:
-        SampleOrder.__init__(self, state[0], seed=state[1], group_shards=state[2])
+    def __reduce__(self) -> tuple[Any, ...]:
+        counts = self._counts.tolist()
+        return partial(SampleOrder, counts, seed=self._seed, group_shards=self._group_shards), ()
 
 
 class BatchOrder:
@@ -71,8 +70,7 @@ class BatchOrder:
 
     Rows are counted through all batches, samples through all epochs, and row i is sample i. So every sample
     is used once an epoch, and a batch may begin in one epoch and end in the next. A sample that would then be
-    in it twice changes places with one that the next epoch has after that batch. For `version` see
-    ORDER_VERSION.
+    in it twice changes places with one that the next epoch has after that batch. `version`: ORDER_VERSION.
     """
 
     def __init__(self, order: SampleOrder, *, rows: int, version: int = ORDER_VERSION) -> None:
@@ -175,11 +173,8 @@ class BatchOrder:
                 moves[position], moves[spot] = spot, position
         return moves
 
-    def __getstate__(self) -> tuple[SampleOrder, int, int]:
-        return self._order, self.rows, self._version
-
-    def __setstate__(self, state: tuple[SampleOrder, int, int]) -> None:
-        BatchOrder.__init__(self, state[0], rows=state[1], version=state[2])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(BatchOrder, self._order, rows=self.rows, version=self._version), ()
 
 
 def split_by_weight(total: int, weights: list[float]) -> list[int]:

@@ -74,10 +74,10 @@ class Pixels:
 
 
 class SharedMemory:
-    """Shared memory of a loading process, written again once the training process has made its own copy.
+    """Shared memory of a loading process, written again once the training process has its own copy.
 
-    New memory costs a page fault for each 4 KB, together more than the copy, and on a virtual machine as much
-    as decoding. The first byte of each piece says whether it is lent.
+    New memory costs a page fault for each 4 KB: on a virtual machine together as much as decoding. The first
+    byte of each piece says whether it is lent.
     """
 
     def __init__(self) -> None:
@@ -125,8 +125,7 @@ class PixelsWriter:
     def space(self, shape: tuple[int, ...]) -> np.ndarray:
         """Room for the next row's frames, uint8 of `shape`; it is not a row before `keep`."""
         stop = self._num_bytes + math.prod(shape)
-        if stop > len(self._values):
-            # The first chunk finds out how much a chunk takes.
+        if stop > len(self._values):  # the first chunk finds out how much a chunk takes
             larger = self._take(max(stop, 2 * len(self._values)))
             larger[: self._num_bytes] = self._values[: self._num_bytes]
             self._give_back(self._values)
@@ -136,18 +135,17 @@ class PixelsWriter:
 
     def keep(self) -> None:
         """What was written to `space` is the next row."""
-        if self._runs and self._runs[-1].shape == self._shape:
-            self._runs[-1] = Run(self._runs[-1].num_rows + 1, self._shape)
-        else:
-            self._runs.append(Run(1, self._shape))
+        is_more = bool(self._runs) and self._runs[-1].shape == self._shape
+        num_rows = self._runs.pop().num_rows + 1 if is_more else 1
+        self._runs.append(Run(num_rows, self._shape))
         self._num_bytes += math.prod(self._shape)
 
     def finish(self) -> Pixels:
         """The chunk."""
         self._is_open = False
         self._num_bytes_expected = max(self._num_bytes_expected, self._num_bytes)
-        is_lent = self._memory is not None
-        return Pixels(self._values[: self._num_bytes], tuple(self._runs), is_lent=is_lent)
+        values = self._values[: self._num_bytes]
+        return Pixels(values, tuple(self._runs), is_lent=self._memory is not None)
 
     def _take(self, num_bytes: int) -> torch.Tensor:
         if torch.utils.data.get_worker_info() is None and self._memory is None:

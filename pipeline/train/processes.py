@@ -29,20 +29,14 @@ class ProcessesFailed(UserError):
 
 
 def run_training(recipe: Recipe) -> StageReport:
-    """Train in as many processes as the recipe says, or in this one where a launcher started it.
-
-    Raises:
-        UserError, DatasetError, CheckpointError: training cannot go on.
-        Stopped: a signal came; a checkpoint is saved.
-    """
+    """Train in as many processes as the recipe says, or in this one where a launcher started it."""
     from clipvip.pipeline.train.distributed import launched_world_size
+    from clipvip.pipeline.train.launch import STOPPED, launch
 
     if launched_world_size() is not None:
         return _run_one_of_many(recipe)
     if recipe.run.processes == 1:
         return _run_here(recipe)
-    from clipvip.pipeline.train.launch import STOPPED, launch
-
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder, "report.json")
         code = launch(_train_process, recipe_tree(recipe), str(told), processes=recipe.run.processes)
@@ -80,7 +74,7 @@ def _run_one_of_many(recipe: Recipe) -> StageReport:
 
 
 def _run_here(recipe: Recipe) -> StageReport:
-    """Train in this process; what came of it, of which processes but the first know nothing."""
+    """Train in this process; other processes than the first give an empty report."""
     from clipvip.pipeline.train.distributed import process_group
     from clipvip.pipeline.train.loop import train
     from clipvip.pipeline.train.start import chosen_device

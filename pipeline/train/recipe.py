@@ -1,7 +1,7 @@
 """What a training run is: its settings as dataclasses, read from YAML with `key=value` overrides.
 
-Nothing here knows of models, data or processes: a recipe only says what they shall be. The sections say
-what comes out of a run, except `run`, which says how it is computed and may change between resumptions.
+The sections say what comes out of a run, except `run`, which says how it is computed and may change between
+resumptions.
 """
 
 import dataclasses
@@ -249,10 +249,9 @@ def packaged_recipes() -> list[str]:
 
 
 def _read(name: str) -> str:
-    path = Path(name)
-    if path.is_file():
+    if Path(name).is_file():
         try:
-            return path.read_text(encoding="utf-8")
+            return Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
     known = packaged_recipes()
@@ -327,14 +326,8 @@ def _nearest(word: str, known: list[str]) -> str:
 
 def _known_keys(place: list[str]) -> list[str]:
     """The dotted keys beside one at `place`, then those of all sections: it may be in the wrong one."""
-    sections = {
-        "data": Data,
-        "model": Model,
-        "loss": Loss,
-        "optim": Optim,
-        "evaluation": Evaluation,
-        "run": Run,
-    }
+    of_recipe = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    sections: dict[str, Any] = {name: of for name, of in of_recipe.items() if dataclasses.is_dataclass(of)}
     owner = Source if place[:2] == ["data", "sources"] else sections.get("".join(place[:1]), Recipe)
     owners = [(".".join(place), owner), *sections.items()]
     return [f"{name}.{field.name}".strip(".") for name, of in owners for field in dataclasses.fields(of)]
@@ -342,8 +335,7 @@ def _known_keys(place: list[str]) -> list[str]:
 
 def recipe_tree(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, as YAML and JSON know them."""
-    tree: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
-    return tree
+    return TypeAdapter(Recipe).dump_python(recipe, mode="json")
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -47,12 +47,9 @@ class Ring:
         self._next, self._previous = (rank + 1) % size, (rank - 1) % size
         self._group = dist.new_group(backend="gloo", timeout=_FOR_EVER)
         # A connection of its own: the one that torch has is held by whoever waits.
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store = dist.TCPStore(  # type: ignore[attr-defined]
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=_STORE_TIMEOUT,
-            wait_for_workers=False,
+            address, port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False
         )
         self._is_one_gone = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)

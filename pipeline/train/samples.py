@@ -5,7 +5,7 @@ What cannot be used is a Skip here and nowhere else; what takes its place is dec
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import lru_cache, partial
 
 import numpy as np
@@ -54,26 +54,22 @@ class Example:
     caption: str | None
 
 
+@dataclass(eq=False, repr=False)
 class SampleLoader:
     """Reads and decodes the samples of one source, for a model that takes `image_size` pixels a side.
 
     Frames come in that size, or with `resizes=False` in the size in which they are stored.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        settings: SampleSettings,
-        *,
-        image_size: int,
-        resizes: bool = True,
-        reader: ShardReader | None = None,
-    ) -> None:
-        self._shards = shards
-        self._resizes = resizes
-        self._image_size = image_size
-        self._settings = settings
-        self._reader = reader or ShardReader(shards)
+    shards: ShardSet
+    settings: SampleSettings
+    _: KW_ONLY
+    image_size: int
+    resizes: bool = True
+    reader: InitVar[ShardReader | None] = None
+
+    def __post_init__(self, reader: ShardReader | None) -> None:
+        self._reader = reader or ShardReader(self.shards)
         self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
         self._notes: list[Skip] = []
 
@@ -89,13 +85,13 @@ class SampleLoader:
         if isinstance(found, Skip):
             return found
         entry, file = found
-        if self._shards.kind == "images":
+        if self.shards.kind == "images":
             example = self._load_image(file, entry, video)
         else:
             example = self._load_clip(file, entry, shard, rng, video, frame)
         if isinstance(example, Example):
             video.keep()
-            if self._settings.needs_frame:
+            if self.settings.needs_frame:
                 frame.keep()
         return example
 
@@ -113,13 +109,17 @@ class SampleLoader:
         video: PixelsWriter,
         frame: PixelsWriter,
     ) -> Example | Skip:
-        wanted = self._settings
+        wanted = self.settings
         caption = self._captions(shard).get(span.key) if wanted.needs_caption else None
         sample = _read_clip(file, span, wanted, caption)
         if isinstance(sample, Skip):
             return sample
         try:
-            choices = [(self._choose(sample.num_frames, rng), video)]
+            if wanted.jitter:
+                drawn = jittered_indices(sample.num_frames, wanted.num_frames, rng)
+            else:
+                drawn = uniform_indices(sample.num_frames, wanted.num_frames)
+            choices = [(drawn.tolist(), video)]
             text = _text_of(sample, rng)
             if wanted.needs_subtitle and not text.strip():
                 return Skip("empty_subtitle", sample.key)
@@ -130,29 +130,24 @@ class SampleLoader:
             return Skip("damaged_sample", sample.key, one_line(error))
         return Example(sample.key, text, caption or None)
 
-    def _choose(self, num_total: int, rng: np.random.Generator) -> list[int]:
-        if self._settings.jitter:
-            return jittered_indices(num_total, self._settings.num_frames, rng).tolist()
-        return uniform_indices(num_total, self._settings.num_frames).tolist()
-
     def _load_image(self, file: ShardFile, span: SampleSpan, video: PixelsWriter) -> Example | Skip:
         found = _read_image(file, span)
         if isinstance(found, Skip):
             return found
         text, data = found
         try:
-            picture = _decode_image(data, self._decoder_options(), self._settings.max_pixels)[None]
+            picture = _decode_image(data, self._decoder_options(), self.settings.max_pixels)[None]
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
             return Skip("damaged_image", span.shown_key, one_line(error))
-        if self._resizes:
-            picture = resize(torch.from_numpy(picture), self._image_size).numpy()
+        if self.resizes:
+            picture = resize(torch.from_numpy(picture), self.image_size).numpy()
         video.space(picture.shape)[:] = picture
         return Example(span.key, text, None)
 
     def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
         """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
-        if sample.extension == FRAMES_EXTENSION and not self._resizes:
+        if sample.extension == FRAMES_EXTENSION and not self.resizes:
             done: dict[int, np.ndarray] = {}
             for indices, writer in choices:
                 self._decode_jpegs(sample, indices, writer.space, done)
@@ -163,8 +158,8 @@ class SampleLoader:
             frames = self._decode_jpegs(sample, distinct, partial(np.empty, dtype=np.uint8), {})
         else:
             frames = sample.decode(distinct)
-        if self._resizes:
-            frames = resize(torch.from_numpy(frames), self._image_size).numpy()
+        if self.resizes:
+            frames = resize(torch.from_numpy(frames), self.image_size).numpy()
         row = {index: number for number, index in enumerate(distinct)}
         for indices, writer in choices:
             space = writer.space((len(indices), *frames.shape[1:]))
@@ -196,14 +191,14 @@ class SampleLoader:
 
     def _decoder_options(self) -> dict[str, float | bool]:
         """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
-        if not self._settings.fast_decode:
+        if not self.settings.fast_decode:
             return {}
-        size = self._image_size
+        size = self.image_size
         return {"fastupsample": True, "min_height": size, "min_width": size, "min_factor": 2}
 
     def _read_captions(self, shard: int) -> dict[str, str]:
         """The captions of a shard; samples that are not among them are counted as without caption."""
-        found = captions_of(shard, self._shards, self._reader, self._settings)
+        found = captions_of(shard, self.shards, self._reader, self.settings)
         self._notes += found.skips
         return found.by_key
 

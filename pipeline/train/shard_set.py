@@ -158,10 +158,9 @@ def _records_in(folder: Path) -> dict[str, ShardRecord]:
 def _expand(location: str) -> list[str]:
     """Ranges and lists in braces written out, as webdataset does, also in a command behind `pipe:`."""
     try:
-        expanded: list[str] = wds.shardlists.expand_urls(location)
+        return list(wds.shardlists.expand_urls(location))
     except ValueError as error:
         raise UserError(f"{location}: cannot be written out ({error}); check its braces") from error
-    return expanded
 
 
 def _look_into(path: Path, kind: str) -> Shard:

@@ -145,7 +145,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     from clipvip.pipeline.train.batches import plan_batches
     from clipvip.pipeline.train.checkpoint import RECIPE_NAME, list_checkpoints
     from clipvip.pipeline.train.distributed import launched_world_size
-    from clipvip.pipeline.train.enough import check_samples, check_shares
+    from clipvip.pipeline.train.enough import check_samples
     from clipvip.pipeline.train.logs import require_wandb
     from clipvip.pipeline.train.start import check_device, check_init
     from clipvip.pipeline.train.validation import check_splits
@@ -178,6 +178,6 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
                     f"{out}: holds checkpoints of a run on other data ({'; '.join(changed[:3])}); give the "
                     "same data or another --out"
                 )
-        check_shares(plan, processes=launched_world_size() or recipe.run.processes)
-        check_samples(plan, warns=os.environ.get("RANK", "0") == "0")
+        processes = launched_world_size() or recipe.run.processes
+        check_samples(plan, processes=processes, warns=os.environ.get("RANK", "0") == "0")
     return plan

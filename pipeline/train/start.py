@@ -46,21 +46,13 @@ def check_init(recipe: Recipe) -> None:
 
 def chosen_device(recipe: Recipe) -> str:
     """ "cuda" or "cpu": what the recipe says, and for `auto` what this machine has."""
-    if recipe.run.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return recipe.run.device
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return found if recipe.run.device == "auto" else recipe.run.device
 
 
 def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
     """Whether frames are resized where the model is, and not by the processes that load them."""
-    if recipe.data.resize == "auto":
-        return device.type == "cuda"
-    return recipe.data.resize == "device"
-
-
-def compiles(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the encoders' layers are compiled."""
-    return device.type == "cuda" if recipe.run.compile is None else recipe.run.compile
+    return recipe.data.resize == "device" or (recipe.data.resize == "auto" and device.type == "cuda")
 
 
 def chosen_precision(recipe: Recipe, place: Place) -> Precision:
@@ -99,8 +91,7 @@ def start_model(recipe: Recipe) -> ClipVip:
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     model = ClipVip.from_clip(recipe.model.init, **asked).float()
     if recipe.model.from_scratch:
-        tokenizer = model.tokenizer
-        model = ClipVip(model.config)
+        tokenizer, model = model.tokenizer, ClipVip(model.config)
         model.tokenizer = tokenizer
     if recipe.model.logit_scale is not None:
         with torch.no_grad():
@@ -113,13 +104,10 @@ def start_model(recipe: Recipe) -> ClipVip:
     # What the model is trained on is what it is scored on, unless told otherwise.
     model.config.num_frames = recipe.data.num_frames
     model.config.max_text_tokens = recipe.data.max_text_tokens
+    if recipe.run.checkpoint_activations:
+        # transformers renamed this; the older versions have only the older name.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     return model
-
-
-def checkpoint_activations(model: ClipVip) -> None:
-    """Let each layer compute its activations again in the backward pass."""
-    # transformers renamed this; the older versions have only the older name.
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:

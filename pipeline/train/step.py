@@ -247,10 +247,8 @@ def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
 
 def _generator_state(device: torch.device) -> list[torch.Tensor]:
     """The random state that an encoder with dropout would draw from."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
 
 
 def _set_generator(states: list[torch.Tensor], device: torch.device) -> None:

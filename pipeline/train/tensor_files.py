@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,19 +33,6 @@ class Checksum:
     crc32: int
 
 
-class _Summed:
-    """An open file of which the checksum of what was written is known."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.num_bytes = self.crc32 = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self.num_bytes += len(data)
-        self.crc32 = zlib.crc32(data, self.crc32)
-
-
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
     """Write tensors to a new file, one after another, so that no more than one is held twice.
 
@@ -60,15 +47,18 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
         offset = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    flat = (tensor.detach().cpu().contiguous().reshape(-1) for tensor in tensors.values())
+    bodies = (values.view(torch.uint8).numpy().data for values in flat)
+    pieces: Iterator[bytes | memoryview] = chain([len(text).to_bytes(8, "little") + text], bodies)
+    num_bytes = crc32 = 0
     with _naming(path), path.open("wb") as file:
-        out = _Summed(file)
-        out.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            out.write(flat.numpy().data)
+        for data in pieces:
+            file.write(data)
+            num_bytes += len(data)
+            crc32 = zlib.crc32(data, crc32)
         file.flush()
         os.fsync(file.fileno())
-    return Checksum(out.num_bytes, out.crc32)
+    return Checksum(num_bytes, crc32)
 
 
 @contextmanager

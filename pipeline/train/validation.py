@@ -45,8 +45,8 @@ def check_splits(recipe: Recipe) -> None:
     """Look whether the splits can be scored, before anything is trained.
 
     Raises:
-        UserError, DatasetError: a folder without shards, clips with several captions, the same shards in two
-            splits, or a choice of weights that needs a validation split and has none.
+        UserError, DatasetError: a folder without shards, clips with several captions, shards in two splits,
+            or a choice of weights that needs a validation split and has none.
     """
     wanted = recipe.evaluation
     if wanted.select == "best" and wanted.validation is None:

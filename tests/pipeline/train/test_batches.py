@@ -154,10 +154,7 @@ def test_images_mix_with_clips_by_weight(clips: Path, tokenizer: CLIPTokenizer, 
 def test_equal_names_of_shards_do_not_cross_their_captions(
     tokenizer: CLIPTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two data sets with the same file names, sizes and keys.
-
-    Each clip gets its own caption, or is counted.
-    """
+    """Data sets of the same file names, sizes and keys: each clip gets its own caption, or is counted."""
     for name in "ab":
         folder = make_shard_folder(tmp_path / name, num_shards=1, clips_per_shard=6)
         clips = [stored_clip("video0", n, subtitle=f"{name} says {n}") for n in range(6)]

@@ -80,8 +80,7 @@ def save_as_before(folder: Path) -> Path:
 
     model, optimizer = make(1, steps=2)
     tensors = {
-        **checkpoint._model_tensors(model),
-        **checkpoint._optimizer_tensors(model, optimizer),
+        **checkpoint._shared_tensors(model, optimizer),
         **checkpoint._rng_tensors(ALONE),
     }
     with pytest.warns(UserWarning, match="torch.distributed is disabled"):

@@ -25,7 +25,7 @@ RECIPE = """
 data: {num_frames: 2, max_text_tokens: 20}
 optim: {batch_size: 4, epochs: 2, learning_rate: 1e-3, warmup_fraction: 0}
 run: {workers: 0, device: cpu, log_every_steps: 1, save_every_steps: 2, keep_checkpoints: 9,
-      tensorboard: false}
+  tensorboard: false}
 """
 
 

@@ -87,8 +87,7 @@ def test_the_best_validation_chooses_the_weights(world: Path, best: Path, tmp_pa
     chosen = max(scores, key=lambda step: (scores[step], -step))
     stated = re.search(r"weights of step (\d+) \(best of 4 validations\)", (best / "stdout.txt").read_text())
     assert stated is not None and int(stated[1]) == chosen
-    # A run that ends there, with the learning rates of this one, has the same weights: score them as a user
-    # would.
+    # A run that ends there, with the same learning rates, has the same weights: score them as a user would.
     command = ["retrieval", "--model", str(best / "model"), "--num-frames", "3", "--device", "cpu", "--out"]
     result = commands.run(*command, str(tmp_path), "--shards", str(world / "val"), program=evaluate)
     assert result.exit_code == 0, result.output

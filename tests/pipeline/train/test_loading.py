@@ -1,7 +1,4 @@
-"""The processes that load batches.
-
-What becomes of them, and what is said, when something goes wrong there.
-"""
+"""The processes that load batches: what becomes of them, and what is said, when something goes wrong."""
 
 import multiprocessing
 import subprocess

@@ -66,7 +66,7 @@ def test_a_data_set_of_bad_samples_only_is_an_error(tokenizer: CLIPTokenizer, tm
 def test_replacements_never_put_a_sample_twice_into_a_batch(
     tokenizer: CLIPTokenizer, tmp_path: Path, batch_size: int, chunk_size: int | None
 ) -> None:
-    """However much of the data set a batch takes, up to all 17 that are usable, and whoever loads them."""
+    """However much of the data a batch takes, up to all 17 usable samples, and whoever loads which rows."""
     plan = plan_of({"clips": {"shards": str(damage(tmp_path / "clips"))}}, tmp_path, batch_size=batch_size)
     for batch in batches(plan, tokenizer, steps=range(5), chunk_size=chunk_size):
         keys = joined(batch, "keys")

@@ -1,6 +1,4 @@
-"""A model is scored on the frames and the text length that it was trained on, by every command, unless told
-otherwise.
-"""
+"""A model is scored on the frames and text length that it was trained on, unless told otherwise."""
 
 import json
 import shutil
@@ -49,9 +47,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (folder / "classes.txt").write_text("val 0 and what else\nval 1 and what else\n")
+    found = samples(folder / "val")
     (folder / "labels.csv").write_text("video,label\n" + "".join(
-        f"{sample.key},val {number % 2} and what else\n" for number,
-        sample in enumerate(samples(folder / "val"))
+        f"{sample.key},val {number % 2} and what else\n" for number, sample in enumerate(found)
     ))  # fmt: skip
     (folder / "questions.jsonl").write_text("".join(
         json.dumps({"video": sample.key, "options": [f"a {n}" for n in range(3)], "answer": 0}) + "\n"
