@@ -1,6 +1,6 @@
-"""Puts the commands' help texts into Markdown, examples and epilogues included; mkdocs calls it when it builds.
+"""Puts the commands' help texts into Markdown, with examples and epilogues; mkdocs calls it when it builds.
 
-mkdocs-click then writes the pages of the reference; it would leave epilogues out and run examples into one line.
+mkdocs-click writes the pages of the reference; by itself it leaves out epilogues and joins examples.
 """
 
 import inspect

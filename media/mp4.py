@@ -28,8 +28,9 @@ class Mp4Encoder:
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4", container_options=_CONTAINER_OPTIONS)
         rate = Fraction(fps).limit_denominator(1000)
-        # x264 reads rows 64 bytes at a time, also past their end, and what it finds there changes what it codes: equal
-        # pictures gave other files. So it gets whole rows, of 324 pixels 384, and is told to have 60 cut off.
+        # x264 reads rows 64 bytes at a time, also past their end, and what it finds there changes what it
+        # codes: equal pictures gave other files. So it gets whole rows, of 324 pixels 384, and is told to
+        # have 60 cut off.
         self._padding = (-height % 16, -width % 64)
         crop = (
             {"x264-params": f"crop-rect=0,0,{self._padding[1]},{self._padding[0]}"}
@@ -58,7 +59,7 @@ class Mp4Encoder:
         self._container.mux(self._stream.encode(frame))
 
     def _whole_rows(self, picture: np.ndarray) -> np.ndarray:
-        """The picture with its last row and column repeated, as far as `_padding` says, in each of its three planes."""
+        """The picture, each of its planes filled up by its last row and column as `_padding` says."""
         if not any(self._padding):
             return np.ascontiguousarray(picture)
         height, width = len(picture) * 2 // 3, picture.shape[1]

@@ -36,8 +36,8 @@ _COMMANDS = {
     ),
 }
 
-_EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is, 130 stopped by Ctrl-C, 143 by
-SIGTERM; docs/cli.md says more.
+_EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is,
+130 stopped by Ctrl-C, 143 by SIGTERM; docs/cli.md says more.
 
 \b
 Examples:
