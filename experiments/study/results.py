@@ -20,7 +20,7 @@ RECALLS = ("r1", "r5", "r10", "mean_recall")
 _CRITERION = "r1"
 VERDICTS = {
     "apart": "comes out: the intervals do not overlap",
-    "ahead": "comes out in pairs: the intervals overlap, that of the difference within seeds is above zero",
+    "ahead": "comes out within seeds: the intervals overlap, that of the paired difference is above zero",
     "open": "open: the interval of the difference holds zero",
     "behind": "the other way round: the interval of the difference is below zero",
     "one seed": "one seed, no interval",

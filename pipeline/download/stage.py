@@ -70,7 +70,7 @@ class DownloadOptions(StageOptions):
     rate_limit: float | None = opt(
         "Most bytes a second, over all workers; as 500K or 20M.", _Rate(), metavar="BYTES", default=None
     )
-    retries: int = opt("Tries after a first that failed in passing.", at_least(0), default=3)
+    retries: int = opt("More tries after a transient failure.", at_least(0), default=3)
     retry_wait: float = opt(
         "Seconds before the second try; doubled for each further one.", finite(0), default=5.0
     )
@@ -104,7 +104,7 @@ def download(options: DownloadOptions) -> StageReport:
     """Fetch videos and their subtitles by yt-dlp.
 
     What is there is not fetched again. Videos that are private, removed or blocked are remembered as such;
-    what failed in passing is tried again by the next run, which is the same command. The folder is what
+    transient failures are tried again by the next run of the same command. The folder is what
     `clipvip-data shard` takes for --videos and --subtitles.
 
     Raises:
@@ -136,7 +136,7 @@ def download(options: DownloadOptions) -> StageReport:
         (out / STATE_FOLDER / PACE_NAME).unlink(missing_ok=True)
         made = report.finish(out, started=started, done_now=num_fetched, unit="videos")
     if again := made.counts["to_try_again"]:
-        made = replace(made, note=f"  {again:,} failed in passing: run the same command again")
+        made = replace(made, note=f"  {again:,} failed, and may work later: run the same command again")
     if refusal is not None:
         raise StageFailed(
             f"stopped: the site refused {_MOST_REFUSALS_IN_A_ROW} videos in a row ({refusal}); "

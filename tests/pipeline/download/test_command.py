@@ -141,7 +141,7 @@ def test_failures_for_good_and_in_passing_are_told_apart(site: VideoServer, tmp_
     listed = [json.loads(line)["what"] for line in (out / "skipped.jsonl").read_text().splitlines()]
     assert listed == ["v1", "v2", "v3", "v6"]
 
-    # The next run asks only for what failed in passing, and gets it.
+    # The next run asks only for what had a transient failure, and gets it.
     site.plan = {"/v6.mp4": [502]}
     site.gets.clear()
     assert download(metadata, out, "--retries", "0").exit_code == 0
