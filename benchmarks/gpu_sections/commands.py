@@ -18,7 +18,7 @@ from gpu_sections.made_data import make_ofa
 from gpu_sections.rows import Check, last_line, run_command, started
 from gpu_sections.session import clip_of, opened, settings, shards_of
 
-_TRAIN = "clipvip.pipeline.train"
+_TRAIN = "clipvip.pipeline.train.command"
 _EXIT_WAIT = 20.0
 
 
