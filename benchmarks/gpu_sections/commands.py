@@ -143,16 +143,8 @@ def group(check: Check) -> None:
     """
     arguments, out = _stopped_arguments(check, compiled=not check.tiny)
     before = _last_step(out)
-    launcher = [
-        "--nproc-per-node",
-        "1",
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        "-m",
-        _TRAIN,
-    ]
+    launcher = ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    launcher += ["-m", "clipvip.pipeline.train"]
     log = check.folder / "group.log"
     with started(check, "torch.distributed.run", *launcher, *arguments, log=log) as process:
         begin = time.monotonic()
