@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +137,29 @@ def test_a_flipped_bit_anywhere_is_found(
         return
     assert has_old_format  # a bit of padding, or of a header's time: no tensor has it
     assert_equal(found, expected)
+
+
+def test_a_flipped_bit_of_an_archives_table_gives_no_other_numbers(tmp_path: Path) -> None:
+    """Each tensor of earlier versions is an archive; its table says where its files lie."""
+    folder = save_as_before(tmp_path / "step-00000007")
+    path = folder / "__0_0.distcp"
+    content = path.read_bytes()
+    tables = [found.start() for found in re.finditer(rb"PK\x01\x02", content)]
+    some = random.Random(0).sample([8 * start + bit for start in tables for bit in range(8 * 60)], 300)
+    is_folder = [8 * (start + 38) + 4 for start in tables]  # torch takes a file for a folder, and no bytes
+    expected, num_found = make(1, steps=2), 0
+    for bit in (*some, *is_folder):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        loaded = make(2)
+        try:
+            load_checkpoint(folder, *loaded, place=ALONE)
+        except DamagedCheckpoint:
+            num_found += 1
+        else:
+            assert_equal(loaded, expected)
+    assert 50 < num_found < len(some)
 
 
 def test_checkpoints_of_earlier_versions_are_loaded(tmp_path: Path) -> None:
