@@ -331,4 +331,7 @@ def report(rates: dict[str, list[float]], *, found: int, num_bytes: dict[str, in
 
 
 if __name__ == "__main__":
-    main()
+    # By its own name: a loading process unpickles classes of this file, and does not run a script again.
+    from loader import main as run
+
+    run()
