@@ -9,7 +9,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from clipvip.media.decode import open_video
 from clipvip.media.errors import MediaError
-from clipvip.media.pictures import require_pixels
+from clipvip.media.pictures import require_pixels, split_planes
 
 DEFAULT_CRF = 23
 
@@ -32,14 +32,10 @@ class Mp4Encoder:
         # codes: equal pictures gave other files. So it gets whole rows, of 324 pixels 384, and is told to
         # have 60 cut off.
         self._padding = (-height % 16, -width % 64)
-        crop = (
-            {"x264-params": f"crop-rect=0,0,{self._padding[1]},{self._padding[0]}"}
-            if any(self._padding)
-            else {}
-        )
-        self._stream = self._container.add_stream(
-            "libx264", rate=rate, options={**_CODEC_OPTIONS, "crf": str(crf), **crop}
-        )
+        options = {**_CODEC_OPTIONS, "crf": str(crf)}
+        if any(self._padding):
+            options["x264-params"] = f"crop-rect=0,0,{self._padding[1]},{self._padding[0]}"
+        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width, self._stream.height = width + self._padding[1], height + self._padding[0]
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = _TIME_BASE
@@ -63,13 +59,11 @@ class Mp4Encoder:
         if not any(self._padding):
             return np.ascontiguousarray(picture)
         height, width = len(picture) * 2 // 3, picture.shape[1]
-        planes, at = [], 0
-        for size in (1, 2, 2):
-            rows, columns = height // size, width // size
-            plane = picture.reshape(-1)[at : at + rows * columns].reshape(rows, columns)
-            at += plane.size
-            planes.append(np.pad(plane, [(0, missing // size) for missing in self._padding], mode="edge"))
-        return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, width + self._padding[1])
+        filled = [
+            np.pad(plane, [(0, missing * len(plane) // height) for missing in self._padding], mode="edge")
+            for plane in split_planes(picture, width, height)
+        ]
+        return np.concatenate([plane.reshape(-1) for plane in filled]).reshape(-1, width + self._padding[1])
 
     def finish(self) -> bytes:
         """The whole file."""

@@ -1,11 +1,12 @@
 """A stage is one function with typed options; its command is made from them: each option is written once.
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ShardOptions(StageOptions):
-    out: Annotated[str, Opt("Folder for the shards.")]
-    size: Annotated[int, Opt("Short side in pixels.", click.IntRange(16, 4096))] = 256
+    out: str = opt("Folder for the shards.")
+    size: int = opt("Short side in pixels.", click.IntRange(16, 4096), default=256)
+    workers: Workers = None
 
-@stage(ShardOptions)
+@stage(ShardOptions, "clipvip-data shard")
 def shard(options: ShardOptions) -> StageReport: ...
 
 command = stage_command(shard)      # clipvip-data shard --out clips --size 128

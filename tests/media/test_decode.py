@@ -15,7 +15,7 @@ from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from clipvip.shards.tar.reader import Sample
-from make_videos import make_video, read_number
+from make_videos import make_edited_video, make_video, read_number
 
 FRAMES = CutOptions(fps=3, size=256, store="frames", quality=DEFAULT_JPEG_QUALITY)
 VIDEO = CutOptions(fps=3, size=256, store="video", quality=18)
@@ -84,16 +84,7 @@ def test_a_file_that_starts_late_as_a_whole_starts_at_zero(tmp_path: Path) -> No
 
 def test_frames_before_an_edit_are_not_shown(tmp_path: Path) -> None:
     """Cut without re-encoding: the file begins at a keyframe 0.4 s before its edit list lets it be seen."""
-    whole = make_video(tmp_path / "whole.mp4", num_frames=60, keyframe_every=30)
-    path = tmp_path / "v.mp4"
-    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None and packet.pts is not None:
-                packet.pts -= round(Fraction(12, 30) / packet.time_base)
-                packet.dts -= round(Fraction(12, 30) / packet.time_base)
-                packet.stream = stream
-                target.mux(packet)
+    path = make_edited_video(tmp_path / "v.mp4")
     assert numbers(cut(path, [(0, 1)])[0]) == [12, 22, 32]
 
 

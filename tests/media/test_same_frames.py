@@ -13,7 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +26,7 @@ from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.errors import Skip
 from clipvip.shards.format.clip import Clip, StoredClip
 from clipvip.shards.tar.reader import Sample
-from make_videos import make_video, read_number
+from make_videos import make_edited_video, make_video, read_number
 from resources import need
 
 NUM_FRAMES, SIZE = 8, 64
@@ -119,16 +118,7 @@ def test_made_videos(tmp_path: Path, name: str) -> None:
 
 
 def test_frames_before_an_edit_are_not_read(tmp_path: Path) -> None:
-    whole = make_video(tmp_path / "whole.mp4", num_frames=60, keyframe_every=30)
-    path = tmp_path / "v.mp4"
-    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None and packet.pts is not None:
-                packet.pts -= round(Fraction(12, 30) / packet.time_base)
-                packet.dts -= round(Fraction(12, 30) / packet.time_base)
-                packet.stream = stream
-                target.mux(packet)
+    path = make_edited_video(tmp_path / "v.mp4")
     frames = check_same(path)
     assert frames is not None
     assert [read_number(picture) for picture in frames] == [12, 18, 25, 32, 38, 45, 52, 59]

@@ -99,3 +99,17 @@ def write_metadata(path: Path, clips: dict[str, Sequence[tuple[Any, Any]]]) -> P
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def make_edited_video(path: Path) -> Path:
+    """60 frames of which an edit list hides the first 12, as a cut without re-encoding leaves them."""
+    whole = make_video(path.with_name(f"whole-{path.name}"), num_frames=60, keyframe_every=30)
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None and packet.pts is not None:
+                packet.pts -= round(Fraction(12, 30) / packet.time_base)
+                packet.dts -= round(Fraction(12, 30) / packet.time_base)
+                packet.stream = stream
+                target.mux(packet)
+    return path
