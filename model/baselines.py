@@ -7,9 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def mean_pool(frames: Tensor) -> Tensor:
-    """Mean of the L2-normalised frame features, L2-normalised again: (batch, frames, dim) -> (batch, dim)."""
-    return F.normalize(F.normalize(frames, dim=-1).mean(dim=1), dim=-1)
+def mean_pool(frames: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of the L2-normalised frame features, L2-normalised again.
+
+    Args:
+        frames: (batch, frames, dim).
+        mask: (batch, frames), true where a frame is real; None where all are.
+
+    Returns:
+        (batch, dim).
+    """
+    frames = F.normalize(frames, dim=-1)
+    if mask is None:
+        return F.normalize(frames.mean(dim=1), dim=-1)
+    weights = mask.to(frames.dtype)[..., None]
+    return F.normalize((frames * weights).sum(dim=1) / weights.sum(dim=1), dim=-1)
 
 
 class FrameTransformer(nn.Module):
@@ -23,13 +35,17 @@ class FrameTransformer(nn.Module):
         self.frame_position_embeddings = nn.Embedding(max_frames, width)
         self.blocks = nn.ModuleList(FrameBlock(width, num_heads) for _ in range(num_layers))
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(batch, frames, width) -> (batch, frames, width); ValueError where there are too many frames."""
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, width) -> (batch, frames, width); masked frames are never attended to.
+
+        Raises:
+            ValueError: more frames than positions.
+        """
         num_frames = frames.shape[1]
         self.check_length(num_frames)
         hidden = frames + self.frame_position_embeddings.weight[:num_frames]
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, mask)
         return hidden + frames
 
     def check_length(self, num_frames: int) -> None:
@@ -40,7 +56,7 @@ class FrameTransformer(nn.Module):
 
     @torch.no_grad()
     def start_from_text_tower(self, text_model: Any) -> None:
-        """Start from CLIP's first text blocks and text positions, as CLIP4Clip, where the widths agree."""
+        """Start from CLIP's first text blocks and positions, as CLIP4Clip does where the widths agree."""
         embeddings = text_model.embeddings.position_embedding.weight
         if embeddings.shape[1] != self.frame_position_embeddings.weight.shape[1]:
             return
@@ -61,9 +77,10 @@ class FrameBlock(nn.Module):
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         normed = self.ln_1(hidden)
-        attended, _ = self.attn(normed, normed, normed, need_weights=False)
+        ignored = None if mask is None else ~mask.bool()
+        attended, _ = self.attn(normed, normed, normed, key_padding_mask=ignored, need_weights=False)
         hidden = hidden + attended
         inner = self.c_fc(self.ln_2(hidden))
         return hidden + self.c_proj(inner * torch.sigmoid(1.702 * inner))

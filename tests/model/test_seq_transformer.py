@@ -38,19 +38,22 @@ def logits_and_loss(videos: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+@pytest.mark.parametrize("mask_name", ["full", "ragged"])
 @pytest.mark.parametrize("kind", ["seqTransf", "meanP"])
-def test_outputs_and_gradients(kind: str) -> None:
+def test_outputs_and_gradients(kind: str, mask_name: str) -> None:
     golden = tensors(f"{NAME}.io")
     frames = golden["in/frames"].clone().requires_grad_()
+    mask = golden[f"in/mask_{mask_name}"]
     model = head()
-    after = model(frames) if kind == "seqTransf" else frames
-    videos = mean_pool(after)
+    after = model(frames, mask) if kind == "seqTransf" else frames
+    videos = mean_pool(after, mask)
     logits, loss = logits_and_loss(videos, golden["in/text"])
 
-    where = f"full/{kind}"
+    where = f"{mask_name}/{kind}"
     if kind == "seqTransf":
-        assert_close(after, golden[f"{where}/out/frames_after_residual"], atol=1e-5)
-        assert_close(after - frames, golden[f"{where}/out/transformer_output"], atol=1e-5)
+        real = mask.bool()
+        assert_close(after[real], golden[f"{where}/out/frames_after_residual"][real], atol=1e-5)
+        assert_close((after - frames)[real], golden[f"{where}/out/transformer_output"][real], atol=1e-5)
     assert_close(videos, golden[f"{where}/out/video_embeds"], atol=1e-6)
     assert_close(logits, golden[f"{where}/out/logits"], atol=1e-5)
     assert_close(loss, golden[f"{where}/out/loss_sum_of_both_directions"], rtol=1e-5)
@@ -65,14 +68,26 @@ def test_outputs_and_gradients(kind: str) -> None:
         assert_close(found[our_name(name)], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_float64() -> None:
+@pytest.mark.parametrize("mask_name", ["full", "ragged"])
+def test_float64(mask_name: str) -> None:
     """Tells LayerNorm's epsilon of 1e-12 from CLIP's 1e-5, which moves outputs by 2e-6."""
     golden, model = tensors(f"{NAME}.io"), head().double()
+    mask = golden[f"in/mask_{mask_name}"]
     with torch.no_grad():
-        videos = mean_pool(model(golden["in/frames"].double()))
-        plain = mean_pool(golden["in/frames"].double())
-    assert_close(videos, golden["full/seqTransf/out_f64/video_embeds"], atol=1e-10)
-    assert_close(plain, golden["full/meanP/out_f64/video_embeds"], atol=1e-10)
+        videos = mean_pool(model(golden["in/frames"].double(), mask), mask)
+        plain = mean_pool(golden["in/frames"].double(), mask)
+    assert_close(videos, golden[f"{mask_name}/seqTransf/out_f64/video_embeds"], atol=1e-10)
+    assert_close(plain, golden[f"{mask_name}/meanP/out_f64/video_embeds"], atol=1e-10)
+
+
+def test_frames_behind_the_mask_do_not_matter() -> None:
+    golden, model = tensors(f"{NAME}.io"), head()
+    mask = golden["in/mask_ragged"]
+    frames = golden["in/frames"].clone()
+    with torch.no_grad():
+        before = mean_pool(model(frames, mask), mask)
+        frames[mask == 0] = 99.0
+        assert_close(mean_pool(model(frames, mask), mask), before, atol=0)
 
 
 def test_more_frames_than_positions() -> None:
@@ -103,5 +118,5 @@ def test_starts_from_the_text_tower() -> None:
     x = torch.randn(2, 5, 32)
     with torch.no_grad():
         # One position sees itself alone, as in the text tower's first token.
-        assert_close(block(x[:, :1]), layer(x[:, :1], None), atol=1e-5)
+        assert_close(block(x[:, :1], None), layer(x[:, :1], None), atol=1e-5)
         assert model(torch.randn(2, 7, 3, 16, 16)).video_embeds.shape == (2, 32)
