@@ -5,7 +5,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 
@@ -36,7 +37,7 @@ class CaptionSummary:
     digests: list[np.ndarray] = field(default_factory=list)
 
 
-def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Report:
+def finish_captions(out: Location, shards: Sequence[Location], options: Options) -> Report:
     """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
     stems = [shard.stem for shard in shards]
     summary = summarize(out, stems)
@@ -49,14 +50,14 @@ def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Repo
     return Report("caption", options, counts=counts, details=details, skips=summary.skips)
 
 
-def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
+def summarize(out: Location, stems: Sequence[str]) -> CaptionSummary:
     """Read the caption files of the shards `stems`."""
     summary = CaptionSummary()
     for stem in stems:
         path = captions_path(out, stem)
         content = read_caption_file(path)
         captions = [caption for _, caption in content.rows]
-        record = ShardRecord(path.name, len(captions), path.stat().st_size, sha256_of_file(path))
+        record = ShardRecord(path.name, len(captions), size_of(path), sha256_of_file(path))
         summary.records.append(record)
         summary.skips += content.skips
         summary.words.update(len(caption.split()) for caption in captions)
@@ -68,7 +69,7 @@ def _digest(caption: str) -> int:
     return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")
 
 
-def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> dict[str, Any]:
+def statistics_of(summary: CaptionSummary, out: Location, stems: Sequence[str]) -> dict[str, Any]:
     """Lengths in words, and how often captions repeat each other."""
     if not summary.words:
         return {}
@@ -92,7 +93,7 @@ def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> d
     }
 
 
-def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:
+def _find(out: Location, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:
     """The captions with the digests `wanted`, each once."""
     for stem in stems:
         if not wanted:
@@ -104,7 +105,9 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
                 yield digest, caption
 
 
-def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any]) -> None:
+def write_page(
+    out: Location, shards: Sequence[Location], *, options: Options, statistics: dict[str, Any]
+) -> None:
     """Write report.html: frames and captions from all over the folder."""
     picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.caption is not None]
     facts = {**options, **statistics.get("caption_words", {})}

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    DryRun,
+    LocalName,
+    MaxPixels,
+    RayAddress,
+    at_least,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import StageReport
@@ -21,6 +30,8 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import is_same_folder, size_of, sizes_in
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
 
@@ -38,8 +49,8 @@ _CORES_PER_WORKER = 4
 class CaptionOptions(StageOptions):
     """What `caption` is asked for."""
 
-    shards: Path = opt("Folder of shards, as 'clipvip-data shard' writes them.")
-    out: Path = opt("Folder for the captions, one file a shard.")
+    shards: Location = opt(f"Folder of shards, as 'clipvip-data shard' writes them; {ALSO}.")
+    out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
         "OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.",
         LocalName(),
@@ -94,7 +105,7 @@ def caption(options: CaptionOptions) -> StageReport:
     num_clips = manifest.num_samples if manifest else None
     sums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
     shards = {path: sums.get(path.name) for path in paths}
-    if out.exists() and out.samefile(options.shards):
+    if is_same_folder(out, options.shards):
         raise UserError(f"--out {out}: is the folder of the shards; give another one")
     # torch is imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.caption.report import finish_captions
@@ -200,20 +211,22 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
     return folder, called, revision or f"sha256:{fingerprint}", fingerprint
 
 
-def _check_against_manifest(shards: Path) -> Manifest | None:
+def _check_against_manifest(shards: Location) -> Manifest | None:
     """The manifest, if there is one. Its shards must have the sizes it says: a tar cut off is still a tar."""
     manifest = read_manifest(shards)
+    sizes = sizes_in(shards) if manifest else {}
     for record in manifest.shards if manifest else ():
-        path = shards / record.name
-        if path.stat().st_size != record.num_bytes:
+        path, size = shards / record.name, sizes.get(record.name)
+        if size != record.num_bytes:
             raise UserError(
-                f"{path}: has {path.stat().st_size} bytes, its manifest says {record.num_bytes}; "
-                "make this shard again"
+                f"{path}: has {size} bytes, its manifest says {record.num_bytes}; make this shard again"
             )
     return manifest
 
 
-def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, setup: "CaptionSetup") -> int:
+def _make_captions(
+    shards: Mapping[Location, str | None], num_clips: int | None, setup: "CaptionSetup"
+) -> int:
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption.work import CaptionTask, caption_shard
 
@@ -236,7 +249,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     return num_made
 
 
-def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
+def _num_done(shard: Location, out: Location, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
     from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 
@@ -244,5 +257,5 @@ def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
         content = read_caption_file(captions_path(out, shard.stem))
     except DatasetError:
         return None
-    same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    same = is_made_of(content.source, num_bytes=size_of(shard), sha256=sha256)
     return len(content.rows) + len(content.skips) if content.source and same else None

@@ -3,6 +3,7 @@
 import itertools
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -21,7 +22,9 @@ from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import STATE_FOLDER
+from clipvip.shards.files.copies import url_hash
 from clipvip.shards.files.locks import locked
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
 from clipvip.shards.tar.reader import Sample, read_samples
 
@@ -65,7 +68,7 @@ class CaptionSetup:
 class CaptionTask:
     """One shard to caption. `sha256`: of the shard, where a manifest says it."""
 
-    shard: Path
+    shard: Location
     sha256: str | None
     setup: CaptionSetup
 
@@ -128,22 +131,29 @@ def _captioner(setup: CaptionSetup) -> Captioner:
     return setup.load(torch.device("cpu"))
 
 
-def claim_gpu(out: Path, num_gpus: int) -> int:
+def claim_gpu(out: Location, num_gpus: int) -> int:
     """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
 
     It is claimed by a lock rather than a counter: this is let go however the worker ends.
     """
+    if isinstance(out, Path):
+        folder = out / STATE_FOLDER
+    else:  # GPUs are of this machine
+        folder = Path(tempfile.gettempdir(), f"clipvip-gpus-{os.getuid()}-{url_hash(str(out))[:16]}")
+        folder.mkdir(exist_ok=True)
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
         for number in range(num_gpus):
             with suppress(BlockingIOError):
-                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
+                _held_locks.enter_context(locked(folder / f"gpu{number}.lock", waits=False))
                 return number
         time.sleep(0.1)
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 
 
-def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:
+def _batches_ahead(
+    shard: Location, captioner: Captioner, setup: CaptionSetup
+) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
     waiting: queue.Queue[Future[_Batch] | Future[None]] = queue.Queue(maxsize=_BATCHES_AHEAD)
     stopped = threading.Event()

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 
 # libjpeg-turbo lets go of Python's lock, so threads decode side by side.
@@ -104,9 +104,9 @@ def settings_of(model: ClipVip) -> dict[str, int]:
 
 def embed_pairs(
     model: ClipVip,
-    shards: Iterable[Path],
+    shards: Iterable[Location],
     *,
-    captions: Path | None,
+    captions: Location | None,
     batch_size: int,
     all_captions: bool = False,
     total: int | None = None,
@@ -122,7 +122,7 @@ def embed_pairs(
     text_rows: list[np.ndarray] = []
     by_key: dict[str, str] = {}
 
-    def with_captions() -> Iterator[Path]:
+    def with_captions() -> Iterator[Location]:
         """The shards; while one is read, `by_key` has its captions."""
         nonlocal by_key
         for path in shards:
@@ -161,7 +161,7 @@ def embed_pairs(
 
 def embed_clips(
     model: ClipVip,
-    shards: Iterable[Path],
+    shards: Iterable[Location],
     choose: Callable[[Sample], T | Skip | None],
     *,
     batch_size: int,

@@ -1,14 +1,23 @@
 """The options that every stage has that encodes the clips of shards."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import click
-
-from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    LAST,
+    Device,
+    LocalName,
+    MaxPixels,
+    Opt,
+    PlaceType,
+    at_least,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 
@@ -23,8 +32,8 @@ Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_l
 
 def result_folder(name: str) -> Any:
     """`--out` of a stage that writes its result to the file `name`."""
-    kind = click.Path(file_okay=False, path_type=Path)
-    return opt(f"Folder for {name} and report.json.", kind, shown="none is written", default=None)
+    kind = PlaceType(file_okay=False)
+    return opt(f"Folder for {name} and report.json; {ALSO}.", kind, shown="none is written", default=None)
 
 
 @options
@@ -32,7 +41,7 @@ class ClipsOptions(StageOptions):
     """A model, clips, and how these are encoded."""
 
     model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
-    shards: Path = opt("Folder of shards.")
+    shards: Location = opt(f"Folder of shards; {ALSO}.")
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
     )
@@ -58,7 +67,7 @@ class ClipsOptions(StageOptions):
         )
 
     def embed_clips(
-        self, model: "ClipVip", shards: Sequence[Path], choose: Callable[[Sample], T | Skip | None]
+        self, model: "ClipVip", shards: Sequence[Location], choose: Callable[[Sample], T | Skip | None]
     ) -> "ClipEmbeddings[T]":
         """Encode the clips of which `choose` says something; raises as `embeddings.embed_clips`."""
         from clipvip.pipeline.evaluate.embeddings import embed_clips

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +23,10 @@ from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, Clip
 from clipvip.pipeline.evaluate.output import Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.options import ALSO, opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import list_shards
 
@@ -48,17 +48,19 @@ _FEW_CLIPS = 20
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Path | None = opt("Folder of captions to search by, not by subtitles.", default=None)
+    captions: Location | None = opt(
+        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    )
     dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
     qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
-    query_bank: Path | None = opt(
+    query_bank: Location | None = opt(
         "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
         default=None,
     )
     all_captions: bool = opt(
         "Search by each caption of clips that have several, all being right.", default=False
     )
-    out: Path | None = result_folder(RESULT_NAME)
+    out: Location | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -188,7 +190,7 @@ Examples:
 )
 
 
-def _bank(model: "ClipVip", source: Path) -> np.ndarray:
+def _bank(model: "ClipVip", source: Location) -> np.ndarray:
     """Embeddings (texts, dim) of a bank of queries."""
     from clipvip.shards.sources.texts import read_texts
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.search.index import Hit
+from clipvip.shards.files.stores import Location
 
 _CARDS_PER_WORKER = 8
 
@@ -29,10 +29,10 @@ class Found:
 
 def look_up(answers: Sequence[Sequence[Hit]]) -> list[list[Found]]:
     """Read the clips of each answer, each shard's headers once; one that is not found has a `problem`."""
-    keys: dict[Path, set[str]] = {}
+    keys: dict[Location, set[str]] = {}
     for hit in chain.from_iterable(answers):
         keys.setdefault(hit.shard, set()).add(hit.key)
-    records: dict[tuple[Path, str], Pick] = {}
+    records: dict[tuple[Location, str], Pick] = {}
     for shard, wanted in keys.items():
         for pick in pick_keys([shard], list(wanted)):
             records.setdefault((shard, pick.key), pick)

@@ -6,7 +6,6 @@ A file is complete when it exists, and holds what was left out too, so it is the
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow
@@ -16,6 +15,8 @@ from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import is_file, location_of, open_small, size_of
+from clipvip.shards.files.stores import Location
 
 CAPTIONS_EXTENSION = ".parquet"
 _SKIPS_FIELD = b"clipvip.skips"
@@ -51,13 +52,13 @@ class CaptionFile:
     source: str
 
 
-def captions_path(folder: Path | str, shard_stem: str) -> Path:
-    return Path(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
+def captions_path(folder: Location | str, shard_stem: str) -> Location:
+    return location_of(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
 
 
-def shard_source(shard: Path, sha256: str | None = None) -> str:
+def shard_source(shard: Location, sha256: str | None = None) -> str:
     """How a caption file names its shard, which is read where its `sha256` is not given."""
-    return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
+    return f"{size_of(shard)} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
 def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
@@ -91,7 +92,7 @@ def captions_of_shard(
     is_used = False
     for folder in folders:
         path = captions_path(folder, shard_stem)
-        if not path.is_file():
+        if not is_file(path):
             continue
         try:
             found = read_caption_file(path)
@@ -115,7 +116,7 @@ def captions_of_shard(
 
 
 def write_captions(
-    path: Path | str,
+    path: Location | str,
     rows: Iterable[tuple[str, str]],
     *,
     model: str = "",
@@ -146,7 +147,7 @@ def write_captions(
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
 
-def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
+def read_captions(folder: Location | str, shard_stem: str) -> dict[str, str]:
     """Sample key -> caption, for the shard whose file name without extension is `shard_stem`.
 
     Raises:
@@ -155,10 +156,10 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
 
-def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
+def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionFile:
     """What the Parquet file `path` says, `with_origins` also what made it. Raises as `read_captions`."""
     try:
-        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+        with open_small(path) as source, pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow
             if lacking := [name for name in Caption._fields if name not in schema.names]:
                 raise DatasetError(

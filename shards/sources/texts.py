@@ -1,17 +1,18 @@
 """All the texts of one corpus, in order, whatever it is stored as: lines, a table, shards, captions."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import at_hand, is_file, is_folder, location_of, sorted_glob
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_text_member
 
 
-def read_texts(path: Path | str) -> Iterator[str | Skip]:
+def read_texts(path: Location | str) -> Iterator[str | Skip]:
     """The texts of a corpus in order, white space normalised, "" among them, read as a stream.
 
     A clip whose text cannot be read is yielded as the Skip that says why. `path` is a text file with one text
@@ -20,19 +21,19 @@ def read_texts(path: Path | str) -> Iterator[str | Skip]:
 
     Raises DatasetError where there is nothing at `path`, or it is none of these, or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = location_of(path)
+    if is_folder(path):
         return _texts_of_folder(path)
-    if not path.is_file():
+    if not is_file(path):
         raise DatasetError(f"{path}: no such file or folder of texts")
     if path.suffix.lower() in TABLE_EXTENSIONS:
         return _normalised(iter_texts(path))
     return _lines(path)
 
 
-def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
-    captions = sorted(folder.glob("*.parquet"))
-    has_shards = any(folder.glob("*.tar"))
+def _texts_of_folder(folder: Location) -> Iterator[str | Skip]:
+    captions = sorted_glob(folder, "*.parquet")
+    has_shards = bool(sorted_glob(folder, "*.tar"))
     if captions and has_shards:
         raise DatasetError(f"{folder}: holds both shards and captions; keep them in folders of their own")
     if captions:
@@ -44,8 +45,8 @@ def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
     )
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+def _lines(path: Location) -> Iterator[str]:
+    with at_hand(path) as local, local.open(encoding="utf-8-sig", errors="replace") as file:
         yield from _normalised(file)
 
 
@@ -53,7 +54,7 @@ def _normalised(texts: Iterable[str]) -> Iterator[str]:
     return (" ".join(text.split()) for text in texts)
 
 
-def _subtitles(shard: Path) -> Iterator[str | Skip]:
+def _subtitles(shard: Location) -> Iterator[str | Skip]:
     """The KEY.txt members of a shard, which are all that is read."""
     is_empty = True
     with ShardFile(shard) as file:

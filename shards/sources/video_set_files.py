@@ -13,6 +13,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import at_hand, read_whole
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 
@@ -30,12 +32,12 @@ Rows = Iterator[Row | Skip]
 _MOST_SECONDS = 1e9
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Location) -> str:
     """The file as text: UTF-8, or Windows-1252 as some tables are. DatasetError: missing or empty."""
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -45,7 +47,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_json(path: Path) -> JsonValue:
+def read_json(path: Location) -> JsonValue:
     """Raises DatasetError where `path` is missing or no JSON."""
     text = read_text(path)
     try:
@@ -54,7 +56,7 @@ def read_json(path: Path) -> JsonValue:
         raise DatasetError(f"{path}: is not JSON ({str(error)[:100]})") from error
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, JsonValue]]:
+def read_json_lines(path: Location) -> Iterator[tuple[int, JsonValue]]:
     """Number and value of each line that is not blank, None for no JSON. Raises as `read_text`."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -174,7 +176,7 @@ def read_activitynet(path: Path) -> Rows:
             yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, span)
 
 
-def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
+def read_table(path: Location, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
     """A table with a header; `video` and `sentence` are the names that their columns may have.
 
     Raises DatasetError where it has no such columns, or is no table.
@@ -191,7 +193,7 @@ def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> 
         yield make_row(where, cells[at_video], cells[at_sentence])
 
 
-def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
+def _table(path: Location, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
     """The names of the columns, and the rows below as they are read: WebVid's table has ten million."""
     rows = _rows(path, delimiter)
     header = next((cells for cells in rows if any(cell.strip() for cell in cells)), None)
@@ -200,7 +202,7 @@ def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
     return [name.strip() for name in header], rows
 
 
-def _column(path: Path, header: list[str], names: Sequence[str]) -> int:
+def _column(path: Location, header: list[str], names: Sequence[str]) -> int:
     """The place of the first of the names that the header has."""
     for name in names:
         if name in header:
@@ -210,14 +212,17 @@ def _column(path: Path, header: list[str], names: Sequence[str]) -> int:
     raise DatasetError(f"{path}: has no column {' or '.join(names)}; its columns are {shown}")
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+def _rows(path: Location, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 24)
     try:
         # Bytes that are no UTF-8 become lone surrogates, which no UTF-8 gives.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with (
+            at_hand(path) as local,
+            local.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+        ):
             yield from csv.reader(map(_repaired, file), delimiter=delimiter)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     except csv.Error as error:
         raise DatasetError(f"{path}: is not a table ({error})") from error
 

@@ -1,0 +1,135 @@
+"""Every command on a store: what it reads and writes there is what it reads and writes in folders."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from clipvip.pipeline.cli import main as data
+from clipvip.pipeline.evaluate.cli import main as evaluate
+from clipvip.shards.format.manifest import write_manifest
+from clipvip.shards.tar.writer import write_shard
+from commands import run_well
+from make_shards import make_shard_folder, stored_clip
+from s3_server import s3_server, use_s3
+from search_folders import make_model
+from tiny_ofa import make_ofa
+
+STORE = "s3://bucket"
+# What is made piece by piece, and not again.
+RESULTS = {".tar", ".parquet", ".npy", ".safetensors"}
+# {in} is where shards, captions and lists are, {out} where results go: in the store, or in folders. {models}
+# are in folders.
+COMMANDS = {
+    "caption": "caption --shards {in}/clips --out {out} --model {models}/ofa --gpus 0 --workers 2",
+    "nmi": "nmi --source said={in}/clips --source seen={in}/clips-captions --target own={in}/texts.txt"
+    " --target rows={in}/texts.jsonl --model {models}/vip --samples 4 --repeats 2 --device cpu --out {out}",
+    "verify": "verify {in}/clips --captions {in}/clips-captions --workers 2 --out {out}",
+    "stats": "stats {in}/clips --captions {in}/clips-captions --workers 2 --out {out}",
+    "inspect": "inspect {in}/clips --captions {in}/clips-captions --num 3 --workers 2 --html {out}/page.html",
+    "inspect one": "inspect {in}/clips/000001.tar --key video1_00002 --html {out}/page.html",
+    "merge": "merge {in}/clips {in}/more --captions {in}/clips-captions --captions {in}/more-captions"
+    " --out {out}/clips --captions-out {out}/captions --workers 2",
+    "split": "split {in}/clips --part train=0.5 --part val=0.5 --captions {in}/clips-captions --seed 1"
+    " --out {out}/clips --captions-out {out}/captions --workers 1",
+    "subset": "subset {in}/clips --keys {in}/keys.txt --out {out} --shard-size 2 --workers 1",
+    "retrieval": "retrieval --model {models}/vip --shards {in}/clips --captions {in}/clips-captions"
+    " --qb-norm --query-bank {in}/clips-captions --device cpu --out {out}",
+    "multiple-choice": "multiple-choice --model {models}/vip --shards {in}/clips"
+    " --questions {in}/questions.jsonl --device cpu --out {out}",
+    "actions": "actions --model {models}/vip --shards {in}/clips --classes {in}/classes.txt"
+    " --labels {in}/labels.csv --device cpu --out {out}",
+    "search": "search words --model {models}/vip --shards {in}/clips --index {out}/index"
+    " --page {out}/page.html --device cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that the commands read, in `bucket`, and in `models` what they are to find on this machine."""
+    root = tmp_path_factory.mktemp("inputs")
+    bucket, models = root / "bucket", root / "models"
+    make_ofa(models / "ofa")
+    make_model(models)
+    (bucket / "more").mkdir(parents=True)
+    make_shard_folder(bucket / "clips", num_shards=3, clips_per_shard=4)
+    record = write_shard(bucket / "more" / "000000.tar", [stored_clip("other", n) for n in range(3)])
+    write_manifest(bucket / "more", stage="shard", options={}, shards=[record])
+    for name in ("clips", "more"):
+        captions = bucket / f"{name}-captions"
+        run_well(
+            "caption", "--shards", bucket / name, "--out", captions, "--model", models / "ofa", "--gpus", 0
+        )
+    (bucket / "texts.txt").write_text("".join(f"text {number} of {7 * number}\n" for number in range(20)))
+    rows = [json.dumps({"text": f"row {number} says {5 * number}"}) for number in range(20)]
+    (bucket / "texts.jsonl").write_text("\n".join(rows))
+    (bucket / "keys.txt").write_text("video0_00001\nvideo2_00003\nvideo1_00000\n")
+    question = {"video": "video1_00002", "options": ["one", "two", "three"], "answer": 1}
+    (bucket / "questions.jsonl").write_text(json.dumps(question))
+    (bucket / "classes.txt").write_text("walk\nrun\nfall\n")
+    (bucket / "labels.csv").write_text("video,label\nvideo0_00001,walk\nvideo1_00003,fall\n")
+    return root
+
+
+def words_of(name: str, inputs: str | Path, out: str | Path, models: Path) -> list[str]:
+    places = {"in": inputs, "out": out, "models": models}
+    return [word.format(**places) for word in COMMANDS[name].split()]
+
+
+def run_command(words: list[str]) -> Result:
+    return run_well(*words, program=data if words[0] in data.list_commands(None) else evaluate)
+
+
+def tree(folder: Path, *prefixes: str | Path) -> dict[str, bytes]:
+    """Every file below a folder but for locks, with the places of the run taken out.
+
+    Of reports what is said of the run itself.
+    """
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name in ("lock", ".lock") or path.name.startswith("gpu"):
+            continue
+        text = path.read_bytes()
+        for prefix in prefixes:
+            text = text.replace(str(prefix).encode(), b"@")
+        if path.name == "report.json":
+            text = re.sub(rb'"this_run": {[^}]*}', b"", text)
+        files[path.relative_to(folder).as_posix()] = text
+    assert files, f"{folder}: holds no file"
+    return files
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_on_a_store_makes_what_it_makes_in_folders(
+    name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs are read where they are, results go where they are asked for; nothing else is left."""
+    local, temporary = tmp_path / "local", tmp_path / "temporary"
+    store, here = tmp_path / "store", tmp_path / "here"
+    for folder in (local, temporary, here):
+        folder.mkdir()
+    shutil.copytree(inputs / "bucket", store / "bucket")
+    here_said = run_command(words_of(name, inputs / "bucket", local, inputs / "models"))
+    expected = tree(local, local, inputs / "bucket")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with s3_server(store) as address:
+        use_s3(monkeypatch, address)
+        words = words_of(name, STORE, f"{STORE}/out", inputs / "models")
+        there_said = run_command(words)
+        assert tree(store / "bucket" / "out", f"{STORE}/out", STORE) == expected
+        if name in ("caption", "merge", "split", "subset", "nmi", "search"):
+            before = {path: path.stat().st_mtime_ns for path in (store / "bucket" / "out").rglob("*.*")}
+            run_command(words)
+            assert tree(store / "bucket" / "out", f"{STORE}/out", STORE) == expected
+            kept = {path for path, time in before.items() if path.stat().st_mtime_ns == time}
+            assert {path.suffix for path in before if path.suffix in RESULTS} <= {
+                path.suffix for path in kept
+            }
+    said = [here_said.stdout.replace(str(local), "@"), there_said.stdout.replace(f"{STORE}/out", "@")]
+    assert said[0].replace(str(inputs / "bucket"), "@") == said[1].replace(STORE, "@")
+    assert [*here.iterdir(), *temporary.iterdir()] == []
