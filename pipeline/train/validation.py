@@ -31,7 +31,8 @@ from clipvip.pipeline.train.distributed import Place, barrier, gather_objects
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.start import save_model
 from clipvip.shards.files.atomic import write_json, write_jsonl
-from clipvip.shards.files.stores import is_remote
+from clipvip.shards.files.places import location_of, sorted_glob
+from clipvip.shards.files.stores import Location, is_remote
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
@@ -59,7 +60,7 @@ def check_splits(recipe: Recipe) -> None:
     for option, split in (("--validation", wanted.validation), ("--test", wanted.test)):
         if split is None:
             continue
-        folder = Path(split)
+        folder = location_of(split)
         num_clips = 0
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
@@ -75,13 +76,13 @@ def check_splits(recipe: Recipe) -> None:
         taken |= dict.fromkeys(identities, option)
 
 
-def _shards_of(folder: Path) -> list[str]:
+def _shards_of(folder: Location) -> list[str]:
     """What tells the shards of a folder from others: their checksums, else their paths."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         return [str(folder.resolve())]
     manifest = read_manifest(folder)
     if manifest is None:
-        return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
+        return [str(path.resolve()) for path in sorted_glob(folder, "*.tar")]
     return [record.sha256 for record in manifest.shards]
 
 
@@ -89,7 +90,7 @@ def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out:
     """Score the validation split after `step`, add that to `rows`, and keep the weights if they are best."""
     assert recipe.evaluation.validation is not None
     model.eval()
-    result = _score(recipe, model, Path(recipe.evaluation.validation), place=place)
+    result = _score(recipe, model, location_of(recipe.evaluation.validation), place=place)
     model.train()
     metrics = result["metrics"]["plain"]
     row = {"step": step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
@@ -150,7 +151,7 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
         # OUT/best of a run that an older version began does not say how it was trained.
         frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
         model = load_clip_vip(str(folder), device=place.device, num_frames=frames, max_text_tokens=tokens)
-        found = {**what, **_score(recipe, model, Path(split), place=place)}
+        found = {**what, **_score(recipe, model, location_of(split), place=place)}
         if place.is_first:
             write_json(path, found)
     barrier(place)
@@ -177,7 +178,7 @@ def write_training_card(
     )
 
 
-def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:
+def _score(recipe: Recipe, model: ClipVip, folder: Location, *, place: Place) -> dict[str, Any]:
     """The scores of a split, in every process."""
     mine = list_shards(folder)[place.rank :: place.world_size]
     states = torch.get_rng_state()

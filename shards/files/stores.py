@@ -157,6 +157,11 @@ def uploaded(target: UPath) -> Iterator[Path]:
         _try_a_few_times(str(target), lambda: target.fs.put_file(local, target.path))
 
 
+def upload(file: Path, target: UPath) -> None:
+    """Let `target` be the content of a file, all or nothing. Raises as `uploaded`."""
+    _try_a_few_times(str(target), lambda: target.fs.put_file(str(file), target.path))
+
+
 def _try_a_few_times(url: str, action: Callable[[], None]) -> None:
     for number in range(1, _TRIES + 1):
         try:

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import Result
 
@@ -12,7 +13,7 @@ from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.writer import write_shard
-from commands import run_well
+from commands import run, run_well
 from make_shards import make_shard_folder, stored_clip
 from s3_server import s3_server, use_s3
 from search_folders import make_model
@@ -20,6 +21,7 @@ from tiny_ofa import make_ofa
 
 STORE = "s3://bucket"
 # What is made piece by piece, and not again.
+DATA = data.list_commands(click.Context(data))
 RESULTS = {".tar", ".parquet", ".npy", ".safetensors"}
 # {in} is where shards, captions and lists are, {out} where results go: in the store, or in folders. {models}
 # are in folders.
@@ -80,7 +82,7 @@ def words_of(name: str, inputs: str | Path, out: str | Path, models: Path) -> li
 
 
 def run_command(words: list[str]) -> Result:
-    return run_well(*words, program=data if words[0] in data.list_commands(None) else evaluate)
+    return run_well(*words, program=data if words[0] in DATA else evaluate)
 
 
 def tree(folder: Path, *prefixes: str | Path) -> dict[str, bytes]:
@@ -133,3 +135,38 @@ def test_a_command_on_a_store_makes_what_it_makes_in_folders(
     said = [here_said.stdout.replace(str(local), "@"), there_said.stdout.replace(f"{STORE}/out", "@")]
     assert said[0].replace(str(inputs / "bucket"), "@") == said[1].replace(STORE, "@")
     assert [*here.iterdir(), *temporary.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("given", "out"), [("s3://bucket/none", "s3://bucket/out"), ("noscheme://x", "noscheme://y")]
+)
+def test_a_place_of_a_store_that_is_not_there_is_told_in_one_line(
+    name: str, given: str, out: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store" / "bucket").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with s3_server(tmp_path / "store") as address:
+        use_s3(monkeypatch, address)
+        words = words_of(name, given, out, inputs / "models")
+        result = run(*words, program=data if words[0] in DATA else evaluate)
+    assert result.exit_code == 1
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("Error: ") and (given in line or out in line), line
+    assert [*(tmp_path / "here").iterdir(), *(tmp_path / "store" / "bucket").iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["caption", "nmi", "stats", "subset", "retrieval", "search"])
+def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
+    name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    with s3_server(tmp_path / "store") as address:
+        use_s3(monkeypatch, address)
+        words = words_of(name, inputs / "bucket", "s3://none/out", inputs / "models")
+        result = run(*words, program=data if words[0] in DATA else evaluate)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert "s3://none/out" in line, line
+    assert list((tmp_path / "store").iterdir()) == []

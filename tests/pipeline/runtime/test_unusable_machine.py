@@ -23,7 +23,11 @@ TAKES_URLS = {
     ("clipvip-data shard", "--videos"),
     ("clipvip-data shard", "--subtitles"),
     ("clipvip-data shard", "--out"),
+    ("clipvip-data nmi", "--source"),
+    ("clipvip-data nmi", "--target"),
     ("clipvip-train", "--shards"),
+    ("clipvip-train", "--captions"),
+    ("clipvip-train", "--out"),
     ("clipvip-train", "--validation"),
     ("clipvip-train", "--test"),
 }
@@ -67,9 +71,8 @@ def test_a_url_where_a_path_is_wanted_is_refused(
 
 def test_training_refuses_them_in_settings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for key in ("run.out", "run.cache", "model.init"):
+    for key in ("run.cache", "model.init"):
         words = ["demo", "--shards", "shards", "--init", "start", "--out", "run", "--set", f"{key}={URL}"]
-        words = [word for word in words if key != "run.out" or word not in {"--out", "run"}]
         words = words if key != "model.init" else [word for word in words if word not in {"--init", "start"}]
         result = CliRunner().invoke(PROGRAMS["clipvip-train"], words)
         assert result.exit_code == 1 and result.output.count("\n") == 1, result.output
