@@ -9,12 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from upath import UPath
 
 from clipvip.shards.files.stores import Location, copy_url, parse_location, read_url, store_errors
 
+T = TypeVar("T")
 # A shard is gone through twice or so: for its checksum, for its samples, for the captions of some of these.
 _COPIES_KEPT = 2
 _copies: OrderedDict[tuple[str, str], IO[bytes]] = OrderedDict()
@@ -34,8 +35,7 @@ def open_file(path: Location, *, heartbeat: Callable[[], None] = lambda: None) -
     """
     if isinstance(path, Path):
         return path.open("rb", buffering=0)
-    with store_errors(path):
-        key = (str(path), path.fs.ukey(path.path))
+    key = (str(path), _ask(path, lambda: path.fs.ukey(path.path)))
     with _lock:
         if key in _copies:
             _copies.move_to_end(key)
@@ -52,6 +52,27 @@ def open_file(path: Location, *, heartbeat: Callable[[], None] = lambda: None) -
 
 def _opened(copy: IO[bytes]) -> IO[bytes]:
     return open(f"/dev/fd/{copy.fileno()}", "rb", buffering=0)
+
+
+@contextmanager
+def _asking(place: Location, *, anew: bool = False) -> Iterator[None]:
+    """Errors as by `store_errors`. `anew`: not by what the store said before; others write there too."""
+    with store_errors(place):
+        if anew and isinstance(place, UPath):
+            place.fs.invalidate_cache()
+        yield
+
+
+def _ask(path: Location, question: Callable[[], T]) -> T:
+    """The answer; asked again where there is no such file by what the store said before."""
+    try:
+        with _asking(path):
+            return question()
+    except FileNotFoundError:
+        if isinstance(path, Path):
+            raise
+    with _asking(path, anew=True):
+        return question()
 
 
 @contextmanager
@@ -76,8 +97,7 @@ def open_small(path: Location) -> IO[bytes]:
 
 def size_of(path: Location) -> int:
     """The size of a file. Raises OSError, DatasetError."""
-    with store_errors(path):
-        return int(path.stat().st_size)
+    return _ask(path, lambda: int(path.stat().st_size))
 
 
 def sizes_in(folder: Location) -> dict[str, int]:
@@ -90,7 +110,7 @@ def sizes_in(folder: Location) -> dict[str, int]:
             return {}
         with os.scandir(folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    with store_errors(folder):
+    with _asking(folder, anew=True):
         try:
             found = folder.fs.ls(folder.path, detail=True)
         except FileNotFoundError:
@@ -101,14 +121,17 @@ def sizes_in(folder: Location) -> dict[str, int]:
 
 def is_folder(place: Location) -> bool:
     """Whether there is such a folder. Raises OSError, DatasetError where the store does not answer."""
-    with store_errors(place):
+    with _asking(place, anew=True):
         return bool(place.is_dir())
 
 
 def is_file(place: Location) -> bool:
     """Whether there is such a file. Raises as `is_folder`."""
-    with store_errors(place):
-        return bool(place.is_file())
+    with _asking(place):
+        if place.is_file():
+            return True
+    with _asking(place, anew=True):
+        return isinstance(place, UPath) and bool(place.is_file())
 
 
 def make_folder(folder: Location) -> None:
@@ -119,7 +142,7 @@ def make_folder(folder: Location) -> None:
 
 def sorted_glob(folder: Location, pattern: str) -> list[Location]:
     """What of a folder fits a pattern, by name. Raises as `is_folder`."""
-    with store_errors(folder):
+    with _asking(folder, anew=True):
         return sorted(folder.glob(pattern))
 
 
@@ -135,5 +158,5 @@ def remove_folder(folder: Location) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with store_errors(folder), suppress(FileNotFoundError):
+    with _asking(folder), suppress(FileNotFoundError):
         folder.fs.rm(folder.path, recursive=True)

@@ -1,8 +1,11 @@
 """Every command on a store: what it reads and writes there is what it reads and writes in folders."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import click
@@ -13,7 +16,7 @@ from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.writer import write_shard
-from commands import run, run_well
+from commands import run, run_well, start
 from make_shards import make_shard_folder, stored_clip
 from s3_server import s3_server, use_s3
 from search_folders import make_model
@@ -135,6 +138,36 @@ def test_a_command_on_a_store_makes_what_it_makes_in_folders(
     said = [here_said.stdout.replace(str(local), "@"), there_said.stdout.replace(f"{STORE}/out", "@")]
     assert said[0].replace(str(inputs / "bucket"), "@") == said[1].replace(STORE, "@")
     assert [*here.iterdir(), *temporary.iterdir()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["caption", "subset", "merge", "search"])
+def test_a_command_that_was_killed_goes_on_in_a_store(
+    name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it had finished, to the bytes of a run that nobody disturbed."""
+    local, store = tmp_path / "local", tmp_path / "store"
+    (store / "bucket").mkdir(parents=True)
+    local.mkdir()
+    run_command(words_of(name, inputs / "bucket", local, inputs / "models"))
+    expected = tree(local, local, inputs / "bucket")
+    program = "clipvip.pipeline.cli" if name in DATA else "clipvip.pipeline.evaluate.cli"
+    with s3_server(store) as address:
+        use_s3(monkeypatch, address)
+        words = words_of(name, inputs / "bucket", f"{STORE}/out", inputs / "models")
+        process = start(*words, program=program)
+        done_with_one = {"caption": "*.parquet", "search": "*.safetensors"}.get(name, "000000.json")
+        while not list((store / "bucket").rglob(done_with_one)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not list((store / "bucket").rglob("report.json"))
+        done = {path: path.stat().st_mtime_ns for path in (store / "bucket").rglob("*.*")}
+        run_command(words)
+    assert tree(store / "bucket" / "out", f"{STORE}/out", inputs / "bucket") == expected
+    kept = {path for path, time in done.items() if path.stat().st_mtime_ns == time}
+    assert any(path.suffix in RESULTS for path in kept)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
