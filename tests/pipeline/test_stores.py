@@ -16,7 +16,8 @@ from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.writer import write_shard
-from commands import run, run_well, start
+from commands import run, run_to_end, run_well, start
+from hub_server import hub_server
 from make_shards import make_shard_folder, stored_clip
 from s3_server import s3_server, use_s3
 from search_folders import make_model
@@ -203,3 +204,17 @@ def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
     (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert "s3://none/out" in line, line
     assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_shards_and_captions_of_the_hub_are_read(inputs: Path, tmp_path: Path) -> None:
+    """In a process of its own, since the Hub's address is read when its library is imported."""
+    for name, place in {"local": str(inputs / "bucket"), "hub": "hf://datasets/user/data"}.items():
+        words = COMMANDS["merge"].format(**{"in": place, "out": tmp_path / name}).split()
+        with hub_server(inputs / "bucket") as variables:
+            code, said = run_to_end(*words, env={**os.environ, **variables})
+        assert code == 0, said
+    assert tree(tmp_path / "hub", tmp_path / "hub") == tree(tmp_path / "local", tmp_path / "local")
+    with hub_server(inputs / "bucket") as variables:
+        words = ("stats", "hf://datasets/user/data/none")
+        code, said = run_to_end(*words, env={**os.environ, **variables})
+    assert (code, said) == (1, f"Error: {words[1]}: no such folder of shards")
