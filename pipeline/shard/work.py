@@ -79,8 +79,8 @@ def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
         if isinstance(result.outcome, Skip):
             mark.skips.append(PlacedSkip(result.line, result.position, result.outcome))
             continue
-        mark.num_frames += len(result.outcome.frame_seconds)
-        mark.num_without_subtitle += not (result.outcome.subtitle or result.outcome.clip.sentences)
+        mark.num_frames += len(result.outcome.record.frame_seconds)
+        mark.num_without_subtitle += not result.outcome.record.has_text
         yield result.outcome
 
 

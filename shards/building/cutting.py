@@ -190,12 +190,12 @@ class _Job:
             return
         self._thin_out()
         pixels = b"".join(self._jpegs) if self._encoder is None else self._encoder.finish()
-        self.result = StoredClip(
-            clip=self.clip,
+        self.result = StoredClip.of(
+            self.clip,
             subtitle=self.subtitle,
             pixels=pixels,
-            frame_seconds=tuple(self._seconds),
-            frame_bytes=tuple(len(jpeg) for jpeg in self._jpegs),
+            frame_seconds=self._seconds,
+            frame_bytes=list(map(len, self._jpegs)),
             width=shape.width,
             height=shape.height,
             source_width=shape.source_width,
