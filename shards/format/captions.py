@@ -68,6 +68,16 @@ def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
     return not digest or sha256 is None or digest == sha256
 
 
+def finished_captions(folder: Path, shard: Path, sha256: str | None) -> CaptionFile | None:
+    """What `folder` holds for `shard`; None where that is missing, damaged, or not said to be of it."""
+    try:
+        found = read_caption_file(captions_path(folder, shard.stem))
+    except DatasetError:
+        return None
+    is_same = is_made_of(found.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    return found if found.source and is_same else None
+
+
 @dataclass(frozen=True, slots=True)
 class ShardCaptions:
     """The captions of one shard by key, and why there are none where some were to be expected."""
