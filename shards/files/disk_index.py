@@ -1,12 +1,12 @@
 """A mapping from texts to texts that does not fit in memory: lines in a file, found by the hash of their key.
 
-Memory is bounded by `AT_ONCE` keys (about 0.2 GB) and 8 bytes for every hundred keys; the disk holds 32
+Memory is bounded by `AT_ONCE` keys (about 0.3 GB) and 8 bytes for every hundred keys; the disk holds 32
 bytes a key while it is made, and 16 then.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Self
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from clipvip.shards.files.hashes import AT_ONCE, key_hash, parts_by_hash, rows_at
 from clipvip.shards.files.scratch import ScratchFile
 
-# A hash and the place of its key's line, a row of uint64.
-_PLACE = np.dtype((np.uint64, 2))
+# A row of a hash and the place of its key's line, both uint64.
+_ROW_BYTES = 16
 _KEYS_PER_BUCKET = 64
 _MOST_BUCKET_BITS = 20
 
@@ -45,11 +45,11 @@ class DiskIndex(Mapping[str, str]):
         """
         self._read = read
         self._must_agree = repeats_must_agree
-        hashed = ((key_hash(key), at) for key, at in entries)
+        hashed = chain.from_iterable((key_hash(key), at) for key, at in entries)
         unsorted, self._sorted = ScratchFile(), ScratchFile()
-        while len(block := np.fromiter(islice(hashed, at_once), _PLACE)):
+        while len(block := np.fromiter(islice(hashed, 2 * at_once), np.uint64)):
             unsorted.append(block.tobytes())
-        num_keys = len(unsorted) // _PLACE.itemsize
+        num_keys = len(unsorted) // _ROW_BYTES
         self._bits = min(_MOST_BUCKET_BITS, (num_keys // _KEYS_PER_BUCKET).bit_length())
         in_bucket = np.zeros(1 << self._bits, np.int64)
         for places, _ in parts_by_hash(unsorted, 2, at_once=at_once):

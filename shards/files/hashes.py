@@ -13,6 +13,7 @@ import numpy as np
 from clipvip.shards.files.scratch import ScratchFile
 
 AT_ONCE = 1 << 22
+_SCANNED_AT_ONCE = 1 << 18
 _HASH_BYTES = 8
 _READ_BYTES = 1 << 20
 
@@ -42,18 +43,21 @@ def parts_by_hash(file: ScratchFile, width: int, *, at_once: int) -> Iterator[tu
     whole file is gone through for each part.
     """
     num_rows = len(file) // (width * _HASH_BYTES)
-    num_parts = max(1, -(-num_rows // at_once))
-    for part in range(num_parts):
+    num_parts, step = max(1, -(-num_rows // at_once)), min(at_once, _SCANNED_AT_ONCE)
+
+    def gathered(part: int) -> tuple[np.ndarray, np.ndarray]:
         rows, numbers = [], []
-        for first in range(0, max(num_rows, 1), at_once):
-            block = rows_at(file, first, at_once, width)
+        for first in range(0, max(num_rows, 1), step):
+            block = rows_at(file, first, step, width)
             # As a number from 0 to 1 the hash times the parts, by its top half, which does not overflow: of 3
             # parts 0x80000000... is in 0x80000000 * 3 >> 32 = 1.
             part_of = (block[:, 0] >> np.uint64(32)) * np.uint64(num_parts) >> np.uint64(32)
             inside = np.flatnonzero(part_of == np.uint64(part))
             rows.append(block[inside])
             numbers.append(inside + first)
-        yield np.concatenate(rows), np.concatenate(numbers)
+        return np.concatenate(rows), np.concatenate(numbers)
+
+    return map(gathered, range(num_parts))
 
 
 class Repeats:
