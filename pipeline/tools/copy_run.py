@@ -222,6 +222,7 @@ def _refuse_inputs(survey: Survey, output: Output) -> None:
 
 def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
     """The new shards, in order."""
+    # With 4 samples a shard, 3 chosen of one input shard and 6 of the next make shards of 3 + 1, 4 and 1.
     waiting: list[Piece] = []
     number = num_waiting = 0
 

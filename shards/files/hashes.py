@@ -113,26 +113,18 @@ class HashStore:
 
         The hashes are gone through once for every `at_once` of them.
         """
-        for rows, positions in parts_by_hash(self._file, 1, at_once=self._at_once):
-            yield from self._groups(rows[:, 0], positions)
-
-    def _groups(self, values: np.ndarray, positions: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-        """The samples at `positions` in the file that share a value."""
-        order = np.argsort(values, kind="stable")
-        values = values[order]
-        same = np.flatnonzero(values[1:] == values[:-1])
-        if not len(same):
-            return
-        # Neighbours in `same` are a group: of the sorted values 3, 3, 7, 7, 7 there are [0] and [2, 3].
         # Several shards may begin at one position: all but the last of them are empty.
         starts = np.array([first for first, _ in self._places.values()])
         shards = list(self._places)
-        for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1):
-            group = positions[order[run[0] : run[-1] + 2]]
-            owners = np.searchsorted(starts, group, side="right") - 1
-            yield sorted(
-                (shards[owner], int(at - starts[owner])) for owner, at in zip(owners, group, strict=True)
-            )
+        for rows, positions in parts_by_hash(self._file, 1, at_once=self._at_once):
+            order = np.argsort(rows[:, 0], kind="stable")
+            values = rows[order, 0]
+            same = np.flatnonzero(values[1:] == values[:-1])
+            # Neighbours in `same` are a group: of the sorted values 3, 3, 7, 7, 7 there are [0] and [2, 3].
+            for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if len(same) else ():
+                group = positions[order[run[0] : run[-1] + 2]]
+                owners = np.searchsorted(starts, group, side="right") - 1
+                yield sorted((shards[n], int(at - starts[n])) for n, at in zip(owners, group, strict=True))
 
     def count_distinct(self) -> int:
         """How many different hashes there are."""

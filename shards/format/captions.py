@@ -148,10 +148,7 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    table = pyarrow.table(
-        [pyarrow.array(column, pyarrow.string()) for column in columns],
-        schema=pyarrow.schema(fields, metadata=metadata),
-    )
+    table = pyarrow.table(columns, schema=pyarrow.schema(fields, metadata=metadata))
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
