@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipvip.media.errors import one_line
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -145,16 +146,19 @@ def _share_out(options: CaptionOptions) -> Where:
         return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
     import torch
 
-    from clipvip.pipeline.caption.work import share_of_cores
-
     found = torch.cuda.device_count()
     if gpus is not None and gpus > found:
         raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
     num_gpus = found if gpus is None else gpus
     if num_gpus:
-        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
-    num_workers = workers or share_of_cores(_CORES_PER_WORKER)
-    return Where(0, num_workers, share_of_cores(num_workers))
+        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, _share_of_cores(num_gpus)))
+    num_workers = workers or _share_of_cores(_CORES_PER_WORKER)
+    return Where(0, num_workers, _share_of_cores(num_workers))
+
+
+def _share_of_cores(parts: int) -> int:
+    """The cores of this process, divided by `parts`; one at least."""
+    return max(1, num_cores() // parts)
 
 
 def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Options]:

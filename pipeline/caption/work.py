@@ -16,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 
 from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
 from clipvip.model.weights import require_kind
-from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import STATE_FOLDER
@@ -181,8 +180,3 @@ def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner)
         else:
             found.append((number, sample.key))
     return found, captioner.preprocess(frames) if frames else None, skips
-
-
-def share_of_cores(parts: int) -> int:
-    """The cores of this process, divided by `parts`; one at least."""
-    return max(1, num_cores() // parts)
