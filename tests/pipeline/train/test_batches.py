@@ -161,7 +161,7 @@ def test_equal_names_of_shards_do_not_cross_their_captions(
         record = write_shard(folder / "000000.tar", clips)
         write_manifest(folder, stage="shard", options={}, shards=[record])
         (tmp_path / f"captions_{name}").mkdir()
-        rows = [(stored.clip.key, f"{name} shows") for stored in clips]
+        rows = [(stored.record.key, f"{name} shows") for stored in clips]
         target = tmp_path / f"captions_{name}" / "000000.parquet"
         write_captions(target, rows, source=shard_source(folder / "000000.tar", record.sha256))
     shards = [str(tmp_path / name) for name in "ab"]
