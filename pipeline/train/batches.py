@@ -4,9 +4,9 @@ The samples of step k are a function of the recipe and the data set only. Encodi
 as a list of chunks, each from one source.
 """
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, InitVar, dataclass, field, fields, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -184,27 +184,16 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
 
 
 @dataclass
-class _Writers:
-    """Where the pixels of a chunk go: of its videos, and of their middle frames."""
-
-    reuses_memory: InitVar[bool] = False
-
-    def __post_init__(self, reuses_memory: bool) -> None:
-        self.video, self.frame = (PixelsWriter(SharedMemory() if reuses_memory else None) for _ in range(2))
-
-    def begin(self) -> None:
-        self.video.begin()
-        self.frame.begin()
-
-
-@dataclass
 class _Open:
-    """A source in a loading process: files, memory, and what it knows of samples that it is not asked for."""
+    """A source in a loading process: files, memory, and what it knows of samples that it is not asked for.
+
+    The pixels of a chunk's videos go to `video`, of their middle frames to `frame`.
+    """
 
     loader: SampleLoader
-    writers: _Writers
-    scratch: _Writers = field(default_factory=_Writers)
-    is_usable: dict[tuple[int, SamplePlace], bool] = field(default_factory=dict)
+    is_usable: Callable[[int, SamplePlace], bool]
+    video: PixelsWriter
+    frame: PixelsWriter
     step: int = -1
     num_usable: int = 0
     substitutes: dict[int, tuple[int, SamplePlace]] = field(default_factory=dict)
@@ -233,10 +222,9 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._open:
-            load = partial(SampleLoader, image_size=self.image_size, resizes=self.resizes)
-            loaders = [load(part.shards, part.settings) for part in self.plan.parts]
-            self._open = [_Open(loader, _Writers(self.reuses_memory)) for loader in loaders]
-        self._open[spec.source].writers.begin()
+            self._open = [self._opened(source) for source in range(len(self.plan.parts))]
+        self._open[spec.source].video.begin()
+        self._open[spec.source].frame.begin()
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]
@@ -244,6 +232,13 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             return error
         skips += self._open[spec.source].loader.take_notes()
         return self._collate(spec, examples, tuple(skips))
+
+    def _opened(self, source: int) -> _Open:
+        part = self.plan.parts[source]
+        loader = SampleLoader(part.shards, part.settings, image_size=self.image_size, resizes=self.resizes)
+        is_usable = lru_cache(_MAX_REMEMBERED)(partial(self._is_usable, source))
+        video, frame = (PixelsWriter(SharedMemory() if self.reuses_memory else None) for _ in range(2))
+        return _Open(loader, is_usable, video, frame)
 
     def _example(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> Example:
         """The sample of a row, or if it is unusable, the first of its substitutes that is not.
@@ -253,7 +248,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         part, opened = self.plan.parts[spec.source], self._open[spec.source]
         before = len(skips)
         for epoch, place in self._places(spec, row):
-            loaded = self._load(spec.source, epoch, place, opened.writers)
+            loaded = self._load(spec.source, epoch, place)
             if isinstance(loaded, Example):
                 return loaded
             skips.append(loaded)
@@ -264,7 +259,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         if opened.step != spec.step:
             self._deal_out(spec)
         if row in opened.substitutes:
-            loaded = self._load(spec.source, *opened.substitutes[row], opened.writers)
+            loaded = self._load(spec.source, *opened.substitutes[row])
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
@@ -277,9 +272,10 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         order = self.plan.parts[spec.source].order
         return chain([order.at(spec.step, row)], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES))
 
-    def _load(self, source: int, epoch: int, place: SamplePlace, writers: _Writers) -> Example | Skip:
+    def _load(self, source: int, epoch: int, place: SamplePlace, *, keeps: bool = True) -> Example | Skip:
         rng = np.random.default_rng([self.plan.seed, _FRAME_DRAWS, source, epoch, *place])
-        return self._open[source].loader.load(*place, rng, video=writers.video, frame=writers.frame)
+        opened = self._open[source]
+        return opened.loader.load(*place, rng, video=opened.video, frame=opened.frame, keeps=keeps)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
         """Find what the rows get whose own substitutes are all unusable: a small data set has few for each.
@@ -292,7 +288,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         needy = []
         for row in range(order.rows):
             places = self._places(spec, row)
-            usable = (place for epoch, place in places if self._is_usable(spec.source, epoch, place))
+            usable = (place for epoch, place in places if opened.is_usable(epoch, place))
             found = next(usable, None)
             if found is None:
                 needy.append(row)
@@ -301,26 +297,19 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         left = (
             (epoch, place)
             for epoch, place in order.outside(spec.step)
-            if place not in taken and self._is_usable(spec.source, epoch, place)
+            if place not in taken and opened.is_usable(epoch, place)
         )
         opened.substitutes = dict(zip(needy, left, strict=False))
         opened.num_usable = len(taken) + len(opened.substitutes)
         opened.step = spec.step
 
     def _is_usable(self, source: int, epoch: int, place: SamplePlace) -> bool:
-        opened = self._open[source]
-        if (epoch, place) not in opened.is_usable:
-            if len(opened.is_usable) >= _MAX_REMEMBERED:
-                opened.is_usable.clear()
-            opened.scratch.begin()
-            loaded = self._load(source, epoch, place, opened.scratch)
-            opened.is_usable[epoch, place] = isinstance(loaded, Example)
-        return opened.is_usable[epoch, place]
+        return isinstance(self._load(source, epoch, place, keeps=False), Example)
 
     def _collate(self, spec: ChunkSpec, examples: list[Example], skips: tuple[Skip, ...]) -> Chunk:
-        part, writers = self.plan.parts[spec.source], self._open[spec.source].writers
-        video = writers.video.finish()
-        frame = writers.frame.finish() if part.settings.needs_frame else None
+        part, opened = self.plan.parts[spec.source], self._open[spec.source]
+        video = opened.video.finish()
+        frame = opened.frame.finish() if part.settings.needs_frame else None
         tensors: dict[str, torch.Tensor] = {}
         if part.settings.needs_subtitle:
             tensors |= self._tokenize("text", [example.text for example in examples])

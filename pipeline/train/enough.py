@@ -15,8 +15,7 @@ import numpy as np
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
-from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
-from clipvip.pipeline.train.shard_set import ShardReader
+from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.captions import ShardCaptions
@@ -85,35 +84,35 @@ def look_at(part: SourcePart) -> Look:
     if is_remote(shards[0].location):
         most = _MOST_REMOTE_SHARDS
     chosen = _some_of(len(shards), most)
-    reader = ShardReader(part.shards)
-    look = Look()
     most_of_each = -(-_MOST_SAMPLES // len(chosen))
     places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen]
     num_places = sum(len(indices) for _, indices in places)
     # Drawn, since every second sample may be damaged.
     to_decode = set(np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED].tolist())
-    loader = _picture_loader(part, reader)
+    few = min(part.settings.num_frames, _MOST_FRAMES_DECODED)
+    settings = replace(part.settings, num_frames=few, jitter=False, needs_frame=False)
+    loader = SampleLoader(part.shards, settings, image_size=1, resizes=False)
+    look = Look()
     for number, indices in places:
         captions = ShardCaptions({}, [])
         if part.settings.needs_caption:
-            captions = captions_of(number, part.shards, reader, part.settings)
+            captions = loader.captions(number)
             for skip in captions.skips:
                 look.notes[skip.reason] += 1
                 if not look.example or skip.reason == "unreadable_captions":
                     look.example = f"{shards[number].location}: {skip.detail}"
         for index in indices:
             look.num_seen += 1
-            found = reader.entry(number, index)
+            found = loader.reader.entry(number, index)
             if isinstance(found, Skip):
                 look.lost[found.reason] += 1
                 continue
             span, file = found
-            look.num_without_caption += not captions.by_key.get(span.key)
-            reason = why_unusable(
-                span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
-            )
-            if reason is not None:
-                look.lost[reason] += 1
+            caption = captions.by_key.get(span.key)
+            look.num_without_caption += not caption
+            read = loader.read(span, file, caption, with_pixels=False)
+            if isinstance(read, Skip):
+                look.lost[read.reason] += 1
             elif look.num_seen - 1 not in to_decode or _decodes(loader, number, index, look):
                 look.distinct.add(_content_of_sample(span, file))
     look.all_decoded = look.num_decoded == look.num_usable
@@ -129,25 +128,17 @@ def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
     return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
 
 
-def _picture_loader(part: SourcePart, reader: ShardReader) -> SampleLoader:
-    """Decodes some frames of samples, as training does."""
-    few = min(part.settings.num_frames, _MOST_FRAMES_DECODED)
-    settings = replace(part.settings, num_frames=few, jitter=False, needs_frame=False)
-    # Texts were looked at already.
-    settings = replace(settings, needs_subtitle=False, needs_caption=False)
-    return SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
-
-
 def _decodes(loader: SampleLoader, shard: int, index: int, look: Look) -> bool:
     """Whether a sample's pictures decode; noted in `look`."""
     writer = PixelsWriter()
     writer.begin()
     found = loader.load(shard, index, np.random.default_rng(0), video=writer, frame=writer)
     look.num_decoded += 1
-    if isinstance(found, Skip):
-        look.undecodable[found.reason] += 1
-        look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
-    return not isinstance(found, Skip)
+    if isinstance(found, Example) or found.reason == "empty_subtitle":  # of one caption of several
+        return True
+    look.undecodable[found.reason] += 1
+    look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
+    return False
 
 
 def _some_of(size: int, most: int) -> list[int]:
