@@ -119,7 +119,10 @@ class OfaEncoder(nn.Module):
             self.pos_q_linear(positions), self.pos_k_linear(positions), heads, self.attention_scale
         )
         buckets = self.buckets(grid, input_ids.shape[1])
-        key_mask = additive_mask(padding, x.dtype)
+        key_mask = None
+        if padding.any():
+            none = torch.zeros_like(padding, dtype=x.dtype)
+            key_mask = none.masked_fill(padding, torch.finfo(x.dtype).min)[:, None, None, :]
         states = [x]
         for index, layer in enumerate(self.layers):
             bias = absolute + self.relative_bias(index, buckets)
@@ -157,11 +160,3 @@ class OfaEncoder(nn.Module):
 def relative_tables(num_buckets: int, num_heads: int, num_layers: int) -> nn.ModuleList:
     """One table of biases per layer."""
     return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
-
-
-def additive_mask(padding: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """(batch, 1, 1, S) with the lowest number where a key is padding; None where none is."""
-    if not padding.any():
-        return None
-    mask = torch.zeros(padding.shape, dtype=dtype, device=padding.device)
-    return mask.masked_fill(padding, torch.finfo(dtype).min)[:, None, None, :]

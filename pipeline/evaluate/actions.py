@@ -89,10 +89,10 @@ def actions(options: ActionsOptions) -> ActionsReport:
     names = read_classes(options.classes)
     labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_texts, settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, embed_texts, settings_of
 
     numbers = {same_class(name): number for number, name in enumerate(names)}
-    clips = options.embed_clips(model, paths, labelling(numbers, labels, skips))
+    clips = embed_clips(options.encoder(model), paths, labelling(numbers, labels, skips))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"

@@ -27,7 +27,6 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
@@ -151,15 +150,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     model = options.load_model()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
-    pairs = embed_pairs(
-        model,
-        paths,
-        captions=captions,
-        batch_size=options.batch_size,
-        all_captions=all_captions,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
     queries = "captions" if captions is not None or all_captions else "subtitles"
     num_queries = len(pairs.texts)
     if not num_queries:

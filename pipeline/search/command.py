@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,6 +178,7 @@ def _bring_up_to_date(
     from clipvip.pipeline.evaluate.embeddings import embed_clips
 
     started = time.monotonic()
+    encoder = replace(asked.encoder(model), shows_progress=False)
     found = load_index(folder, shards, maker)
     if is_current(folder, shards, found) and (folder / REPORT_NAME).is_file():
         return [piece for piece in found if piece is not None]
@@ -192,8 +193,7 @@ def _bring_up_to_date(
             return sample.key
 
         def encode(path: Path) -> "ClipEmbeddings[str]":
-            size, most = asked.batch_size, asked.max_pixels
-            return embed_clips(model, [path], choose, batch_size=size, max_pixels=most, show_progress=False)
+            return embed_clips(encoder, [path], choose)
 
         pieces = update_index(folder, shards, maker, encode)
     for shard, piece in zip(shards, pieces, strict=True):

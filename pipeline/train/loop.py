@@ -119,9 +119,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    report = finish(
-        recipe, job.model, state, out=job.out, place=place, steps_now=state.step - first_step, seconds=seconds
-    )
+    report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
     return Outcome(state.step, job.num_steps, 0, report)
 
 
@@ -236,7 +234,7 @@ def score(job: Job, state: TrainState, logs: Logs | None) -> None:
     """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
-        row = validate(job.recipe, job.model, state.validations, state.step, out=job.out, place=job.place)
+        row = validate(job, state)
     if logs is not None:
         logs.write_validation(row)
 

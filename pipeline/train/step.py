@@ -115,9 +115,7 @@ def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepRe
         raise NotFinite(f"logit_scale {logit_scale}")
     for largest in _LARGEST_FP16 if job.precision == "fp16" else (None,):
         optimizer.zero_grad(set_to_none=True)
-        value, terms = compute_gradients(
-            model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=job.place
-        )
+        value, terms = compute_gradients(job, chunks, largest=largest)
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
         if math.isfinite(grad_norm) or not math.isfinite(value):
             break
@@ -133,41 +131,32 @@ def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepRe
 
 
 def compute_gradients(
-    model: ClipVip,
-    encode: Encoder,
-    chunks: list[Chunk],
-    *,
-    plan: BatchPlan,
-    loss: Loss,
-    largest: float | None = None,
-    place: Place,
+    job: Job, chunks: list[Chunk], *, largest: float | None = None
 ) -> tuple[float, dict[str, float]]:
     """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
 
     With `largest` what goes back through the encoder is scaled so that about this is its largest number, and
     the gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone.
     """
+    model, plan, place = job.model, job.plan, job.place
     sources = [chunk.source for chunk in chunks]
     two_passes = len(set(sources)) < len(sources)
-    generators = []
-    outputs: list[dict[str, torch.Tensor]] = []
-    for chunk in chunks:
-        generators.append(_generator_state(place.device))
-        with torch.set_grad_enabled(not two_passes):
-            outputs.append(encode(chunk))
+    random_state = _generator_state(place.device)
+    with torch.set_grad_enabled(not two_passes):
+        outputs = [job.encode(chunk) for chunk in chunks]
     joined, has_caption = _join(chunks, outputs, plan=plan, place=place)
     scale = model.logit_scale.detach().clone().requires_grad_()
-    terms = batch_terms(joined, has_caption, scale, plan=plan, loss=loss)
+    terms = batch_terms(joined, has_caption, scale, plan=plan, loss=job.recipe.loss)
     total = torch.stack(list(terms.values())).sum()
     total.backward()
 
     scale_up = _power_of_two(largest, joined.values())
-    after = _generator_state(place.device)
+    if two_passes:  # the second draws what the first drew, chunk after chunk, and so ends where that ended
+        _set_generator(random_state, place.device)
     offsets = {key: place.share(len(rows))[0] for key, rows in joined.items()}
-    for chunk, output, generator in zip(chunks, outputs, generators, strict=True):
+    for chunk, output in zip(chunks, outputs, strict=True):
         if two_passes:
-            _set_generator(generator, place.device)
-            output = encode(chunk)
+            output = job.encode(chunk)
         gradients = []
         for role, rows in output.items():
             key = (chunk.source, role)
@@ -175,8 +164,6 @@ def compute_gradients(
             offsets[key] = mine.stop
             gradients.append(_gradient(joined[key])[mine] * scale_up)
         torch.autograd.backward(list(output.values()), gradients)
-    if two_passes:
-        _set_generator(after, place.device)
     if scale_up != 1:
         for parameter in model.parameters():
             if parameter.grad is not None:

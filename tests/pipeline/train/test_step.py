@@ -90,9 +90,7 @@ def fp16_gradients(tree: dict[str, Any], largest: float | None) -> dict[str, tor
     half = {**tree, "optim": {**tree["optim"], "precision": "fp16"}}
     job = prepare(recipe_from_tree(half, name="test"), ALONE, cache=Path("unused"))
     chunks = next(batches_of(job, TrainState()))
-    compute_gradients(
-        job.model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=ALONE
-    )
+    compute_gradients(job, chunks, largest=largest)
     return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
 
 
