@@ -143,6 +143,8 @@ def _chunk_sum(anchors: Tensor, columns: Tensor, owners: Tensor, own: Tensor, sc
 
     `owners` says whose each column is: a negative of the anchor's own sample is in no denominator (Eq. 4).
     """
+    # V->S+C of two samples, the second without a caption: the columns S0 S1 C0 have the owners 0 1 0. V0 is
+    # contrasted with S0 and S1 alone, since C0 is its own and not its positive; V1 with all three.
     logits = scale * (anchors @ columns.T)
     same = owners[own][:, None] == owners[None, :]
     same[torch.arange(len(own), device=own.device), own] = False

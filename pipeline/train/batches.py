@@ -70,10 +70,6 @@ class Chunk:
     has_caption: torch.Tensor | None = None
 
     @property
-    def num_rows(self) -> int:
-        return len(self.keys)
-
-    @property
     def num_rows_without_caption(self) -> int:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
@@ -102,15 +98,6 @@ class SourcePart:
     order: BatchOrder
     settings: SampleSettings
 
-    @property
-    def name(self) -> str:
-        return self.shards.name
-
-    @property
-    def rows(self) -> int:
-        """Samples in a batch."""
-        return self.order.rows
-
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -133,7 +120,7 @@ class BatchPlan:
         """This process's rows of the batch of `step`, source by source, in chunks."""
         specs = []
         for source, part in enumerate(self.parts):
-            start, stop = share(part.rows, rank, world_size)
+            start, stop = share(part.order.rows, rank, world_size)
             size = chunk_size or max(stop - start, 1)
             for begin in range(start, stop, size):
                 specs.append(ChunkSpec(source, step, begin, min(begin + size, stop), ends_batch=False))
@@ -144,10 +131,8 @@ class BatchPlan:
 def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept; `order_version` that of a run that is resumed.
-
-    Raises:
-        UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
+    `cache` is where copies of remote shards may be kept; `order_version` that of a run that is resumed. A
+    UserError or DatasetError where a source has no samples, or fewer than its share of one batch.
     """
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
@@ -253,9 +238,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
                 return loaded
             skips.append(loaded)
         if part.order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
-            raise DatasetError(
-                f"source {part.name}: {len(skips) - before} samples in a row are unusable {_reasons(skips)}"
-            )
+            found = f"{len(skips) - before} samples in a row are unusable {_reasons(skips)}"
+            raise DatasetError(f"source {part.shards.name}: {found}")
         if opened.step != spec.step:
             self._deal_out(spec)
         if row in opened.substitutes:
@@ -263,8 +247,9 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
-            f"source {part.name}: {opened.num_usable} of its {part.order.num_samples} samples are usable, "
-            f"and a batch takes {part.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+            f"source {part.shards.name}: {opened.num_usable} of its {part.order.num_samples} samples are "
+            f"usable, and a batch takes {part.order.rows} {_reasons(skips)}; lower optim.batch_size, or give "
+            "more data"
         )
 
     def _places(self, spec: ChunkSpec, row: int) -> Iterator[tuple[int, SamplePlace]]:
@@ -281,6 +266,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         """Find what the rows get whose own substitutes are all unusable: a small data set has few for each.
 
         The whole batch is looked at, and what no row needs dealt out in order: every process finds the same.
+        In the example of `BatchOrder.substitutes`, with 3, 2 and 8 damaged, row 1 has nothing; rows 0 and 2
+        are content with 1 and 6, and of 7 0 4 5, which are left, row 1 gets 7.
         """
         opened = self._open[spec.source]
         order = self.plan.parts[spec.source].order
@@ -317,7 +304,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
             tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
         keys = tuple(example.key for example in examples)
-        return Chunk(part.name, keys, skips, spec.ends_batch, video, frame, **tensors)
+        return Chunk(part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors)
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = tokenize(self.tokenizer, texts, max_tokens=self.max_text_tokens)

@@ -194,8 +194,7 @@ def barrier(place: Place) -> None:
 def together(action: Callable[[], T], *, place: Place) -> T:
     """Do something with files in every process, and wait for the others; returns what it gave in this one.
 
-    Raises:
-        OSError: in every process, where one of them met it.
+    An OSError that one of them met is raised in all.
     """
     error: OSError | None = None
     try:

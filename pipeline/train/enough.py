@@ -57,14 +57,13 @@ class Look:
 def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) -> None:
     """Refuse data of which too little can be used, and warn where much of it cannot.
 
-    Raises:
-        UserError: too few samples for a batch or for the processes; captions are needed and there are none.
+    A UserError: too few samples for a batch or for the processes; captions are needed and there are none.
     """
     for part in plan.parts:
-        if part.rows < processes:
+        if part.order.rows < processes:
             raise UserError(
-                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} "
-                "processes; raise optim.batch_size or its weight"
+                f"source {part.shards.name} has {part.order.rows} samples in a batch, fewer than the "
+                f"{processes} processes; raise optim.batch_size or its weight"
             )
     for part in plan.parts:
         _check_captions_given(part)
@@ -74,7 +73,7 @@ def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) ->
         _check_captions_found(part, look)
         _check_usable(part, look)
         for line in _warnings(part, look) if warns else []:
-            click.echo(f"Warning: source {part.name}: {line}", err=True)
+            click.echo(f"Warning: source {part.shards.name}: {line}", err=True)
 
 
 def look_at(part: SourcePart) -> Look:
@@ -150,7 +149,7 @@ def _check_captions_given(part: SourcePart) -> None:
         return
     if not part.settings.captions:
         raise UserError(
-            f"the loss needs captions for source {part.name}; give --captions, or train without them "
+            f"the loss needs captions for source {part.shards.name}; give --captions, or train without them "
             "(--set loss.pairs=baseline)"
         )
     for folder in map(Path, part.settings.captions):
@@ -174,11 +173,11 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     expected = usable * total / look.num_seen if look.num_seen else 0
     if look.num_decoded and look.undecodable.total() == look.num_decoded:
         raise UserError(
-            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
+            f"source {part.shards.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
             f"damaged ({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by "
             "'clipvip-data verify'"
         )
-    if expected >= part.rows and look.num_usable:
+    if expected >= part.order.rows and look.num_usable:
         return
     of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
     ways = []
@@ -190,8 +189,8 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     lost = look.lost if look.all_decoded else look.lost + look.undecodable
     lost = lost + Counter(there_more_than_once=look.num_seen - lost.total() - usable if is_exact else 0)
     raise UserError(
-        f"source {part.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
-        f"{part.rows:,} of them; {', or '.join(ways)}"
+        f"source {part.shards.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
+        f"{part.order.rows:,} of them; {', or '.join(ways)}"
     )
 
 

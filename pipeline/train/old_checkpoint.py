@@ -30,11 +30,7 @@ Piece = tuple[str, int, int]
 
 
 def read_table(folder: Path) -> dict[str, Piece]:
-    """The tensors of a checkpoint by name.
-
-    Raises:
-        OSError: the table is missing or damaged, or names what no such table does.
-    """
+    """The tensors of a checkpoint by name; OSError where its table is missing, damaged or another thing's."""
     try:
         table = _Unpickler(io.BytesIO((folder / TABLE_NAME).read_bytes())).load()
         found = {}
@@ -52,11 +48,7 @@ def read_table(folder: Path) -> dict[str, Piece]:
 
 
 def read_tensors(folder: Path, table: Mapping[str, Piece], into: Mapping[str, torch.Tensor]) -> None:
-    """Fill the tensors of `into`, all of which the table names.
-
-    Raises:
-        OSError: a file is missing, cut off or damaged.
-    """
+    """Fill the tensors of `into`, all of which the table names; OSError: a file is missing or damaged."""
     for name, tensor in into.items():
         file, offset, length = table[name]
         with (folder / file).open("rb") as opened:

@@ -72,6 +72,10 @@ class SampleLoader:
         # Of a shard by its number; samples that are not among them are counted as without caption.
         self.captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
         self._notes: list[Skip] = []
+        # What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough.
+        size = self.image_size
+        fast: dict[str, float | bool] = {"min_height": size, "min_width": size, "min_factor": 2}
+        self._decoder_options = fast | {"fastupsample": True} if self.settings.fast_decode else {}
 
     def load(
         self,
@@ -147,7 +151,10 @@ class SampleLoader:
             else:
                 drawn = uniform_indices(sample.num_frames, wanted.num_frames)
             choices = [(drawn.tolist(), video)]
-            text = _text_of(sample, rng)
+            text = sample.subtitle
+            # Of a video set's captions, where the clip has several, another on each pass.
+            if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
+                text = sample.sentences[int(rng.integers(len(sample.sentences)))]
             if wanted.needs_subtitle and not text.strip():
                 return Skip("empty_subtitle", sample.key)
             if wanted.needs_frame:
@@ -159,7 +166,7 @@ class SampleLoader:
 
     def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:
-            picture = _decode_image(data, self._decoder_options(), self.settings.max_pixels)[None]
+            picture = _decode_image(data, self._decoder_options, self.settings.max_pixels)[None]
         # Pillow's decoders raise whatever they stumble over.
         except Exception as error:  # noqa: BLE001
             return Skip("damaged_image", span.shown_key, one_line(error))
@@ -197,7 +204,7 @@ class SampleLoader:
         done: dict[int, np.ndarray],
     ) -> np.ndarray:
         """Decode frames into one array that `allocate` gives, or copy them where they are `done` already."""
-        options = self._decoder_options()
+        options = self._decoder_options
         if indices[0] not in done:
             done[indices[0]] = simplejpeg.decode_jpeg(sample.checked_jpeg(indices[0]), **options)
         shape = done[indices[0]].shape
@@ -211,13 +218,6 @@ class SampleLoader:
                 raise DatasetError(f"frames of different sizes, {shape[:2]} and {decoded.shape[:2]}")
             done[index] = row
         return frames
-
-    def _decoder_options(self) -> dict[str, float | bool]:
-        """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
-        if not self.settings.fast_decode:
-            return {}
-        size = self.image_size
-        return {"fastupsample": True, "min_height": size, "min_width": size, "min_factor": 2}
 
     def _read_captions(self, number: int) -> ShardCaptions:
         """The captions in the folders that are set; none, without a word, where the shard cannot be read."""
@@ -247,13 +247,6 @@ def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool) -> tupl
     except (DatasetError, UnicodeDecodeError) as error:
         return Skip("damaged_text", span.shown_key, one_line(error))
     return (text, data) if text else Skip("empty_text", span.shown_key)
-
-
-def _text_of(sample: Sample, rng: np.random.Generator) -> str:
-    """The subtitle; or one of a video set's captions, another on each pass, where the clip has several."""
-    if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
-        return sample.sentences[int(rng.integers(len(sample.sentences)))]
-    return sample.subtitle
 
 
 def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:

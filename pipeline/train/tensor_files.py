@@ -101,10 +101,9 @@ def write_checksums(folder: Path, sums: Mapping[str, Checksum]) -> None:
 
 
 def check_files(folder: Path, *, needed: str) -> list[Path]:
-    """Read all files of a checkpoint and return those with tensors; `needed` is one that each checkpoint has.
+    """Read all files of a checkpoint, `needed` among them, and return those with tensors.
 
-    Raises:
-        OSError: one is missing, or not what its checksum says; or nobody can say.
+    Raises OSError where one is missing, or not what its checksum says, or nobody can say.
     """
     sums = _read_checksums(folder)
     if needed not in sums or not any(name.endswith(TENSORS_SUFFIX) for name in sums):
@@ -144,7 +143,7 @@ def _read_checksums(folder: Path) -> dict[str, Checksum]:
 
 
 def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
-    """Divide names among `parts` so that their sizes add up to about the same in each."""
+    """Divide names into `parts` of about equal sizes: of a 8, b 5, c 4, d 3 two parts are [a d] and [b c]."""
     shares: list[list[str]] = [[] for _ in range(parts)]
     loads = [0] * parts
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):

@@ -47,9 +47,8 @@ Row = dict[str, Any]
 def check_splits(recipe: Recipe) -> None:
     """Look whether the splits can be scored, before anything is trained.
 
-    Raises:
-        UserError, DatasetError: a folder without shards, clips with several captions, shards in two splits,
-            or a choice of weights that needs a validation split and has none.
+    An error names a folder without shards, clips with several captions, shards in two splits, or a choice of
+    weights that needs a validation split and has none.
     """
     wanted = recipe.evaluation
     if wanted.select == "best" and wanted.validation is None:
@@ -118,11 +117,7 @@ def best_row(rows: list[Row]) -> Row:
 
 
 def choose_weights(job: Job, folder: Path) -> None:
-    """Write the weights that the recipe selects to `folder`: those of the model, or of OUT/best.
-
-    Raises:
-        UserError: the best weights are gone.
-    """
+    """Write the weights that the recipe selects to `folder`: the model's, or OUT/best; UserError: gone."""
     if job.recipe.evaluation.select == "last":
         save_model(job.model, folder)
         return
@@ -183,10 +178,9 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
 def _score(job: Job, model: ClipVip, folder: Path) -> dict[str, Any]:
     """The scores of a split, in every process."""
     mine = list_shards(folder)[job.place.rank :: job.place.world_size]
-    states = torch.get_rng_state()
     encoder = ClipEncoder(model, job.recipe.evaluation.clips_at_once, shows_progress=False)
-    pairs = embed_pairs(encoder, mine)
-    torch.set_rng_state(states)
+    with torch.random.fork_rng([]):
+        pairs = embed_pairs(encoder, mine)
     joined = _join(gather_objects(pairs, place=job.place))
     if not len(joined.texts):
         raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
