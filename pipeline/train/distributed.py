@@ -187,8 +187,7 @@ def gather_objects(value: Any, *, place: Place) -> list[Any]:
 
 def barrier(place: Place) -> None:
     """Wait until every process is here."""
-    if place.world_size > 1:
-        largest(0, place=place)
+    largest(0, place=place)
 
 
 def together(action: Callable[[], T], *, place: Place) -> T:
