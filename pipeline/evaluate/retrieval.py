@@ -148,7 +148,6 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     model = options.load_model()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
-    from clipvip.shards.sources.texts import read_texts
 
     pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
     queries = "captions" if captions is not None or all_captions else "subtitles"
@@ -158,6 +157,8 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     settings = settings_of(model)
     bank = None
     if options.query_bank is not None:
+        from clipvip.shards.sources.texts import read_texts  # Parquet takes a while to import
+
         texts = [text for text in read_texts(options.query_bank) if isinstance(text, str) and text]
         if not texts:
             raise UserError(f"--query-bank {options.query_bank}: holds no texts")
