@@ -142,8 +142,8 @@ def test_images_mix_with_clips_by_weight(clips: Path, tokenizer: CLIPTokenizer, 
         tmp_path,
     )
     for of_clips, of_images in batches(plan, tokenizer, steps=range(6)):
-        assert (of_clips.source, of_clips.num_rows) == ("clips", 4)
-        assert (of_images.source, of_images.num_rows) == ("images", 2)
+        assert (of_clips.source, len(of_clips.keys)) == ("clips", 4)
+        assert (of_images.source, len(of_images.keys)) == ("images", 2)
         images_video = frames_of(of_images.video)
         assert images_video.shape == (2, 1, IMAGE_SIZE, IMAGE_SIZE, 3)
         for row, key in enumerate(of_images.keys):

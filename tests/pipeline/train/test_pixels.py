@@ -144,7 +144,7 @@ def test_resizing_on_the_device_is_preprocess_frames(
     ways: list[dict[str, Any]],
 ) -> None:
     chunks = [chunk for way in ways for chunk in chunks_of(plan, tokenizer, resizes=False, **way)]
-    assert sum(chunk.num_rows for chunk in chunks) == NUM_STEPS * 12
+    assert sum(len(chunk.keys) for chunk in chunks) == NUM_STEPS * 12
     assert max(len(chunk.video.runs) for chunk in chunks) > 1
     for chunk in chunks:
         videos = chunk.video.normalized(IMAGE_SIZE)
