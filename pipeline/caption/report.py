@@ -1,6 +1,5 @@
 """How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples."""
 
-import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
-from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.hashes import key_hash, key_hashes, sha256_of_file
 from clipvip.shards.files.places import size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
@@ -29,7 +28,7 @@ _MAX_FREQUENT = 10
 
 @dataclass
 class CaptionSummary:
-    """Of all caption files of a folder; `digests` are 8 bytes for each caption, to count repetitions by."""
+    """Of all caption files of a folder; `digests` are hashes of all captions, to count repetitions by."""
 
     records: list[ShardRecord] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -61,12 +60,8 @@ def summarize(out: Location, stems: Sequence[str]) -> CaptionSummary:
         summary.records.append(record)
         summary.skips += content.skips
         summary.words.update(len(caption.split()) for caption in captions)
-        summary.digests.append(np.array([_digest(caption) for caption in captions], np.uint64))
+        summary.digests.append(key_hashes(captions))
     return summary
-
-
-def _digest(caption: str) -> int:
-    return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")
 
 
 def statistics_of(summary: CaptionSummary, out: Location, stems: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +94,7 @@ def _find(out: Location, stems: Sequence[str], wanted: set[int]) -> Iterator[tup
         if not wanted:
             return
         for caption in read_captions(out, stem).values():
-            digest = _digest(caption)
+            digest = key_hash(caption)
             if digest in wanted:
                 wanted.discard(digest)
                 yield digest, caption
