@@ -26,6 +26,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
@@ -142,7 +143,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     started = time.monotonic()
     shards, captions, all_captions = options.shards, options.captions, options.all_captions
     paths = list_shards(shards)
-    if captions is not None and not captions.is_dir():
+    if captions is not None and not is_folder(captions):
         raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
     if all_captions and captions is not None:
         raise UserError("--all-captions: is for the captions of a set's annotations; leave --captions out")

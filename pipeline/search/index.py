@@ -26,7 +26,7 @@ from clipvip.shards.files.atomic import (
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.locks import locked
 from clipvip.shards.files.places import at_hand, is_file, make_folder, read_whole, sorted_glob
-from clipvip.shards.files.stores import Location
+from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards
 
@@ -156,7 +156,8 @@ def update_index(
         if _read_maker(folder) != maker:
             write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
         for stray in _strays(folder, shards):
-            stray.unlink()
+            with store_errors(stray):
+                stray.unlink()
         return [
             _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
             for shard in shards

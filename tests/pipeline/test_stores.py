@@ -206,6 +206,28 @@ def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_what_is_broken_in_a_store_is_found_removed_and_made_again(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "store" / "bucket" / "out"
+    out.parent.mkdir(parents=True)
+    with s3_server(tmp_path / "store") as address:
+        use_s3(monkeypatch, address)
+        words = words_of("subset", inputs / "bucket", f"{STORE}/out", inputs / "models")
+        run_command(words)
+        expected = tree(out)
+        (out / "000001.tar").write_bytes(expected["000001.tar"][:-20_000])
+        (out / "000000.tar").write_bytes(b"x" + expected["000000.tar"][1:])
+        found = run("verify", f"{STORE}/out", "--workers", 1)
+        assert (found.exit_code, set(tree(out))) == (1, set(expected))
+        assert "checksum_differs" in found.output and "size_differs" in found.output, found.output
+        found = run("verify", f"{STORE}/out", "--workers", 1, "--repair")
+        assert f"removed {STORE}/out/000000.tar" in found.output, found.output
+        assert not list(out.rglob("00000*"))
+        run_command(words)
+    assert tree(out) == expected
+
+
 def test_shards_and_captions_of_the_hub_are_read(inputs: Path, tmp_path: Path) -> None:
     """In a process of its own, since the Hub's address is read when its library is imported."""
     for name, place in {"local": str(inputs / "bucket"), "hub": "hf://datasets/user/data"}.items():
