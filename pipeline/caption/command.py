@@ -9,5 +9,6 @@ command = stage_command(
 Examples:
   clipvip-data caption --shards clips/ --out captions/ --model OFA-Sys/ofa-base
   clipvip-data caption --shards clips/ --out captions/ --model ofa/ --gpus 0 --workers 4
+  clipvip-data caption --shards s3://bucket/clips --out s3://bucket/captions --model OFA-Sys/ofa-base
 """,
 )

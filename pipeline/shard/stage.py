@@ -13,7 +13,7 @@ from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -41,10 +41,10 @@ _MAX_EXAMPLES = 5
 
 @options
 class ShardOptions(StageOptions):
-    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
+    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://, hf://) where the text says so."""
 
     metadata: str = opt(
-        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
+        f"Clips to cut: HD-VILA-100M's JSONL, one video a line; {ALSO}. With --dataset the"
         " set's annotation file, or the folder that has it.",
         names=("--metadata", "--annotations"),
     )
@@ -55,13 +55,12 @@ class ShardOptions(StageOptions):
         metavar="NAME/SPLIT",
         default=None,
     )
-    videos: str = opt("Folder of video files, named by video id; also s3:// and gs://.")
+    videos: str = opt(f"Folder of video files, named by video id; {ALSO}.")
     subtitles: str | None = opt(
-        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
-        " text.",
+        f"Folder of .vtt, .srt or .json3 files, {ALSO}, or a .jsonl/.parquet of clip id and text.",
         default=None,
     )
-    out: str = opt("Folder for the shards; also s3:// and gs://.")
+    out: str = opt(f"Folder for the shards; {ALSO}.")
     workers: Workers = None
     fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
     size: int = opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096), default=256)

@@ -46,7 +46,8 @@ class InspectReport(StageReport):
 def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
-    Of a damaged shard the clips before the damage are shown, and a note says where it is.
+    They may also be in s3://, gs:// and hf://. Of a damaged shard the clips
+    before the damage are shown, and a note says where it is.
 
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.
@@ -90,6 +91,7 @@ command = stage_command(
 Examples:
   clipvip-data inspect clips/ --captions captions/ --num 20 --html page.html
   clipvip-data inspect clips/000012.tar --key QMi8x8o55Ns_00001
+  clipvip-data inspect s3://bucket/clips --html page.html
 """,
 )
 

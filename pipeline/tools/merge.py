@@ -47,8 +47,8 @@ class MergeOptions(CopyOptions):
 def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 
-    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are
-    refused unless you say what to do about it.
+    Clips are copied byte for byte. Folders may also be in s3://, gs:// and hf://. Those that were cut in
+    different ways, or have clips in common, are refused unless you say what to do about it.
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.
@@ -75,6 +75,7 @@ command = stage_command(
     epilog="""\b
 Examples:
   clipvip-data merge monday/ tuesday/ --out week/
+  clipvip-data merge s3://bucket/monday s3://bucket/tuesday --out s3://bucket/week
 """,
 )
 

@@ -68,7 +68,7 @@ def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 
     A video's part follows from a hash of its id and the seed: a video that is added later moves no other, and
-    shares hold over many videos, not exactly.
+    shares hold over many videos, not exactly. Folders may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: the parts do not add up, or what was given cannot be used.
@@ -96,7 +96,8 @@ def split(options: SplitOptions) -> SplitReport:
 command = stage_command(
     split,
     epilog="""\b
-Examples (this one writes parts/train and parts/val):
+Examples (the first writes parts/train and parts/val):
   clipvip-data split clips/ --part train=0.99 --part val=0.01 --out parts/
+  clipvip-data split s3://bucket/clips --part train=0.99 --part val=0.01 --out s3://bucket/parts
 """,
 )

@@ -61,7 +61,7 @@ class StatsReport(StageReport):
 def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
-    With --out, a page shows the distributions and some clips.
+    With --out, a page shows the distributions and some clips. DIR may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
@@ -92,6 +92,7 @@ command = stage_command(
     epilog="""\b
 Examples:
   clipvip-data stats clips/ --captions captions/ --out stats/
+  clipvip-data stats s3://bucket/clips
 """,
 )
 

@@ -58,7 +58,8 @@ def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
     At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and
-    however often this runs, and of two sizes the smaller is part of the larger.
+    however often this runs, and of two sizes the smaller is part of the larger. Folders may also be
+    in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.
@@ -102,5 +103,6 @@ command = stage_command(
 Examples (the first is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper):
   clipvip-data subset clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/
   clipvip-data subset clips/ --video-ids test-videos.txt --exclude --out train/
+  clipvip-data subset s3://bucket/clips --fraction 0.01 --out few/
 """,
 )

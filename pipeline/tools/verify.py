@@ -81,6 +81,8 @@ class VerifyReport(StageReport):
 def verify(options: VerifyOptions) -> VerifyReport:
     """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
 
+    DIR may also be in s3://, gs:// and hf://.
+
     Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are
     removed with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and
     no others.
@@ -135,6 +137,7 @@ command = stage_command(
 Examples:
   clipvip-data verify clips/ --captions captions/
   clipvip-data verify clips/ --captions captions/ --workers 16 --repair
+  clipvip-data verify s3://bucket/clips --captions s3://bucket/captions
 """,
 )
 
