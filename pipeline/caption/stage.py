@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
     DryRun,
-    LocalName,
     MaxPixels,
     RayAddress,
     at_least,
@@ -30,8 +30,8 @@ from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.files.places import is_same_folder, sizes_in
-from clipvip.shards.files.stores import Location
+from clipvip.shards.files.places import is_same_folder, location_of, sizes_in
+from clipvip.shards.files.stores import Location, is_url
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
 
@@ -52,8 +52,7 @@ class CaptionOptions(StageOptions):
     shards: Location = opt(f"Folder of shards, as 'clipvip-data shard' writes them; {ALSO}.")
     out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
-        "OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.",
-        LocalName(),
+        f"OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file; {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
     gpus: int | None = opt(
@@ -185,15 +184,19 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
     found = range(0 if where.ray else torch.cuda.device_count())
     memory = min((torch.cuda.get_device_properties(number).total_memory for number in found), default=0)
     batch_size = options.batch_size or (gpu_batch_size(memory) if where.num_gpus else _CPU_BATCH_SIZE)
-    setup = CaptionSetup(str(folder), name, revision, options, where, batch_size, dtype)
+    setup = CaptionSetup(folder, name, revision, options, where, batch_size, dtype)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
     made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}
     return setup, made_by | setup.decoding_options(checked)
 
 
-def _find_model(name: str) -> tuple[Path, str, str, str]:
+def _find_model(name: str) -> tuple[str, str, str, str]:
     """The model's folder, what to call it, its revision, and a hash of all that captions depend on."""
+    if is_url(name):
+        with model_at_hand(name) as copy:
+            fingerprint = _fingerprint(Path(copy))
+        return name, location_of(name).name, f"sha256:{fingerprint}", fingerprint
     folder, called, revision = Path(name), Path(name).resolve().name, ""
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -207,11 +210,15 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
             absent = f"--model {name}: no such folder, and not to be had from the hub"
             raise UserError(f"{absent} ({one_line(error, most=200)})") from error
         called, revision = name, folder.name
+    fingerprint = _fingerprint(folder)
+    return str(folder), called, revision or f"sha256:{fingerprint}", fingerprint
+
+
+def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
         digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-    fingerprint = digest.hexdigest()
-    return folder, called, revision or f"sha256:{fingerprint}", fingerprint
+    return digest.hexdigest()
 
 
 def _check_against_manifest(shards: Location) -> Manifest | None:

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.copies import url_hash
@@ -39,7 +40,7 @@ _held_locks = ExitStack()
 
 @dataclass(frozen=True, slots=True)
 class CaptionSetup:
-    """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it."""
+    """The captioner of a run. `model` and `revision` are what the output says of its `folder`."""
 
     folder: str
     model: str
@@ -52,9 +53,10 @@ class CaptionSetup:
     def load(self, device: torch.device) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        kind = CAPTIONERS[require_kind(self.folder, CAPTIONERS)]
         asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
-        return kind(self.folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
+        with model_at_hand(self.folder) as folder:
+            kind = CAPTIONERS[require_kind(folder, CAPTIONERS)]
+            return kind(folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
 
     def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""

@@ -17,7 +17,6 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import (
     ALSO,
     Device,
-    LocalName,
     Named,
     PlaceType,
     RayAddress,
@@ -58,7 +57,7 @@ class DomainGapOptions(StageOptions):
         names=("--target",),
         metavar="NAME=PATH",
     )
-    model: str = opt("The CLIP model whose text tower is used.", LocalName(), metavar="FOLDER_OR_NAME")
+    model: str = opt(f"The CLIP model whose text tower is used; {ALSO}.", metavar="FOLDER_OR_NAME")
     out: Location = opt(
         f"Folder for nmi.json, nmi.png and the texts' features; {ALSO}.", PlaceType(file_okay=False)
     )

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
     LAST,
     Device,
-    LocalName,
     MaxPixels,
     Opt,
     PlaceType,
@@ -37,7 +37,7 @@ def result_folder(name: str) -> Any:
 class ClipsOptions(StageOptions):
     """A model, clips, and how these are encoded."""
 
-    model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
+    model: str = opt(f"A CLIP-ViP model; {ALSO}.", metavar="FOLDER")
     shards: Location = opt(f"Folder of shards; {ALSO}.")
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
@@ -55,13 +55,14 @@ class ClipsOptions(StageOptions):
         from clipvip.pipeline.evaluate.embeddings import load_clip_vip
         from clipvip.pipeline.runtime.device import torch_device
 
-        return load_clip_vip(
-            self.model,
-            device=torch_device(self.device),
-            num_frames=self.num_frames,
-            max_text_tokens=self.max_text_tokens,
-            needs_tokenizer=needs_tokenizer,
-        )
+        with model_at_hand(self.model) as name:
+            return load_clip_vip(
+                name,
+                device=torch_device(self.device),
+                num_frames=self.num_frames,
+                max_text_tokens=self.max_text_tokens,
+                needs_tokenizer=needs_tokenizer,
+            )
 
     def encoder(self, model: "ClipVip") -> "ClipEncoder":
         """The model, and how clips go through it."""

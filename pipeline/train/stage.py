@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.pipeline.runtime.options import ALSO, LocalName, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.train.processes import run_training
@@ -41,7 +41,7 @@ class TrainOptions(StageOptions):
     )
     captions: str | None = _place("Folder that 'clipvip-data caption' wrote for these shards")
     init: str | None = opt(
-        "The CLIP or CLIP-ViP model to start from.", LocalName(), metavar="FOLDER_OR_NAME", default=None
+        f"The CLIP or CLIP-ViP model to start from; {ALSO}.", metavar="FOLDER_OR_NAME", default=None
     )
     out: str | None = _place("Folder for this run; the same command again goes on from there")
     gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
@@ -79,6 +79,7 @@ def train(options: TrainOptions) -> StageReport:
     recipe = recipe_of(options)
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
+    require_local("run.cache", recipe.run.cache)
     with run_folder(recipe):
         return _train(recipe, options)
 
@@ -138,8 +139,6 @@ def _source_for_options(recipe: Recipe) -> str:
 
 def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
-    require_local("run.cache", recipe.run.cache)
-    require_local("model.init", recipe.model.init)
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.train import data_record
     from clipvip.pipeline.train.batches import plan_batches

@@ -35,7 +35,7 @@ from clipvip.pipeline.train.start import save_model
 from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.atomic import write_json, write_jsonl
 from clipvip.shards.files.places import location_of, sorted_glob
-from clipvip.shards.files.stores import Location, is_remote
+from clipvip.shards.files.stores import Location, is_remote, is_url
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
@@ -163,7 +163,7 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     recipe = job.recipe
     optim, init = recipe.optim, recipe.model.init
     training = {
-        **({} if Path(init).exists() else {"base_model": init}),
+        **({} if is_url(init) or Path(init).exists() else {"base_model": init}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",

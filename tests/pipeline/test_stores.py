@@ -27,12 +27,12 @@ STORE = "s3://bucket"
 # What is made piece by piece, and not again.
 DATA = data.list_commands(click.Context(data))
 RESULTS = {".tar", ".parquet", ".npy", ".safetensors"}
-# {in} is where shards, captions and lists are, {out} where results go: in the store, or in folders. {models}
-# are in folders.
+# {in} is where shards, captions, lists and models are, {out} where results go: in the store, or in folders.
 COMMANDS = {
-    "caption": "caption --shards {in}/clips --out {out} --model {models}/ofa --gpus 0 --workers 2",
+    "caption": "caption --shards {in}/clips --out {out} --model {in}/models/ofa --gpus 0 --workers 2",
     "nmi": "nmi --source said={in}/clips --source seen={in}/clips-captions --target own={in}/texts.txt"
-    " --target rows={in}/texts.jsonl --model {models}/vip --samples 4 --repeats 2 --device cpu --out {out}",
+    " --target rows={in}/texts.jsonl --model {in}/models/vip --samples 4 --repeats 2 --device cpu"
+    " --out {out}",
     "verify": "verify {in}/clips --captions {in}/clips-captions --workers 2 --out {out}",
     "stats": "stats {in}/clips --captions {in}/clips-captions --workers 2 --out {out}",
     "inspect": "inspect {in}/clips --captions {in}/clips-captions --num 3 --workers 2 --html {out}/page.html",
@@ -42,22 +42,23 @@ COMMANDS = {
     "split": "split {in}/clips --part train=0.5 --part val=0.5 --captions {in}/clips-captions --seed 1"
     " --out {out}/clips --captions-out {out}/captions --workers 1",
     "subset": "subset {in}/clips --keys {in}/keys.txt --out {out} --shard-size 2 --workers 1",
-    "retrieval": "retrieval --model {models}/vip --shards {in}/clips --captions {in}/clips-captions"
+    "retrieval": "retrieval --model {in}/models/vip --shards {in}/clips --captions {in}/clips-captions"
     " --qb-norm --query-bank {in}/clips-captions --device cpu --out {out}",
-    "multiple-choice": "multiple-choice --model {models}/vip --shards {in}/clips"
+    "multiple-choice": "multiple-choice --model {in}/models/vip --shards {in}/clips"
     " --questions {in}/questions.jsonl --device cpu --out {out}",
-    "actions": "actions --model {models}/vip --shards {in}/clips --classes {in}/classes.txt"
+    "actions": "actions --model {in}/models/vip --shards {in}/clips --classes {in}/classes.txt"
     " --labels {in}/labels.csv --device cpu --out {out}",
-    "search": "search words --model {models}/vip --shards {in}/clips --index {out}/index"
+    "search": "search words --model {in}/models/vip --shards {in}/clips --index {out}/index"
     " --page {out}/page.html --device cpu",
 }
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that the commands read, in `bucket`, and in `models` what they are to find on this machine."""
+    """All that the commands read, in `bucket`."""
     root = tmp_path_factory.mktemp("inputs")
-    bucket, models = root / "bucket", root / "models"
+    bucket = root / "bucket"
+    models = bucket / "models"
     make_ofa(models / "ofa")
     make_model(models)
     (bucket / "more").mkdir(parents=True)
@@ -80,8 +81,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def words_of(name: str, inputs: str | Path, out: str | Path, models: Path) -> list[str]:
-    places = {"in": inputs, "out": out, "models": models}
+def words_of(name: str, inputs: str | Path, out: str | Path) -> list[str]:
+    places = {"in": inputs, "out": out}
     return [word.format(**places) for word in COMMANDS[name].split()]
 
 
@@ -118,14 +119,14 @@ def test_a_command_on_a_store_makes_what_it_makes_in_folders(
     for folder in (local, temporary, here):
         folder.mkdir()
     shutil.copytree(inputs / "bucket", store / "bucket")
-    here_said = run_command(words_of(name, inputs / "bucket", local, inputs / "models"))
+    here_said = run_command(words_of(name, inputs / "bucket", local))
     expected = tree(local, local, inputs / "bucket")
     monkeypatch.chdir(here)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
     with s3_server(store) as address:
         use_s3(monkeypatch, address)
-        words = words_of(name, STORE, f"{STORE}/out", inputs / "models")
+        words = words_of(name, STORE, f"{STORE}/out")
         there_said = run_command(words)
         assert tree(store / "bucket" / "out", f"{STORE}/out", STORE) == expected
         if name in ("caption", "merge", "split", "subset", "nmi", "search"):
@@ -150,12 +151,12 @@ def test_a_command_that_was_killed_goes_on_in_a_store(
     local, store = tmp_path / "local", tmp_path / "store"
     (store / "bucket").mkdir(parents=True)
     local.mkdir()
-    run_command(words_of(name, inputs / "bucket", local, inputs / "models"))
+    run_command(words_of(name, inputs / "bucket", local))
     expected = tree(local, local, inputs / "bucket")
     program = "clipvip.pipeline.cli" if name in DATA else "clipvip.pipeline.evaluate.cli"
     with s3_server(store) as address:
         use_s3(monkeypatch, address)
-        words = words_of(name, inputs / "bucket", f"{STORE}/out", inputs / "models")
+        words = words_of(name, inputs / "bucket", f"{STORE}/out")
         process = start(*words, program=program)
         done_with_one = {"caption": "*.parquet", "search": "*.safetensors"}.get(name, "000000.json")
         while not list((store / "bucket").rglob(done_with_one)):
@@ -183,7 +184,7 @@ def test_a_place_of_a_store_that_is_not_there_is_told_in_one_line(
     monkeypatch.chdir(tmp_path / "here")
     with s3_server(tmp_path / "store") as address:
         use_s3(monkeypatch, address)
-        words = words_of(name, given, out, inputs / "models")
+        words = words_of(name, given, out)
         result = run(*words, program=data if words[0] in DATA else evaluate)
     assert result.exit_code == 1
     (line,) = result.output.strip().splitlines()
@@ -198,7 +199,7 @@ def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
     (tmp_path / "store").mkdir()
     with s3_server(tmp_path / "store") as address:
         use_s3(monkeypatch, address)
-        words = words_of(name, inputs / "bucket", "s3://none/out", inputs / "models")
+        words = words_of(name, inputs / "bucket", "s3://none/out")
         result = run(*words, program=data if words[0] in DATA else evaluate)
     assert result.exit_code == 1
     (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
@@ -213,7 +214,7 @@ def test_what_is_broken_in_a_store_is_found_removed_and_made_again(
     out.parent.mkdir(parents=True)
     with s3_server(tmp_path / "store") as address:
         use_s3(monkeypatch, address)
-        words = words_of("subset", inputs / "bucket", f"{STORE}/out", inputs / "models")
+        words = words_of("subset", inputs / "bucket", f"{STORE}/out")
         run_command(words)
         expected = tree(out)
         (out / "000001.tar").write_bytes(expected["000001.tar"][:-20_000])

@@ -22,7 +22,7 @@ OUT = "s3://bucket/runs/one"
 def store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store's folder, whose bucket holds what the runs read; the address is in the environment."""
     bucket = tmp_path / "store" / "bucket"
-    for name in ("clips", "captions"):
+    for name in ("clips", "captions", "clip"):
         shutil.copytree(world / name, bucket / name)
     make_shard_folder(bucket / "val", num_shards=1, clips_per_shard=5, num_frames=4)
     make_shard_folder(bucket / "test", num_shards=1, clips_per_shard=5, num_frames=5)
@@ -34,7 +34,7 @@ def store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def words(world: Path, data: str | Path, out: str | Path, *more: str) -> list[str]:
     given = {"--shards": f"{data}/clips", "--captions": f"{data}/captions", "--validation": f"{data}/val"}
-    given |= {"--test": f"{data}/test", "--out": str(out), "--init": str(world / "clip"), "--select": "best"}
+    given |= {"--test": f"{data}/test", "--out": str(out), "--init": f"{data}/clip", "--select": "best"}
     places = [word for pair in given.items() for word in pair]
     return [str(world / "recipe.yaml"), *places, "--set", "evaluation.every_steps=9", *more]
 
