@@ -52,7 +52,7 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     if dry_run:
         for task in tasks:
             mark = "finished  " if is_finished(task, out) else ""
-            click.echo(f"{mark}{shlex.join(task.command + task.how)}")
+            click.echo(f"{mark}{shlex.join(task.command)}")
         return
     click.get_current_context().with_resource(lock_folder(out))
     cluster = None if ray is None else RayCluster(ray, gpus_per_worker=min(1, gpus))

@@ -1,21 +1,30 @@
-"""Run commands that need each other's results, several at a time, each once: a finished one is not run again.
+"""Run stages that need each other's results, several at a time, each once: a finished one is not run again.
 
 Each is a process of its own, writes its log beside the others', and is marked as finished when it ended well.
 """
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from clipvip.pipeline.runtime.errors import UserError
+import click
+
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.stage import (
+    Stage,
+    StageFailed,
+    StageOptions,
+    command_line,
+    options_in,
+)
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.atomic import write_json
@@ -29,17 +38,31 @@ _MARKS, _LOGS = "finished", "logs"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command of this package, and the tasks that must have ended before it begins.
+    """A stage with its options, and the tasks that must have ended before it begins.
 
     `how` are more options, which say how it is computed and not what comes out: with others it is the same
     task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
     """
 
     name: str
-    command: tuple[str, ...]
+    stage: Stage[Any, Any, Any]
+    options: StageOptions
     needs: tuple[str, ...] = ()
-    how: tuple[str, ...] = ()
+    how: Mapping[str, int] = field(default_factory=dict)
     cost: float = 1.0
+
+    @property
+    def command(self) -> list[str]:
+        """The command that does the same."""
+        return command_line(self.stage, replace(self.options, **self.how))
+
+    def run(self) -> None:
+        """Do it, and print what comes out."""
+        try:
+            click.echo(self.stage(replace(self.options, **self.how)))
+        except StageFailed as failure:
+            click.echo(failure.report)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,44 +132,45 @@ class _Queue(Iterator[Task]):
 
 
 def run_task(order: Order) -> str:
-    """Run one task in a worker process; return "" or, where it failed, its last line."""
+    """Run one task from a worker process; return "" or, where it failed, its last line.
+
+    It is a process of its own, so that nothing of one task is left to the next.
+    """
     task, out = order.task, order.out
     log = log_path(task, out)
     log.parent.mkdir(parents=True, exist_ok=True)
-    name, *arguments = task.command
-    script = Path(sys.executable).parent / name
-    if not script.is_file():
-        return f"{script}: no such command; install the package into this Python"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as file, _a_gpu(out, order.num_gpus) as gpu:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with _a_gpu(out, order.num_gpus) as gpu:
         if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        code = subprocess.run(
-            [str(script), *arguments, *task.how],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            preexec_fn=die_with_parent,  # a worker has one thread
-            check=False,
-        ).returncode
-    if code:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        process = get_context("spawn").Process(target=_work, args=(task, log, os.getpid()))
+        process.start()
+        process.join()
+    if process.exitcode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+        return f"exit code {process.exitcode}: {lines[-1] if lines else 'it said nothing'}"
     path = _mark_path(task, out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"command": list(task.command)})
+    write_json(path, {"command": command_line(task.stage, task.options)})
     return ""
 
 
+def _work(task: Task, log: Path, parent_pid: int) -> NoReturn:
+    """The process of a task: all that it says goes to its log, and it ends as the command would."""
+    die_with_parent(parent_pid)
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    StageCommand(task.name, callback=task.run).main([])
+
+
 def is_finished(task: Task, out: Path) -> bool:
-    """Whether this very command has ended well there."""
-    path = _mark_path(task, out)
+    """Whether this very task has ended well there, whichever way the command was written."""
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):  # damaged: it is done again
-        return False
-    return isinstance(content, dict) and content.get("command") == list(task.command)
+        content = json.loads(_mark_path(task, out).read_bytes())
+        return bool(options_in(task.stage, content["command"]) == task.options)
+    except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError, click.ClickException):
+        return False  # damaged, or of another task: it is done again
 
 
 def log_path(task: Task, out: Path) -> Path:
