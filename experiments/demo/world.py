@@ -27,14 +27,7 @@ SIZES = {"small": 0.125, "big": 0.24}
 PLACES = ("field", "sea", "desert", "night", "snow", "wall")
 MOTIONS = ("left", "right", "up", "down", "circle", "grow", "shrink", "still")
 # What a clip shows when it is played backwards; the other motions look the same both ways.
-REVERSED = {
-    "left": "right",
-    "right": "left",
-    "up": "down",
-    "down": "up",
-    "grow": "shrink",
-    "shrink": "grow",
-}
+REVERSED = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,18 +75,15 @@ def _run(names: list[str], options: StudyOptions) -> None:
         source = read_data(options.data)
     if pretrain_steps is None and "scale" in names:
         raise UserError("scale: takes models half way through post-pretraining; give --pretrain-steps")
-    batch = _QUICK_BATCH if quick else ()
     settings = Settings(
         pretrain_steps=pretrain_steps,
         finetune_steps=finetune_steps,
         gpus=min(1, gpus),
-        pretrain_settings=batch,
-        finetune_settings=batch,
+        sets=_QUICK_BATCH if quick else (),
     )
-    seeds = options.seeds or (1 if quick else 3)
-    study = StudyRun(
-        names, list(range(options.first_seed, options.first_seed + seeds)), options.out, source, settings
-    )
+    count = options.seeds or (1 if quick else 3)
+    seeds = list(range(options.first_seed, options.first_seed + count))
+    study = StudyRun(names, seeds, options.out, source, settings)
     workers = gpus or options.workers or os.cpu_count() or 1
     run_studies(study, workers=workers, gpus=gpus, ray=options.ray, dry_run=options.dry_run)
 

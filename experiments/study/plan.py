@@ -26,9 +26,8 @@ class Settings:
     finetune_steps: int | None
     gpus: int
     """GPUs of each training; 0: the CPU."""
-    pretrain_settings: tuple[str, ...] = ()
-    """`--set` texts for each post-pretraining."""
-    finetune_settings: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    """`--set` texts for each post-pretraining and fine-tuning."""
 
 
 def seed_folder(out: Path, seed: int) -> Path:
@@ -109,7 +108,7 @@ def _row_tasks(
     if row.motion:
         recipe = data.motion_recipe or recipe
         shards, test = data.motion_finetune or shards, data.motion_test or test
-    sets = (f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder], *settings.finetune_settings)
+    sets = (f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder], *settings.sets)
     if settings.finetune_steps is not None:
         every = max(1, settings.finetune_steps // VALIDATIONS)
         steps = (f"optim.steps={settings.finetune_steps}", "optim.epochs=null")
@@ -147,7 +146,7 @@ def _pretraining_tasks(
         sets = (f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}",)
     elif run.data == "both":
         sets = (f"data.sources.images={{kind: images, shards: '{data.images}', weight: 1}}",)
-    sets += (f"seed={seed}", *run.settings, *settings.pretrain_settings)
+    sets += (f"seed={seed}", *run.settings, *settings.sets)
     if settings.pretrain_steps is not None:
         sets += (f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
         if run.name.startswith("subtitles-mean_pool"):

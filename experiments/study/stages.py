@@ -1,5 +1,7 @@
 """The stages that only a study has: making its small world, and wrong captions on purpose."""
 
+import operator
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,8 +141,6 @@ def spoil_captions(options: SpoilOptions) -> StageReport:
     Raises:
         DatasetError: there are no shards, or a shard has no captions.
     """
-    import random
-
     from clipvip.shards.format.captions import captions_path, read_caption_file, write_captions
     from clipvip.shards.tar.reader import list_shards
 
@@ -151,11 +151,9 @@ def spoil_captions(options: SpoilOptions) -> StageReport:
         found = read_caption_file(captions_path(options.captions, shard.stem))
         chance = random.Random(f"{options.seed}/{shard.stem}")
         texts = [text for _, text in found.rows]
-        rows = []
-        for key, text in found.rows:
-            spoilt = chance.choice(texts) if chance.random() < rate else text
-            changed += spoilt != text
-            rows.append((key, spoilt))
+        spoilt = [chance.choice(texts) if chance.random() < rate else text for text in texts]
+        rows = [(key, text) for (key, _), text in zip(found.rows, spoilt, strict=True)]
+        changed += sum(map(operator.ne, texts, spoilt))
         total += len(rows)
         write_captions(captions_path(out, shard.stem), rows, options={"spoilt": rate}, source=found.source)
     return StageReport(

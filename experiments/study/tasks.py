@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -18,13 +18,7 @@ import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.stage import (
-    Stage,
-    StageFailed,
-    StageOptions,
-    command_line,
-    options_in,
-)
+from clipvip.pipeline.runtime.stage import Stage, StageFailed, StageOptions, command_line, options_in
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.atomic import write_json
@@ -65,22 +59,8 @@ class Task:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A task with where it is to be noted, for a worker process."""
-
-    task: Task
-    out: Path
-    num_gpus: int
-
-
 def run_tasks(
-    tasks: Sequence[Task],
-    out: Path,
-    *,
-    jobs: int,
-    num_gpus: int = 0,
-    ray: "RayCluster | None" = None,
+    tasks: Sequence[Task], out: Path, *, jobs: int, num_gpus: int = 0, ray: "RayCluster | None" = None
 ) -> int:
     """Run what is not finished, `jobs` at a time, each when its needs are met; return how many were run.
 
@@ -90,10 +70,10 @@ def run_tasks(
     left = {task.name: task for task in tasks if not is_finished(task, out)}
     count, queue = len(left), _Queue(left)
     failed: list[tuple[Task, str]] = []
-    orders = map(partial(Order, out=out, num_gpus=num_gpus), queue)
+    work = partial(run_task, out=out, num_gpus=num_gpus)
     with Progress("study", total=len(tasks), unit="runs", initial=len(tasks) - count) as progress:
-        for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
-            task = outcome.unit.task
+        for outcome in run_units(work, queue, workers=jobs, ray=ray):
+            task = outcome.unit
             message = outcome.failure.detail if outcome.failure else outcome.result
             if message:
                 failed.append((task, message))
@@ -131,16 +111,12 @@ class _Queue(Iterator[Task]):
         self._unbegun.clear()
 
 
-def run_task(order: Order) -> str:
-    """Run one task from a worker process; return "" or, where it failed, its last line.
-
-    It is a process of its own, so that nothing of one task is left to the next.
-    """
-    task, out = order.task, order.out
+def run_task(task: Task, *, out: Path, num_gpus: int) -> str:
+    """Run a task from a worker process, in one of its own; return "" or, where it failed, its last line."""
     log = log_path(task, out)
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    with _a_gpu(out, order.num_gpus) as gpu:
+    with _a_gpu(out, num_gpus) as gpu:
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         process = get_context("spawn").Process(target=_work, args=(task, log, os.getpid()))
@@ -184,16 +160,11 @@ def _mark_path(task: Task, out: Path) -> Path:
 @contextmanager
 def _a_gpu(out: Path, num_gpus: int) -> Iterator[int | None]:
     """The number of a GPU that no other task of this machine has; None where there are none to be used."""
-    if not num_gpus:
-        yield None
-        return
-    folder = out / _LOGS
-    for number in range(num_gpus):
-        with ExitStack() as held:
-            try:
-                # There are as many workers as GPUs; the last one waits for whoever is about to let go.
-                held.enter_context(locked(folder / f"gpu{number}.lock", waits=number + 1 == num_gpus))
-            except BlockingIOError:
-                continue
-            yield number
-            return
+    with ExitStack() as held:
+        for number in range(num_gpus):
+            lock = out / _LOGS / f"gpu{number}.lock"
+            # There are as many workers as GPUs; the last one waits for whoever is about to let go.
+            with suppress(BlockingIOError):
+                held.enter_context(locked(lock, waits=number + 1 == num_gpus))
+                break
+        yield number if num_gpus else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -136,17 +137,16 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
 
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
     """The clips' cards as `draw_card` gives them, each in a process that may die of its pixels."""
-    tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
+    draw = partial(_draw, num_frames=num_frames)
     cards = [Card((), ())] * len(picks)
-    for outcome in run_units(_draw, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
-        number, pick, _ = outcome.unit
+    for outcome in run_units(draw, enumerate(picks), workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+        number, pick = outcome.unit
         cards[number] = outcome.result or _card(pick, [], outcome.failure.detail if outcome.failure else "")
     return cards
 
 
-def _draw(task: tuple[int, Pick, int]) -> Card:
-    _, pick, num_frames = task
-    return draw_card(pick, num_frames=num_frames)
+def _draw(numbered: tuple[int, Pick], *, num_frames: int) -> Card:
+    return draw_card(numbered[1], num_frames=num_frames)
 
 
 def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:

@@ -12,8 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -254,23 +253,16 @@ def connect(address: str) -> Any:
                 address = os.environ.get("RAY_ADDRESS", address)
             if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
                 socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
-            with _own_signals():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            before = signal.getsignal(signal.SIGTERM)  # for which Ray sets a handler of its own
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         except Exception as error:  # Ray raises that itself where it takes too long to start
             raise UserError(
                 f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token,"
                 " set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
             ) from error
     return ray
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Take SIGTERM back, for which Ray sets a handler of its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
 
 
 def machines(address: str) -> list[Machine]:

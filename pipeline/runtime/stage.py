@@ -14,6 +14,7 @@ shard(out="clips", size=128)        # the same from Python
 """
 
 import functools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -143,7 +144,8 @@ def stage_command(
         def show(report: StageReport) -> None:
             # Of processes that train together only the first has something to say.
             if report.text or (as_json and report.content):
-                print_result(report.content, report.text, as_json=as_json)
+                content = json.dumps(report.content, indent=2, ensure_ascii=False, allow_nan=False)
+                click.echo(content if as_json else report.text)
             if report.note:
                 click.echo(report.note, err=as_json)
 
