@@ -149,6 +149,7 @@ def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> lis
         raise ValueError(
             f"the world has {num_different} clips that differ in more than direction, not {count}"
         )
+    # Of 4 appearances with 3 motions each, number 6 is the second motion (turn 1) of appearance 2.
     chance.shuffle(appearances)
     motions = [chance.sample(forwards, len(forwards)) for _ in appearances]
     scenes = []

@@ -65,6 +65,7 @@ def pick_evenly(
     Of a damaged shard those before the damage; `damage` is given a line that says where it is. Only where
     these shards have none at all, others are looked into.
     """
+    # 12 clips of 5 shards: 3 of each of the first two, 2 of the others; 3 of 10: one each of 1, 5 and 8.
     numbers = _middles(len(shards), min(num, len(shards)))
     shares = {number: num // len(numbers) + (n < num % len(numbers)) for n, number in enumerate(numbers)}
     others = {number: num for number in range(len(shards)) if number not in shares}
@@ -81,7 +82,7 @@ def pick_evenly(
 
 
 def _middles(length: int, parts: int) -> list[int]:
-    """The middle of each of `parts` equal parts of 0 to `length` - 1."""
+    """The middle of each of `parts` equal parts of 0 to `length` - 1: of 3 parts of 10, 1, 5 and 8."""
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 
 

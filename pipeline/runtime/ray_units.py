@@ -120,6 +120,8 @@ def _hand_out(
     waiting: deque[tuple[int, Unit]] = deque()
     at_work: dict[Any, tuple[Any, tuple[int, Unit]]] = {}
     losses: Counter[int] = Counter()
+    # With room for 3, 2 at work and 5 units to come: 3 are read, a third worker is started, and has the first
+    # of them when it is up. What a lost worker had at hand comes before those that are read.
     while True:
         size = crew.size()
         waiting.extend(islice(source, max(0, size - len(waiting))))

@@ -254,7 +254,11 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option, by `opt` or in an annotation."""
+    """What a field says of an option, by `opt` or in an annotation.
+
+    `Annotated[int | None, Opt("Processes."), LAST]` is an int that may be None and stands last;
+    `tuple[Path, ...]` is a repeatable path; `Mapping[str, Path]` one with a name, NAME=PATH.
+    """
     kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)
