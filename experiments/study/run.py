@@ -66,10 +66,10 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     atomic_write_bytes(out / PAGE_NAME, as_page(results, note=_note(study)))
     counts: dict[str, int | float] = {"seeds": len(study.seeds), "runs": len(tasks)}
     report = Report("study", {"studies": study.names, "seeds": study.seeds}, counts)
-    report.write(out, seconds=time.monotonic() - started, done_now=num_run, unit="runs")
+    made = report.finish(out, started=started, done_now=num_run, unit="runs")
     for result in results:
         click.echo(f"{as_text(result)}\n")
-    click.echo(f"{report.summary(out)}\n  to look at: {out / PAGE_NAME}")
+    click.echo(f"{made.text}\n  to look at: {out / PAGE_NAME}")
 
 
 def read_results(study: StudyRun) -> list[dict[str, Any]]:
