@@ -58,8 +58,8 @@ def _study_command(name: str) -> click.Command:
 
 def _run(names: list[str], options: StudyOptions) -> None:
     from clipvip.experiments.study.data import SmallWorld, read_data
-    from clipvip.experiments.study.plan import Settings
-    from clipvip.experiments.study.run import StudyRun, run_studies
+    from clipvip.experiments.study.plan import Settings, StudyRun
+    from clipvip.experiments.study.run import run_studies
 
     quick, gpus = options.quick, options.gpus
     pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps

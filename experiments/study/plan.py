@@ -30,32 +30,36 @@ class Settings:
     """`--set` texts for each post-pretraining and fine-tuning."""
 
 
+@dataclass(frozen=True)
+class StudyRun:
+    """Which studies, for which seeds, on what, and where to."""
+
+    names: Sequence[str]
+    seeds: Sequence[int]
+    out: Path
+    source: SmallWorld | StudyData
+    settings: Settings
+
+
 def seed_folder(out: Path, seed: int) -> Path:
     return out / f"seed{seed}"
 
 
-def make_plan(
-    names: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    out: Path,
-    source: SmallWorld | StudyData,
-    settings: Settings,
-    workers: int,
-) -> list[Task]:
-    """All tasks of the studies in `names` for all seeds."""
+def make_plan(study: StudyRun, *, workers: int) -> list[Task]:
+    """All tasks of the studies for all seeds; `workers` are the processes of one that takes several."""
     tasks: dict[str, Task] = {}
-    for seed in seeds:
-        folder = seed_folder(out, seed)
-        if isinstance(source, SmallWorld):
-            data, made = source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
-        else:
-            data, made = source, []
+    names, data, settings = study.names, study.source, study.settings
+    for seed in study.seeds:
+        folder = seed_folder(study.out, seed)
+        made: list[Task] = []
+        if isinstance(study.source, SmallWorld):
+            data, made = study.source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
+        assert isinstance(data, StudyData)
         ready = tuple(task.name for task in made)
         found = list(made)
         if "domain-gap" in names:
             found.append(_gap_task(seed, folder, data, ready))
-        for row in (row for study in chosen_studies(names) for row in rows_of(study, data)):
+        for row in (row for one in chosen_studies(names) for row in rows_of(one, data)):
             found += _row_tasks(row, seed, folder, data, settings, ready)
         tasks |= {task.name: task for task in found}
     return list(tasks.values())

@@ -15,7 +15,7 @@ from clipvip.experiments.demo.corpus import plan_videos
 from clipvip.experiments.demo.world import REVERSED
 from clipvip.experiments.study.cli import main as study_command
 from clipvip.experiments.study.data import SmallWorld, StudyData, read_data
-from clipvip.experiments.study.plan import Settings, make_plan
+from clipvip.experiments.study.plan import Settings, StudyRun, make_plan
 from clipvip.experiments.study.rows import ENCODERS, STUDIES, STUDY_NAMES
 from clipvip.experiments.study.stages import STUDY_WORLD, Knobs
 from clipvip.experiments.study.tasks import Task
@@ -29,7 +29,7 @@ SETTINGS = Settings(pretrain_steps=20, finetune_steps=30, gpus=0)
 
 
 def plan(*names: str, seeds: tuple[int, ...] = (1, 2), out: Path = Path("out")) -> list[Task]:
-    return make_plan(names, seeds, out=out, source=SmallWorld(Knobs()), settings=SETTINGS, workers=1)
+    return make_plan(StudyRun(names, seeds, out, SmallWorld(Knobs()), SETTINGS), workers=1)
 
 
 def test_every_command_of_a_plan_parses() -> None:
@@ -144,9 +144,9 @@ def test_data_of_ones_own_names_its_folders(tmp_path: Path) -> None:
     file.write_text(text)
     data = read_data(file)
     assert isinstance(data, StudyData) and data.pretrain == "pretrain_vip_b32"
-    tasks = make_plan(("data",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
+    tasks = make_plan(StudyRun(("data",), (1,), tmp_path, data, SETTINGS), workers=1)
     assert not any("images" in task.name for task in tasks)  # there are none
-    tasks += make_plan(("encoders",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
+    tasks += make_plan(StudyRun(("encoders",), (1,), tmp_path, data, SETTINGS), workers=1)
     assert not any("motion" in task.name for task in tasks)  # encoders are compared on the task itself
     assert not any(task.needs for task in tasks if "/pretrain/" in task.name)  # nothing is made first
     file.write_text(text + "shard: x")
