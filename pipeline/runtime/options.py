@@ -40,7 +40,8 @@ class PlaceType(click.ParamType):
         try:
             place = location_of(value)
         except DatasetError as error:
-            raise UserError(f"{param.opts[0]} {error}" if param else str(error)) from error
+            lead = f"{param.opts[0]} " if param and isinstance(param, click.Option) else ""
+            raise UserError(f"{lead}{error}") from error
         return place if isinstance(place, UPath) else self._path.convert(place, param, ctx)
 
 

@@ -41,7 +41,7 @@ def local_folder(recipe: Recipe) -> Path:
     if isinstance(out, Path):
         return out
     name = f"clipvip-run-{os.getuid()}-{url_hash(str(out))[:16]}"
-    return Path(recipe.run.cache or tempfile.gettempdir(), name, out.name)
+    return Path(recipe.run.cache or tempfile.gettempdir(), name, out.name or "run")
 
 
 @contextmanager
