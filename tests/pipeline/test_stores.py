@@ -29,7 +29,8 @@ DATA = data.list_commands(click.Context(data))
 RESULTS = {".tar", ".parquet", ".npy", ".safetensors"}
 # {in} is where shards, captions, lists and models are, {out} where results go: in the store, or in folders.
 COMMANDS = {
-    "caption": "caption --shards {in}/clips --out {out} --model {in}/models/ofa --gpus 0 --workers 2",
+    "caption": "caption --shards {in}/clips --out {out} --model {in}/models/ofa --gpus 0 --workers 1"
+    " --num-beams 1 --max-length 6",
     "nmi": "nmi --source said={in}/clips --source seen={in}/clips-captions --target own={in}/texts.txt"
     " --target rows={in}/texts.jsonl --model {in}/models/vip --samples 4 --repeats 2 --device cpu"
     " --out {out}",
