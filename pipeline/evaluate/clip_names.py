@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from clipvip.shards.files.names import same_name
 from clipvip.shards.sources.video_set_files import video_name
 from clipvip.shards.tar.reader import Sample
 
@@ -20,12 +21,16 @@ class ClipName:
         return cls(sample.key, sample.record.clip_id, sample.record.video_id)
 
     def all(self) -> list[str]:
-        """From the most to the least particular."""
-        return [name for name in (self.key, self.clip_id, self.video_id) if name]
+        """From the most to the least particular, as `same_name` has them."""
+        return [same_name(name) for name in (self.key, self.clip_id, self.video_id) if name]
 
 
 def names_for(name: str) -> list[str]:
-    """What shards may call a clip: `name`, also without folders and extension; `msr7010` is `video7010`."""
+    """What shards may call a clip: `name`, also without folders and extension; `msr7010` is `video7010`.
+
+    They are as `same_name` has them.
+    """
+    name = same_name(name)
     stem = video_name(name)
     found = [name.strip(), name.strip().rpartition("/")[2], stem]
     if stem.startswith("msr") and stem[3:].isdecimal():

@@ -1,4 +1,4 @@
-"""A mapping from texts to texts that does not fit in memory: lines in a file, found by the hash of their key.
+"""A mapping from names to texts that does not fit in memory: lines in a file, found by the hash of their key.
 
 Memory is bounded by `_AT_ONCE` keys (about 0.2 GB) and 8 bytes for every hundred keys; the disk holds 32
 bytes a key while it is made, and 16 then.
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from clipvip.shards.files.hashes import key_hash
+from clipvip.shards.files.names import same_name
 from clipvip.shards.files.scratch import ScratchFile
 
 _AT_ONCE = 1 << 22
@@ -30,7 +31,7 @@ class RepeatedKeyError(Exception):
 
 
 class DiskIndex(Mapping[str, str]):
-    """Key -> value. Of lines with one key the first counts."""
+    """Key -> value. Of lines with one key the first counts; two spellings of a name (`same_name`) are one."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class DiskIndex(Mapping[str, str]):
         return cls(entries(), read, at_once=at_once)
 
     def __getitem__(self, key: str) -> str:
+        key = same_name(key)
         number = key_hash(key)
         bucket = number >> (64 - self._bits)
         first, stop = int(self._directory[bucket]), int(self._directory[bucket + 1])
@@ -79,7 +81,7 @@ class DiskIndex(Mapping[str, str]):
             if found % _PLACE.itemsize == 0:
                 place = data[found + _HASH_BYTES : found + _PLACE.itemsize]
                 its_key, value = self._read(int.from_bytes(place, "little"))
-                if its_key == key:
+                if same_name(its_key) == key:
                     return value
             found = data.find(wanted, found + 1)
         raise KeyError(key)
@@ -134,9 +136,9 @@ class DiskIndex(Mapping[str, str]):
         before = -2
         for number in same.tolist():
             if number != before + 1:  # another hash: two keys with one hash are as good as never
-                known = dict([self._read(int(places["at"][number]))])
+                known = dict([self._read_by_name(int(places["at"][number]))])
             before, at = number, int(places["at"][number + 1])
-            key, value = self._read(at)
+            key, value = self._read_by_name(at)
             keep[number + 1] = key not in known
             differs = known.setdefault(key, value) != value and self._must_agree
             if differs and (first_conflict is None or at < first_conflict.at):
@@ -145,9 +147,13 @@ class DiskIndex(Mapping[str, str]):
             raise first_conflict
         return places[keep]
 
+    def _read_by_name(self, at: int) -> tuple[str, str]:
+        key, value = self._read(at)
+        return same_name(key), value
+
 
 def _blocks(entries: Iterable[tuple[str, int]], at_once: int) -> Iterator[np.ndarray]:
-    hashed = ((key_hash(key), at) for key, at in entries)
+    hashed = ((key_hash(same_name(key)), at) for key, at in entries)
     while len(block := np.fromiter(islice(hashed, at_once), _PLACE)):
         yield block
 
