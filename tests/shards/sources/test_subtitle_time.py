@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.sources.rolling_captions import without_rolled_lines
-from clipvip.shards.sources.subtitle_formats import Line, ShownCue, TimedText
+from clipvip.shards.sources.rolling_captions import without_repeated_states
+from clipvip.shards.sources.subtitle_cues import Line, ShownCue, TimedText
 from clipvip.shards.sources.subtitles import Cue, parse_subtitles, text_in_span, text_in_spans
 
 _HEAD = "WEBVTT\n\n"
@@ -107,7 +107,7 @@ def test_the_longest_overlap_is_dropped(old: list[str], new: list[str]) -> None:
     shown = [text for text in new if text]
     timed = next((place for place, text in enumerate(shown) if text.isupper()), len(shown))
     overlap = next((size for size in range(min(len(old), timed), 0, -1) if old[-size:] == shown[:size]), 0)
-    kept = {cue.start_seconds: [line.text for line in cue.lines] for cue in without_rolled_lines(cues)}
+    kept = {cue.start_seconds: [line.text for line in cue.lines] for cue in without_repeated_states(cues)}
     assert kept.get(0.01, []) == ([text.lower() for text in shown[overlap:]])
 
 
