@@ -19,6 +19,7 @@ are the rule in the file:
     "stop", "stop"                        nothing grows: speech
     "wait", "wait for me", "I come"       one step of two: speech
     "I", (a second of nothing) "I am"     does not follow at once: speech
+    "I", "I<1.3> am<1.6> here" from 1.0   what is repeated has a time of its own: speech
 """
 
 import re
@@ -130,7 +131,10 @@ def _step(before: ShownCue, cue: ShownCue) -> _Step:
     plain = [line.text for line in takewhile(lambda line: not line.has_word_times, _text_lines(cue))]
     size = _overlap(old, plain)
     num_rolled = 0 if size == len(new) and not _is_settled_state(before, cue) else size
-    return _Step(num_rolled, _growth(old, new), old == new)
+    growth = _growth(old, new)
+    if growth is not None and _is_said_anew(cue, growth):
+        growth = None
+    return _Step(num_rolled, growth, old == new)
 
 
 def _growth(old: Sequence[str], new: Sequence[str]) -> _Growth | None:
@@ -145,6 +149,18 @@ def _growth(old: Sequence[str], new: Sequence[str]) -> _Growth | None:
     parts = _letters if is_in_word else _words
     num_words = len(old[-1].split()) - is_in_word
     return _Growth(num_lines, num_words, is_in_word, is_new=not parts(rest) <= parts(shown))
+
+
+def _is_said_anew(cue: ShownCue, growth: _Growth) -> bool:
+    """Whether what a cue repeats has word times of its own, after the start of the cue."""
+    num_left = growth.num_words + growth.is_in_word
+    for part in _text_lines(cue)[growth.num_lines].parts:
+        if num_left <= 0:
+            return False
+        if part.start_seconds > cue.start_seconds:
+            return True
+        num_left -= len(part.text.split())
+    return False
 
 
 def _words(text: str) -> set[str]:

@@ -78,6 +78,16 @@ def test_repeated_speech_stays(states: list[str]) -> None:
     assert _said(states) == " ".join(states)
 
 
+def test_words_with_times_of_their_own_are_said_anew() -> None:
+    states = [
+        "I",
+        "I<00:00.700> am",
+        "I<00:01.200> am<00:01.400> here",
+        "I<00:01.600> am<00:01.700> here now",
+    ]
+    assert _said(states) == "I I am I am here I am here now"
+
+
 def test_what_does_not_follow_at_once_is_speech() -> None:
     assert _said(["I", "I am", "I am here"], seconds=2.0, gap=1.0) == "I I am I am here"
 
