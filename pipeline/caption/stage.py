@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipvip.media.errors import one_line
+from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -145,8 +146,6 @@ def _share_out(options: CaptionOptions) -> Where:
         ray = share_machines(options.ray, gpus=gpus, workers=workers, cpus_per_worker=_CORES_PER_WORKER)
         return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
     import torch
-
-    from clipvip.pipeline.caption.work import share_of_cores
 
     found = torch.cuda.device_count()
     if gpus is not None and gpus > found:
