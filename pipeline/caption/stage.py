@@ -19,7 +19,6 @@ from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import Manifest, read_manifest
@@ -237,11 +236,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
 
 def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
-    from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+    from clipvip.shards.format.captions import finished_captions
 
-    try:
-        content = read_caption_file(captions_path(out, shard.stem))
-    except DatasetError:
-        return None
-    same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
-    return len(content.rows) + len(content.skips) if content.source and same else None
+    found = finished_captions(out, shard, sha256)
+    return None if found is None else len(found.rows) + len(found.skips)
