@@ -8,7 +8,7 @@ import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.pipeline.transcribe.webvtt import EMPTY, transcript_path
+from clipvip.pipeline.transcribe.webvtt import read_head, transcript_path
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
@@ -108,11 +108,11 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         text = f"transcribe: would hear {todo:,} of {len(videos):,} videos -> {out}; the others are done"
         return StageReport(content={"stage": "transcribe", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs=_OUTPUTS):
-        run = _hear(videos, setup)
-        report = _report(out, videos, made_by, run)
-        made = report.finish(out, started=started, done_now=run.num_made, unit="transcripts")
+        num_made, skips = _hear(videos, setup)
+        report = _report(out, videos, made_by, skips)
+        made = report.finish(out, started=started, done_now=num_made, unit="transcripts")
     if not made.counts["transcripts"]:
-        first = next(iter(run.skips.values()))
+        first = next(iter(report.skips))
         why = f"{first.reason}, as of {first.what}: {first.detail}"
         raise StageFailed(f"no video has a transcript ({why}); {out / SKIPPED_NAME} says why", made)
     return made
@@ -195,29 +195,16 @@ def _find_model(name: str) -> Path:
     return folder
 
 
-@dataclass
-class _Run:
-    """What came of this run's videos."""
-
-    num_made: int = 0
-    skips: dict[str, Skip] = field(default_factory=dict)
-    languages: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-
-def _hear(videos: Mapping[str, str], setup: "WhisperSetup") -> _Run:
-    """Transcribe every video that has no transcript yet."""
+def _hear(videos: Mapping[str, str], setup: "WhisperSetup") -> tuple[int, dict[str, Skip]]:
+    """Transcribe every video that has no transcript yet; how many were, and why others were not, by id."""
     from clipvip.pipeline.transcribe.work import TranscribeTask, transcribe_video
 
-    run = _Run()
-    num_there = 0
+    num_made = 0
+    skips: dict[str, Skip] = {}
 
     def missing() -> Iterator["TranscribeTask"]:
-        nonlocal num_there
         for video_id, place in videos.items():
             if _is_done(setup.options.out, video_id):
-                num_there += 1
                 progress.add(1)
             else:
                 yield TranscribeTask(video_id, place, setup)
@@ -226,33 +213,35 @@ def _hear(videos: Mapping[str, str], setup: "WhisperSetup") -> _Run:
         for outcome in run_units(transcribe_video, missing(), workers=setup.where.num_workers):
             video_id = outcome.unit.video_id
             if outcome.failure is not None:
-                run.skips[video_id] = Skip(outcome.failure.reason, video_id, outcome.failure.detail)
-            elif isinstance(outcome.result, Skip):
-                run.skips[video_id] = outcome.result
+                skips[video_id] = Skip(outcome.failure.reason, video_id, outcome.failure.detail)
             elif outcome.result is not None:
-                heard = outcome.result
-                run.num_made += 1
-                run.languages[heard.language] += 1
-                run.seconds += heard.seconds
-                run.warnings += [f"{video_id}: {heard.warning}"] if heard.warning else []
-            progress.add(1, skipped=len(run.skips))
-    return run
+                skips[video_id] = outcome.result
+            else:
+                num_made += 1
+            progress.add(1, skipped=len(skips))
+    return num_made, skips
 
 
-def _report(out: Path, videos: Mapping[str, str], made_by: Options, run: _Run) -> Report:
+def _report(out: Path, videos: Mapping[str, str], made_by: Options, skips: Mapping[str, Skip]) -> Report:
     """Sum up what there is of these videos, whichever run made it."""
-    there = [path for path in (transcript_path(out, name) for name in videos) if path.is_file()]
+    languages: Counter[str] = Counter()
+    num_warnings, examples = 0, list[str]()
+    for video_id in videos:
+        if not _is_done(out, video_id):
+            continue
+        head = read_head(transcript_path(out, video_id))
+        languages[head.language] += 1
+        if head.warning:
+            num_warnings += 1
+            examples += [f"{video_id}: {head.warning}"] if num_warnings <= _MAX_EXAMPLES else []
     counts: dict[str, int | float] = {
         "videos": len(videos),
-        "transcripts": len(there),
-        "without_speech": sum(path.stat().st_size == len(EMPTY) for path in there),
+        "transcripts": languages.total(),
+        "without_speech": languages.pop("", 0),
     }
     details = {
-        "heard_now": {
-            "hours": round(run.seconds / 3600, 3),
-            "languages": dict(sorted(run.languages.items())),
-            "warnings": {"count": len(run.warnings), "examples": sorted(run.warnings)[:_MAX_EXAMPLES]},
-        }
+        "languages": dict(sorted(languages.items())),
+        "sound_warnings": {"count": num_warnings, "examples": examples},
     }
-    skips = [run.skips[name] for name in videos if name in run.skips]
-    return Report("transcribe", made_by, counts=counts, details=details, skips=skips)
+    listed = [skips[video_id] for video_id in videos if video_id in skips]
+    return Report("transcribe", made_by, counts=counts, details=details, skips=listed)

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EMPTY = "WEBVTT\n\n"
-"""The file of a video in which nothing is said."""
-
+_HEAD_BYTES = 512
 _EXTENSION = ".vtt"
 _UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]+")
 
@@ -39,13 +37,29 @@ class Heard:
     words: Sequence[Word] = ()
 
 
-def webvtt(heard: Iterable[Heard], *, language: str, notes: Sequence[str] = ()) -> str:
-    """The file; `notes` are for people, each on a line."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a file says of itself: the language, "" where nothing is said; what is wrong with the sound."""
+
+    language: str = ""
+    warning: str = ""
+
+
+def webvtt(heard: Iterable[Heard], head: Head) -> str:
+    """The file; that of a video in which nothing is said names no language."""
     cues = [cue for one in heard if (cue := _cue(one))]
-    if not cues and not notes:
-        return EMPTY
-    note = "".join(f"NOTE {_text(line)}\n\n" for line in notes)
-    return f"WEBVTT\nLanguage: {language}\n\n{note}" + "".join(cues)
+    language = f"Language: {head.language}\n" if cues and head.language else ""
+    warning = f"NOTE {_text(head.warning)}\n\n" if head.warning else ""
+    return f"WEBVTT\n{language}\n{warning}{''.join(cues)}"
+
+
+def read_head(path: Path) -> Head:
+    """What the file of `webvtt` says of itself; no more of it is read."""
+    with path.open("rb") as file:
+        lines = file.read(_HEAD_BYTES).decode("utf-8", "replace").split("\n")
+    language = lines[1].removeprefix("Language: ") if len(lines) > 1 else ""
+    note = lines[3 if language else 2] if len(lines) > 3 else ""
+    return Head(language, html.unescape(note.removeprefix("NOTE ")) if note.startswith("NOTE ") else "")
 
 
 def _cue(heard: Heard) -> str:

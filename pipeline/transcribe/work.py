@@ -15,7 +15,7 @@ from clipvip.media.sound import Damage, Sound, read_sound
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.memory import is_out_of_memory
-from clipvip.pipeline.transcribe.webvtt import Heard, Word, transcript_path, webvtt
+from clipvip.pipeline.transcribe.webvtt import Head, Heard, Word, transcript_path, webvtt
 from clipvip.shards.errors import NO_ROOM, Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.stores import is_url, local_copy
@@ -65,16 +65,7 @@ class TranscribeTask:
     setup: WhisperSetup
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What is known of a video that was heard: seconds of sound, language, and what was wrong with it."""
-
-    language: str
-    seconds: float
-    warning: str
-
-
-def transcribe_video(task: TranscribeTask) -> Transcript | Skip:
+def transcribe_video(task: TranscribeTask) -> Skip | None:
     """Write the subtitle file of one video, or say why it has none.
 
     Raises:
@@ -94,7 +85,8 @@ def transcribe_video(task: TranscribeTask) -> Transcript | Skip:
             if is_remote
             else nullcontext(task.place) as file
         ):
-            return _transcribe(task, model, str(file), allow_more_time)
+            _transcribe(task, model, str(file), allow_more_time)
+            return None
     except UnreadableVideo as error:
         return Skip(error.reason, task.video_id, str(error))
     except OSError as error:
@@ -133,12 +125,9 @@ class _Ear:
     options: "TranscribeOptions"
     heartbeat: Callable[[], None]
     language: str | None = None
-    seconds: float = 0.0
 
     def hear(self, piece: Sound) -> Iterator[Heard]:
         """What is said in a piece, in order."""
-        length = len(piece.samples) / _RATE
-        self.seconds += length
         segments, info = self.model.transcribe(
             piece.samples,
             language=self.options.language or self.language,
@@ -148,7 +137,7 @@ class _Ear:
             # Else a phrase that is made up once comes again and again.
             condition_on_previous_text=False,
         )
-        end = piece.start_seconds + length
+        end = piece.start_seconds + len(piece.samples) / _RATE
 
         def at(seconds: float) -> float:
             return min(piece.start_seconds + max(0.0, float(seconds)), end)
@@ -162,9 +151,7 @@ class _Ear:
             yield Heard(at(segment.start), at(segment.end), segment.text, words)
 
 
-def _transcribe(
-    task: TranscribeTask, model: WhisperModel, file: str, heartbeat: Callable[[], None]
-) -> Transcript:
+def _transcribe(task: TranscribeTask, model: WhisperModel, file: str, heartbeat: Callable[[], None]) -> None:
     options = task.setup.options
     ear, damage = _Ear(model, options, heartbeat), Damage()
     heard: list[Heard] = []
@@ -172,11 +159,6 @@ def _transcribe(
     for piece in pieces:
         heard += ear.hear(piece)
     warning = f"damaged packets of sound, left silent: {damage.num_packets}" if damage.num_packets else ""
-    language = options.language or ear.language or ""
-    text = webvtt(
-        sorted(heard, key=lambda one: one.start_seconds),
-        language=language,
-        notes=[warning] if warning else [],
-    )
+    head = Head(options.language or ear.language or "", warning)
+    text = webvtt(sorted(heard, key=lambda one: one.start_seconds), head)
     atomic_write_bytes(transcript_path(options.out, task.video_id), text.encode())
-    return Transcript(language or "none", ear.seconds, warning)

@@ -152,15 +152,14 @@ def _growth(old: Sequence[str], new: Sequence[str]) -> _Growth | None:
 
 
 def _is_said_anew(cue: ShownCue, growth: _Growth) -> bool:
-    """Whether what a cue repeats has word times of its own, after the start of the cue."""
+    """Whether what a cue repeats has word times of its own, none of them from before the cue."""
+    line = _text_lines(cue)[growth.num_lines]
     num_left = growth.num_words + growth.is_in_word
-    for part in _text_lines(cue)[growth.num_lines].parts:
-        if num_left <= 0:
-            return False
-        if part.start_seconds > cue.start_seconds:
+    for part in line.parts:
+        if num_left > 0 and part.start_seconds > cue.start_seconds:
             return True
         num_left -= len(part.text.split())
-    return False
+    return line.starts_timed
 
 
 def _words(text: str) -> set[str]:

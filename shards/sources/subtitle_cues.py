@@ -19,10 +19,14 @@ class TimedText(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a cue. `has_word_times`: its parts carry times of their own."""
+    """One line of a cue. `has_word_times`: its parts carry times of their own.
+
+    `starts_timed`: so does the first, and it is not from before the cue.
+    """
 
     parts: list[TimedText]
     has_word_times: bool
+    starts_timed: bool = False
 
     @property
     def text(self) -> str:
@@ -61,7 +65,7 @@ def clean_text(text: str) -> str:
 def make_line(pieces: Iterable[tuple[float | None, str]], start: float, end: float) -> Line:
     """Join pieces of raw text, each with its time or None, to parts that begin and end at white space."""
     parts: list[tuple[float, list[str]]] = []
-    has_word_times = False
+    has_word_times = starts_timed = False
     touches_next = False
     now = start
     for time, raw in pieces:
@@ -74,7 +78,9 @@ def make_line(pieces: Iterable[tuple[float | None, str]], start: float, end: flo
         if text and parts and (time is None or touches):
             parts[-1][1].extend([text] if touches else [" ", text])
         elif text:
+            starts_timed |= not parts and time is not None and time >= start
             parts.append((now, [text]))
         if bare:
             touches_next = not bare[-1].isspace()
-    return Line([TimedText(at, "".join(texts)) for at, texts in parts], has_word_times)
+    timed = [TimedText(at, "".join(texts)) for at, texts in parts]
+    return Line(timed, has_word_times, starts_timed)

@@ -9,7 +9,7 @@ import pytest
 
 from clipvip.media.container import UnreadableVideo
 from clipvip.media.sound import Damage, Sound, UnreadableSound, read_sound
-from make_sound import RATE, make_talk
+from make_sound import RATE, damage_middle, make_talk
 from make_videos import make_video
 
 
@@ -91,13 +91,9 @@ def test_a_video_without_sound_is_named(tmp_path: Path) -> None:
 
 def test_damaged_packets_are_counted_and_left_silent(tmp_path: Path) -> None:
     path = make_talk(tmp_path / "talk.mp4", tones=[(0, 6)], codec="aac")
-    data = bytearray(path.read_bytes())
-    first, end = data.index(b"mdat"), data.index(b"moov")
-    place = (first + end) // 2
-    data[place : place + (end - first) // 4] = np.random.default_rng(0).bytes((end - first) // 4)
-    (tmp_path / "bad.mp4").write_bytes(data)
+    damage_middle(path)
     damage, beats = Damage(), list[int]()
-    pieces = _read(tmp_path / "bad.mp4", damage=damage, heartbeat=lambda: beats.append(1))
+    pieces = _read(path, damage=damage, heartbeat=lambda: beats.append(1))
     assert damage.num_packets > 0 and beats
     assert _spans(pieces)[0][0] < 0.2
     assert 5.5 * RATE < sum(len(piece.samples) for piece in pieces) < 6.2 * RATE

@@ -67,3 +67,12 @@ def make_talk(
 
 def layout_of(name: str) -> tuple[Any, ...]:
     return av.AudioLayout(name).channels
+
+
+def damage_middle(path: Path) -> None:
+    """Put noise into a quarter of an MP4 file's packets."""
+    data = bytearray(path.read_bytes())
+    first, end = data.index(b"mdat"), data.index(b"moov")
+    size = (end - first) // 4
+    data[(first + end) // 2 : (first + end) // 2 + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(data)

@@ -1,9 +1,11 @@
 """What was heard comes out of the subtitle file as it went in."""
 
+from pathlib import Path
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipvip.pipeline.transcribe.webvtt import EMPTY, Heard, Word, webvtt
+from clipvip.pipeline.transcribe.webvtt import Head, Heard, Word, read_head, webvtt
 from clipvip.shards.sources.subtitles import Cue, parse_subtitles
 
 _TEXT = st.one_of(
@@ -17,7 +19,7 @@ _TIME = st.integers(0, 10**8).map(lambda milliseconds: milliseconds / 1000)
 
 def test_words_have_their_times() -> None:
     words = [Word(1.0, " so"), Word(1.4, " to"), Word(1.5, "day"), Word(2.0, " we")]
-    text = webvtt([Heard(1.0, 3.0, " so today we", words)], language="en")
+    text = webvtt([Heard(1.0, 3.0, " so today we", words)], Head("en"))
     assert text == (
         "WEBVTT\nLanguage: en\n\n00:00:01.000 --> 00:00:03.000\n"
         "<00:00:01.000>so<00:00:01.400> to<00:00:01.500>day<00:00:02.000> we\n\n"
@@ -30,10 +32,17 @@ def test_words_have_their_times() -> None:
 
 
 def test_nothing_heard_is_a_whole_file() -> None:
-    assert webvtt([], language="") == webvtt([Heard(0, 1, " ")], language="en") == EMPTY
-    assert parse_subtitles(EMPTY.encode()) == []
-    noted = webvtt([], language="en", notes=["damaged -->\n\npackets"])
-    assert noted != EMPTY and parse_subtitles(noted.encode()) == []
+    assert webvtt([], Head()) == webvtt([Heard(0, 1, " ")], Head("en")) == "WEBVTT\n\n"
+    assert parse_subtitles(b"WEBVTT\n\n") == []
+
+
+def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+    for heard in ([], [Heard(0, 1, "hello")], [Heard(0, 1, "NOTE: hello " * 100)]):
+        for warning in ("", "damaged --> <packets>: 3"):
+            path = tmp_path / "a.vtt"
+            path.write_text(webvtt(heard, Head("de", warning)))
+            assert read_head(path) == Head("de" if heard else "", warning)
+            assert len(parse_subtitles(path.read_bytes())) == len(heard)
 
 
 @given(st.lists(st.tuples(_TIME, _TIME, _TEXT), max_size=6))
@@ -44,7 +53,7 @@ def test_captions_come_out_as_they_went_in(rows: list[tuple[float, float, str]])
         Heard(start + 10**6 * n, start + 10**6 * n + length, text)
         for n, (start, length, text) in enumerate(rows)
     ]
-    found = parse_subtitles(webvtt(heard, language="en").encode())
+    found = parse_subtitles(webvtt(heard, Head("en")).encode())
     assert [(round(cue.start_seconds, 3), cue.text) for cue in found] == [
         (round(one.start_seconds, 3), " ".join(one.text.split())) for one in heard if one.text.split()
     ]
@@ -56,6 +65,6 @@ def test_no_word_of_speech_is_taken_for_a_caption_that_grows(lines: list[str]) -
     for number, line in enumerate(lines):
         words = [Word(number + place / 10, f" {word}") for place, word in enumerate(line.split())]
         heard.append(Heard(number, number + 1, line, words))
-    found = parse_subtitles(webvtt(heard, language="en").encode())
+    found = parse_subtitles(webvtt(heard, Head("en")).encode())
     said, expected = " ".join(cue.text for cue in found), " ".join(lines)
     assert said == expected

@@ -109,3 +109,8 @@ def test_sentences_painted_word_by_word_come_out_whole(sentences: list[list[str]
 @settings(deadline=None)
 def test_nothing_of_repeated_words_is_lost(states: list[str]) -> None:
     assert _said(states) == " ".join(states)
+
+
+def test_words_with_times_from_before_are_still_shown() -> None:
+    states = ["<00:00.000>I", "<00:00.000>I<00:00.500> am", "<00:00.000>I<00:00.500> am<00:01.000> here"]
+    assert _said(states) == "I am here"
