@@ -4,7 +4,7 @@ What hears it must give times that fit the pictures. Sound may begin later than 
 packets were lost: players leave these silent, and a reader that joins what is there gets ahead of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -90,11 +90,20 @@ def _decoded(
         if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
             resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         frame.pts = None  # times are kept here, the resampler is strict about them
-        samples = [part.to_ndarray()[0] for part in resampler.resample(frame)]
-        yield seconds, np.concatenate(samples) if samples else np.zeros(0, np.float32)
-    if resampler is not None:
-        for part in resampler.resample(None):
-            yield None, part.to_ndarray()[0]
+        try:
+            samples = [part.to_ndarray()[0] for part in resampler.resample(frame)]
+        except (av.FFmpegError, ValueError):  # damage may make frames of a form that no sound has
+            damage.num_packets, form = damage.num_packets + 1, ()
+            continue
+        yield seconds, _joined(samples)
+    if form:
+        yield None, _joined([part.to_ndarray()[0] for part in resampler.resample(None)])
+
+
+def _joined(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """One array of finite samples, which damaged ones need not be."""
+    joined = np.concatenate(samples) if samples else np.zeros(0, np.float32)
+    return np.clip(np.nan_to_num(joined), -1, 1)
 
 
 def _frames(container: Any, stream: Any, damage: Damage, heartbeat: Callable[[], None]) -> Iterator[Any]:

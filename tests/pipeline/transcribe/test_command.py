@@ -15,6 +15,7 @@ from commands import error_of, run, run_well
 from make_sound import damage_middle, make_talk
 from make_videos import make_video, write_metadata
 from outputs import content, report, samples, skipped
+from s3_server import s3_server, use_s3
 from tiny_whisper import WORDS, make_whisper
 
 pytestmark = pytest.mark.needs("faster_whisper")
@@ -112,6 +113,28 @@ def test_damaged_sound_is_heard_as_far_as_it_goes_and_told(english: Path, tmp_pa
     told = report(tmp_path / "out")["sound_warnings"]
     assert told["count"] == 1
     assert told["examples"][0].startswith("bad: damaged packets of sound, left silent: ")
+
+
+def test_a_video_that_takes_too_long_is_given_up(videos: Path, english: Path, tmp_path: Path) -> None:
+    result = transcribe(videos, tmp_path / "out", english, *ALL_HEARD, "--video-timeout", 0.001)
+    assert "no video has a transcript" in error_of(result)
+    assert {("timeout", "long"), ("timeout", "talk")} <= set(skipped(tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*.vtt")) == []
+
+
+@pytest.mark.needs("s3fs")
+def test_videos_may_be_in_a_store(
+    undisturbed: Path, videos: Path, english: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(videos, tmp_path / "store" / "bucket" / "videos")
+    with s3_server(tmp_path / "store") as address:
+        use_s3(monkeypatch, address)
+        result = run(
+            *("transcribe", "s3://bucket/videos", "--out", tmp_path / "out", "--model", english),
+            *("--gpus", 0, "--workers", 1, *ALL_HEARD),
+        )
+    assert result.exit_code == 0, result.output
+    assert content(tmp_path / "out") == content(undisturbed)
 
 
 def test_words_have_times_of_their_own(videos: Path, english: Path, tmp_path: Path) -> None:
