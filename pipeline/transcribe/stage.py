@@ -81,7 +81,12 @@ class TranscribeOptions(StageOptions):
     dry_run: DryRun = False
 
 
-@stage(TranscribeOptions, "clipvip-data transcribe")
+@stage(
+    TranscribeOptions,
+    "clipvip-data transcribe",
+    "videos/ --out subtitles/ --model small",
+    "videos/ --out subtitles/ --model large-v3 --language en --gpus 8",
+)
 def transcribe(options: TranscribeOptions) -> StageReport:
     """Write down what is said in videos, with Whisper by faster-whisper, as subtitles for `shard`.
 
