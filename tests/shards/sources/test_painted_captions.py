@@ -1,5 +1,7 @@
 """Captions that grow word by word are said once; speech that repeats itself stays."""
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -58,6 +60,29 @@ def test_each_word_has_the_time_of_its_state() -> None:
         (1.0, 1.5, "am"),
         (1.5, 2.0, "here"),
     ]
+
+
+_STATES = ("I", "I am", "I am here")
+FILES = {
+    "srt": "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n + 1},000\n{s}\n\n" for n, s in enumerate(_STATES, 1)),
+    "json3": json.dumps(
+        {
+            "events": [
+                {"tStartMs": 1000 * n, "dDurationMs": 1000, "segs": [{"utf8": s}]}
+                for n, s in enumerate(_STATES, 1)
+            ]
+        }
+    ),
+    "srv3": "<timedtext><body>"
+    + "".join(f'<p t="{n}000" d="1000">{s}</p>' for n, s in enumerate(_STATES, 1))
+    + "</body></timedtext>",
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_painted_captions_of_all_formats(form: str) -> None:
+    found = parse_subtitles(FILES[form].encode())
+    assert [(cue.start_seconds, cue.text) for cue in found] == [(1.0, "I"), (2.0, "am"), (3.0, "here")]
 
 
 @pytest.mark.parametrize(

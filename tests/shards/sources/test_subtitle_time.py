@@ -49,6 +49,19 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "styles that never end": lambda n: _one("{\\" * n),
     "spaces before a damaged time": lambda n: f"{_TIMES}a\n\n{' ' * 2 * n}00:00:0x --> \n",
     "arrows": lambda n: _TIMES + "-->\n" * (n // 2),
+    "arrows between texts": lambda n: _TIMES + "x --> y\n" * (n // 4),
+    "times after numbers": lambda n: _TIMES + "1\n1:1 --> z\n" * (n // 6),
+    "settings that never end": lambda n: _TIMES + f"a\n\n{_TIMES.strip()}{' a:b' * (n // 2)} x\n",
+    "spaces after times": lambda n: _TIMES + f"a\n\n{_TIMES.strip()}{' ' * 2 * n}x\n",
+    "two cues of which the last line grows": lambda n: _two("a\n" * n + "b\n\n", "a\n" * n + "bc\n"),
+    "two cues of which the only word grows": lambda n: _two("a" * n + "\n\n", "a" * n + "b\n"),
+    "many cues that grow": lambda n: (
+        _HEAD
+        + "".join(
+            f"00:{n // 60:02d}:{n % 60:02d}.000 --> 00:{n // 60:02d}:{n % 60:02d}.999\n{'a ' * n}\n\n"
+            for n in range(int(1.4 * n**0.5))
+        )
+    ),
     "numbers": lambda n: _TIMES + "1\n" * n,
     "entities": lambda n: _one("&amp" * (n // 2) + "&#" + "9" * n),
     "captions in each other": lambda n: _xml(_P * (n // 10) + "x" + "</p>" * (n // 10)),
