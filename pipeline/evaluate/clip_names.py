@@ -9,7 +9,7 @@ from clipvip.shards.tar.reader import Sample
 
 @dataclass(frozen=True)
 class ClipName:
-    """What the metadata of a clip says that it is."""
+    """What the metadata of a clip says that it is, as `same_name` has it."""
 
     key: str
     clip_id: str
@@ -18,11 +18,11 @@ class ClipName:
     @classmethod
     def of(cls, sample: Sample) -> "ClipName":
         """The names of a clip of a shard."""
-        return cls(sample.key, sample.record.clip_id, sample.record.video_id)
+        return cls(sample.key, same_name(sample.record.clip_id), same_name(sample.record.video_id))
 
     def all(self) -> list[str]:
-        """From the most to the least particular, as `same_name` has them."""
-        return [same_name(name) for name in (self.key, self.clip_id, self.video_id) if name]
+        """From the most to the least particular."""
+        return [name for name in (self.key, self.clip_id, self.video_id) if name]
 
 
 def names_for(name: str) -> list[str]:
