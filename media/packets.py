@@ -6,6 +6,7 @@ hardly anything, and seeking is as exact as a file's index.
 
 import bisect
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -36,14 +37,15 @@ class Step:
 
 def plan_steps(
     packets: Iterable[Any],
-    needed: Callable[[float, float], bool],
+    needed: Callable[[float, float, float], bool],
     seconds_of: Callable[[Any], float | None],
     may_leave_out: bool,
 ) -> Iterator[Step]:
     """Yield a step for each packet, in the order of the file.
 
-    `needed(time of the frame before, time)` says in seconds whether a packet's frame is of use; `seconds_of`
-    gives a packet's time, or None. Where `may_leave_out`, the packets between the last needed one and a
+    `needed(time of the frame before, its time, time of the next)` says in seconds whether a packet's frame is
+    of use (before the first is -1, after the last infinity); `seconds_of` gives a packet's time, or None.
+    Where `may_leave_out`, the packets between the last needed one and a
     keyframe are left out, unless frames that follow that keyframe but are shown before it are needed.
     """
     held: list[Step] = []
@@ -78,7 +80,7 @@ def _left_out(steps: list[Step]) -> Iterator[Step]:
 
 def _with_following(
     packets: Iterable[Any],
-    needed: Callable[[float, float], bool],
+    needed: Callable[[float, float, float], bool],
     seconds_of: Callable[[Any], float | None],
 ) -> Iterator[tuple[Step, list[Step]]]:
     """Each packet's step, and for a keyframe those of the next packets, with what `needed` says of them.
@@ -93,7 +95,10 @@ def _with_following(
             step.is_needed = True
             if step.seconds is not None:
                 place = bisect.bisect_left(known, step.seconds)
-                step.is_needed = needed(known[place - 1] if place else -1.0, step.seconds)
+                previous = known[place - 1] if place else -1.0
+                after = bisect.bisect_right(known, step.seconds, place)
+                following = known[after] if after < len(known) else math.inf
+                step.is_needed = needed(previous, step.seconds, following)
                 del known[: place - _PACKETS_AHEAD if place > 2 * _PACKETS_AHEAD else 0]
 
     def first() -> tuple[Step, list[Step]]:
