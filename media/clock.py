@@ -29,7 +29,8 @@ class Clock:
     """The time of each packet and frame of one reading of a stream, from front to back.
 
     `origin_seconds` is the file's zero on its own clock: players and subtitles count from there, not from the
-    first picture. `is_joined` says whether the clock has begun anew.
+    first picture. `may_be_joined` is of formats of which files are joined as bytes, `is_joined` says whether
+    the clock has begun anew, and `has_fields` whether packets are single fields.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -47,22 +48,22 @@ class Clock:
         )
         self._counts_shown = "mxf" in formats  # some tell when packets are shown, some when they are decoded
         self._is_program_stream = "mpeg" in formats
-        self._may_be_joined = bool(formats & {"mpegts", "mpeg"})
-        self.origin_seconds = _origin_seconds(container, stream, may_be_negative=self._may_be_joined)
+        self.may_be_joined = bool(formats & {"mpegts", "mpeg"})
+        self.origin_seconds = _origin_seconds(container, stream, may_be_negative=self.may_be_joined)
         common = math.lcm(self._time_base.denominator, self.origin_seconds.denominator)
         self._ticks = (int(self._time_base * common), int(self.origin_seconds * common), common)
         self.is_joined = False
         self._shift = 0  # in ticks, of what comes after a joint
         self._next_dts: int | None = None
         self._lacks_some = False
-        self._has_fields = False
+        self.has_fields = False
         self._last_seconds: float | None = None
         self._counted: list[float] = []  # a heap: times of the packets whose frames are still to come
 
     @property
     def tells_all(self) -> bool:
         """Whether each packet so far says when its frame is shown, so that others can be left out."""
-        return not (self._counts or self._is_program_stream or self._lacks_some or self._has_fields)
+        return not (self._counts or self._is_program_stream or self._lacks_some or self.has_fields)
 
     def follow(self, packet: Any) -> None:
         """Note the next packet of the file; where the clock began anew, move its times on."""
@@ -71,8 +72,8 @@ class Clock:
         # Single fields, two to a frame: which two make one, the decoder knows.
         if self._stream.codec_context.field_order > 1 and packet.duration:  # 0 is unknown, 1 progressive
             is_half = packet.duration * self._tick_seconds < 0.75 * self._frame_seconds
-            self._has_fields = self._has_fields or is_half
-        if not self._may_be_joined or packet.dts is None:
+            self.has_fields = self.has_fields or is_half
+        if not self.may_be_joined or packet.dts is None:
             return
         if self._next_dts is not None:
             step = (packet.dts + self._shift - self._next_dts) * self._tick_seconds

@@ -6,7 +6,7 @@ frame instead of at the file's zero, 0.8 s off the subtitles; at equal CPU time.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,9 @@ from av.video.reformatter import VideoReformatter
 from clipvip.media.clock import Clock, frames_per_second
 from clipvip.media.container import describe, is_idr, open_container
 from clipvip.media.errors import MediaError
-from clipvip.media.packets import plan_steps
+from clipvip.media.hdr import Transfer, transfer_of
+from clipvip.media.losses import Losses
+from clipvip.media.packets import Step, plan_steps
 from clipvip.media.pictures import Geometry, geometry_of, require_pixels, scale, upright_rgb
 
 _NOT_SCALED = 1 << 40
@@ -39,20 +41,24 @@ class Video:
     """An open video file; `open_video` makes one.
 
     After `frames` has ended, `end_seconds` is where the last frame ends, and `damage` says what stopped it;
-    it is empty at a proper end. All needed frames before `passed_seconds` have been yielded.
+    it is empty at a proper end. All needed frames before `passed_seconds` have been yielded, or are lost:
+    `follows_loss` says that some are missing before the frame that was yielded last, or before the end.
     """
 
     def __init__(self, file: str | io.BytesIO, *, size: int = _NOT_SCALED) -> None:
         self._file = file
         self._size = size
         self._reformatter = VideoReformatter()
-        self.geometry: Geometry | None = None  # known from the first frame on
+        self.geometry: Geometry | None = None  # known from the first frame on, as is `transfer`
+        self.transfer: Transfer | None = None  # of HDR, whose pictures come tone-mapped
         self._open()
         self.fps = frames_per_second(self.stream)
 
     def _open(self) -> None:
         self.container, self.stream = open_container(self._file)
         self._clock = Clock(self.container, self.stream)
+        self._losses = Losses()
+        self.follows_loss = False
         self.end_seconds = self.passed_seconds = 0.0
         self.damage = ""
         self._sound_end_seconds = 0.0
@@ -106,11 +112,17 @@ class Video:
             last_seconds = seconds
             if not self._clock.tells_all:
                 self.end_seconds = max(self.end_seconds, seconds + self._clock.length_seconds(frame))
+            self._note_losses()
             if self.geometry is None:
                 self.geometry = geometry_of(frame, self.stream.sample_aspect_ratio, self._size)
+                self.transfer = transfer_of(frame)
             yield seconds, frame
+        self._note_losses()
         if not self.damage:
             self.damage = self._missing_end()
+
+    def _note_losses(self) -> None:
+        self.follows_loss, self._losses.have_been = self._losses.have_been, False
 
     def pictures_at(
         self, times: Sequence[float], *, leave_out: bool = True, max_pixels: int | None = None
@@ -159,23 +171,37 @@ class Video:
                 continue
             if step.begins_anew:
                 yield from self._usable(context.decode(None), check)
+                yield from check.usable(self._losses.rest())
+                self._losses.begin_anew(packet.pts)
                 check.require_nothing_awaited()
                 context.flush_buffers()
                 self.passed_seconds, check.awaited_seconds = left_out_seconds, step.seconds
-            context.skip_frame = "DEFAULT" if step.is_needed or step.begins_anew else "NONREF"
-            self._clock.sends(packet)
-            yield from self._usable(packet.decode(), check)
-            if step.is_incomplete and check.num_clean:
+            is_needed = step.is_needed or step.begins_anew or step.is_incomplete
+            context.skip_frame = "DEFAULT" if is_needed else "NONREF"
+            yield from self._usable(self._decoded(step), check)
+            if packet.is_corrupt and not self._clock.may_be_joined and check.num_clean:
                 raise _Damage("an incomplete packet")
             self._note_end(packet)
+        yield from check.usable(self._losses.rest())
         check.require_nothing_awaited()
         self.passed_seconds = left_out_seconds
+
+    def _decoded(self, step: Step) -> list[Any]:
+        """The frames that come out of the decoder when it is given this packet."""
+        self._clock.sends(step.packet)
+        if self._clock.may_be_joined:
+            self._losses.sends(step, has_fields=self._clock.has_fields)
+        try:
+            return step.packet.decode()
+        except av.InvalidDataError:
+            if not self._losses.are_watched:
+                raise
+            return []
 
     def _usable(self, frames: list[Any], check: "_FrameCheck") -> Iterator[tuple[float, Any]]:
         for frame in frames:
             seconds = self._clock.frame_seconds(frame)
-            if check.is_usable(frame):
-                yield seconds, frame
+            yield from check.usable(self._losses.passes(seconds, frame))
 
     def _packets(self) -> Iterator[Any]:
         """The packets of the pictures; where these have no length of their own, the end of sound is noted."""
@@ -231,8 +257,11 @@ class _FrameCheck:
         self.num_clean = 0
         self.awaited_seconds: float | None = None  # of the keyframe at which decoding began anew
 
-    def is_usable(self, frame: Any) -> bool:
+    def usable(self, timed: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
         """Raises _Damage, _NotAKeyframe."""
+        return ((seconds, frame) for seconds, frame in timed if self._is_usable(frame))
+
+    def _is_usable(self, frame: Any) -> bool:
         if self.awaited_seconds is not None:
             seconds = self.awaited_seconds if frame.pts is None else self._seconds(frame.pts)
             if seconds < self.awaited_seconds:

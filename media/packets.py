@@ -5,7 +5,6 @@ hardly anything, and seeking is as exact as a file's index.
 """
 
 import bisect
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +23,8 @@ class Step:
 
     `is_decoded` false: leave it out. Else decode it, where `is_needed` is false only if others may be built
     on it. `begins_anew`: packets before it were left out, so the decoder must first give what it has and
-    forget it, and frames with an earlier time are not to be used. `is_incomplete`: bytes of it were lost.
+    forget it, and frames with an earlier time are not to be used. `is_incomplete`: bytes of it may be lost,
+    since it is marked, or the one before; `has_gap_behind`: time is missing between it and the next.
     """
 
     packet: Any
@@ -33,6 +33,7 @@ class Step:
     is_decoded: bool = True
     begins_anew: bool = False
     is_incomplete: bool = False
+    has_gap_behind: bool = False
 
 
 def plan_steps(
@@ -89,6 +90,7 @@ def _with_following(
     """
     ahead: deque[Step] = deque()
     known: list[float] = []  # times of the packets around, sorted
+    marks = _Marks()
 
     def ask(step: Step) -> None:
         if step.is_needed is None:
@@ -104,7 +106,7 @@ def _with_following(
     def first() -> tuple[Step, list[Step]]:
         step = ahead.popleft()
         ask(step)
-        step.is_incomplete = step.packet.is_corrupt and not _ends_a_segment(step.packet, ahead)
+        marks.note(step, ahead[0].packet.dts if ahead else None)
         if not step.packet.is_keyframe or step.seconds is None:
             return step, []
         following = [other for other in ahead if other.seconds is None or other.seconds < step.seconds]
@@ -123,22 +125,30 @@ def _with_following(
         yield first()
 
 
+class _Marks:
+    """Which packets may lack bytes: those that are marked, and each one behind them."""
+
+    def __init__(self) -> None:
+        self._was_marked = False
+        self._last_dts: int | None = None
+        self._ticks: deque[int] = deque(maxlen=8)  # between packets, since not all tell their length
+
+    def note(self, step: Step, next_dts: int | None) -> None:
+        packet = step.packet
+        step.is_incomplete = packet.is_corrupt or self._was_marked
+        self._was_marked = packet.is_corrupt
+        if packet.dts is None:
+            return
+        usual = packet.duration or max(self._ticks, default=0)
+        if step.is_incomplete and next_dts is not None:
+            step.has_gap_behind = next_dts - packet.dts > 1.5 * usual > 0
+        if self._last_dts is not None:
+            self._ticks.append(packet.dts - self._last_dts)
+        self._last_dts = packet.dts
+
+
 def _nothing_needed_before(seconds: float, following: list[Step]) -> bool:
     return not any(
         step.packet.size and (step.seconds is None or (step.is_needed and step.seconds < seconds))
         for step in following
     )
-
-
-def _ends_a_segment(packet: Any, ahead: Iterable[Step]) -> bool:
-    """Whether a keyframe comes one or two packets later, with no time missing in between.
-
-    Where transport streams were joined as bytes their packets are numbered anew, which looks like a loss: in
-    50 frames of 3600 ticks each, decoded at 126000 129600 ..., that of 291600 is marked, then comes 295200
-    and with 298800 the next segment's keyframe.
-    """
-    for number, step in enumerate(itertools.islice(ahead, 2), start=1):
-        if step.packet.is_keyframe:
-            times = (packet.dts, step.packet.dts, packet.duration)
-            return None not in times and step.packet.dts - packet.dts <= number * packet.duration
-    return False

@@ -93,7 +93,7 @@ def _feed(video: Video, jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -
         while waiting and waiting[-1].clip.start_seconds <= seconds:
             job = waiting.pop()
             current.append(job)
-            if shown is not None and job.begins_standing(seconds):
+            if shown is not None and not video.follows_loss and job.begins_standing(seconds):
                 _store(video, shown, job.clip.start_seconds, [job])
         shown = frame
         ended = [job for job in current if job.clip.end_seconds <= seconds]
@@ -106,7 +106,7 @@ def _feed(video: Video, jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -
             return
         _store(video, frame, seconds, [job for job in current if job.wants(seconds)])
     for job in waiting:
-        if shown is not None:
+        if shown is not None and not video.follows_loss:
             _store(video, shown, job.clip.start_seconds, [job])
 
 
@@ -231,6 +231,7 @@ class _Job:
             source_width=shape.source_width,
             source_height=shape.source_height,
             source_fps=video.fps,
+            source_transfer=video.transfer,
         )
         self._jpegs.clear()
         self._encoder = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAre
+from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAre, SourceTransfer
 
 FRAMES_EXTENSION = "mjpg"
 VIDEO_EXTENSION = "mp4"
@@ -74,6 +74,7 @@ class StoredClip:
     `pixels` is the member's bytes: JPEGs one after another (`store="frames"`, with `frame_bytes` their
     lengths) or an MP4 file (`store="video"`, `frame_bytes` empty). `frame_seconds` are presentation times in
     the source, one per stored frame. Widths and heights are in pixels as shown, after rotation.
+    `source_transfer` is of HDR sources, whose frames are tone-mapped.
     """
 
     clip: Clip
@@ -86,6 +87,7 @@ class StoredClip:
     source_width: int
     source_height: int
     source_fps: float
+    source_transfer: SourceTransfer | None = None
 
     @property
     def extension(self) -> str:
@@ -95,9 +97,11 @@ class StoredClip:
     def record(self) -> ClipRecord:
         """The content of KEY.json; its values are not checked here, but wherever it is read."""
         clip = self.clip
-        captions: dict[str, Any] = {}
+        some_have: dict[str, Any] = {}
+        if self.source_transfer is not None:
+            some_have["source_transfer"] = self.source_transfer
         if clip.sentences_are is not None:
-            captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
+            some_have |= {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
         return ClipRecord.model_construct(
             schema_version=SCHEMA_VERSION,
             key=clip.key,
@@ -112,5 +116,5 @@ class StoredClip:
             source_height=self.source_height,
             source_fps=round(self.source_fps, 6),
             subtitle=self.subtitle,
-            **captions,
+            **some_have,
         )
