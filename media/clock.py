@@ -14,9 +14,13 @@ from typing import Any
 import av
 
 _MOST_FRAMES_PER_SECOND = 300
-# Recordings that were joined: the clock goes back, or on as if it had run over. Pictures may stand still for
-# long, and muxers may be wrong by some frames.
-_MOST_SECONDS_BACK, _MOST_SECONDS_ON = 0.5, 3600.0
+# Recordings that were joined: the clock goes back, or far on, as FFmpeg makes of one that goes back far; less
+# far where packets' numbers break off and a keyframe comes. Pictures may stand still for long, and muxers be
+# wrong by some frames.
+_MOST_SECONDS_BACK, _MOST_SECONDS_ON, _MOST_SECONDS_ON_AT_A_MARK = 0.5, 3600.0, 10.0
+# A recording begins with a keyframe. What other packets of another time there are is left over: FFmpeg keeps
+# the last packet of an id that is not used any more to the end of the file.
+_MOST_PACKETS_ASTRAY = 300
 
 
 def frames_per_second(stream: Any) -> float:
@@ -55,6 +59,8 @@ class Clock:
         self.is_joined = False
         self._shift = 0  # in ticks, of what comes after a joint
         self._next_dts: int | None = None
+        self._num_astray = 0
+        self._num_since_mark = 3
         self._lacks_some = False
         self.has_fields = False
         self._last_seconds: float | None = None
@@ -65,8 +71,11 @@ class Clock:
         """Whether each packet so far says when its frame is shown, so that others can be left out."""
         return not (self._counts or self._is_program_stream or self._lacks_some or self.has_fields)
 
-    def follow(self, packet: Any) -> None:
-        """Note the next packet of the file; where the clock began anew, move its times on."""
+    def follow(self, packet: Any) -> bool:
+        """Note the next packet of the file; where the clock began anew, move its times on.
+
+        False for a packet that is astray: of another time, and none with which a recording can begin.
+        """
         if packet.pts is None:
             self._lacks_some = self._lacks_some or bool(packet.size)
         # Single fields, two to a frame: which two make one, the decoder knows.
@@ -74,16 +83,24 @@ class Clock:
             is_half = packet.duration * self._tick_seconds < 0.75 * self._frame_seconds
             self.has_fields = self.has_fields or is_half
         if not self.may_be_joined or packet.dts is None:
-            return
+            return True
         if self._next_dts is not None:
+            is_at_mark = packet.is_keyframe and self._num_since_mark <= 2
+            most_on = _MOST_SECONDS_ON_AT_A_MARK if is_at_mark else _MOST_SECONDS_ON
             step = (packet.dts + self._shift - self._next_dts) * self._tick_seconds
-            if not -_MOST_SECONDS_BACK < step < _MOST_SECONDS_ON:
+            if not -_MOST_SECONDS_BACK < step < most_on:
+                self._num_astray += 1
+                if not packet.is_keyframe and self._num_astray <= _MOST_PACKETS_ASTRAY:
+                    return False
                 self._shift, self.is_joined = self._next_dts - packet.dts, True
+        self._num_astray = 0
+        self._num_since_mark = 1 if packet.is_corrupt else self._num_since_mark + 1
         if self._shift:
             packet.dts += self._shift
             if packet.pts is not None:
                 packet.pts += self._shift
         self._next_dts = packet.dts + round(self.length_seconds(packet) / self._tick_seconds)
+        return True
 
     def sends(self, packet: Any) -> None:
         """Note a packet that the decoder is given now."""

@@ -11,6 +11,8 @@ from clipvip.media.errors import MediaError, one_line
 _OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,mxf,rm,wtv,dv,h264,hevc",
+    # Where a transport stream goes on under other packet ids, as recordings that were joined, it is the same.
+    "merge_pmt_versions": "1",
 }
 
 

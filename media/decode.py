@@ -25,6 +25,8 @@ from clipvip.media.packets import Step, plan_steps
 from clipvip.media.pictures import Geometry, geometry_of, require_pixels, scale, upright_rgb
 
 _NOT_SCALED = 1 << 40
+# Fewer than these behind the start of an unknown stream, and the pictures go on in that.
+_PICTURES_GO_ON_SECONDS = 1.0
 # (time of the frame before, its own time, time of the next frame) -> whether a frame is of use
 Needed = Callable[[float, float, float], bool]
 
@@ -206,18 +208,26 @@ class Video:
     def _packets(self) -> Iterator[Any]:
         """The packets of the pictures; where these have no length of their own, the end of sound is noted."""
         sound = () if self.stream.duration is not None else self.container.streams.audio
-        try:
-            for packet in self.container.demux(self.stream, sound):
-                if packet.stream.index == self.stream.index:
-                    self._clock.follow(packet)
-                    yield packet
-                elif packet.pts is not None:
-                    end = (
-                        packet.pts + (packet.duration or 0)
-                    ) * packet.time_base - self._clock.origin_seconds
-                    self._sound_end_seconds = max(self._sound_end_seconds, float(end))
-        except IndexError as error:  # PyAV's list of streams is made once
-            raise _Damage("a stream that begins in the middle of the file") from error
+        last, last_known, is_read = None, None, False
+        while not is_read:
+            try:
+                for packet in self.container.demux(self.stream, sound):
+                    if packet.stream.index == self.stream.index:
+                        if not self._clock.follow(packet):
+                            continue
+                        yield packet
+                        last = packet if packet.size else last
+                    elif packet.pts is not None:
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        end_seconds = float(end - self._clock.origin_seconds)
+                        self._sound_end_seconds = max(self._sound_end_seconds, end_seconds)
+                is_read = True
+            except IndexError:  # a stream of which PyAV does not know; without it, it reads on
+                last_known = last_known or last
+        if last_known is not None:
+            end, known_end = (self._clock.packet_end_seconds(packet) or 0.0 for packet in (last, last_known))
+            if end < known_end + _PICTURES_GO_ON_SECONDS:
+                raise _Damage("a stream that begins in the middle of the file")
 
     def _note_end(self, packet: Any) -> None:
         """The video lasts at least to the end of this packet's frame."""

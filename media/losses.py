@@ -7,6 +7,9 @@ from clipvip.media.packets import Step
 
 Timed = tuple[float, Any]
 
+# No codec moves a frame by more than 16 places; and a stream that has no keyframes heals without.
+_MOST_WAITING, _MOST_SENT = 32, 1000
+
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
@@ -54,6 +57,8 @@ class Losses:
             frame_pts = (pts, pts - step.packet.duration) if has_fields else (pts,)
             self._last_doubted_pts = max(self._last_doubted_pts, pts) if self._sent else pts
             self._sent.append(_Sent(pts, step.packet.is_keyframe, step.has_gap_behind, frame_pts))
+        elif len(self._sent) > _MOST_SENT:
+            self._sent.clear()
         elif self._sent:
             self._sent.append(_Sent(pts, step.packet.is_keyframe, False))
 
@@ -64,7 +69,8 @@ class Losses:
         if not frame.is_corrupt:
             self._came_clean.add(frame.pts)
         self._waiting.append((seconds, frame))
-        return [] if frame.pts < self._last_doubted_pts else self.rest()
+        is_open = frame.pts < self._last_doubted_pts and len(self._waiting) < _MOST_WAITING
+        return [] if is_open else self.rest()
 
     def rest(self) -> list[Timed]:
         """The frames that can be used of those that wait."""

@@ -4,6 +4,7 @@ What is expected comes from the list of times that the test wrote and from numbe
 not from any decoder. Each file is cut at 3 frames a second, alone and with other clips, and at its full rate.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -259,6 +260,37 @@ def test_lost_bytes_cost_what_is_built_on_them(
             times = {number: seconds for seconds, number in known.shown}
             assert [t for t, _ in found] == pytest.approx([times[n] for _, n in found], abs=TOLERANCE_SECONDS)
             assert {n for _, n in expected} & untouched <= {n for _, n in found}, (fps, span)
+
+
+@pytest.mark.parametrize("sounds", [(2.4, 0.0), (0.0, 2.4)], ids=["first", "second"])
+def test_a_joint_of_which_one_part_has_no_sound(tmp_path: Path, sounds: tuple[float, float]) -> None:
+    parts = [
+        write_known(tmp_path / "p.ts", h264(num_frames=60, sound_seconds=s)).read_bytes() for s in sounds
+    ]
+    path = tmp_path / "v.ts"
+    path.write_bytes(b"".join(parts))
+    later = SOUND_WARMS_UP_SECONDS if sounds[0] else 0.0
+    check(path, [(n / 25, n % 60) for n in range(120)], 25, later)
+
+
+def test_a_joint_where_the_clock_goes_on(tmp_path: Path) -> None:
+    """By a hundred seconds that nobody recorded; elsewhere that is a picture that stands so long."""
+    first = h264(num_frames=60)
+    second = replace(first, clock_seconds=Fraction(100))
+    parts = [write_known(tmp_path / "p.ts", part).read_bytes() for part in (first, second)]
+    path = tmp_path / "v.ts"
+    path.write_bytes(b"".join(parts))
+    check(path, [(n / 25, n % 60) for n in range(120)], 25)
+
+
+def test_a_joint_with_other_packet_ids(tmp_path: Path) -> None:
+    """The last packet before it is lost: FFmpeg gives it at the end of the file."""
+    first = Known(options={**X264, "bf": "0"}, num_frames=60)
+    second = replace(first, clock_seconds=Fraction(60, 25), container_options={"mpegts_start_pid": "400"})
+    parts = [write_known(tmp_path / "p.ts", part).read_bytes() for part in (first, second)]
+    path = tmp_path / "v.ts"
+    path.write_bytes(b"".join(parts))
+    check(path, [(n / 25, n % 60) for n in range(120) if n != 59], 25)
 
 
 def test_a_picture_does_not_stand_where_others_are_lost(tmp_path: Path) -> None:
