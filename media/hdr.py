@@ -6,8 +6,8 @@ colours of BT.2020. They are turned into light (ITU-R BT.2100), what is brighter
 of a usual screen (BT.1886). What a file says of the screen on which it was made is not used: equal pictures
 come out equal, whatever stands beside them.
 
-FFmpeg's filters for that need zimg, which PyAV's wheels lack; its scaler makes a table of two seconds' work for
-each video, and anew where metadata change. This takes 10 to 30 ms for a picture.
+FFmpeg's filters for that need zimg, which PyAV's wheels lack; its scaler makes a table of two seconds' work
+for each video, and anew where metadata change. This takes 10 to 30 ms for a picture.
 """
 
 from functools import cache

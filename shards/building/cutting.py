@@ -56,9 +56,11 @@ def cut_clips(
     A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
     shown from its start on and before its end; none is taken twice. Where the first of them comes more than
     half a second and a step after the start, or none at all, the picture that stands there is taken at the
-    start: what is on the screen is the frame last shown. The file is read once, and only as far as
-    the last clip needs; clips may overlap, and what lies between them is hardly decoded. In memory are at
-    most the compressed frames of clips that wait for an earlier one. `heartbeat` is called for each frame.
+    start: what is on the screen is the frame last shown.
+
+    The file is read once, and only as far as the last clip needs; clips may overlap, and what lies between
+    them is hardly decoded. In memory are at most the compressed frames of clips that wait for an earlier one.
+    `heartbeat` is called for each frame.
 
     Reasons of skips: `undecodable_video` (also a clip that reaches into damage), `no_video_stream`,
     `span_past_end` (starts after the end of the video, or ends more than 1 s after it), `no_frames` (it ends
@@ -106,7 +108,7 @@ def _feed(video: Video, jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -
             return
         _store(video, frame, seconds, [job for job in current if job.wants(seconds)])
     for job in waiting:
-        if shown is not None and not video.follows_loss:
+        if shown is not None and not video.follows_loss and job.clip.start_seconds < video.end_seconds:
             _store(video, shown, job.clip.start_seconds, [job])
 
 
@@ -187,6 +189,7 @@ class _Job:
         """How many steps of the grid begin after the clip's start up to `seconds`; -1 outside the clip."""
         if not self.clip.start_seconds <= seconds < self.clip.end_seconds:
             return -1
+        # At 3 frames a second a clip from 10 s on has slots at 10, 10.333 and 10.667 s: 10.5 s is in slot 1.
         return math.floor((seconds - self.clip.start_seconds + _SAME_TIME_SECONDS) / self._step_seconds)
 
     def wants(self, seconds: float) -> bool:
@@ -212,7 +215,6 @@ class _Job:
 
     def finish(self, video: Video) -> None:
         """All frames before the clip's end have been seen."""
-        self.finished = True
         shape = video.geometry
         if not self._seconds or shape is None:
             detail = f"no frame from {self.clip.start_seconds:.3f} to {self.clip.end_seconds:.3f} s"
@@ -220,21 +222,20 @@ class _Job:
             return
         self._thin_out()
         pixels = b"".join(self._jpegs) if self._encoder is None else self._encoder.finish()
-        self.result = StoredClip(
-            clip=self.clip,
+        result = StoredClip.of(
+            self.clip,
             subtitle=self.subtitle,
             pixels=pixels,
-            frame_seconds=tuple(self._seconds),
-            frame_bytes=tuple(len(jpeg) for jpeg in self._jpegs),
+            frame_seconds=self._seconds,
+            frame_bytes=list(map(len, self._jpegs)),
             width=shape.width,
             height=shape.height,
             source_width=shape.source_width,
             source_height=shape.source_height,
             source_fps=video.fps,
-            source_transfer=video.transfer,
+            **({} if video.transfer is None else {"source_transfer": video.transfer}),
         )
-        self._jpegs.clear()
-        self._encoder = None
+        self._end(result)
 
     def _thin_out(self) -> None:
         """Keep `max_frames` of the frames, evenly spread, where there are more."""
@@ -261,7 +262,9 @@ class _Job:
             self.finish(video)
 
     def _drop(self, reason: str, detail: str) -> None:
-        self.finished = True
-        self.result = Skip(reason, self.clip.clip_id, detail)
+        self._end(Skip(reason, self.clip.clip_id, detail))
+
+    def _end(self, result: StoredClip | Skip) -> None:
+        self.finished, self.result = True, result
         self._jpegs.clear()
         self._encoder = None

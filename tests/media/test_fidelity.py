@@ -162,7 +162,7 @@ def cut(path: Path, spans: list[tuple[float, float]], fps: float) -> list[Stored
 def stored(outcome: StoredClip | Skip) -> Shown:
     """What a clip's record says of its frames, and what these show."""
     assert isinstance(outcome, StoredClip), outcome
-    sample = Sample(outcome.clip.key, outcome.record, outcome.extension, outcome.pixels)
+    sample = Sample(outcome.record.key, outcome.record, outcome.extension, outcome.pixels)
     pictures = sample.decode(range(sample.num_frames))
     return [(t, shown_number(p)) for t, p in zip(outcome.record.frame_seconds, pictures, strict=True)]
 

@@ -65,7 +65,7 @@ def stored(path: Path) -> StoredClip:
 def shown(path: Path) -> np.ndarray:
     """The colour of the stored pictures, which is that of what `encode_video` sees."""
     clip = stored(path)
-    sample = Sample(clip.clip.key, clip.record, clip.extension, clip.pixels)
+    sample = Sample(clip.record.key, clip.record, clip.extension, clip.pixels)
     colour = sample.decode([0, 2]).mean((0, 1, 2))
     frames = read_frames(path, 2)
     assert np.abs(frames.astype(int) - frames[0, 0, 0]).max() <= 2
