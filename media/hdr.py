@@ -7,7 +7,7 @@ of a usual screen (BT.1886). What a file says of the screen on which it was made
 come out equal, whatever stands beside them.
 
 FFmpeg's filters for that need zimg, which PyAV's wheels lack; its scaler makes a table of two seconds' work
-for each video, and anew where metadata change. This takes 10 to 30 ms for a picture.
+for each video, and anew where metadata change. This takes some milliseconds for a picture as it is stored.
 """
 
 from functools import cache
@@ -21,6 +21,7 @@ Transfer = Literal["pq", "hlg"]
 # In cd/m2: white as BT.2408 has it, and the brightest of HLG's screen and of most that was made in PQ.
 _WHITE, _PEAK = 203.0, 1000.0
 _SCREEN_GAMMA = 2.4
+_SCREEN_STEPS = 16384
 _ROWS_AT_ONCE = 128  # bounds memory: of 8192 pixels each 40 MB
 
 # From linear RGB of these primaries to that of BT.709, all with the white D65.
@@ -70,7 +71,8 @@ def _shown(light: np.ndarray, matrix: tuple[tuple[float, ...], ...] | None) -> n
     if matrix is not None:
         red, green, blue = np.moveaxis(light, -1, 0)
         light = np.stack([r * red + g * green + b * blue for r, g, b in matrix], -1, dtype=np.float32)
-    return np.rint(np.clip(light, 0, 1) ** np.float32(1 / _SCREEN_GAMMA) * 255).astype(np.uint8)
+    roots = np.sqrt(np.clip(light, 0, 1))  # finer near black, as what is looked up
+    return _screen_table()[np.rint(roots * (_SCREEN_STEPS - 1)).astype(np.uint16)]
 
 
 def _light_of_pq(signal: np.ndarray) -> np.ndarray:
@@ -86,6 +88,13 @@ def _light_of_hlg(signal: np.ndarray) -> np.ndarray:
     _, bend = _pq_tables()
     brightest = np.rint(_to_pq(light.max(-1, keepdims=True) * _PEAK) * 65535).astype(np.uint16)
     return light * np.float32(_PEAK / _WHITE) * bend[brightest]
+
+
+@cache
+def _screen_table() -> np.ndarray:
+    """What a usual screen is given, uint8, for the squares of equal steps from 0 to 1."""
+    light = np.linspace(0, 1, _SCREEN_STEPS) ** 2
+    return np.rint(light ** (1 / _SCREEN_GAMMA) * 255).astype(np.uint8)
 
 
 @cache

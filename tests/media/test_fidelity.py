@@ -4,11 +4,13 @@ What is expected comes from the list of times that the test wrote and from numbe
 not from any decoder. Each file is cut at 3 frames a second, alone and with other clips, and at its full rate.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +155,12 @@ QUICK = {
 }
 
 
+def mostly_slow(cases: Iterable[tuple[Any, ...]], num_quick: int) -> list[Any]:
+    """Of the cases all but the first few as slow tests; a tuple in a case is several arguments."""
+    flat = [sum((v if type(v) is tuple else (v,) for v in case), ()) for case in cases]
+    return [pytest.param(*case, marks=[pytest.mark.slow] * (n >= num_quick)) for n, case in enumerate(flat)]
+
+
 def cut(path: Path, spans: list[tuple[float, float]], fps: float) -> list[StoredClip | Skip]:
     clips = [Clip(make_key("v", n), "v", f"v.{n}.mp4", *span) for n, span in enumerate(spans)]
     options = CutOptions(fps=fps, size=96, store="frames", quality=90)
@@ -196,9 +204,12 @@ def test_every_time_and_picture_is_right(tmp_path: Path, name: str, known: Known
     check(write_known(tmp_path / name, known), known.shown, float(known.rate))
 
 
-@pytest.mark.parametrize("name", ["v.mp4", "v.mov", "v.mkv", "v.ts", "v.flv"])
 @pytest.mark.parametrize(
-    ("times", "seconds"), [((), 8.0), (LATE, 5.0), ((), 3.0)], ids=["longer", "late", "shorter"]
+    ("name", "times", "seconds"),
+    mostly_slow(
+        product(["v.mkv", "v.ts", "v.mp4", "v.mov", "v.flv"], [(LATE, 5.0), ((), 8.0), ((), 3.0)]),
+        num_quick=4,
+    ),
 )
 def test_sound_that_begins_or_ends_elsewhere(
     tmp_path: Path, name: str, times: list[Fraction], seconds: float
@@ -225,8 +236,13 @@ def pictures_in(data: bytes) -> list[int]:
     return places
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
-@pytest.mark.parametrize("decoded", [3 * GROUP + 1, 3 * GROUP + 6, 4 * GROUP - 2])
+@pytest.mark.parametrize(
+    ("decoded", "codec"),
+    mostly_slow(
+        product([3 * GROUP + 6, 3 * GROUP + 1, 4 * GROUP - 2], ["libx264", "mpeg2video", "libx265"]),
+        num_quick=2,
+    ),
+)
 def test_a_mark_on_a_whole_packet_costs_nothing(tmp_path: Path, codec: str, decoded: int) -> None:
     """From some packet on the numbers are others, as where recordings are joined, but inside a group."""
     options = {"libx264": STEADY, "libx265": X265, "mpeg2video": MPEG}[codec]
@@ -241,9 +257,13 @@ def test_a_mark_on_a_whole_packet_costs_nothing(tmp_path: Path, codec: str, deco
     check(path, known.shown, 25)
 
 
-@pytest.mark.parametrize("even_clock", [True, False])
-@pytest.mark.parametrize("num_lost", [1, 2, 5])
-@pytest.mark.parametrize("decoded", [3 * GROUP, 3 * GROUP + 1, 3 * GROUP + 6, 4 * GROUP - 1])
+@pytest.mark.parametrize(
+    ("num_lost", "decoded", "even_clock"),
+    mostly_slow(
+        product([2, 1, 5], [3 * GROUP + 6, 3 * GROUP, 3 * GROUP + 1, 4 * GROUP - 1], [False, True]),
+        num_quick=3,
+    ),
+)
 def test_lost_bytes_cost_what_is_built_on_them(
     tmp_path: Path, decoded: int, num_lost: int, even_clock: bool
 ) -> None:
