@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -219,6 +220,30 @@ def test_sound_that_begins_or_ends_elsewhere(
     later = 0.0 if name in ("v.mp4", "v.mov", "v.mkv") else SOUND_WARMS_UP_SECONDS
     shown = [(float(t), n) for n, t in enumerate(known.written)]
     check(write_known(tmp_path / name, known), shown, 25, later)
+
+
+def pack_b_frames(source: Path, target: Path) -> None:
+    """Put each B-frame of MPEG-4 into the packet before it, and a stub in its place, as DivX did."""
+    start = b"\0\0\1\xb6"  # of a picture; the two bits behind tell its kind
+    with av.open(str(source)) as file, av.open(str(target), "w") as packed:
+        stream = packed.add_stream_from_template(file.streams.video[0])
+        data = [bytes(packet) for packet in file.demux(video=0) if packet.size]
+        kinds = ["IPBS"[picture[picture.index(start) + 4] >> 6] for picture in data]
+        signed = data[0].replace(b"Lavc", b"DivX", 1)
+        place = signed.index(b"DivX") + 4
+        data[0] = signed[:place] + b"503b1393p" + signed[signed.index(b"\0", place) :]
+        for number, (picture, kind) in enumerate(zip(data, kinds, strict=True)):
+            following = data[number + 1] if kinds[number + 1 : number + 2] == ["B"] else b""
+            packet = av.Packet(start + b"\x50\0\0\x7f" if kind == "B" else picture + following)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            packet.is_keyframe = kind == "I"
+            packed.mux(packet)
+
+
+def test_packed_b_frames(tmp_path: Path) -> None:
+    known = mpeg("mpeg4", options={"g": "12", "bf": "1"}, num_frames=121)
+    pack_b_frames(write_known(tmp_path / "plain.avi", known), tmp_path / "v.avi")
+    check(tmp_path / "v.avi", known.shown, 25)
 
 
 TS_BYTES = 188
