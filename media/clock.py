@@ -14,9 +14,9 @@ from typing import Any
 import av
 
 _MOST_FRAMES_PER_SECOND = 300
-# Recordings that were joined: the clock goes back, or far on, as FFmpeg makes of one that goes back far; less
-# far where packets' numbers break off and a keyframe comes. Pictures may stand still for long, and muxers be
-# wrong by some frames.
+# Recordings that were joined: the clock goes back, or far on, as FFmpeg makes of one that goes back far. Less
+# will do where packets' numbers break off and a keyframe comes: elsewhere pictures may stand still for long,
+# and muxers be wrong by some frames.
 _MOST_SECONDS_BACK, _MOST_SECONDS_ON, _MOST_SECONDS_ON_AT_A_MARK = 0.5, 3600.0, 10.0
 # A recording begins with a keyframe. What other packets of another time there are is left over: FFmpeg keeps
 # the last packet of an id that is not used any more to the end of the file.
@@ -85,10 +85,11 @@ class Clock:
         if not self.may_be_joined or packet.dts is None:
             return True
         if self._next_dts is not None:
-            is_at_mark = packet.is_keyframe and self._num_since_mark <= 2
-            most_on = _MOST_SECONDS_ON_AT_A_MARK if is_at_mark else _MOST_SECONDS_ON
+            most_back, most_on = _MOST_SECONDS_BACK, _MOST_SECONDS_ON
+            if packet.is_keyframe and self._num_since_mark <= 2:
+                most_back, most_on = 0.9 * self._frame_seconds, _MOST_SECONDS_ON_AT_A_MARK
             step = (packet.dts + self._shift - self._next_dts) * self._tick_seconds
-            if not -_MOST_SECONDS_BACK < step < most_on:
+            if not -most_back <= step < most_on:
                 self._num_astray += 1
                 if not packet.is_keyframe and self._num_astray <= _MOST_PACKETS_ASTRAY:
                     return False

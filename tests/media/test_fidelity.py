@@ -134,6 +134,9 @@ JOINED_AND_RUN_OVER: dict[str, Known] = {
         )
         for restarts in (False, True)
     },
+    # The first part is muxed later by its two B-frames, since no time is below zero: the second overlaps it.
+    "overlaps.ts": h264(even_clock=True, parts=4),
+    "overlaps_mpeg2.ts": mpeg(parts=3),
     "joined_at_hours.ts": h264(parts=4, restarts=True, clock_seconds=Fraction(50_000)),
     "joined_after_all.ts": h264(parts=2, restarts=True, clock_seconds=RUNS_OVER),
     "joined.mpg": mpeg(parts=4, restarts=True),
