@@ -27,6 +27,7 @@ from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
+from clipvip.shards.sources.subtitle_encoding import check_encoding
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
 from clipvip.shards.sources.video_sets import (
@@ -36,7 +37,7 @@ from clipvip.shards.sources.video_sets import (
     with_published_names,
 )
 
-_MAX_EXAMPLES = 5
+_MAX_EXAMPLES = 100
 
 
 @options
@@ -59,6 +60,12 @@ class ShardOptions(StageOptions):
     subtitles: str | None = opt(
         "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
         " text.",
+        default=None,
+    )
+    subtitle_encoding: str | None = opt(
+        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
+        metavar="NAME",
+        shown="found out",
         default=None,
     )
     out: str = opt("Folder for the shards; also s3:// and gs://.")
@@ -135,12 +142,14 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     if dataset is not None:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
+    _check_encoding(options, has_files=subtitle_files is not None)
     made_by: Options = {
         **asdict(cut),
         "shard_size": options.shard_size,
         "metadata_sha256": " ".join(map(sha256_of_file, files)),
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
+        **({"subtitle_encoding": options.subtitle_encoding} if options.subtitle_encoding else {}),
     }
     num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
     unusable = SkipStore()
@@ -149,6 +158,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         paths=paths,
         texts=texts,
         subtitles=subtitle_files,
+        subtitle_encoding=options.subtitle_encoding,
         out=out,
         options=cut,
         timeout_seconds=options.video_timeout,
@@ -218,6 +228,23 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     if not place.is_file():
         raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
     return load_text_table(place), None, sha256_of_file(place)
+
+
+def _check_encoding(options: ShardOptions, *, has_files: bool) -> None:
+    """UserError where there is no such encoding, or nothing to read by it."""
+    if options.subtitle_encoding is None:
+        return
+    if not has_files:
+        raise UserError(
+            "--subtitle-encoding: goes with a folder of subtitle files; leave it out, or give one"
+        )
+    try:
+        check_encoding(options.subtitle_encoding)
+    except LookupError as error:
+        raise UserError(
+            f"--subtitle-encoding {options.subtitle_encoding}: no encoding of that name; give one such as "
+            "cp1251, koi8-r, gb18030, big5, shift_jis or euc_kr"
+        ) from error
 
 
 def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:
