@@ -14,10 +14,12 @@ from typing import Any
 import av
 
 _MOST_FRAMES_PER_SECOND = 300
+_MAY_BE_JOINED = {"mpegts", "mpeg"}
 # Recordings that were joined: the clock goes back, or far on, as FFmpeg makes of one that goes back far. Less
 # will do where packets' numbers break off and a keyframe comes: elsewhere pictures may stand still for long,
 # and muxers be wrong by some frames.
-_MOST_SECONDS_BACK, _MOST_SECONDS_ON, _MOST_SECONDS_ON_AT_A_MARK = 0.5, 3600.0, 10.0
+MOST_SECONDS_BACK, MOST_SECONDS_ON = 0.5, 3600.0
+_MOST_SECONDS_ON_AT_A_MARK = 10.0
 # A recording begins with a keyframe. What other packets of another time there are is left over: FFmpeg keeps
 # the last packet of an id that is not used any more to the end of the file.
 _MOST_PACKETS_ASTRAY = 300
@@ -52,8 +54,8 @@ class Clock:
         )
         self._counts_shown = "mxf" in formats  # some tell when packets are shown, some when they are decoded
         self._is_program_stream = "mpeg" in formats
-        self.may_be_joined = bool(formats & {"mpegts", "mpeg"})
-        self.origin_seconds = _origin_seconds(container, stream, may_be_negative=self.may_be_joined)
+        self.may_be_joined = bool(formats & _MAY_BE_JOINED)
+        self.origin_seconds = origin_seconds(container, stream)
         common = math.lcm(self._time_base.denominator, self.origin_seconds.denominator)
         self._ticks = (int(self._time_base * common), int(self.origin_seconds * common), common)
         self.is_joined = False
@@ -85,7 +87,7 @@ class Clock:
         if not self.may_be_joined or packet.dts is None:
             return True
         if self._next_dts is not None:
-            most_back, most_on = _MOST_SECONDS_BACK, _MOST_SECONDS_ON
+            most_back, most_on = MOST_SECONDS_BACK, MOST_SECONDS_ON
             if packet.is_keyframe and self._num_since_mark <= 2:
                 most_back, most_on = 0.9 * self._frame_seconds, _MOST_SECONDS_ON_AT_A_MARK
             step = (packet.dts + self._shift - self._next_dts) * self._tick_seconds
@@ -146,9 +148,12 @@ class Clock:
         return picture.duration * self._tick_seconds if picture.duration else self._frame_seconds
 
 
-def _origin_seconds(container: Any, stream: Any, *, may_be_negative: bool) -> Fraction:
+def origin_seconds(container: Any, stream: Any) -> Fraction:
+    """The file's zero on its own clock; `stream` is that of its pictures."""
     origin = Fraction(container.start_time or 0, av.time_base)
-    if not may_be_negative:  # sound that begins before zero warms up its decoder, and is not heard
+    # Where a clock runs over in the first hours, FFmpeg has it begin below zero. Elsewhere sound that begins
+    # there warms up its decoder, and is not heard.
+    if not _MAY_BE_JOINED.intersection(container.format.name.split(",")):
         origin = max(Fraction(0), origin)
     # The container's start is in whole microseconds: a picture at 1.4333 s would be shown before zero.
     start = origin if stream.start_time is None else stream.start_time * Fraction(stream.time_base)
