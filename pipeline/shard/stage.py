@@ -1,7 +1,8 @@
 """The stage `shard`: videos and a list of clips -> WebDataset shards. `run` hands it out, `work` works."""
 
+import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -25,17 +26,20 @@ from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, req
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
-from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
-from clipvip.shards.sources.subtitles import index_subtitles
-from clipvip.shards.sources.text_tables import load_text_table
-from clipvip.shards.sources.video_sets import (
+from clipvip.shards.sources.annotations import (
     files_read,
-    find_annotation_file,
     read_annotations,
+    require_no_set,
+    survey_annotations,
     with_published_names,
 )
+from clipvip.shards.sources.hdvila import Source, index_videos, read_sources, survey_metadata
+from clipvip.shards.sources.subtitles import index_subtitles
+from clipvip.shards.sources.text_tables import load_text_table
+from clipvip.shards.sources.video_sets import find_annotation_file, find_split
 
 _MAX_EXAMPLES = 5
+_MOST_FILES_OF_A_LIST = 2
 
 
 @options
@@ -48,9 +52,9 @@ class ShardOptions(StageOptions):
         names=("--metadata", "--annotations"),
     )
     dataset: str | None = opt(
-        "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
-        "lsmdc/test1k, activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of "
-        "video and text.",
+        "Videos with the captions of a published set, whole or cut as it says: msrvtt/1ka, didemo/test, "
+        "lsmdc/test1k, activitynet/val1, webvid/val, panda70m, internvid, howto100m, vatex, youcook2/train, "
+        "msvd, qvhighlights, tvr, ...; or `captions` or `paragraphs`: a table of video and text.",
         metavar="NAME/SPLIT",
         default=None,
     )
@@ -141,7 +145,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         "quality": cut.quality,
         "max_frames": cut.max_frames,
         "shard_size": options.shard_size,
-        "metadata_sha256": " ".join(map(sha256_of_file, files)),
+        "metadata_sha256": _sha256_of(files),
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
     }
@@ -183,6 +187,7 @@ def _metadata_file(name: str, resources: ExitStack) -> Path:
         return Path(resources.enter_context(local_copy(name)))
     if not place.is_file():
         raise UserError(f"{place}: no such metadata file; give a JSONL file of clips to --metadata")
+    require_no_set(place)
     return place
 
 
@@ -190,7 +195,8 @@ def _annotation_file(options: ShardOptions) -> Path:
     """The annotation file of a set, after a look at options that do not go with one."""
     if options.subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
-    if options.max_frames and options.store == "video":
+    assert options.dataset is not None
+    if options.max_frames and options.store == "video" and not find_split(options.dataset).cuts:
         raise UserError("--max-frames: of whole videos it works with --store frames only")
     given = parse_location(options.metadata)
     if not isinstance(given, Path):
@@ -198,7 +204,6 @@ def _annotation_file(options: ShardOptions) -> Path:
             f"{options.metadata}: annotations of a --dataset are read from this machine's disk; copy them"
             " here"
         )
-    assert options.dataset is not None
     return find_annotation_file(options.dataset, given)
 
 
@@ -223,22 +228,23 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     return load_text_table(place), None, sha256_of_file(place)
 
 
+def _sha256_of(files: Sequence[Path]) -> str:
+    """One hash, or those of the files of a list; of a folder of them a hash of these."""
+    hashes = " ".join(map(sha256_of_file, files))
+    return hashes if len(files) <= _MOST_FILES_OF_A_LIST else hashlib.sha256(hashes.encode()).hexdigest()
+
+
 def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:
     """How many videos and clips a list asks for, and what reads it."""
-    num_videos = num_clips = num_skips = 0
     if dataset is None:
-        survey = Survey(metadata)
-        num_videos, num_clips, num_skips = survey.num_videos, survey.num_clips, survey.num_skips
+        survey = survey_metadata(metadata)
         sources = read_sources(metadata, survey)
     else:
-        for source in read_annotations(dataset, metadata):
-            num_videos += bool(source.video_id)
-            num_clips += len(source.clips)
-            num_skips += len(source.skips)
-        sources = read_annotations(dataset, metadata)
-    if not num_clips and not num_skips:
+        survey = survey_annotations(dataset, metadata)
+        sources = read_annotations(dataset, metadata, survey)
+    if not survey.num_clips and not survey.num_skips:
         raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
-    return num_videos, num_clips, sources
+    return survey.num_videos, survey.num_clips, sources
 
 
 def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:

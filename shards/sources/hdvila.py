@@ -7,7 +7,7 @@ import math
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ VIDEO_EXTENSIONS = {
 _WANTED = 'want {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
-_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
+_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,24 @@ class Source:
 class Survey:
     """The videos and clips that a list asks for, counted; `repeats` are the clips whose key came before."""
 
-    def __init__(self, metadata: Path | str) -> None:
-        """Go through `metadata` once; OSError where it cannot be read, or the temporary disk is full."""
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Go through the sources once; OSError where the temporary disk is full."""
         self.num_videos = self.num_clips = self.num_skips = 0
-        self.repeats = Repeats(self._keys(metadata))
+        self.repeats = Repeats(self._keys(sources))
         self.num_clips -= self.repeats.count
         self.num_skips += self.repeats.count
 
-    def _keys(self, metadata: Path | str) -> Iterator[str]:
-        for source in map(_source_of, json_lines(Path(metadata))):
+    def _keys(self, sources: Iterable[Source]) -> Iterator[str]:
+        for source in sources:
             self.num_videos += bool(source.video_id)
             self.num_clips += len(source.clips)
             self.num_skips += len(source.skips)
             yield from (clip.key for clip in source.clips)
+
+
+def survey_metadata(metadata: Path | str) -> Survey:
+    """What the JSONL file `metadata` asks for. Raises OSError where it cannot be read."""
+    return Survey(map(_source_of, json_lines(Path(metadata))))
 
 
 def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator[Source]:
@@ -71,9 +76,14 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     `duplicate_clip` (the first clip with a key stays). The file is read twice, for keys that repeat; once
     where its `survey` is given. Raises OSError where it cannot be read.
     """
-    repeats = (survey or Survey(metadata)).repeats
+    repeats = (survey or survey_metadata(metadata)).repeats
+    yield from without_repeats(map(_source_of, json_lines(Path(metadata))), repeats)
+
+
+def without_repeats(sources: Iterable[Source], repeats: Repeats) -> Iterator[Source]:
+    """The sources without the clips whose key came before, which become skips."""
     num_before = 0
-    for source in map(_source_of, json_lines(Path(metadata))):
+    for source in sources:
         yield _without_repeats(source, repeats, num_before) if repeats.count else source
         num_before += len(source.clips)
 
