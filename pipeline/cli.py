@@ -8,6 +8,7 @@ from clipvip.pipeline.runtime.lazy_group import LazyGroup
 # name -> (module, one line for --help); a module has its command under `command`, or `:another name`.
 _COMMANDS = {
     "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
+    "clips": ("clipvip.pipeline.clips.command", "List the clips of a folder of videos that has no list."),
     "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("clipvip.pipeline.caption.command", "Caption the middle frame of every clip with OFA."),
     "nmi": (

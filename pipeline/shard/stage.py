@@ -1,9 +1,9 @@
 """The stage `shard`: videos and a list of clips -> WebDataset shards. `run` hands it out, `work` works."""
 
-import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import click
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
@@ -23,7 +23,7 @@ from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
 from clipvip.shards.building.marks import PlacedSkip
 from clipvip.shards.building.plan import plan_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
-from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.hashes import sha256_of_file, sha256_of_texts
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.sources.annotations import (
@@ -33,7 +33,14 @@ from clipvip.shards.sources.annotations import (
     survey_annotations,
     with_published_names,
 )
-from clipvip.shards.sources.hdvila import Source, index_videos, read_sources, survey_metadata
+from clipvip.shards.sources.hdvila import (
+    Source,
+    Survey,
+    index_videos,
+    read_sources,
+    survey_metadata,
+    whole_videos,
+)
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
 from clipvip.shards.sources.video_sets import find_annotation_file, find_split
@@ -46,10 +53,11 @@ _MOST_FILES_OF_A_LIST = 2
 class ShardOptions(StageOptions):
     """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
-    metadata: str = opt(
+    metadata: str | None = opt(
         "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
-        " set's annotation file, or the folder that has it.",
+        " set's annotation file, or the folder that has it. Without either each video is a clip.",
         names=("--metadata", "--annotations"),
+        default=None,
     )
     dataset: str | None = opt(
         "Videos with the captions of a published set, whole or cut as it says: msrvtt/1ka, didemo/test, "
@@ -127,16 +135,19 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     started = time.monotonic()
     out = parse_location(options.out)
     cut, dataset = options.cut, options.dataset
-    metadata = (
-        _annotation_file(options) if dataset is not None else _metadata_file(options.metadata, resources)
-    )
+    metadata = None
+    if dataset is not None:
+        metadata = _annotation_file(options)
+    elif options.metadata is not None:
+        metadata = _metadata_file(options.metadata, resources)
+    else:
+        _require_thinnable(options)
     if options.ray:
         connect(options.ray)  # should none answer, nothing is begun
     paths = index_videos(options.videos)
     texts, subtitle_files, identity = _subtitles(options.subtitles)
-    files: tuple[Path, ...] = (metadata,)
+    wanted = _Wanted(options.metadata, metadata, dataset, paths)
     if dataset is not None:
-        files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
     made_by: Options = {
         "fps": cut.fps,
@@ -145,11 +156,11 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         "quality": cut.quality,
         "max_frames": cut.max_frames,
         "shard_size": options.shard_size,
-        "metadata_sha256": _sha256_of(files),
+        "metadata_sha256": wanted.sha256,
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
     }
-    num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
+    survey, sources = wanted.survey()
     unusable = SkipStore()
     tasks = make_tasks(
         plan_units(_noting_skips(sources, unusable), shard_size=options.shard_size),
@@ -168,12 +179,12 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         marks, clips_now = make_shards(
             tasks,
             out,
-            num_clips,
+            survey.num_clips,
             workers=options.workers or num_cores(),
             ray=RayCluster(options.ray, options.workers) if options.ray else None,
             retry_skipped=options.retry_skipped,
         )
-        report = _finish(out, made_by, num_videos, marks, AllSkips(unusable, marks))
+        report = _finish(out, made_by, survey.num_videos, marks, AllSkips(unusable, marks))
         made = report.finish(out, started=started, done_now=clips_now, unit="clips")
     if not made.counts["clips"]:
         raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
@@ -196,8 +207,10 @@ def _annotation_file(options: ShardOptions) -> Path:
     if options.subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
     assert options.dataset is not None
-    if options.max_frames and options.store == "video" and not find_split(options.dataset).cuts:
-        raise UserError("--max-frames: of whole videos it works with --store frames only")
+    if not find_split(options.dataset).cuts:
+        _require_thinnable(options)
+    if options.metadata is None:
+        raise WrongOptions(f"--dataset {options.dataset}: give its file or folder to --annotations")
     given = parse_location(options.metadata)
     if not isinstance(given, Path):
         raise UserError(
@@ -205,6 +218,12 @@ def _annotation_file(options: ShardOptions) -> Path:
             " here"
         )
     return find_annotation_file(options.dataset, given)
+
+
+def _require_thinnable(options: ShardOptions) -> None:
+    """UserError: of whole videos too many frames are known at the end, when a video of them is made."""
+    if options.max_frames and options.store == "video":
+        raise UserError("--max-frames: of whole videos it works with --store frames only")
 
 
 def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None, str]:
@@ -228,23 +247,40 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     return load_text_table(place), None, sha256_of_file(place)
 
 
-def _sha256_of(files: Sequence[Path]) -> str:
-    """One hash, or those of the files of a list; of a folder of them a hash of these."""
-    hashes = " ".join(map(sha256_of_file, files))
-    return hashes if len(files) <= _MOST_FILES_OF_A_LIST else hashlib.sha256(hashes.encode()).hexdigest()
+@dataclass(frozen=True)
+class _Wanted:
+    """What to cut: the clips of a list, given as `name`, the videos of a set, or of `paths` each video."""
 
+    name: str | None
+    metadata: Path | None
+    dataset: str | None
+    paths: Mapping[str, str]
 
-def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:
-    """How many videos and clips a list asks for, and what reads it."""
-    if dataset is None:
-        survey = survey_metadata(metadata)
-        sources = read_sources(metadata, survey)
-    else:
-        survey = survey_annotations(dataset, metadata)
-        sources = read_annotations(dataset, metadata, survey)
-    if not survey.num_clips and not survey.num_skips:
-        raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
-    return survey.num_videos, survey.num_clips, sources
+    @property
+    def sha256(self) -> str:
+        """What the list is known by: the hash of its file, hashes of its files, or one of all ids."""
+        if self.metadata is None:
+            return sha256_of_texts(f"{video_id}\n" for video_id in self.paths)
+        files = (self.metadata,) if self.dataset is None else files_read(self.dataset, self.metadata)
+        hashes = " ".join(map(sha256_of_file, files))
+        return hashes if len(files) <= _MOST_FILES_OF_A_LIST else sha256_of_texts([hashes])
+
+    def survey(self) -> tuple[Survey, Iterator[Source]]:
+        """The videos and clips, counted, and what reads them. UserError: there are none."""
+        if self.metadata is None:
+            survey, sources = Survey(whole_videos(self.paths)), whole_videos(self.paths)
+        elif self.dataset is None:
+            survey = survey_metadata(self.metadata)
+            sources = read_sources(self.metadata, survey)
+        else:
+            survey = survey_annotations(self.dataset, self.metadata)
+            sources = read_annotations(self.dataset, self.metadata, survey)
+        if not survey.num_clips and not survey.num_skips:
+            if self.metadata is None:
+                raise UserError("--videos: holds no video files; give a folder of videos")
+            wanted = "{'video_id': ..., 'clip': [...]}"
+            raise UserError(f"{self.name}: lists no clips; want lines of {wanted}")
+        return survey, sources
 
 
 def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:

@@ -161,6 +161,14 @@ class HashStore:
         return np.frombuffer(self._file.read(first * _HASH_BYTES, count * _HASH_BYTES), np.uint64)
 
 
+def sha256_of_texts(texts: Iterable[str]) -> str:
+    """The SHA-256 of texts, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
 def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
     """The SHA-256 of a file, in hexadecimal; `heartbeat` is called for each megabyte."""
     digest = hashlib.sha256()

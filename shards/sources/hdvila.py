@@ -196,14 +196,30 @@ def index_videos(folder: Path | str) -> Mapping[str, str]:
         DatasetError: `folder` is no folder; as `parse_location`.
         OSError: a store does not answer, or there is no room for temporary files.
     """
-    place = parse_location(str(folder))
-    if isinstance(place, Path):
-        if not place.is_dir():
-            raise DatasetError(f"{place}: no such folder of videos")
-        paths = _video_files(str(place))
-    else:
-        paths = (url for url in list_urls(str(folder)) if _is_video_name(url))
+    paths = video_paths(folder)
     return DiskIndex.of_pairs((posixpath.splitext(posixpath.basename(path))[0], path) for path in paths)
+
+
+def video_paths(folder: Path | str) -> Iterator[str]:
+    """The path or URL of every video file in `folder` and below, in order. Raises as `index_videos`."""
+    place = parse_location(str(folder))
+    if not isinstance(place, Path):
+        return (url for url in list_urls(str(folder)) if _is_video_name(url))
+    if not place.is_dir():
+        raise DatasetError(f"{place}: no such folder of videos")
+    return _video_files(str(place))
+
+
+def whole_videos(ids: Iterable[str]) -> Iterator[Source]:
+    """Yield a source for each video id, with one clip that is all of it."""
+    for line, video_id in enumerate(ids, start=1):
+        try:
+            key = make_key(video_id, 0)
+            video_id.encode()
+        except (DatasetError, UnicodeEncodeError):
+            yield Source(line, "", skips=((0, Skip("unsafe_id", "video", ascii(video_id)[1:81])),))
+        else:
+            yield Source(line, video_id, (Clip(key, video_id, video_id, 0.0, math.inf),), (0,))
 
 
 def _is_video_name(name: str) -> bool:
