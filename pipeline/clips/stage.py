@@ -107,7 +107,9 @@ def clips(options: ClipsOptions) -> StageReport:
         listed = _List(source, read_journal(folder), failed)
         rows = listed.rows()
         first = next(rows, None)
-        if first is not None:
+        if first is None:
+            options.out.unlink(missing_ok=True)  # an earlier run's, of videos that are gone
+        else:
             write_jsonl(options.out, itertools.chain([first], rows))
         report = Report("clips", options.made_by, counts=listed.counts(), skips=listed.skips)
         content = report.write(folder, seconds=time.monotonic() - started, done_now=num_done, unit="videos")

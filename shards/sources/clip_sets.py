@@ -104,7 +104,7 @@ def read_howto100m(path: Path) -> Rows:
     """HowTo100M's caption.json, video -> lists of start, end and text; or tables of lines of narration.
 
     The latter are a table with `video_id`, or one for each video, which is then the file's name; `path` may
-    be a folder of these. A line is a clip of its own.
+    be a folder of these. A row is a line, or has lists of lines. A line is a clip of its own.
     """
     if path.is_dir():
         for table in narration_tables(path):
@@ -121,8 +121,12 @@ def read_howto100m(path: Path) -> Rows:
     for where, row in _tables(path, "start", "end", "text"):
         if isinstance(row, Skip):
             yield row
+            continue
+        name = row.get("video_id", path.stem)
+        if isinstance(row["text"], list):
+            yield from _narration(where, name, row)
         else:
-            yield clip_row(where, row.get("video_id", path.stem), row["text"], [row["start"], row["end"]])
+            yield clip_row(where, name, row["text"], [row["start"], row["end"]])
 
 
 def narration_tables(path: Path) -> tuple[Path, ...]:
@@ -130,7 +134,7 @@ def narration_tables(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(path.glob("*.csv"))) if path.is_dir() else (path,)
 
 
-def _narration(where: str, video: str | None, entry: Mapping[str, JsonValue]) -> Rows:
+def _narration(where: str, video: JsonValue, entry: Mapping[str, JsonValue]) -> Rows:
     starts, ends, texts = (entry.get(name) for name in ("start", "end", "text"))
     if not (isinstance(starts, list) and isinstance(ends, list) and isinstance(texts, list)):
         yield Skip("bad_annotation", where, "has no lists start, end and text")

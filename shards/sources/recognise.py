@@ -58,14 +58,14 @@ def _is_howto100m(found: _Beginning) -> bool:
     # ActivityNet's ids begin so, and others' lists of its paragraphs have the same fields.
     of_activitynet = all(name.startswith("v_") for name in found.names)
     return not of_activitynet and any(
-        {"start", "end", "text"} <= record.keys() and _is_long(record["start"]) and _is_long(record["text"])
+        {"start", "end", "text"} <= record.keys() and _is_narration(record["start"])
         for record in found.records
     )
 
 
-def _is_long(value: JsonValue) -> bool:
-    """Whether it lists several: one line of narration is no more than others' records have."""
-    return isinstance(value, list) and len(value) > 1
+def _is_narration(starts: JsonValue) -> bool:
+    """Whether lines begin there, rather than a clip that is all of its video, as in others' records."""
+    return isinstance(starts, list) and (len(starts) > 1 or (len(starts) == 1 and starts[0] not in (0, None)))
 
 
 def _is_youcook2(found: _Beginning) -> bool:
@@ -97,6 +97,7 @@ _LISTS = (
     KnownList("HowTo100M", "howto100m", _is_howto100m),
     KnownList("MSR-VTT", "msrvtt", lambda found: {"videos", "sentences"} <= set(found.names)),
     KnownList("MSR-VTT", "msrvtt", lambda found: found.has("vid_key", "video_id", "sentence"), _OWN),
+    KnownList("MSR-VTT", "msrvtt", lambda found: [set(row) for row in found.records] == [{"video_id"}]),
     KnownList("DiDeMo", "didemo", lambda found: found.has("video", "description", "times")),
     KnownList(
         "ActivityNet Captions",

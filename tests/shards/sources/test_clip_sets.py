@@ -219,6 +219,9 @@ def test_narration_in_tables_of_each_video(tmp_path: Path) -> None:
     assert reasons("howto100m", tmp_path) == ["bad_annotation"]
     rows = [{"video_id": "b10", "start": 1, "end": 3.5, "text": "first you cut"}]
     assert clips("howto100m", write_list(tmp_path / "all.parquet", rows)) == HOWTO100M_CLIPS[:1]
+    of_videos = [{"video_id": video, **lines} for video, lines in HOWTO100M.items()]
+    for kind in ("jsonl", "parquet"):
+        assert clips("howto100m", write_list(tmp_path / f"lists.{kind}", of_videos)) == HOWTO100M_CLIPS
 
 
 def test_tests_without_moments_are_whole_videos(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ OLDER: list[tuple[str, str, object, set[str]]] = [
         [{"key": "ret0", "vid_key": "msr1", "video_id": "v1", "sentence": "a, b"}],
         {"captions", "paragraphs"},
     ),
+    ("msrvtt", "MSRVTT_train.9k.csv", "video_id\nvideo0\n", set()),
     ("didemo", "val_data.json", [{"video": "a.mov", "description": "b", "times": [[0, 1]]}], set()),
     (
         "activitynet",
@@ -73,6 +74,12 @@ def test_each_list_under_each_name(
             require_no_set(path)
     else:
         require_no_set(path)
+
+
+def test_one_line_of_narration_each_is_narration_too(tmp_path: Path) -> None:
+    content = {f"b{n}": {"start": [n + 1.5], "end": [n + 3], "text": ["you cut"]} for n in range(3)}
+    known = recognise(write_list(tmp_path / "raw_caption.json", content))
+    assert known is not None and known.name == "howto100m"
 
 
 def test_every_set_is_recognised() -> None:
