@@ -79,7 +79,13 @@ class ClipsOptions(StageOptions):
         return made | ({"threshold": self.threshold} if self.by == "shots" else {})
 
 
-@stage(ClipsOptions, "clipvip-data clips")
+@stage(
+    ClipsOptions,
+    "clipvip-data clips",
+    "videos/ --out clips.jsonl",
+    "videos/ --out clips.jsonl --by shots --seconds 12",
+    "videos/ --out clips.jsonl --by subtitles --subtitles subtitles/",
+)
 def clips(options: ClipsOptions) -> StageReport:
     """List the clips of a folder of videos that has no list, as `shard` takes it for --metadata.
 

@@ -6,7 +6,7 @@ class ShardOptions(StageOptions):
     size: int = opt("Short side in pixels.", click.IntRange(16, 4096), default=256)
     workers: Workers = None
 
-@stage(ShardOptions, "clipvip-data shard")
+@stage(ShardOptions, "clipvip-data shard", "--metadata clips.jsonl --videos videos/ --out clips/")
 def shard(options: ShardOptions) -> StageReport: ...
 
 command = stage_command(shard)      # clipvip-data shard --out clips --size 128
@@ -14,8 +14,9 @@ shard(out="clips", size=128)        # the same from Python
 """
 
 import functools
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -40,6 +41,7 @@ class StageFailed(UserError):
         self.report = report
 
 
+@dataclass(frozen=True)
 class StageOptions:
     """The base of every stage's options: values are checked as on the command line.
 
@@ -60,14 +62,19 @@ class StageOptions:
 class Stage(Generic[P, Options, Result]):
     """A stage as a function: it takes its options as one object or as keywords.
 
-    `program` is the command that does the same, such as "clipvip-data shard".
+    `program` is the command that does the same, such as "clipvip-data shard"; `epilog` ends its help.
     """
 
     def __init__(
-        self, function: Callable[[Options], Result], options: Callable[P, Options], program: str
+        self,
+        function: Callable[[Options], Result],
+        options: Callable[P, Options],
+        program: str,
+        epilog: str,
+        resumable: bool,
     ) -> None:
-        self.options = options
-        self.program = program
+        self.options, self.program = options, program
+        self.epilog, self.resumable = epilog, resumable
         self._function = function
         functools.update_wrapper(self, function)
 
@@ -80,12 +87,23 @@ class Stage(Generic[P, Options, Result]):
             return self._function(args[0])  # type: ignore[arg-type]
         return self._function(self.options(*args, **kwargs))
 
+    def __reduce__(self) -> str:
+        return str(
+            vars(self)["__name__"]
+        )  # for pickle, as a function: by the module and the name that it has there
+
 
 def stage(
-    options: Callable[P, Options], program: str
+    options: Callable[P, Options], program: str, *examples: str, note: str = "", resumable: bool = True
 ) -> Callable[[Callable[[Options], Result]], Stage[P, Options, Result]]:
-    """Make a stage of a function that takes such options."""
-    return lambda function: Stage(function, options, program)
+    """Make a stage of a function that takes such options; its command's help ends with note and examples.
+
+    Of an example only what comes after the program is given; a line break in it is written for the shell.
+    Where the stage is `resumable`, the command says after Ctrl-C that the same command goes on.
+    """
+    lines = [f"  {program} {example}".replace("\n", " \\\n      ") for example in examples]
+    epilog = "\n".join([note, "", "\b", "Examples:", *lines]).strip()
+    return lambda function: Stage(function, options, program, epilog, resumable)
 
 
 def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]:
@@ -106,9 +124,26 @@ def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]
     return [*made.program.split(), *arguments, *words]
 
 
-def stage_command(
-    made: Stage[Any, Any, Any], *, name: str = "command", epilog: str = "", resumable: bool = True
-) -> click.Command:
+def options_in(made: Stage[P, Options, Any], words: Sequence[str]) -> Options:
+    """What the words of a command ask of `made`; `command_line` the other way.
+
+    Raises:
+        click.ClickException: they are not of this command, or not what it takes.
+    """
+    program = made.program.split()
+    if list(words[: len(program)]) != program:
+        raise click.UsageError(f"not a command '{made.program}'")
+    context = stage_command(made).make_context(made.program, list(words[len(program) :]))
+    del context.params["as_json"]
+    return made.options(**context.params)  # type: ignore[call-arg]
+
+
+def parameters(options: Any) -> list[click.Parameter]:
+    """An option of a command for each field."""
+    return [one.parameter() for one in sorted(_options_of(options), key=lambda one: one.is_last)]
+
+
+def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
     """The command of a stage: an option for each field of its options, and --json.
 
     Its help is the docstring of the function, without what that says of results and errors.
@@ -118,7 +153,8 @@ def stage_command(
         def show(report: StageReport) -> None:
             # Of processes that train together only the first has something to say.
             if report.text or (as_json and report.content):
-                print_result(report.content, report.text, as_json=as_json)
+                content = json.dumps(report.content, indent=2, ensure_ascii=False, allow_nan=False)
+                click.echo(content if as_json else report.text)
             if report.note:
                 click.echo(report.note, err=as_json)
 
@@ -129,24 +165,15 @@ def stage_command(
             raise
         show(report)
 
-    options = sorted(_options_of(made.options), key=lambda option: option.is_last)
-    parameters: list[click.Parameter] = [option.parameter() for option in options]
-    parameters.append(
-        click.Option(
-            ["--json", "as_json"],
-            is_flag=True,
-            help="Print the result as one JSON object; all else goes to standard error.",
-        )
-    )
-    # --dry-run stands last, as something else to do.
-    parameters.sort(key=lambda parameter: parameter.name == "dry_run")
+    json_help = "Print the result as one JSON object; all else goes to standard error."
+    params = [*parameters(made.options), click.Option(["--json", "as_json"], is_flag=True, help=json_help)]
     return StageCommand(
-        name,
-        params=parameters,
+        made.program.split()[-1],
+        params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
         help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
-        epilog=epilog,
-        resumable=resumable,
+        epilog=made.epilog,
+        resumable=made.resumable,
     )
 
 
@@ -236,7 +263,11 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option, by `opt` or in an annotation."""
+    """What a field says of an option, by `opt` or in an annotation.
+
+    `Annotated[int | None, Opt("Processes."), LAST]` is an int that may be None and stands last;
+    `tuple[Path, ...]` is a repeatable path; `Mapping[str, Path]` one with a name, NAME=PATH.
+    """
     kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)

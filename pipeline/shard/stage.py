@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,16 +108,17 @@ class ShardOptions(StageOptions):
         quality = default if self.quality is None else self.quality
         if not least <= quality <= most:
             raise UserError(f"--quality {quality}: give {least} to {most} with --store {self.store}")
-        return CutOptions(
-            fps=self.fps,
-            size=self.size,
-            store=self.store,
-            quality=quality,
-            max_frames=self.max_frames or 0,
-        )
+        return CutOptions(self.fps, self.size, self.store, quality, self.max_frames or 0)
 
 
-@stage(ShardOptions, "clipvip-data shard")
+@stage(
+    ShardOptions,
+    "clipvip-data shard",
+    "--metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/",
+    "--metadata clips.jsonl --videos s3://bucket/videos --out s3://bucket/clips",
+    "--videos videos/ --out clips/ --max-frames 96",
+    "--dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka",
+)
 def shard(options: ShardOptions) -> StageReport:
     """Cut videos into clips and write them as WebDataset shards.
 
@@ -150,11 +151,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     if dataset is not None:
         paths = with_published_names(dataset, paths)
     made_by: Options = {
-        "fps": cut.fps,
-        "size": cut.size,
-        "store": cut.store,
-        "quality": cut.quality,
-        "max_frames": cut.max_frames,
+        **asdict(cut),
         "shard_size": options.shard_size,
         "metadata_sha256": wanted.sha256,
         "subtitles": identity,

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from clipvip.shards.building.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.hashes import key_hashes, sha256_of_file
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.tar.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard
 
@@ -84,17 +84,11 @@ def video_part(key: str) -> str:
 
 def copy_unit(task: CopyTask) -> ShardMark:
     """Write a new shard, then its captions, then the mark that both are done."""
-    path = shard_path(task.out, task.number)
-    copied = copy_samples(path, task.pieces, sha256=task.sha256)
+    mark = copy_samples(task.out, task.number, task.pieces, sha256=task.sha256)
     if task.captions_out is not None:
-        copy_captions(
-            captions_path(task.captions_out, path.stem), task.pieces, shard=path, sha256=copied.record.sha256
-        )
-    mark = ShardMark(
-        task.number,
-        copied.record,
-        num_frames=copied.num_frames,
-        num_without_subtitle=copied.num_without_subtitle,
-    )
+        assert mark.record is not None
+        path = shard_path(task.out, task.number)
+        target = captions_path(task.captions_out, path.stem)
+        copy_captions(target, task.pieces, shard=path, sha256=mark.record.sha256)
     write_mark(task.out, mark)
     return mark

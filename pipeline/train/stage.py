@@ -60,7 +60,17 @@ class TrainOptions(StageOptions):
     dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
 
 
-@stage(TrainOptions, "clipvip-train")
+@stage(
+    TrainOptions,
+    "clipvip-train",
+    "pretrain_vip_b32 --shards clips/ --captions captions/ --init openai/clip-vit-base-patch32\n"
+    "--out runs/b32 --gpus 8",
+    "finetune_didemo_b32 --shards didemo-train/ --validation didemo-val/ --test didemo-test/\n"
+    "--init runs/b32/model --select best --out runs/didemo",
+    "demo --shards clips/ --captions captions/ --init clip/ --out run --dry-run",
+    note="Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped "
+    "by Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.",
+)
 def train(options: TrainOptions) -> StageReport:
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 
@@ -94,11 +104,7 @@ def train(options: TrainOptions) -> StageReport:
 
 
 def recipe_of(options: TrainOptions) -> Recipe:
-    """The recipe with its changed settings, and with what the other options say.
-
-    Raises:
-        UserError: there is no such recipe or setting, or options do not go with it.
-    """
+    """The recipe with changed settings and what other options say; a UserError where they do not fit it."""
     recipe = load_recipe(options.recipe, options.overrides)
     tree = recipe_tree(recipe)
     if options.shards is not None or options.captions is not None:
@@ -130,11 +136,7 @@ def _source_for_options(recipe: Recipe) -> str:
 
 
 def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
-    """Find what is wrong with a run before any process starts; the plan of its batches. Writes nothing.
-
-    Raises:
-        UserError, DatasetError: in one line, what is wrong and what to do.
-    """
+    """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
     require_local("run.out", recipe.run.out)

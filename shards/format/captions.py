@@ -68,6 +68,16 @@ def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
     return not digest or sha256 is None or digest == sha256
 
 
+def finished_captions(folder: Path, shard: Path, sha256: str | None) -> CaptionFile | None:
+    """What `folder` holds for `shard`; None where that is missing, damaged, or not said to be of it."""
+    try:
+        found = read_caption_file(captions_path(folder, shard.stem))
+    except DatasetError:
+        return None
+    is_same = is_made_of(found.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    return found if found.source and is_same else None
+
+
 @dataclass(frozen=True, slots=True)
 class ShardCaptions:
     """The captions of one shard by key, and why there are none where some were to be expected."""
@@ -138,10 +148,7 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    table = pyarrow.table(
-        [pyarrow.array(column, pyarrow.string()) for column in columns],
-        schema=pyarrow.schema(fields, metadata=metadata),
-    )
+    table = pyarrow.table(columns, schema=pyarrow.schema(fields, metadata=metadata))
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 

@@ -23,8 +23,8 @@ ORDER BY first, number
 def put_together(rows: Iterable[Row | Skip]) -> Iterator[tuple[str, list[Row] | Skip]]:
     """(video, its rows) in the order of each video's first row; then ("", skip) of each skip.
 
-    The rows are in a database without a name in TMPDIR, twice while they are sorted; in memory are some 200 MB and
-    the rows of one video. Raises OSError where there is no room for it.
+    The rows are in a database without a name in TMPDIR, twice while they are sorted; in memory are some
+    200 MB and the rows of one video. Raises OSError where there is no room for it.
     """
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         try:
