@@ -89,7 +89,7 @@ def _reads_records(name: str, split: Split, path: Path) -> bool:
     Raises DatasetError: it is another set's file.
     """
     suffix = path.suffix.lower()
-    if _own_list(name, path) or split.cuts or not path.is_file():
+    if _own_list(name, path) or split.cuts or name in GENERIC or not path.is_file():
         return False
     return suffix == ".jsonl" or (suffix == ".json" and has_records(read_json(path)))
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow
@@ -17,6 +18,7 @@ Fields = Mapping[str, JsonValue]
 """A row by the names of its columns, in small letters."""
 
 _ROWS_AT_ONCE = 1024
+_FIRST_RECORDS = 20
 
 
 def read_fields(path: Path) -> Iterator[tuple[str, Fields | None]]:
@@ -27,8 +29,7 @@ def read_fields(path: Path) -> Iterator[tuple[str, Fields | None]]:
 
     Raises DatasetError where the file is damaged as a whole, or of another kind.
     """
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".json"):
+    if is_json(path):
         for where, entry in read_objects(path):
             yield where, in_small_letters(entry) if isinstance(entry, dict) else None
         return
@@ -37,6 +38,23 @@ def read_fields(path: Path) -> Iterator[tuple[str, Fields | None]]:
     for number, cells in enumerate(rows, start=1):
         if cells:
             yield f"{path.name}, row {number}", dict(zip(names, cells, strict=False))
+
+
+def columns_of(path: Path) -> list[str]:
+    """The names of a table's columns, of JSON those of its first records; none of an object of records.
+
+    Raises DatasetError as `read_fields`.
+    """
+    if not is_json(path):
+        return open_table(path)[0]
+    if path.suffix.lower() == ".json" and next(read_members(path), (None, None))[0] is not None:
+        return []
+    first = islice(read_objects(path), _FIRST_RECORDS)
+    return list(dict.fromkeys(name for _, entry in first if isinstance(entry, dict) for name in entry))
+
+
+def is_json(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".json")
 
 
 def in_small_letters(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

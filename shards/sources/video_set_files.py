@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
-from clipvip.shards.sources.table_files import column_of, open_table
+from clipvip.shards.sources.table_files import column_of, is_json, open_table, read_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,11 @@ def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> 
 
     Raises DatasetError where it has no such columns, or is no table.
     """
+    if is_json(path):
+        names = [[name.lower() for name in given] for given in (video, sentence)]
+        for where, fields in read_fields(path):
+            yield make_row(where, first_of(fields or {}, names[0]), first_of(fields or {}, names[1]))
+        return
     header, rows = open_table(path)
     at_video, at_sentence = (column_of(path, header, names) for names in (video, sentence))
     for number, cells in enumerate(rows, start=1):

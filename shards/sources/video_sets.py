@@ -11,7 +11,7 @@ from clipvip.shards.format.record import SentencesAre
 from clipvip.shards.sources import clip_sets as clips
 from clipvip.shards.sources import video_set_files as formats
 from clipvip.shards.sources.download_list import id_of_link
-from clipvip.shards.sources.table_files import open_table
+from clipvip.shards.sources.table_files import columns_of, is_json
 from clipvip.shards.sources.video_set_files import Row, Rows, read_records
 
 
@@ -129,7 +129,8 @@ def _tvr(*files: str) -> Split:
 _OWN_VIDEO = ("video", "video_id", "clip_id")
 _OWN_TEXT = ("caption", "text", "sentence", "description")
 # As video2dataset and WebVid have them.
-_LINKS = ("url", "contentUrl", "video_url")
+_LINKS = ("url", "contenturl", "video_url")
+_OTHER_VIDEO = ("videoid", *_LINKS)
 
 
 def read_any(path: Path) -> Rows:
@@ -137,13 +138,13 @@ def read_any(path: Path) -> Rows:
 
     WebVid's `videoid` and `name` will do, as will a link for the video, whose file is named by it.
     """
-    if path.suffix.lower() not in {".csv", ".tsv", ".parquet"}:
+    columns = {column.lower() for column in columns_of(path)}
+    if is_json(path) and (not columns.isdisjoint(_OWN_VIDEO) or columns.isdisjoint(_OTHER_VIDEO)):
         yield from read_records(path)
         return
-    columns = {column.lower() for column in open_table(path)[0]}
     video = (*_OWN_VIDEO, "videoid")
     text = (*_OWN_TEXT, "name") if "videoid" in columns else _OWN_TEXT
-    if columns.isdisjoint(video) and not columns.isdisjoint(map(str.lower, _LINKS)):
+    if columns.isdisjoint(video) and not columns.isdisjoint(_LINKS):
         for row in formats.read_table(path, video=_LINKS, sentence=text):
             yield row if isinstance(row, Skip) else _named_by_link(row)
         return

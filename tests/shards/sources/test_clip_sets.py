@@ -246,13 +246,13 @@ def test_own_tables_as_video2dataset_has_them(tmp_path: Path) -> None:
         "s3://bucket/folder/c.1.webm": "c.1",
     }
     rows = [{"url": link, "caption": "a bird", "width": 3} for link in links]
-    for kind in ("csv", "parquet", "tsv"):
+    for kind in ("csv", "parquet", "tsv", "jsonl", "json"):
         found = clips("captions", write_list(tmp_path / f"links.{kind}", rows))
         assert [video for video, *_ in found] == list(links.values())
     path = write_list(tmp_path / "bad.csv", [*rows, {"url": "https://host/", "caption": "a", "width": 1}])
     assert reasons("captions", path) == ["bad_annotation"]
-    table = write_list(
-        tmp_path / "ids.parquet", [{"videoid": 7, "name": "seven"}, {"videoid": 8, "name": "eight"}]
-    )
-    assert [video for video, *_ in clips("captions", table)] == ["7", "8"]
-    assert [video for video, *_ in clips("webvid/val", table)] == ["7", "8"]
+    rows = [{"videoid": 7, "name": "seven"}, {"videoid": 8, "name": "eight"}]
+    for kind in ("csv", "parquet", "jsonl", "json"):
+        table = write_list(tmp_path / f"ids.{kind}", rows)
+        assert [video for video, *_ in clips("captions", table)] == ["7", "8"]
+        assert [video for video, *_ in clips("webvid/val", table)] == ["7", "8"]
