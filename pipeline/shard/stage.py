@@ -41,11 +41,12 @@ from clipvip.shards.sources.hdvila import (
     survey_metadata,
     whole_videos,
 )
+from clipvip.shards.sources.subtitle_encoding import check_encoding
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
 from clipvip.shards.sources.video_sets import find_annotation_file, find_split
 
-_MAX_EXAMPLES = 5
+_MAX_EXAMPLES = 100
 _MOST_FILES_OF_A_LIST = 2
 
 
@@ -70,6 +71,12 @@ class ShardOptions(StageOptions):
     subtitles: str | None = opt(
         "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
         " text.",
+        default=None,
+    )
+    subtitle_encoding: str | None = opt(
+        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
+        metavar="NAME",
+        shown="found out",
         default=None,
     )
     out: str = opt("Folder for the shards; also s3:// and gs://.")
@@ -150,12 +157,14 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     wanted = _Wanted(options.metadata, metadata, dataset, paths)
     if dataset is not None:
         paths = with_published_names(dataset, paths)
+    _check_encoding(options, has_files=subtitle_files is not None)
     made_by: Options = {
         **asdict(cut),
         "shard_size": options.shard_size,
         "metadata_sha256": wanted.sha256,
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
+        **({"subtitle_encoding": options.subtitle_encoding} if options.subtitle_encoding else {}),
     }
     survey, sources = wanted.survey()
     unusable = SkipStore()
@@ -164,6 +173,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         paths=paths,
         texts=texts,
         subtitles=subtitle_files,
+        subtitle_encoding=options.subtitle_encoding,
         out=out,
         options=cut,
         timeout_seconds=options.video_timeout,
@@ -242,6 +252,23 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     if not place.is_file():
         raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
     return load_text_table(place), None, sha256_of_file(place)
+
+
+def _check_encoding(options: ShardOptions, *, has_files: bool) -> None:
+    """UserError where there is no such encoding, or nothing to read by it."""
+    if options.subtitle_encoding is None:
+        return
+    if not has_files:
+        raise UserError(
+            "--subtitle-encoding: goes with a folder of subtitle files; leave it out, or give one"
+        )
+    try:
+        check_encoding(options.subtitle_encoding)
+    except LookupError as error:
+        raise UserError(
+            f"--subtitle-encoding {options.subtitle_encoding}: no encoding of that name; give one such as "
+            "cp1251, koi8-r, gb18030, big5, shift_jis or euc_kr"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import groupby
 
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.names import same_name
 from clipvip.shards.sources.video_set_files import Row
 
 _CACHE_KIBIBYTES = 1 << 16
@@ -33,8 +34,9 @@ def put_together(rows: Iterable[Row | Skip]) -> Iterator[tuple[str, list[Row] | 
             database.execute("BEGIN")
             database.executemany("INSERT INTO rows (video, row) VALUES (?, ?)", map(_stored, rows))
             found = database.execute(_IN_ORDER.replace("FROM rows", "FROM rows WHERE video != ''"))
-            for video, group in groupby(found, key=lambda pair: pair[0]):
-                yield json.loads(video), [_row(json.loads(video), row) for _, row in group]
+            for _, group in groupby(found, key=lambda pair: pair[0]):
+                together = [_row(row) for _, row in group]
+                yield together[0].video, together
             for (row,) in database.execute("SELECT row FROM rows WHERE video = '' ORDER BY number"):
                 yield "", Skip.from_json(json.loads(row))
         except sqlite3.OperationalError as error:
@@ -47,9 +49,10 @@ def _stored(row: Row | Skip) -> tuple[str, str]:
     # As ASCII: SQLite takes no lone surrogates.
     if isinstance(row, Skip):
         return "", json.dumps(row.as_dict())
-    return json.dumps(row.video), json.dumps([row.sentence, row.time, row.span])
+    fields = [row.video, row.sentence, row.time, row.span]
+    return json.dumps(same_name(row.video)), json.dumps(fields)
 
 
-def _row(video: str, stored: str) -> Row:
-    sentence, time, span = json.loads(stored)
+def _row(stored: str) -> Row:
+    video, sentence, time, span = json.loads(stored)
     return Row(video, sentence, tuple(time), None if span is None else (span[0], span[1]))
