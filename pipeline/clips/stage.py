@@ -16,7 +16,7 @@ from clipvip.pipeline.clips.journal import JOURNAL_NAME, Journal, parse_divided,
 from clipvip.pipeline.clips.work import ClipsTask, Divided, Division, divide_video
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import DryRun, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import DryRun, SubtitleEncoding, Workers, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -56,6 +56,7 @@ class ClipsOptions(StageOptions):
     subtitles: str | None = opt(
         "Folder of .vtt, .srt or .json3 files, for --by subtitles; also s3:// and gs://.", default=None
     )
+    subtitle_encoding: SubtitleEncoding = None
     workers: Workers = None
     video_timeout: float = opt(
         "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0
@@ -66,7 +67,8 @@ class ClipsOptions(StageOptions):
     def division(self) -> Division:
         """How videos are divided."""
         default = _PIECE_SECONDS if self.by == "pieces" else _MOST_SECONDS
-        return Division(self.by, self.seconds or default, self.shortest, self.threshold)
+        seconds = self.seconds or default
+        return Division(self.by, seconds, self.shortest, self.threshold, self.subtitle_encoding)
 
     @property
     def made_by(self) -> Options:
@@ -76,7 +78,11 @@ class ClipsOptions(StageOptions):
             "seconds": self.division.seconds,
             "shortest": self.shortest,
         }
-        return made | ({"threshold": self.threshold} if self.by == "shots" else {})
+        if self.by == "shots":
+            made["threshold"] = self.threshold
+        if self.subtitle_encoding is not None:
+            made["subtitle_encoding"] = self.subtitle_encoding
+        return made
 
 
 @stage(
@@ -133,6 +139,8 @@ def _require_sense(options: ClipsOptions) -> None:
         raise WrongOptions("--by subtitles: give the folder of subtitles to --subtitles")
     if by != "subtitles" and options.subtitles is not None:
         raise WrongOptions(f"--subtitles: goes with --by subtitles, not with {by}; leave it out")
+    if by != "subtitles" and options.subtitle_encoding is not None:
+        raise WrongOptions(f"--subtitle-encoding: goes with --by subtitles, not with {by}; leave it out")
     if seconds < options.shortest:
         raise WrongOptions(f"--seconds {seconds:g}: is less than --shortest {options.shortest:g}; give more")
     if by == "shots" and importlib.util.find_spec("scenedetect") is None:

@@ -32,6 +32,7 @@ class Division:
     seconds: float
     shortest: float
     threshold: float
+    subtitle_encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,9 @@ def _cues(task: ClipsTask) -> list[Cue]:
         with ExitStack() as resources:
             file = resources.enter_context(local_copy(place)) if is_url(place) else place
             with open(file, "rb") as opened:
-                return parse_subtitles(opened.read(), name=posixpath.basename(place))
+                return parse_subtitles(
+                    opened.read(), name=posixpath.basename(place), encoding=task.division.subtitle_encoding
+                )
     except OSError as error:
         name = os.path.basename(place)
         raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error

@@ -13,7 +13,16 @@ from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import (
+    DryRun,
+    RayAddress,
+    SubtitleEncoding,
+    Workers,
+    at_least,
+    finite,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -41,7 +50,6 @@ from clipvip.shards.sources.hdvila import (
     survey_metadata,
     whole_videos,
 )
-from clipvip.shards.sources.subtitle_encoding import check_encoding
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
 from clipvip.shards.sources.video_sets import find_annotation_file, find_split
@@ -73,12 +81,7 @@ class ShardOptions(StageOptions):
         " text.",
         default=None,
     )
-    subtitle_encoding: str | None = opt(
-        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
-        metavar="NAME",
-        shown="found out",
-        default=None,
-    )
+    subtitle_encoding: SubtitleEncoding = None
     out: str = opt("Folder for the shards; also s3:// and gs://.")
     workers: Workers = None
     fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
@@ -157,7 +160,8 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     wanted = _Wanted(options.metadata, metadata, dataset, paths)
     if dataset is not None:
         paths = with_published_names(dataset, paths)
-    _check_encoding(options, has_files=subtitle_files is not None)
+    if options.subtitle_encoding is not None and subtitle_files is None:
+        raise UserError("--subtitle-encoding: goes with a folder of subtitle files; leave it out")
     made_by: Options = {
         **asdict(cut),
         "shard_size": options.shard_size,
@@ -252,23 +256,6 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     if not place.is_file():
         raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
     return load_text_table(place), None, sha256_of_file(place)
-
-
-def _check_encoding(options: ShardOptions, *, has_files: bool) -> None:
-    """UserError where there is no such encoding, or nothing to read by it."""
-    if options.subtitle_encoding is None:
-        return
-    if not has_files:
-        raise UserError(
-            "--subtitle-encoding: goes with a folder of subtitle files; leave it out, or give one"
-        )
-    try:
-        check_encoding(options.subtitle_encoding)
-    except LookupError as error:
-        raise UserError(
-            f"--subtitle-encoding {options.subtitle_encoding}: no encoding of that name; give one such as "
-            "cp1251, koi8-r, gb18030, big5, shift_jis or euc_kr"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,18 @@ def test_sentences_of_the_subtitles(videos: Path, tmp_path: Path) -> None:
     assert "First you cut it." in texts and "Then you mix" in texts
 
 
+def test_subtitles_in_an_encoding_that_is_told(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "subtitles").mkdir()
+    lines = "1\n00:00:01,000 --> 00:00:03,000\nстоп。\n".replace("。", "!")
+    (tmp_path / "subtitles" / "one.srt").write_bytes(lines.encode("cp1251"))
+    words = ("--by", "subtitles", "--subtitles", tmp_path / "subtitles", "--workers", 1)
+    out = tmp_path / "clips.jsonl"
+    run_well("clips", videos, "--out", out, *words, "--subtitle-encoding", "cp1251")
+    assert spans(out) == {"one": [(1, 3)]}
+    refused = run("clips", videos, "--out", tmp_path / "x.jsonl", *words, "--subtitle-encoding", "cp99")
+    assert refused.exit_code == 1 and "no encoding of that name" in error_of(refused)
+
+
 def test_a_run_goes_on_and_only_new_videos_are_looked_into(videos: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "videos", tmp_path / "clips.jsonl"
     shutil.copytree(videos, folder)
@@ -184,6 +196,7 @@ def test_a_run_goes_on_and_only_new_videos_are_looked_into(videos: Path, tmp_pat
         (("--by", "subtitles"), "give the folder of subtitles to --subtitles"),
         (("--subtitles", "."), "goes with --by subtitles"),
         (("--seconds", "0.5"), "less than --shortest 1"),
+        (("--subtitle-encoding", "cp1251"), "goes with --by subtitles"),
     ],
 )
 def test_options_that_do_not_go_together(
