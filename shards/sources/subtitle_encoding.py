@@ -65,7 +65,7 @@ _NO_LETTERS = {"\ufffd", *map(chr, range(0x2500, 0x25A0))}
 
 # The letters beyond ASCII of languages that Windows-1252 is for.
 _WESTERN = (
-    "àâæçèéêëîïôùûüÿœ",  # French
+    "àâçèéêëîïôùûüÿœ",  # French
     "äöüßé",  # German
     "áéíñóúüçàèïòª·º",  # Spanish, Catalan
     "áâãàçéêíóôõúªº",  # Portuguese
@@ -73,12 +73,18 @@ _WESTERN = (
     "åäöéàü",  # Swedish
     "æøåéèòôóü",  # Danish, Norwegian
     "äöåšžõü",  # Finnish, Estonian
-    "áéíóúýþæöðø",  # Icelandic, Faroese
+    "áéíóúýþæöð",  # Icelandic
     "ëïöüéèáíóúêç",  # Dutch, Albanian
 )
 _LEAST_WESTERN = 0.97
 # A letter beyond ASCII, or a sign in the place of one.
-_MARKED_LETTER = re.compile(r"[^\W\d_a-z]|(?<=[a-z])[¹²³¼½¾¿‚„ˆ‰°±¶¨¸´¯](?=[a-z])|(?<=\s)[¹³¼¾](?=[a-z])")
+_MARKED_LETTER = re.compile(
+    r"[^\W\d_a-z]|\ufffd|(?<=[^\W\d_])[¹²³¼½¾¿‚„ˆ‰°±¶¨¸´¯](?=[^\W\d_])|(?<=\s)[¹³¼¾](?=[a-z])"
+)
+# Icelandic with a thorn or eth has these, too; Turkish of Windows-1254 looks like it and has none.
+_BESIDE_ICELANDIC = re.compile("[áéíóúæ]")
+# Signs that stand at words in the West.
+_WESTERN_SIGNS = set("«»“”‘’…–—¿¡£€§°ªº•")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +152,11 @@ def _guessed(data: bytes) -> Decoded:
     """Text in an encoding of one byte a letter, or of two of East Asia, that the file does not name."""
     sample = b"\n".join(line for line in re.split(rb"[\r\n]+", data) if not line.isascii())
     sample = sample[:_MOST_GUESSED_BYTES]
-    found = _encoding_of_other_script(sample) if _is_of_other_script(sample) else None
+    is_other = _is_of_other_script(sample)
+    found = _encoding_of_other_script(sample) if is_other else None
     encoding = found or _AS_EVER
     text = data.decode(encoding, "replace")
-    if not found and _looks_western(sample.decode(encoding, "replace")):
+    if not found and _looks_western(sample.decode(encoding, "replace"), all_signs=is_other):
         return Decoded(text)
     what = "is not UTF-8" if found else "is in an unknown encoding"
     return Decoded(text, f"{what}, read as {encoding}; if that is wrong, say --subtitle-encoding")
@@ -164,9 +171,16 @@ def _is_of_other_script(sample: bytes) -> bool:
     return 0 < len(words) <= 2 * sum(byte > 0x7F for byte in words)
 
 
-def _looks_western(text: str) -> bool:
-    """Whether letters beyond ASCII are those of one language that Windows-1252 is for, but for a few."""
+def _looks_western(text: str, *, all_signs: bool) -> bool:
+    """Whether letters beyond ASCII are those of one language that Windows-1252 is for, but for a few.
+
+    With `all_signs` other characters must be such as Western texts have, too.
+    """
     letters = _MARKED_LETTER.findall(text.lower())
+    if not {"ð", "þ"}.isdisjoint(letters) and not _BESIDE_ICELANDIC.search(text.lower()):
+        return False
+    if all_signs and any(c > "\x7f" and not c.isalpha() and c not in _WESTERN_SIGNS for c in text):
+        return False
     most = max(sum(letter in alphabet for letter in letters) for alphabet in _WESTERN)
     return most >= _LEAST_WESTERN * len(letters)
 
