@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipvip.model import ClipVip, ClipVipConfig
     from clipvip.pipeline.caption.stage import CaptionOptions, caption
+    from clipvip.pipeline.clips.stage import ClipsOptions, clips
     from clipvip.pipeline.domain_gap.stage import DomainGapOptions, DomainGapReport, nmi
     from clipvip.pipeline.download.stage import DownloadOptions, download
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from clipvip.pipeline.tools.subset import SubsetOptions, subset
     from clipvip.pipeline.tools.verify import VerifyOptions, verify
     from clipvip.pipeline.train.stage import TrainOptions, train
+    from clipvip.pipeline.transcribe.stage import TranscribeOptions, transcribe
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "model": "ClipVip ClipVipConfig",
     "pipeline.caption.stage": "CaptionOptions caption",
+    "pipeline.clips.stage": "ClipsOptions clips",
     "pipeline.domain_gap.stage": "DomainGapOptions DomainGapReport nmi",
     "pipeline.download.stage": "DownloadOptions download",
     "pipeline.evaluate.actions": "ActionsOptions actions",
@@ -49,6 +52,7 @@ _MODULES = {
     "pipeline.tools.subset": "SubsetOptions subset",
     "pipeline.tools.verify": "VerifyOptions verify",
     "pipeline.train.stage": "TrainOptions train",
+    "pipeline.transcribe.stage": "TranscribeOptions transcribe",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
