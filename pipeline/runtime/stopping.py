@@ -76,10 +76,9 @@ class Stopping:
 
 
 class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
+    """Remembers, in the main thread, that SIGTERM or Ctrl-C came: training can stop between two steps.
 
-    A second one, well after the first, stops at once, by a KeyboardInterrupt; a third ends the process. In a
-    thread other than the main one, which hears none, it leaves them alone.
+    A second one, well after the first, stops at once, by a KeyboardInterrupt; a third ends the process.
     """
 
     def __init__(self) -> None:
