@@ -1,6 +1,7 @@
 """How options are written, and those that mean the same in several commands, each written once."""
 
 import math
+import os
 import re
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
@@ -14,14 +15,20 @@ from clipvip.shards.sources.subtitle_encoding import check_encoding
 Kind = TypeVar("Kind")
 
 
+def as_text(value: Any) -> str:
+    """A text or a path, also one of a store, as a text; a TypeError for what is neither, as None."""
+    return str(value) if hasattr(value, "joinpath") else os.fsdecode(value)
+
+
 class LocalName(click.ParamType):
     """The value of an option that names a file or folder on this machine, or anything else that is no URL."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        value = as_text(value)
         require_local(param.opts[0] if param else "", value)
-        return str(value)
+        return value
 
 
 class Listed(click.ParamType):
@@ -65,7 +72,7 @@ class Named(click.ParamType):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        name, path = value.partition("=")[::2] if isinstance(value, str) else map(str, value)
+        name, path = value.partition("=")[::2] if isinstance(value, str) else map(as_text, value)
         lead = f"{param.opts[0]} " if param else ""
         require_local(lead.strip(), f"{name}={path}")
         if not (name and path):

@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
@@ -25,12 +26,19 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, as_text, finite
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Result = TypeVar("Result", bound=StageReport)
+
+# What Python may give instead of text, which is read as on the command line: Click makes 3 of 3.7.
+_NUMBERS = (
+    (click.types.BoolParamType, bool, "True or False"),
+    (click.types.IntParamType, Integral, "a whole number"),
+    (click.types.FloatParamType, Real, "a number"),
+)
 
 
 class StageFailed(UserError):
@@ -55,7 +63,10 @@ class StageOptions:
             value = getattr(self, option.name)
             if value is None and option.may_be_none:
                 continue
-            converted = option.convert_many(value) if option.is_many else option.convert(value)
+            try:
+                converted = option.convert_many(value) if option.is_many else option.convert(value)
+            except (TypeError, ValueError) as error:  # of another type than was thought of
+                raise UserError(f"{option.name}: {value!r} cannot be used") from error
             object.__setattr__(self, option.name, converted)
 
 
@@ -208,10 +219,14 @@ class _Option:
         return named
 
     def convert(self, value: Any) -> Any:
+        for kind, given, wanted in _NUMBERS:
+            fits = isinstance(value, given) and (given is bool or not isinstance(value, bool))
+            if isinstance(self.type, kind) and not fits and not isinstance(value, str):
+                raise UserError(f"{self.name}: {value!r} is not {wanted}")
         if isinstance(self.type, click.Path):
-            require_local(self.name, str(value))
-        if isinstance(self.type, click.types.StringParamType) and not isinstance(value, str):
-            value = str(value)
+            require_local(self.name, as_text(value))
+        if isinstance(self.type, click.types.StringParamType):
+            value = as_text(value)
         try:
             return self.type.convert(value, None, None)
         except click.BadParameter as error:
