@@ -8,7 +8,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from clipvip.pipeline.runtime.errors import StageGroup
-from clipvip.pipeline.runtime.stage import Stage, stage_command
 
 
 class LazyGroup(StageGroup):
@@ -37,7 +36,11 @@ class LazyGroup(StageGroup):
             return None
         module, _, attribute = self._modules[name][0].partition(":")
         found = getattr(import_module(f"{self._package}.{module}"), attribute)
-        return stage_command(found) if isinstance(found, Stage) else found
+        if isinstance(found, click.Command):
+            return found
+        from clipvip.pipeline.runtime.stage import stage_command  # 0.1 s that the list of commands saves
+
+        return stage_command(found)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         lines = {name: line for name, (_, line) in self._modules.items() if name.startswith(incomplete)}

@@ -1,6 +1,7 @@
 """How options are written, and those that mean the same in several commands, each written once."""
 
 import math
+import os
 import re
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
@@ -20,14 +21,20 @@ ALSO = "also s3://, gs:// and hf://"
 """What help says of an option that takes URLs, as a `Location` does."""
 
 
+def as_text(value: Any) -> str:
+    """A text or a path, also one of a store, as a text; a TypeError for what is neither, as None."""
+    return str(value) if hasattr(value, "joinpath") else os.fsdecode(value)
+
+
 class LocalName(click.ParamType):
     """The value of an option that names a file or folder on this machine, or anything else that is no URL."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        value = as_text(value)
         require_local(param.opts[0] if param else "", value)
-        return str(value)
+        return value
 
 
 class PlaceType(click.ParamType):
@@ -87,7 +94,7 @@ class Named(click.ParamType):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        name, path = value.partition("=")[::2] if isinstance(value, str) else map(str, value)
+        name, path = value.partition("=")[::2] if isinstance(value, str) else map(as_text, value)
         lead = f"{param.opts[0]} " if param else ""
         if not (name and path):
             raise UserError(f"{lead}{value}: give NAME=PATH, as in {lead}HowTo=texts.txt")

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import reduce
+from numbers import Integral, Real
 from operator import or_
 from pathlib import Path
 from types import NoneType
@@ -28,13 +29,20 @@ import click
 from upath import UPath
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, PlaceType, finite
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, PlaceType, as_text, finite
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.shards.files.stores import Location
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Result = TypeVar("Result", bound=StageReport)
+
+# What Python may give instead of text, which is read as on the command line: Click makes 3 of 3.7.
+_NUMBERS = (
+    (click.types.BoolParamType, bool, "True or False"),
+    (click.types.IntParamType, Integral, "a whole number"),
+    (click.types.FloatParamType, Real, "a number"),
+)
 
 
 class StageFailed(UserError):
@@ -59,7 +67,10 @@ class StageOptions:
             value = getattr(self, option.name)
             if value is None and option.may_be_none:
                 continue
-            converted = option.convert_many(value) if option.is_many else option.convert(value)
+            try:
+                converted = option.convert_many(value) if option.is_many else option.convert(value)
+            except (TypeError, ValueError) as error:  # of another type than was thought of
+                raise UserError(f"{option.name}: {value!r} cannot be used") from error
             object.__setattr__(self, option.name, converted)
 
 
@@ -212,10 +223,14 @@ class _Option:
         return named
 
     def convert(self, value: Any) -> Any:
+        for kind, given, wanted in _NUMBERS:
+            fits = isinstance(value, given) and (given is bool or not isinstance(value, bool))
+            if isinstance(self.type, kind) and not fits and not isinstance(value, str):
+                raise UserError(f"{self.name}: {value!r} is not {wanted}")
         if isinstance(self.type, click.Path):
-            require_local(self.name, str(value))
-        if isinstance(self.type, click.types.StringParamType) and not isinstance(value, str):
-            value = str(value)
+            require_local(self.name, as_text(value))
+        if isinstance(self.type, click.types.StringParamType):
+            value = as_text(value)
         try:
             return self.type.convert(value, None, None)
         except click.BadParameter as error:

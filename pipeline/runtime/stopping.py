@@ -21,6 +21,11 @@ _LEAVING_SECONDS = 5.0
 _put_off: list[list[int]] = []
 
 
+def _hears_signals() -> bool:
+    """Whether this thread may set handlers, and is the one that they interrupt."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """What shells report for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + (error.args[0] if error.args else signal.SIGINT)
@@ -59,7 +64,7 @@ class Stopping:
 
     def __enter__(self) -> Self:
         usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
-        if threading.current_thread() is threading.main_thread():
+        if _hears_signals():
             self._taken = [(n, handler) for n, handler in usual if signal.getsignal(n) == handler]
         for number, _ in self._taken:
             signal.signal(number, self._stop)
@@ -71,7 +76,7 @@ class Stopping:
 
 
 class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C came, so that training can stop between two steps.
+    """Remembers, in the main thread, that SIGTERM or Ctrl-C came: training can stop between two steps.
 
     A second one, well after the first, stops at once, by a KeyboardInterrupt; a third ends the process.
     """
@@ -93,7 +98,8 @@ class StopSignal:
             raise KeyboardInterrupt(number)
 
     def __enter__(self) -> Self:
-        self._before = {n: signal.signal(n, self._remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT) if _hears_signals() else ()
+        self._before = {n: signal.signal(n, self._remember) for n in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,15 +114,14 @@ def starting_a_process() -> Iterator[None]:
     That process does not hear Ctrl-C, which on a terminal reaches all, until it says so.
     """
     came: list[int] = []
-    hears_signals = threading.current_thread() is threading.main_thread()
-    if hears_signals:
+    if _hears_signals():
         _put_off.append(came)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if hears_signals:
+        if _hears_signals():
             _put_off.pop()
     if came:
         raise KeyboardInterrupt(came[0])

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -23,6 +24,7 @@ from clipvip.pipeline.runtime.stopping import starting_a_process
 from clipvip.shards.files.atomic import name_writer
 
 _PR_SET_PDEATHSIG = 1
+_starting = threading.Lock()  # for stages in several threads
 _QUIET = "ignore:resource_tracker:UserWarning"
 
 
@@ -103,27 +105,29 @@ def without_main() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     names = ("__spec__", "__file__")
-    kept = {name: vars(main)[name] for name in names if name in vars(main)}
-    for name in kept:
-        delattr(main, name)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(kept)
+    with _starting:
+        kept = {name: vars(main)[name] for name in names if name in vars(main)}
+        for name in kept:
+            delattr(main, name)
+        main.__spec__ = None
+        try:
+            yield
+        finally:
+            vars(main).update(kept)
 
 
 def start_resource_tracker() -> None:
     """Start the process that removes the semaphores of those that were killed, without complaints of them."""
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, _QUIET]))
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
+    with _starting:
+        before = os.environ.get("PYTHONWARNINGS")
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, _QUIET]))
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            if before is None:
+                del os.environ["PYTHONWARNINGS"]
+            else:
+                os.environ["PYTHONWARNINGS"] = before
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:

@@ -5,17 +5,19 @@ import pickle
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from upath import UPath
 
 import clipvip
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import PlaceType, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import LocalName, Named, PlaceType, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import (
     StageFailed,
@@ -37,6 +39,9 @@ class ExampleOptions(StageOptions):
     kind: Literal["one", "two"] = opt("A kind.", default="one")
     names: tuple[str, ...] = opt("A name.", names=("--name",), default=())
     check: bool = opt("Look.", names=("--check/--no-check",), default=True)
+    place: str = opt("A path or a URL.", default="here")
+    model: str = opt("A folder or a name.", LocalName(), default="some")
+    texts: Mapping[str, Path] = opt("Texts.", Named(), names=("--text",), default=())
     workers: Workers = None
 
 
@@ -95,6 +100,19 @@ def test_a_stage_goes_to_other_processes() -> None:
         ({"kind": "three"}, "kind: 'three' is not one of 'one', 'two'"),
         ({"workers": 0}, "workers: 0 is not in the range x>=1"),
         ({"out": "s3://bucket/out"}, "a URL cannot be used here"),
+        ({"workers": 2.7}, "workers: 2.7 is not a whole number"),
+        ({"workers": True}, "workers: True is not a whole number"),
+        ({"rate": None}, "rate: None is not a number"),
+        ({"check": 2}, "check: 2 is not True or False"),
+        ({"place": None}, "place: None cannot be used"),
+        ({"place": ["a"]}, "place: ['a'] cannot be used"),
+        ({"model": None}, "model: None cannot be used"),
+        ({"out": None}, "out: None cannot be used"),
+        ({"out": 3}, "out: 3 cannot be used"),
+        ({"names": 3}, "names: 3 cannot be used"),
+        ({"folders": (None,)}, "folders: (None,) cannot be used"),
+        ({"texts": {"a": None}}, "texts: {'a': None} cannot be used"),
+        ({"texts": [("a", "b", "c")]}, "texts: [('a', 'b', 'c')] cannot be used"),
     ],
 )
 def test_values_are_checked_as_on_the_command_line(wrong: dict[str, object], message: str) -> None:
@@ -131,6 +149,19 @@ def test_a_place_is_a_path_or_a_url(tmp_path: Path) -> None:
         assert result.exit_code in (1, 2) and said in result.output, result.output
         with pytest.raises(UserError):
             places("a", out=wrong)  # type: ignore[arg-type]
+
+
+def test_numbers_and_paths_may_be_those_of_libraries() -> None:
+    given = ExampleOptions(
+        ("a",),  # type: ignore[arg-type]
+        out=UPath("o"),  # type: ignore[arg-type]
+        place=UPath("memory://bucket/clips"),  # type: ignore[arg-type]
+        model=Path("m"),  # type: ignore[arg-type]
+        rate=np.float32(0.5),  # type: ignore[arg-type]
+        workers=np.int64(2),  # type: ignore[arg-type]
+    )
+    assert (given.out, given.place, given.model) == (Path("o"), "memory://bucket/clips", "m")
+    assert (given.rate, given.workers) == (0.5, 2) and type(given.workers) is int
 
 
 def test_a_name_that_is_no_option_is_a_type_error() -> None:

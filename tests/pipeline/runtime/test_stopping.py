@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
+from clipvip.pipeline.runtime.stopping import Stopping, StopSignal
 from commands import start, workers_of
 from make_shards import make_shard_folder
 from stage_commands import caption_command, nmi_command, shard_command
@@ -51,6 +53,18 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
         assert part, f"ended without saying {text!r}: {said}"
         said += part
     return said
+
+
+def test_in_another_thread_signals_are_left_to_the_main_one() -> None:
+    """Where Python lets nobody set handlers; a notebook may run a training there."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def during() -> list[object]:
+        with StopSignal() as stop, Stopping():
+            return [stop.number, *(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(during).result() == [0, *before]
 
 
 def is_alive(pid: int) -> bool:

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from clipvip.pipeline.runtime.worker_process import without_main
 from clipvip.pipeline.runtime.workers import run_units
 from unit_functions import SlowToArrive, die_twice, raise_awkward, square
 
@@ -49,6 +51,30 @@ def test_errors_that_cannot_be_pickled_are_told() -> None:
 def test_a_mistake_in_the_function_is_raised() -> None:
     with pytest.raises(KeyError, match="seven"):
         list(run_units(square, [7], workers=1))
+
+
+def test_the_callers_script_is_left_alone_by_one_thread_at_a_time() -> None:
+    """Else a process of the second is started while the first has put the script back, and runs it."""
+    script = vars(sys.modules["__main__"])
+    found = threading.Event()
+
+    def second() -> None:
+        with without_main():
+            if "__file__" not in script:
+                found.set()
+
+    before = script.get("__file__")
+    script["__file__"] = "script.py"
+    thread = threading.Thread(target=second)
+    try:
+        with without_main():
+            thread.start()
+            thread.join(0.2)
+            assert thread.is_alive()
+        thread.join()
+        assert found.is_set() and script["__file__"] == "script.py"
+    finally:
+        script["__file__"] = before
 
 
 def test_no_units_is_no_work() -> None:
