@@ -10,6 +10,10 @@ _COMMANDS = {
     "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
     "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("clipvip.pipeline.caption.command", "Caption the middle frame of every clip with OFA."),
+    "import-captions": (
+        "clipvip.pipeline.import_captions.command",
+        "Make captions that others have made ours.",
+    ),
     "nmi": (
         "clipvip.pipeline.domain_gap.command",
         "Measure the language-domain gap between text corpora (Table 1).",

@@ -3,7 +3,7 @@
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.format.captions import captions_path, read_caption_file, read_captions
-from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.format.captions import captions_path, read_caption_file
+from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, write_manifest
 
 PAGE_NAME = "report.html"
 _MAX_SAMPLES = 24
@@ -31,22 +31,49 @@ class CaptionSummary:
     """Of all caption files of a folder; `digests` are 8 bytes for each caption, to count repetitions by."""
 
     records: list[ShardRecord] = field(default_factory=list)
-    skips: list[Skip] = field(default_factory=list)
+    num_captioned: int = 0
+    num_skips: int = 0
     words: Counter[int] = field(default_factory=Counter)
     digests: list[np.ndarray] = field(default_factory=list)
 
 
-def finish_captions(out: Path, shards: Sequence[Path], options: Options) -> Report:
-    """Write the manifest and the page of the captions of `shards`; the report, which is not written yet."""
+@dataclass(frozen=True)
+class CaptionSkips:
+    """What the caption files of a folder left out, and then `more`, as often as they are asked for."""
+
+    out: Path
+    stems: Sequence[str]
+    more: Iterable[Skip] = ()
+
+    def __iter__(self) -> Iterator[Skip]:
+        for stem in self.stems:
+            yield from read_caption_file(captions_path(self.out, stem)).skips
+        yield from self.more
+
+
+def finish_captions(
+    out: Path,
+    shards: Sequence[Path],
+    options: Options,
+    *,
+    stage: str = "caption",
+    more_skips: Iterable[Skip] = (),
+) -> Report:
+    """Write the manifest and the page of the captions of `shards`; the report, which is not written yet.
+
+    `stage` is the one that made them; it also skipped `more_skips`, which belong to no shard.
+    """
     stems = [shard.stem for shard in shards]
     summary = summarize(out, stems)
-    write_manifest(out, stage="caption", options=options, shards=summary.records)
+    write_manifest(out, stage=CAPTION_STAGE, options=options, shards=summary.records)
     details = statistics_of(summary, out, stems)
-    write_page(out, shards, options=options, statistics=details)
+    frame = "the frame that was captioned" if stage == CAPTION_STAGE else "the middle frame"
+    write_page(out, shards, options=options, statistics=details, frame=frame)
     num_captions = summary.words.total()
-    clips = num_captions + len(summary.skips)
+    clips = summary.num_captioned + summary.num_skips
     counts: dict[str, int | float] = {"clips": clips, "captions": num_captions, "shards": len(stems)}
-    return Report("caption", options, counts=counts, details=details, skips=summary.skips)
+    skips = CaptionSkips(out, stems, more_skips)
+    return Report(stage, options, counts=counts, details=details, skips=skips)
 
 
 def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
@@ -55,10 +82,11 @@ def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
     for stem in stems:
         path = captions_path(out, stem)
         content = read_caption_file(path)
-        captions = [caption for _, caption in content.rows]
-        record = ShardRecord(path.name, len(captions), path.stat().st_size, sha256_of_file(path))
+        captions = [caption for texts in content.all_captions().values() for caption in texts]
+        record = ShardRecord(path.name, len(content.rows), path.stat().st_size, sha256_of_file(path))
         summary.records.append(record)
-        summary.skips += content.skips
+        summary.num_captioned += len(content.rows)
+        summary.num_skips += len(content.skips)
         summary.words.update(len(caption.split()) for caption in captions)
         summary.digests.append(np.array([_digest(caption) for caption in captions], np.uint64))
     return summary
@@ -97,16 +125,19 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
     for stem in stems:
         if not wanted:
             return
-        for caption in read_captions(out, stem).values():
-            digest = _digest(caption)
-            if digest in wanted:
-                wanted.discard(digest)
-                yield digest, caption
+        for texts in read_caption_file(captions_path(out, stem)).all_captions().values():
+            for caption in texts:
+                digest = _digest(caption)
+                if digest in wanted:
+                    wanted.discard(digest)
+                    yield digest, caption
 
 
-def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any]) -> None:
+def write_page(
+    out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any], frame: str
+) -> None:
     """Write report.html: frames and captions from all over the folder."""
-    picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.caption is not None]
+    picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.captions]
     facts = {**options, **statistics.get("caption_words", {})}
     frequent = statistics.get("duplicates", {}).get("most_frequent", [])
     rows = [(row["count"], row["caption"]) for row in frequent]
@@ -118,7 +149,7 @@ def write_page(out: Path, shards: Sequence[Path], *, options: Options, statistic
         Section("Most frequent captions", "" if frequent else "none repeats", repeated),
     ]
     note = (
-        f"{len(picks)} samples from all over {len(shards)} shards: the frame that was captioned, "
+        f"{len(picks)} samples from all over {len(shards)} shards: {frame}, "
         "what is said in the clip, and its caption. All figures are in report.json, all that was left out in "
         f"skipped.jsonl, files in {MANIFEST_NAME}."
     )

@@ -103,7 +103,7 @@ def caption(options: CaptionOptions) -> StageReport:
     setup, made_by = _set_up(options, where)
     if options.dry_run:
         require_free_folder(out, made_by, outputs="*.parquet")
-        done = sum(_num_done(path, out, sha256) is not None for path, sha256 in shards.items())
+        done = sum(num_captioned(path, out, sha256) is not None for path, sha256 in shards.items())
         counts = {"clips": num_clips, "shards": len(shards), "shards_done": done}
         todo = f"{len(shards) - done:,} of {len(shards):,} shards"
         text = f"caption: would caption {todo} -> {out}; the others are done"
@@ -217,7 +217,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption.work import CaptionTask, caption_shard
 
-    done = {shard: _num_done(shard, setup.options.out, sha256) for shard, sha256 in shards.items()}
+    done = {shard: num_captioned(shard, setup.options.out, sha256) for shard, sha256 in shards.items()}
     todo = [CaptionTask(shard, shards[shard], setup) for shard, number in done.items() if number is None]
     num_made = num_skipped = 0
     num_there = sum(number or 0 for number in done.values())
@@ -236,7 +236,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     return num_made
 
 
-def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
+def num_captioned(shard: Path, out: Path, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
     from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 

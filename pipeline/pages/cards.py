@@ -41,7 +41,7 @@ class Cards:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A clip that is shown: where it is, its record, texts and caption, and what is wrong with it.
+    """A clip that is shown: where it is, its record, texts and captions, and what is wrong with it.
 
     `notes` are what a command has to say of it: (kind, text), shown first.
     """
@@ -51,7 +51,7 @@ class Pick:
     key: str
     record: ClipRecord | None = None
     num_bytes: int = 0
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
     problem: str = ""
     notes: tuple[tuple[str, str], ...] = ()
 
@@ -129,9 +129,9 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
     if captions is None or not picks:
         yield from picks
         return
-    found = dict(read_caption_file(captions_path(captions, picks[0].path.stem)).rows)
+    found = read_caption_file(captions_path(captions, picks[0].path.stem)).all_captions()
     for pick in picks:
-        yield replace(pick, caption=found.get(pick.key))
+        yield replace(pick, captions=tuple(found.get(pick.key, ())))
 
 
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
@@ -184,7 +184,7 @@ def texts_of(pick: Pick) -> list[tuple[str, str]]:
     record = pick.record
     texts = [("text", record.subtitle)] if record and record.subtitle else []
     texts += [("sentence", sentence) for sentence in (record.sentences if record else None) or []]
-    return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
+    return texts + [("caption", caption) for caption in pick.captions]
 
 
 def facts_of(pick: Pick) -> str:

@@ -146,6 +146,7 @@ def _add_captions(tally: Tally, path: Path) -> None:
     except DatasetError:
         tally.missing_captions += 1
         return
-    for _, caption in content.rows:
-        tally.caption_words.add(len(caption.split()))
+    for captions in content.all_captions().values():
+        for caption in captions:
+            tally.caption_words.add(len(caption.split()))
     tally.captions_skipped.update(skip.reason for skip in content.skips)

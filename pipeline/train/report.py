@@ -1,5 +1,6 @@
 """The end of a run: the weights that it chose, their scores on the test split, and its report."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from clipvip.pipeline.train.distributed import Place, barrier
 from clipvip.pipeline.train.logs import read_log
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import made_by
 
 
 def finish(
@@ -41,11 +44,13 @@ def finish(
         rows = read_log(out)
         batch_size = recipe.optim.batch_size
         counts: dict[str, int | float] = {"steps": state.step, "samples": state.step * batch_size}
+        details: dict[str, Any] = {"captions": captions} if (captions := _captions(recipe)) else {}
+        details |= {"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {}
         report = Report(
             "train",
             options=recipe_tree(recipe),
             counts=counts | {"samples_without_caption": state.rows_without_caption},
-            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
+            details=details,
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
         result = report.write(out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
@@ -56,9 +61,22 @@ def finish(
             first, last = rows[0], rows[-1]
             summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
             summary += f"{last['loss']:.4f} at step {last['step']:,}"
+        for name, made in captions.items():
+            summary += f"\n  captions {name}: do not say what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"
         if scores:
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(place)
     return StageReport(content=result, text=summary)
+
+
+def _captions(recipe: Recipe) -> dict[str, str | None]:
+    """What made the captions of each folder that the recipe names; None where they do not say it."""
+    found: dict[str, str | None] = {}
+    for source in recipe.data.sources.values():
+        given = [source.captions] if isinstance(source.captions, str) else source.captions or []
+        for folder in given:
+            with suppress(DatasetError):  # its damage is told where it is read
+                found[folder] = made_by(Path(folder)) or None
+    return found

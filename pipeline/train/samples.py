@@ -110,7 +110,7 @@ class SampleLoader:
         frame: PixelsWriter,
     ) -> Example | Skip:
         wanted = self.settings
-        caption = self._captions(shard).get(span.key) if wanted.needs_caption else None
+        caption = self._captions(shard).draw(span.key, rng) if wanted.needs_caption else None
         sample = _read_clip(file, span, wanted, caption)
         if isinstance(sample, Skip):
             return sample
@@ -196,11 +196,11 @@ class SampleLoader:
         size = self.image_size
         return {"fastupsample": True, "min_height": size, "min_width": size, "min_factor": 2}
 
-    def _read_captions(self, shard: int) -> dict[str, str]:
+    def _read_captions(self, shard: int) -> ShardCaptions:
         """The captions of a shard; samples that are not among them are counted as without caption."""
         found = captions_of(shard, self.shards, self._reader, self.settings)
         self._notes += found.skips
-        return found.by_key
+        return found
 
 
 def captions_of(

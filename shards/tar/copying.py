@@ -116,6 +116,7 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
     """
     origins: set[Origin] = set()
     rows: list[Caption] = []
+    alternatives: dict[str, list[str]] = {}
     skips: list[Skip] = []
     for piece in pieces:
         assert piece.captions is not None
@@ -129,6 +130,8 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
             for span in _chosen(source, piece.places):
                 if span.key in captions:
                     rows.append(Caption(span.key, captions[span.key]))
+                    if span.key in content.alternatives:
+                        alternatives[span.key] = content.alternatives[span.key]
                 elif span.key in skipped:
                     skips.append(skipped[span.key])
     if len(origins) > 1:
@@ -138,4 +141,13 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
         )
     model, revision, options = next(iter(origins), Origin())
     made_of, values = shard_source(shard, sha256), parse_object(options)
-    write_captions(target, rows, model=model, revision=revision, options=values, skips=skips, source=made_of)
+    write_captions(
+        target,
+        rows,
+        model=model,
+        revision=revision,
+        options=values,
+        skips=skips,
+        source=made_of,
+        alternatives=alternatives,
+    )

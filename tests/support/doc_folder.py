@@ -97,6 +97,9 @@ def _make_tables(folder: Path, videos: list[str]) -> None:
     questions = [[n, key, *(f"option {k}" for k in range(5)), n % 5] for n, key in enumerate(keys)]
     header = ["", "vid_key", "a1", "a2", "a3", "a4", "a5", "answer"]
     _write_table(folder / "MSR_MC_test.csv", header, questions)
+    clip_ids = [f"video{shard}.{clip}.mp4" for shard in range(_SHARDS) for clip in range(_CLIPS_PER_SHARD)]
+    rows = [{"clip_id": clip_id, "caption": f"about {clip_id}"} for clip_id in clip_ids]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "classes.txt").write_text("dive\nrun\njump\n")
     labels = [[key, ("dive", "run", "jump")[n % 3]] for n, key in enumerate(keys)]
     _write_table(folder / "labels.csv", ["key", "label"], labels)
