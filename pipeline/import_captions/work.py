@@ -47,7 +47,7 @@ def list_clips(task: tuple[int, Path]) -> list[KnownClip]:
             clips.append(KnownClip(skip=twice))
         else:
             keys.add(sample.key)
-            clips.append(KnownClip(sample.key, sample.record.clip_id))
+            clips.append(KnownClip(sample.key, sample.clip_id))
     return clips
 
 

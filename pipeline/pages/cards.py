@@ -14,9 +14,9 @@ from clipvip.pipeline.pages.html import data_url
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.record import ClipRecord, parse_record
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import Sample, read_text_member
+from clipvip.shards.tar.reader import Sample, WrongMembers, read_record
 
 _THUMBNAIL_SIDE = 200
 _SECONDS_PER_CARD = 60.0
@@ -113,14 +113,13 @@ def _readable(shard: ShardFile, damage: list[str] | None) -> Iterator[SampleSpan
 
 
 def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
-    pick = Pick(shard.path, place, span.key)
-    extension = span.extension
-    if extension is None:
-        problem = span.problem or f"its members are {', '.join(span.members)}"
-        return replace(pick, problem=f"not a whole sample: {problem}"[:200])
-    pick = replace(pick, num_bytes=span.members[extension][1])
+    extension = span.extension or span.foreign_extension
+    num_bytes = span.members[extension][1] if extension else 0
+    pick = Pick(shard.path, place, span.key, num_bytes=num_bytes)
     try:
-        return replace(pick, record=parse_record(read_text_member(shard, span, "json")))
+        return replace(pick, record=read_record(shard, span).record)
+    except WrongMembers as error:
+        return replace(pick, problem=f"not a whole sample: {error}"[:200])
     except DatasetError as error:
         return replace(pick, problem=one_line(error))
 
@@ -156,7 +155,7 @@ def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
     try:
         with ShardFile(pick.path) as shard:
             span = next(span for place, span in enumerate(shard.spans()) if place == pick.place)
-            extension = span.extension
+            extension = span.extension or span.foreign_extension
             assert extension is not None
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
         # Of one part, the middle is the frame that is captioned.

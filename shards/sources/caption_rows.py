@@ -61,7 +61,7 @@ def find_caption_files(place: Path) -> list[Path]:
     """
     if place.is_dir() and not (place / LMDB_NAME).is_file():
         files = sorted(p for p in place.iterdir() if p.suffix.lower() in CAPTION_EXTENSIONS and p.is_file())
-        files = [path for path in files if path.name not in ("manifest.json", "report.json", "skipped.jsonl")]
+        files = [path for path in files if not _is_report(path.name)]
         if not files:
             wanted = f"an LMDB ({LMDB_NAME}) or files that end in {', '.join(CAPTION_EXTENSIONS)}"
             raise DatasetError(f"{place}: holds no captions; give a folder with {wanted}")
@@ -75,6 +75,11 @@ def find_caption_files(place: Path) -> list[Path]:
         kinds = ", ".join(CAPTION_EXTENSIONS)
         raise DatasetError(f"{path}: of no known kind; give {kinds}, or an LMDB ({LMDB_NAME} in its folder)")
     return [path]
+
+
+def _is_report(name: str) -> bool:
+    """Whether a stage, or the tool that made the shards of others, left a file there for other ends."""
+    return name in ("manifest.json", "report.json", "skipped.jsonl") or name.endswith("_stats.json")
 
 
 def is_lmdb(path: Path) -> bool:

@@ -13,6 +13,7 @@ from clipvip.shards.tar.headers import Member, TarDamage, iter_members
 
 PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+FOREIGN_EXTENSIONS = (VIDEO_EXTENSION, *IMAGE_EXTENSIONS)
 # One read gives a sample's record, its text and the header of its pixels.
 _WINDOW_BYTES = 8192
 _MAX_SHOWN_CHARACTERS = 100
@@ -47,6 +48,12 @@ class SampleSpan:
     def first_of(self, extensions: tuple[str, ...]) -> str | None:
         """The first of the extensions that the sample has."""
         return next((name for name in extensions if name in self.members), None)
+
+    @property
+    def foreign_extension(self) -> str | None:
+        """The extension of the pixels, where this may be a sample of others; what it says has to be read."""
+        may_be = not self.problem and FRAMES_EXTENSION not in self.members
+        return self.first_of(FOREIGN_EXTENSIONS) if may_be else None
 
 
 class ShardFile:
