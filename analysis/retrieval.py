@@ -160,7 +160,10 @@ def _checked_labels(labels: np.ndarray | None, num_texts: int, num_videos: int) 
 
 
 def _texts_by_video(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The order that groups texts by video, where each group starts, and the video of each group."""
+    """The order that groups texts by video, where each group starts, and the video of each group.
+
+    Of the labels 2, 0, 2: the order 1, 0, 2; groups that start at 0 and 1, of the videos 0 and 2.
+    """
     order = np.argsort(labels, kind="stable")
     videos, starts = np.unique(labels[order], return_index=True)
     return order, starts, videos

@@ -105,12 +105,12 @@ def to_stored(frames: list[av.VideoFrame], fps: float, number: int) -> StoredCli
     jpegs = [
         encode_jpeg(f.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()) for f in chosen
     ]
-    return StoredClip(
-        clip=Clip(make_key("video", number), "video", f"video.{number}.mp4", 0.0, float(CLIP_SECONDS)),
+    return StoredClip.of(
+        Clip(make_key("video", number), "video", f"video.{number}.mp4", 0.0, float(CLIP_SECONDS)),
         subtitle="words",
         pixels=b"".join(jpegs),
-        frame_seconds=tuple(times.tolist()),
-        frame_bytes=tuple(map(len, jpegs)),
+        frame_seconds=times.tolist(),
+        frame_bytes=list(map(len, jpegs)),
         width=width,
         height=height,
         source_width=frames[0].width,

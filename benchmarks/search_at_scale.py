@@ -19,7 +19,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from clipvip.pipeline.search.index import Encoded, Maker, Shard, is_current, load_index, nearest, update_index
+from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
+from clipvip.pipeline.search.index import Maker, Shard, is_current, load_index, nearest, update_index
 
 CLIPS_PER_SHARD = 1000
 TOP = 10
@@ -42,9 +43,9 @@ def make(folder: Path, num_clips: int, dim: int) -> None:
     for number in range(num_clips // CLIPS_PER_SHARD):
         (folder / f"{number:06d}.tar").touch()
 
-    def encode(path: Path) -> Encoded:
+    def encode(path: Path) -> ClipEmbeddings[str]:
         keys = [f"{path.stem}_abcdefghijk_{clip:05d}" for clip in range(CLIPS_PER_SHARD)]
-        return Encoded(keys, unit_rows(CLIPS_PER_SHARD, dim, int(path.stem)), [])
+        return ClipEmbeddings(keys, unit_rows(CLIPS_PER_SHARD, dim, int(path.stem)), [])
 
     update_index(folder / "index", shards_of(folder), Maker("model", 12, dim), encode)
 

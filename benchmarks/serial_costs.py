@@ -40,13 +40,13 @@ def make_metadata(path: Path, num_videos: int) -> None:
 def stored_clips(count: int) -> Iterator[StoredClip]:
     for number in range(count):
         clip = Clip(f"v_{number:05d}", "v", f"v.{number}.mp4", number, number + 13)
-        yield StoredClip(
-            clip=clip,
+        yield StoredClip.of(
+            clip,
             subtitle="about twenty words that somebody said while this clip was shown, or so it is said of "
             "it",
             pixels=bytes(_PIXEL_BYTES),
             frame_seconds=(0.0,),
-            frame_bytes=(_PIXEL_BYTES,),
+            frame_bytes=[_PIXEL_BYTES],
             width=455,
             height=256,
             source_width=640,

@@ -128,26 +128,24 @@ def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], 
         return anchors.sum() * scale  # zero, with a gradient of zero
     own = torch.arange(len(kept), device=kept.device)
     if len(kept) <= _ROWS_PER_CHUNK:
-        return _chunk_sum(anchors, columns, owners, kept, own, scale) / len(kept)
+        return _chunk_sum(anchors, columns, owners, own, scale) / len(kept)
     total = torch.zeros((), dtype=anchors.dtype, device=anchors.device)
     for start in range(0, len(kept), _ROWS_PER_CHUNK):
         part = slice(start, start + _ROWS_PER_CHUNK)
         total = total + checkpoint(
-            _chunk_sum, anchors[part], columns, owners, kept[part], own[part], scale, use_reentrant=False
+            _chunk_sum, anchors[part], columns, owners, own[part], scale, use_reentrant=False
         )
     return total / len(kept)
 
 
-def _chunk_sum(
-    anchors: Tensor, columns: Tensor, owners: Tensor, samples: Tensor, own: Tensor, scale: Tensor
-) -> Tensor:
+def _chunk_sum(anchors: Tensor, columns: Tensor, owners: Tensor, own: Tensor, scale: Tensor) -> Tensor:
     """Sum of cross-entropies of some anchors. Column `own[i]` is anchor i's positive.
 
     `owners` says whose each column is: a negative of the anchor's own sample is in no denominator (Eq. 4).
     """
+    # V->S+C of two samples, the second without a caption: the columns S0 S1 C0 have the owners 0 1 0. V0 is
+    # contrasted with S0 and S1 alone, since C0 is its own and not its positive; V1 with all three.
     logits = scale * (anchors @ columns.T)
-    if len(owners) > 0:
-        same = samples[:, None] == owners[None, :]
-        same[torch.arange(len(own), device=own.device), own] = False
-        logits = logits.masked_fill(same, float("-inf"))
-    return F.cross_entropy(logits, own, reduction="sum")
+    same = owners[own][:, None] == owners[None, :]
+    same[torch.arange(len(own), device=own.device), own] = False
+    return F.cross_entropy(logits.masked_fill(same, float("-inf")), own, reduction="sum")

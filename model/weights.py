@@ -148,17 +148,22 @@ def require_fit(message: str, problems: Mapping[str, Iterable[str]]) -> None:
 
 def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
     """What `ClipVip.from_clip` does. Raises as there."""
+    from transformers import AutoModel
+
     source = str(folder_or_name)
-    if require_kind(source, {"clip", "clip_vip"}) == "clip_vip" and not overrides:
+    is_ours = require_kind(source, {"clip", "clip_vip"}) == "clip_vip"
+    if is_ours and not overrides:
         return cls.from_pretrained(source)
     known = read_config(source)
     settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
     settings.pop("model_type", None)
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
+    # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
+    found = cls.from_pretrained(source) if is_ours else load_checked(AutoModel.from_pretrained, source)
     state = {
         name: tensor
-        for name, tensor in _read_folder(cls, source).items()
+        for name, tensor in found.state_dict().items()
         if not name.endswith("position_ids") and (name in own or name not in _NEW_PARAMETERS)
     }
     new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
@@ -181,15 +186,6 @@ def read_config(source: str) -> ClipVipConfig:
         return ClipVipConfig(clip.text_config, clip.vision_config, projection_dim=clip.projection_dim)
     except LOADING_ERRORS as error:
         raise not_loaded(source, error) from error
-
-
-def _read_folder(cls: "type[ClipVip]", source: str) -> dict[str, Tensor]:
-    """All tensors of a CLIP in Hugging Face layout, by CLIPModel's names."""
-    from transformers import AutoModel
-
-    if require_kind(source, {"clip", "clip_vip"}) == "clip_vip":
-        return cls.from_pretrained(source).state_dict()
-    return load_checked(AutoModel.from_pretrained, source).state_dict()
 
 
 def load_released(

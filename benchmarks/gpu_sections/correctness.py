@@ -1,5 +1,6 @@
 """Whether the fast ways of computing are right: embeddings and gradients beside those of float64."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def _results(
     model = job.model.to(dtype)
     model.zero_grad(set_to_none=True)
     encode: Encoder = make_encoder(model, precision=precision, device=job.place.device, compiled=compiled)
-    compute_gradients(model, encode, session.chunks, plan=job.plan, loss=job.recipe.loss, place=job.place)
+    compute_gradients(replace(job, encode=encode), session.chunks)
     gradient = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
     with torch.no_grad():
         rows = [encode(chunk) for chunk in session.chunks]

@@ -72,7 +72,7 @@ def make_shards(folder: Path, captions: Path, sizes: Sizes) -> None:
         ]
         path = folder / f"{shard:06d}.tar"
         records.append(write_shard(path, clips))
-        rows = [(clip.clip.key, _sentence(random, 8)) for clip in clips]
+        rows = [(clip.record.key, _sentence(random, 8)) for clip in clips]
         write_captions(captions_path(captions, path.stem), rows, model="made", source=shard_source(path))
     write_manifest(folder, stage="shard", options={}, shards=records)
 
@@ -92,10 +92,18 @@ def _clip(
     start = 13.0 * number
     times = tuple(start + index / _STORED_FPS for index in range(len(jpegs)))
     clip = Clip(make_key(video_id, number), video_id, f"{video_id}.{number}.mp4", start, start + 13.0)
-    return StoredClip(
-        clip, _sentence(random, 30), b"".join(jpegs), times, tuple(map(len, jpegs)),
-        sizes.width, sizes.height, sizes.width, sizes.height, 30.0,
-    )  # fmt: skip
+    return StoredClip.of(
+        clip,
+        subtitle=_sentence(random, 30),
+        pixels=b"".join(jpegs),
+        frame_seconds=times,
+        frame_bytes=list(map(len, jpegs)),
+        width=sizes.width,
+        height=sizes.height,
+        source_width=sizes.width,
+        source_height=sizes.height,
+        source_fps=30.0,
+    )
 
 
 def _sentence(random: np.random.Generator, num_words: int) -> str:

@@ -46,7 +46,8 @@ class Attention(nn.Module):
         """
         rows, length, width = hidden.shape
         batch = keys.shape[0]
-        # Beams become further queries, so that an image's keys are read once for all of them.
+        # Beams become further queries, so that an image's keys are read once for all of them: the next token
+        # of 8 images in 5 beams, (40, 1, width), asks as (8, heads, 5, head width).
         queries = split_heads(self.q_proj(hidden).reshape(batch, -1, width), self.num_heads)
         if rows != batch:
             bias = bias.repeat(1, 1, rows // batch, 1)

@@ -141,7 +141,8 @@ class EndAtLimit(LogitsProcessor):
         self.eos_token_id = eos_token_id
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if input_ids.shape[1] <= self.max_length:  # the start token is one of them
+        # With 16: <s> and 16 tokens, 17 together, are the first that only </s> can follow.
+        if input_ids.shape[1] <= self.max_length:
             return scores
         ended = torch.full_like(scores, -torch.inf)
         ended[:, self.eos_token_id] = scores[:, self.eos_token_id]

@@ -124,11 +124,6 @@ class OfaConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     @property
-    def stage_blocks(self) -> tuple[int, ...]:
-        """Blocks in each stage of the image tower."""
-        return self.resnet_blocks or RESNET_BLOCKS[self.resnet_type]
-
-    @property
     def num_distances(self) -> tuple[int, int]:
         """How many relative positions tokens have, and cells of the image."""
         return 2 * self.token_bucket_size - 1, (2 * self.image_bucket_size - 1) ** 2 + 3

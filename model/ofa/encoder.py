@@ -118,11 +118,16 @@ class OfaEncoder(nn.Module):
         absolute = position_bias(
             self.pos_q_linear(positions), self.pos_k_linear(positions), heads, self.attention_scale
         )
-        buckets = self.buckets(grid, input_ids.shape[1])
-        key_mask = additive_mask(padding, x.dtype)
+        sizes, num_tokens, device = self.config, input_ids.shape[1], x.device
+        of_cells = image_buckets(grid[0], grid[1], sizes.image_bucket_size, device=device)
+        of_tokens = token_buckets(num_tokens, num_tokens, sizes.token_bucket_size, device=device)
+        key_mask = None
+        if padding.any():
+            none = torch.zeros_like(padding, dtype=x.dtype)
+            key_mask = none.masked_fill(padding, torch.finfo(x.dtype).min)[:, None, None, :]
         states = [x]
         for index, layer in enumerate(self.layers):
-            bias = absolute + self.relative_bias(index, buckets)
+            bias = absolute + self.relative_bias(index, of_cells, of_tokens)
             x = layer(x, bias if key_mask is None else bias + key_mask)
             states.append(x)
         return OfaEncoderOutput(
@@ -141,15 +146,10 @@ class OfaEncoder(nn.Module):
         tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
         return torch.cat([cells, tokens])[None]
 
-    def buckets(self, grid: torch.Size, num_tokens: int) -> tuple[Tensor, Tensor]:
-        device = self.pos_ln.weight.device
-        of_cells = image_buckets(grid[0], grid[1], self.config.image_bucket_size, device=device)
-        return of_cells, token_buckets(num_tokens, num_tokens, self.config.token_bucket_size, device=device)
-
-    def relative_bias(self, layer: int, buckets: tuple[Tensor, Tensor]) -> Tensor:
+    def relative_bias(self, layer: int, of_cells: Tensor, of_tokens: Tensor) -> Tensor:
         """(heads, S, S): cells against cells, tokens against tokens, nothing between the two."""
-        cells = self.image_rel_pos_table_list[layer](buckets[0]).permute(2, 0, 1)
-        tokens = self.token_rel_pos_table_list[layer](buckets[1]).permute(2, 0, 1)
+        cells = self.image_rel_pos_table_list[layer](of_cells).permute(2, 0, 1)
+        tokens = self.token_rel_pos_table_list[layer](of_tokens).permute(2, 0, 1)
         after, before = tokens.shape[-1], cells.shape[-1]
         return F.pad(cells, (0, after, 0, after)) + F.pad(tokens, (before, 0, before, 0))
 
@@ -157,11 +157,3 @@ class OfaEncoder(nn.Module):
 def relative_tables(num_buckets: int, num_heads: int, num_layers: int) -> nn.ModuleList:
     """One table of biases per layer."""
     return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
-
-
-def additive_mask(padding: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """(batch, 1, 1, S) with the lowest number where a key is padding; None where none is."""
-    if not padding.any():
-        return None
-    mask = torch.zeros(padding.shape, dtype=dtype, device=padding.device)
-    return mask.masked_fill(padding, torch.finfo(dtype).min)[:, None, None, :]

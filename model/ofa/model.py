@@ -78,9 +78,6 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         model.generation_config = GenerationConfig.from_model_config(model.config)
         return (model, info) if wants_info else model
 
-    def get_encoder(self, modality: str | None = None) -> OfaEncoder:
-        return self.encoder
-
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.embed_tokens
 

@@ -12,7 +12,8 @@ _MAX_TOKEN_DISTANCE = 1024
 def token_buckets(num_queries: int, num_keys: int, bucket_size: int, *, device: torch.device) -> Tensor:
     """Buckets of i - j for the last `num_queries` of `num_keys` positions: int64 (num_queries, num_keys).
 
-    Distances below half the bucket size have a bucket each, larger ones share logarithmic ones.
+    Distances below half the bucket size have a bucket each, larger ones share logarithmic ones. Of 256, the
+    distances -1, 0, 1 and 127 are in 254, 255, 256 and 382; 200, 500 and 1000 in 411, 467 and 509.
     """
     query = torch.arange(num_keys - num_queries, num_keys, device=device)
     distance = query[:, None] - torch.arange(num_keys, device=device)[None, :]

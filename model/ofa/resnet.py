@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipvip.model.ofa.config import OfaConfig
+from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
 
 
 class Bottleneck(nn.Module):
@@ -40,7 +40,7 @@ class ResNet(nn.Module):
         width = config.resnet_width
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        blocks = config.stage_blocks
+        blocks = config.resnet_blocks or RESNET_BLOCKS[config.resnet_type]
         self.layer1 = _stage(width, width, blocks[0], stride=1)
         self.layer2 = _stage(4 * width, 2 * width, blocks[1], stride=2)
         self.layer3 = _stage(8 * width, 4 * width, blocks[2], stride=2)

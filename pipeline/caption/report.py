@@ -1,6 +1,5 @@
 """How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples."""
 
-import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
-from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.hashes import key_hash, key_hashes, sha256_of_file
 from clipvip.shards.format.captions import captions_path, read_caption_file
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, write_manifest
 
@@ -28,7 +27,7 @@ _MAX_FREQUENT = 10
 
 @dataclass
 class CaptionSummary:
-    """Of all caption files of a folder; `digests` are 8 bytes for each caption, to count repetitions by."""
+    """Of all caption files of a folder; `digests` are hashes of all captions, to count repetitions by."""
 
     records: list[ShardRecord] = field(default_factory=list)
     num_captioned: int = 0
@@ -88,12 +87,8 @@ def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
         summary.num_captioned += len(content.rows)
         summary.num_skips += len(content.skips)
         summary.words.update(len(caption.split()) for caption in captions)
-        summary.digests.append(np.array([_digest(caption) for caption in captions], np.uint64))
+        summary.digests.append(key_hashes(captions))
     return summary
-
-
-def _digest(caption: str) -> int:
-    return int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")
 
 
 def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> dict[str, Any]:
@@ -127,7 +122,7 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
             return
         for texts in read_caption_file(captions_path(out, stem)).all_captions().values():
             for caption in texts:
-                digest = _digest(caption)
+                digest = key_hash(caption)
                 if digest in wanted:
                     wanted.discard(digest)
                     yield digest, caption

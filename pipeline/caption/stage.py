@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipvip.media.errors import one_line
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -18,7 +19,6 @@ from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.manifest import Manifest, read_manifest
@@ -103,7 +103,7 @@ def caption(options: CaptionOptions) -> StageReport:
     setup, made_by = _set_up(options, where)
     if options.dry_run:
         require_free_folder(out, made_by, outputs="*.parquet")
-        done = sum(num_captioned(path, out, sha256) is not None for path, sha256 in shards.items())
+        done = sum(_num_done(path, out, sha256) is not None for path, sha256 in shards.items())
         counts = {"clips": num_clips, "shards": len(shards), "shards_done": done}
         todo = f"{len(shards) - done:,} of {len(shards):,} shards"
         text = f"caption: would caption {todo} -> {out}; the others are done"
@@ -146,16 +146,19 @@ def _share_out(options: CaptionOptions) -> Where:
         return Where(ray.gpus_per_worker, 1, ray.cpus_per_worker, ray)
     import torch
 
-    from clipvip.pipeline.caption.work import share_of_cores
-
     found = torch.cuda.device_count()
     if gpus is not None and gpus > found:
         raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
     num_gpus = found if gpus is None else gpus
     if num_gpus:
-        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
-    num_workers = workers or share_of_cores(_CORES_PER_WORKER)
-    return Where(0, num_workers, share_of_cores(num_workers))
+        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, _share_of_cores(num_gpus)))
+    num_workers = workers or _share_of_cores(_CORES_PER_WORKER)
+    return Where(0, num_workers, _share_of_cores(num_workers))
+
+
+def _share_of_cores(parts: int) -> int:
+    """The cores of this process, divided by `parts`; one at least."""
+    return max(1, num_cores() // parts)
 
 
 def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Options]:
@@ -217,7 +220,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption.work import CaptionTask, caption_shard
 
-    done = {shard: num_captioned(shard, setup.options.out, sha256) for shard, sha256 in shards.items()}
+    done = {shard: _num_done(shard, setup.options.out, sha256) for shard, sha256 in shards.items()}
     todo = [CaptionTask(shard, shards[shard], setup) for shard, number in done.items() if number is None]
     num_made = num_skipped = 0
     num_there = sum(number or 0 for number in done.values())
@@ -236,13 +239,9 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     return num_made
 
 
-def num_captioned(shard: Path, out: Path, sha256: str | None) -> int | None:
+def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
-    from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+    from clipvip.shards.format.captions import finished_captions
 
-    try:
-        content = read_caption_file(captions_path(out, shard.stem))
-    except DatasetError:
-        return None
-    same = is_made_of(content.source, num_bytes=shard.stat().st_size, sha256=sha256)
-    return len(content.rows) + len(content.skips) if content.source and same else None
+    found = finished_captions(out, shard, sha256)
+    return None if found is None else len(found.rows) + len(found.skips)

@@ -1,10 +1,8 @@
 """What a worker process of `clipvip-data caption` does: caption the middle frames of one shard."""
 
 import itertools
-import os
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -145,34 +143,28 @@ def claim_gpu(out: Path, num_gpus: int) -> int:
 
 def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
-    waiting: queue.Queue[Future[_Batch] | Future[None]] = queue.Queue(maxsize=_BATCHES_AHEAD)
-    stopped = threading.Event()
+    numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
 
-    def read() -> None:
-        last: Future[None] = Future()
+    def read() -> list[tuple[int, Sample | Skip]]:
+        return list(itertools.islice(numbered, captioner.batch_size))
+
+    def prepare(samples: Future[list[tuple[int, Sample | Skip]]]) -> _Batch | None:
+        return _prepare(samples.result(), captioner) if samples.result() else None
+
+    waiting = deque[Future[_Batch | None]]()
+    # One thread reads, so that batches are in order; the others may each wait for what it has not read yet.
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(setup.where.threads) as pool:
         try:
-            numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
-            while samples := list(itertools.islice(numbered, captioner.batch_size)):
-                if stopped.is_set():
+            while True:
+                while len(waiting) <= _BATCHES_AHEAD:
+                    waiting.append(pool.submit(prepare, reader.submit(read)))
+                batch = waiting.popleft().result()
+                if batch is None:
                     return
-                waiting.put(pool.submit(_prepare, samples, captioner))
-            last.set_result(None)
-        except BaseException as error:  # noqa: BLE001 (raised again where the batches are used)
-            last.set_exception(error)
-        waiting.put(last)
-
-    with ThreadPoolExecutor(setup.where.threads) as pool:
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        try:
-            while (batch := waiting.get().result()) is not None:
                 yield batch
         finally:
-            stopped.set()
-            while reader.is_alive():  # it may be waiting for room
-                while not waiting.empty():
-                    waiting.get_nowait()
-                reader.join(0.01)
+            for executor in (reader, pool):
+                executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
@@ -188,9 +180,3 @@ def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner)
         else:
             found.append((number, sample.key))
     return found, captioner.preprocess(frames) if frames else None, skips
-
-
-def share_of_cores(parts: int) -> int:
-    """The cores of this process, divided by `parts`; one at least."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // parts)

@@ -89,10 +89,10 @@ def actions(options: ActionsOptions) -> ActionsReport:
     names = read_classes(options.classes)
     labels, skips = (None, []) if options.labels is None else read_labels(options.labels)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import embed_texts, settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, embed_texts, settings_of
 
     numbers = {same_class(name): number for number, name in enumerate(names)}
-    clips = options.embed_clips(model, paths, labelling(numbers, labels, skips))
+    clips = embed_clips(options.encoder(model), paths, labelling(numbers, labels, skips))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
@@ -100,7 +100,7 @@ def actions(options: ActionsOptions) -> ActionsReport:
     # Of each class the mean over the prompts.
     texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
     classes = mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
-    right = np.array([clip.label for clip in clips.about])
+    right = np.array([label for _, label in clips.about])
     try:
         scores = class_scores(clips.videos @ classes.T, right, resamples=options.bootstrap)
     except ValueError as error:
@@ -108,7 +108,7 @@ def actions(options: ActionsOptions) -> ActionsReport:
     settings = settings_of(model)
     result = {**as_result(scores, names), **settings}
     if labels is not None:
-        seen = {name for clip in clips.about for name in clip.name.all()}
+        seen = {name for clip, _ in clips.about for name in clip.all()}
         result["labels_not_used"] = sum(seen.isdisjoint(row) for row in labels.rows)
     about = {
         "model": options.model,
@@ -135,25 +135,20 @@ Examples:
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A clip and the number of its class."""
-
-    name: ClipName
-    label: int
-
-
 def labelling(
     numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
-) -> Callable[[Sample], Labelled | None]:
-    """What finds a clip's class by `labels`, or else its own one sentence; why it has none is in `skips`."""
+) -> Callable[[Sample], tuple[ClipName, int] | None]:
+    """What finds a clip's names and its class's number, by `labels` or else its own one sentence.
 
-    def find(sample: Sample) -> Labelled | None:
+    Why a clip has none is in `skips`.
+    """
+
+    def find(sample: Sample) -> tuple[ClipName, int] | None:
         name = ClipName.of(sample)
         written = set(sample.sentences) if labels is None else labels.of(name)
         known = {numbers[same_class(label)] for label in written if same_class(label) in numbers}
         if len(known) == 1 and len({same_class(label) for label in written}) == 1:
-            return Labelled(name, known.pop())
+            return name, known.pop()
         if not written:
             skips.append(Skip("no_label", sample.key))
         elif len(written) > 1:

@@ -58,6 +58,17 @@ class ClipEmbeddings(Generic[T]):
     skips: list[Skip]
 
 
+@dataclass(frozen=True)
+class ClipEncoder:
+    """A model, and how it encodes clips: `batch_size` at once, of `total`, where that is known."""
+
+    model: ClipVip
+    batch_size: int
+    total: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    shows_progress: bool = True
+
+
 def load_clip_vip(
     name: str,
     *,
@@ -103,17 +114,9 @@ def settings_of(model: ClipVip) -> dict[str, int]:
 
 
 def embed_pairs(
-    model: ClipVip,
-    shards: Iterable[Path],
-    *,
-    captions: Path | None,
-    batch_size: int,
-    all_captions: bool = False,
-    total: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    show_progress: bool = True,
+    encoder: ClipEncoder, shards: Iterable[Path], *, captions: Path | None = None, all_captions: bool = False
 ) -> PairEmbeddings:
-    """Encode every clip that has a text, see `query_texts`; `total` is the number of clips, where known.
+    """Encode every clip that has a text: that in the folder `captions`, or else see `query_texts`.
 
     Raises:
         DatasetError: a shard, or its captions, cannot be read.
@@ -143,47 +146,34 @@ def embed_pairs(
 
     def encode_texts(batch: list[list[str]]) -> None:
         with torch.inference_mode():
-            text_rows.append(_unit_rows(model.encode_text(list(chain.from_iterable(batch)))))
+            text_rows.append(_unit_rows(encoder.model.encode_text(list(chain.from_iterable(batch)))))
 
-    clips = embed_clips(
-        model,
-        with_captions(),
-        texts_of,
-        batch_size=batch_size,
-        total=total,
-        max_pixels=max_pixels,
-        show_progress=show_progress,
-        on_batch=encode_texts,
-    )
+    clips = embed_clips(encoder, with_captions(), texts_of, on_batch=encode_texts)
     labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
     texts = list(chain.from_iterable(clips.about))
     return PairEmbeddings(_stacked(text_rows), clips.videos, labels, texts, clips.skips)
 
 
 def embed_clips(
-    model: ClipVip,
+    encoder: ClipEncoder,
     shards: Iterable[Path],
     choose: Callable[[Sample], T | Skip | None],
     *,
-    batch_size: int,
-    total: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    show_progress: bool = True,
     on_batch: Callable[[list[T]], None] = lambda _: None,
 ) -> ClipEmbeddings[T]:
     """Encode the clips of which `choose` says something; those that it gives None for are not decoded.
 
-    `total` is the number of clips, where it is known. `on_batch` is told what `choose` said of each batch.
-    A DatasetError where a shard cannot be read.
+    `on_batch` is told what `choose` said of each batch. A DatasetError where a shard cannot be read.
     """
+    model = encoder.model
     skips: list[Skip] = []
     about: list[T] = []
     rows: list[np.ndarray] = []
-    with Progress("clips", total=total, unit="clips", hidden=not show_progress) as progress:
+    with Progress("clips", total=encoder.total, unit="clips", hidden=not encoder.shows_progress) as progress:
 
         def chosen() -> Iterator[tuple[Sample, T]]:
             for path in shards:
-                for sample in read_samples(path, max_pixels=max_pixels):
+                for sample in read_samples(path, max_pixels=encoder.max_pixels):
                     progress.add(1, skipped=len(skips))
                     found = sample if isinstance(sample, Skip) else choose(sample)
                     if isinstance(found, Skip):
@@ -193,7 +183,7 @@ def embed_clips(
                         yield sample, found
 
         clips = _decoded(chosen(), model.config.scored_frames, skips)
-        while batch := list(islice(clips, batch_size)):
+        while batch := list(islice(clips, encoder.batch_size)):
             with torch.inference_mode():
                 rows.append(_unit_rows(model.encode_video([frames for frames, _ in batch])))
             about.extend(said for _, said in batch)

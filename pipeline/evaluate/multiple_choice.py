@@ -88,7 +88,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     paths = list_shards(shards)
     questions, skips = read_questions(options.questions)
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
 
     wanted = {name for question in questions for name in names_for(question.video)}
 
@@ -96,7 +96,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = options.embed_clips(model, paths, choose)
+    clips = embed_clips(options.encoder(model), paths, choose)
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:

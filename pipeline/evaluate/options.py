@@ -1,22 +1,19 @@
 """The options that every stage has that encodes the clips of shards."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
 from clipvip.pipeline.runtime.stage import StageOptions
-from clipvip.shards.errors import Skip
 from clipvip.shards.format.manifest import num_samples
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip
-    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
+    from clipvip.pipeline.evaluate.embeddings import ClipEncoder
 
-T = TypeVar("T")
 DEFAULT_RESAMPLES = 1000
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
@@ -57,17 +54,8 @@ class ClipsOptions(StageOptions):
             needs_tokenizer=needs_tokenizer,
         )
 
-    def embed_clips(
-        self, model: "ClipVip", shards: Sequence[Path], choose: Callable[[Sample], T | Skip | None]
-    ) -> "ClipEmbeddings[T]":
-        """Encode the clips of which `choose` says something; raises as `embeddings.embed_clips`."""
-        from clipvip.pipeline.evaluate.embeddings import embed_clips
+    def encoder(self, model: "ClipVip") -> "ClipEncoder":
+        """The model, and how clips go through it."""
+        from clipvip.pipeline.evaluate.embeddings import ClipEncoder
 
-        return embed_clips(
-            model,
-            shards,
-            choose,
-            batch_size=self.batch_size,
-            total=num_samples(self.shards),
-            max_pixels=self.max_pixels,
-        )
+        return ClipEncoder(model, self.batch_size, num_samples(self.shards), self.max_pixels)

@@ -27,13 +27,11 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
-from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
     import torch
 
-    from clipvip.model import ClipVip
     from clipvip.pipeline.evaluate.embeddings import PairEmbeddings
 
 RESULT_NAME = "retrieval.json"
@@ -149,21 +147,20 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     model = options.load_model()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
-    pairs = embed_pairs(
-        model,
-        paths,
-        captions=captions,
-        batch_size=options.batch_size,
-        all_captions=all_captions,
-        total=num_samples(shards),
-        max_pixels=options.max_pixels,
-    )
+    pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
     queries = "captions" if captions is not None or all_captions else "subtitles"
     num_queries = len(pairs.texts)
     if not num_queries:
         raise UserError(f"{shards}: {why_none(pairs.skips)}")
     settings = settings_of(model)
-    bank = None if options.query_bank is None else _bank(model, options.query_bank)
+    bank = None
+    if options.query_bank is not None:
+        from clipvip.shards.sources.texts import read_texts  # Parquet takes a while to import
+
+        texts = [text for text in read_texts(options.query_bank) if isinstance(text, str) and text]
+        if not texts:
+            raise UserError(f"--query-bank {options.query_bank}: holds no texts")
+        bank = model.encode_text(texts).numpy()
     how = Scoring(options.dsl, options.qb_norm, bank, options.bootstrap, model.device)
     scores = score_pairs(pairs, queries=queries, settings=settings, how=how)
     for warning in scores.warnings or ():
@@ -184,16 +181,6 @@ Examples:
   clipvip-eval retrieval --model runs/msrvtt/model --shards shards/msrvtt-1ka --dsl --qb-norm
 """,
 )
-
-
-def _bank(model: "ClipVip", source: Path) -> np.ndarray:
-    """Embeddings (texts, dim) of a bank of queries."""
-    from clipvip.shards.sources.texts import read_texts
-
-    texts = [text for text in read_texts(source) if isinstance(text, str) and text]
-    if not texts:
-        raise UserError(f"--query-bank {source}: holds no texts")
-    return model.encode_text(texts).numpy()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipvip.pipeline.caption.report import finish_captions
-from clipvip.pipeline.caption.stage import num_captioned
 from clipvip.pipeline.import_captions.matching import KnownClip, RowSkips, example_clip, write_clips
 from clipvip.pipeline.import_captions.work import MatchTask, WriteTask, list_clips, match_files, write_file
 from clipvip.pipeline.runtime.device import num_cores
@@ -23,6 +22,7 @@ from clipvip.pipeline.runtime.workers import run_plain_units, run_units
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.claims import SKIPPED_NAME, STATE_FOLDER, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.format.captions import finished_captions
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.sources.caption_rows import Columns, find_caption_files, is_lmdb
 from clipvip.shards.tar.reader import list_shards
@@ -156,7 +156,7 @@ def _listed(paths: list[Path], workers: int, bar: Progress) -> Iterator[tuple[in
 
 def _write(tasks: list[WriteTask], workers: int) -> int:
     """Write the files that are not there yet; how many captions that were."""
-    todo = [task for task in tasks if num_captioned(task.shard, task.out, task.sha256) is None]
+    todo = [task for task in tasks if finished_captions(task.out, task.shard, task.sha256) is None]
     num_made = 0
     with Progress("import-captions", total=len(tasks), unit="shard", initial=len(tasks) - len(todo)) as bar:
         for outcome in run_plain_units(write_file, todo, workers=min(workers, max(1, len(todo)))):
@@ -172,7 +172,7 @@ def _write(tasks: list[WriteTask], workers: int) -> int:
 
 def _plan(tasks: list[WriteTask], out: Path) -> StageReport:
     """What --dry-run says."""
-    done = sum(num_captioned(task.shard, out, task.sha256) is not None for task in tasks)
+    done = sum(finished_captions(out, task.shard, task.sha256) is not None for task in tasks)
     counts = {"shards": len(tasks), "shards_done": done}
     todo = f"{len(tasks) - done:,} of {len(tasks):,} shards"
     text = f"import-captions: would write captions of {todo} -> {out}; the others are done"

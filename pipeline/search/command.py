@@ -4,7 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
+from clipvip.pipeline.pages.cards import Pick, texts_of
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage, stage_command
 from clipvip.pipeline.search.index import (
-    Encoded,
+    Hit,
     Maker,
     Piece,
     Shard,
@@ -30,7 +32,7 @@ from clipvip.pipeline.search.index import (
     shards_of,
     update_index,
 )
-from clipvip.pipeline.search.page import Found, look_up, search_page
+from clipvip.pipeline.search.page import look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import REPORT_NAME
@@ -38,6 +40,7 @@ from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 INDEX_FOLDER = "search"
 _MOST_TEXT = 100
@@ -128,14 +131,19 @@ def search(options: SearchOptions) -> SearchReport:
     if not num_clips:
         skips = [skip for piece in pieces for skip in piece.skips]
         raise UserError(f"{options.shards}: {why_none(skips)}")
-    answers = look_up(nearest(pieces, vectors, top=options.top))
+    answers = list(zip(queries, nearest(pieces, vectors, top=options.top), strict=True))
+    picks = look_up(list(chain.from_iterable(hits for _, hits in answers)))
     if page is not None:
-        shown = search_page(queries, answers, num_clips=num_clips, num_frames=options.frames)
+        shown = search_page(answers, picks, num_clips=num_clips, num_frames=options.frames)
         atomic_write_bytes(page, shown)
-        click.echo(f"search: {sum(map(len, answers)):,} clips -> {page}", err=True)
-    found = list(zip(queries, answers, strict=True))
-    clips = [_found_clip(sentence, clip) for sentence, answer in found for clip in answer]
-    text = "\n".join(_lines(sentence, answer, num_clips) for sentence, answer in found)
+        click.echo(f"search: {sum(len(hits) for _, hits in answers):,} clips -> {page}", err=True)
+    clips, lines = [], []
+    for sentence, hits in answers:
+        lines.append(f'"{sentence}": {len(hits):,} of {num_clips:,} clips')
+        for rank, hit in enumerate(hits, start=1):
+            clips.append(_found_clip(sentence, rank, hit, picks[hit]))
+            lines.append(_line(clips[-1], hit.similarity))
+    text = "\n".join(map(printable, lines))
     return SearchReport(content={"clips": list(map(asdict, clips))}, text=text, clips=clips)
 
 
@@ -170,6 +178,7 @@ def _bring_up_to_date(
     from clipvip.pipeline.evaluate.embeddings import embed_clips
 
     started = time.monotonic()
+    encoder = replace(asked.encoder(model), shows_progress=False)
     found = load_index(folder, shards, maker)
     if is_current(folder, shards, found) and (folder / REPORT_NAME).is_file():
         return [piece for piece in found if piece is not None]
@@ -183,16 +192,8 @@ def _bring_up_to_date(
             progress.add(1)
             return sample.key
 
-        def encode(path: Path) -> Encoded:
-            clips = embed_clips(
-                model,
-                [path],
-                choose,
-                batch_size=asked.batch_size,
-                max_pixels=asked.max_pixels,
-                show_progress=False,
-            )
-            return Encoded(clips.about, clips.videos, clips.skips)
+        def encode(path: Path) -> "ClipEmbeddings[str]":
+            return embed_clips(encoder, [path], choose)
 
         pieces = update_index(folder, shards, maker, encode)
     for shard, piece in zip(shards, pieces, strict=True):
@@ -208,31 +209,25 @@ def _bring_up_to_date(
     return pieces
 
 
-def _lines(sentence: str, answer: Sequence[Found], num_clips: int) -> str:
-    lines = [f'"{sentence}": {len(answer):,} of {num_clips:,} clips', *map(_line, answer)]
-    return "\n".join(map(printable, lines))
-
-
-def _found_clip(sentence: str, found: Found) -> FoundClip:
-    clip = found.clip
+def _found_clip(sentence: str, rank: int, hit: Hit, pick: Pick) -> FoundClip:
     return FoundClip(
         sentence=sentence,
-        rank=found.rank,
-        similarity=round(found.similarity, 6),
-        shard=clip.path.name,
-        key=clip.key,
-        video_id=clip.record.video_id if clip.record else None,
-        span_seconds=clip.record.span_seconds if clip.record else None,
-        text=found.text,
-        problem=clip.problem or None,
+        rank=rank,
+        similarity=round(hit.similarity, 6),
+        shard=hit.shard.name,
+        key=hit.key,
+        video_id=pick.record.video_id if pick.record else None,
+        span_seconds=pick.record.span_seconds if pick.record else None,
+        # Of a clip that has several, the first.
+        text=next((text for _, text in texts_of(pick)), ""),
+        problem=pick.problem or None,
     )
 
 
-def _line(found: Found) -> str:
-    clip, text = found.clip, found.text
-    where = clip.problem
-    if clip.record:
-        start, end = clip.record.span_seconds
-        where = f"{start:.2f} to {end:.2f} s of {clip.record.video_id}"
-    text = text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
-    return f"{found.rank:5,}  {found.similarity:7.4f}  {clip.key}  {where}  {text}"
+def _line(clip: FoundClip, similarity: float) -> str:
+    where = clip.problem or ""
+    if clip.span_seconds:
+        start, end = clip.span_seconds
+        where = f"{start:.2f} to {end:.2f} s of {clip.video_id}"
+    text = clip.text if len(clip.text) <= _MOST_TEXT else clip.text[: _MOST_TEXT - 1] + "…"
+    return f"{clip.rank:5,}  {similarity:7.4f}  {clip.key}  {where}  {text}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,9 @@ from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.locks import locked
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards
+
+if TYPE_CHECKING:
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 
 INDEX_NAME = "index.json"
 _SCHEMA = 1
@@ -82,15 +85,6 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What the caller makes of a shard: keys, their embeddings float32 (clips, dim), what it passed over."""
-
-    keys: list[str]
-    vectors: np.ndarray
-    skips: list[Skip]
-
-
-@dataclass(frozen=True)
 class Hit:
     """A clip that was found: cosine similarity, its shard and key."""
 
@@ -136,9 +130,11 @@ def is_current(folder: Path, shards: Sequence[Shard], pieces: Sequence[Piece | N
 
 
 def update_index(
-    folder: Path, shards: Sequence[Shard], maker: Maker, encode: Callable[[Path], Encoded]
+    folder: Path, shards: Sequence[Shard], maker: Maker, encode: "Callable[[Path], ClipEmbeddings[str]]"
 ) -> list[Piece]:
     """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
+
+    `encode` gives the embeddings of a shard's clips `about` their keys.
 
     Raises:
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
@@ -251,25 +247,27 @@ def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
     return None
 
 
-def _write_piece(folder: Path, shard: Shard, maker: Maker, encode: Callable[[Path], Encoded]) -> Piece:
+def _write_piece(
+    folder: Path, shard: Shard, maker: Maker, encode: "Callable[[Path], ClipEmbeddings[str]]"
+) -> Piece:
     # The file's own hash: a damaged shard is encoded again once it is repaired.
     sha256 = sha256_of_file(shard.path)
     encoded = encode(shard.path)
-    if not np.isfinite(encoded.vectors).all():
+    if not np.isfinite(encoded.videos).all():
         raise UserError(
             f"{shard.path}: the embeddings hold NaN or infinity; the model's weights may be damaged"
         )
-    vectors = np.ascontiguousarray(encoded.vectors.reshape(len(encoded.keys), maker.dim), np.float32)
+    vectors = np.ascontiguousarray(encoded.videos.reshape(len(encoded.about), maker.dim), np.float32)
     about: dict[str, Any] = {
         **_origin(sha256, maker),
-        "keys": encoded.keys,
+        "keys": encoded.about,
         "skips": [skip.as_dict() for skip in encoded.skips],
         "crc32": _sum_of(vectors),
     }
     about["about_crc32"] = _sum_of(about)
     path = _piece_path(folder, shard)
     atomic_write_bytes(path, save({_VECTORS: vectors}, metadata={_ABOUT: json.dumps(about)}))
-    return Piece(path, shard.path, sha256, encoded.keys, encoded.skips, about["crc32"])
+    return Piece(path, shard.path, sha256, encoded.about, encoded.skips, about["crc32"])
 
 
 def _sum_of(content: np.ndarray | dict[str, Any]) -> int:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,13 +97,7 @@ class ShardOptions(StageOptions):
         quality = default if self.quality is None else self.quality
         if not least <= quality <= most:
             raise UserError(f"--quality {quality}: give {least} to {most} with --store {self.store}")
-        return CutOptions(
-            fps=self.fps,
-            size=self.size,
-            store=self.store,
-            quality=quality,
-            max_frames=self.max_frames or 0,
-        )
+        return CutOptions(self.fps, self.size, self.store, quality, self.max_frames or 0)
 
 
 @stage(ShardOptions, "clipvip-data shard")
@@ -135,11 +130,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
     made_by: Options = {
-        "fps": cut.fps,
-        "size": cut.size,
-        "store": cut.store,
-        "quality": cut.quality,
-        "max_frames": cut.max_frames,
+        **asdict(cut),
         "shard_size": options.shard_size,
         "metadata_sha256": " ".join(map(sha256_of_file, files)),
         "subtitles": identity,

@@ -42,14 +42,8 @@ class ShardTask:
     subtitles: tuple[str | None, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What became of clip number `index` of the unit."""
-
-    index: int
-    line: int
-    position: int
-    outcome: StoredClip | Skip
+# A clip's number in its unit, and what became of it.
+_Result = tuple[int, StoredClip | PlacedSkip]
 
 
 def make_unit(task: ShardTask) -> list[ShardMark]:
@@ -57,7 +51,7 @@ def make_unit(task: ShardTask) -> list[ShardMark]:
     unit, out = task.unit, task.out
     warnings: list[str] = []
     marks = []
-    for shard, results in itertools.groupby(_results(task, warnings), lambda r: unit.shard_of(r.index)):
+    for shard, results in itertools.groupby(_results(task, warnings), lambda r: unit.shard_of(r[0])):
         mark = ShardMark(shard, subtitle_warnings=warnings)
         stored = _tally(mark, results)
         first = next(stored, None)
@@ -75,13 +69,13 @@ def make_unit(task: ShardTask) -> list[ShardMark]:
 
 def _tally(mark: ShardMark, results: Iterable[_Result]) -> Iterator[StoredClip]:
     """Pass on the clips that there are; note the others, and the counts, in `mark`."""
-    for result in results:
-        if isinstance(result.outcome, Skip):
-            mark.skips.append(PlacedSkip(result.line, result.position, result.outcome))
+    for _, outcome in results:
+        if isinstance(outcome, PlacedSkip):
+            mark.skips.append(outcome)
             continue
-        mark.num_frames += len(result.outcome.frame_seconds)
-        mark.num_without_subtitle += not (result.outcome.subtitle or result.outcome.clip.sentences)
-        yield result.outcome
+        mark.num_frames += len(outcome.record.frame_seconds)
+        mark.num_without_subtitle += not outcome.record.has_text
+        yield outcome
 
 
 def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
@@ -99,7 +93,10 @@ def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
             write_note(task.out, task.run, task.unit.first_shard, **note)
             outcomes = _cut(task, index, path, warnings)
         for position, outcome in zip(source.positions, outcomes, strict=True):
-            yield _Result(num_done, source.line, position, outcome)
+            if isinstance(outcome, Skip):
+                yield num_done, PlacedSkip(source.line, position, outcome)
+            else:
+                yield num_done, outcome
             num_done += 1
 
 

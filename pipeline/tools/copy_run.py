@@ -23,13 +23,13 @@ from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
+from clipvip.shards.building.copying import Piece
 from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
-from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+from clipvip.shards.format.captions import captions_path, finished_captions
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, read_manifest, write_manifest
-from clipvip.shards.tar.copying import Piece
 from clipvip.shards.tar.reader import list_shards
 
 DEFAULT_SHARD_SIZE = 256
@@ -222,6 +222,7 @@ def _refuse_inputs(survey: Survey, output: Output) -> None:
 
 def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
     """The new shards, in order."""
+    # With 4 samples a shard, 3 chosen of one input shard and 6 of the next make shards of 3 + 1, 4 and 1.
     waiting: list[Piece] = []
     number = num_waiting = 0
 
@@ -283,11 +284,6 @@ def _mark_if_done(task: CopyTask) -> ShardMark | None:
     mark = read_mark(task.out, task.number)
     if mark is None or task.captions_out is None:
         return mark
-    path = shard_path(task.out, task.number)
-    try:
-        content = read_caption_file(captions_path(task.captions_out, path.stem))
-    except DatasetError:
-        return None
     sha256 = mark.record.sha256 if mark.record is not None else None
-    is_same = is_made_of(content.source, num_bytes=path.stat().st_size, sha256=sha256)
-    return mark if content.source and is_same else None
+    path = shard_path(task.out, task.number)
+    return mark if finished_captions(task.captions_out, path, sha256) else None

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clipvip.shards.building.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.hashes import key_hashes, sha256_of_file
 from clipvip.shards.format.captions import captions_path
-from clipvip.shards.format.clip import is_safe_key
+from clipvip.shards.format.clip import is_safe_key, video_of_key
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.tar.copying import Piece, copy_captions, copy_samples
+from clipvip.shards.tar.foreign import is_foreign_key
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard
 
@@ -67,34 +68,24 @@ def survey_shard(task: SurveyTask) -> SurveyedShard:
     places, texts, skips = [], [], []
     with ShardFile(task.path) as shard:
         for place, span in enumerate(shard.spans()):
-            if span.extension is None or not is_safe_key(span.key):
+            is_ours = span.extension is not None and is_safe_key(span.key)
+            if not is_ours and (span.foreign_extension is None or not is_foreign_key(span.key)):
                 skips.append(Skip("wrong_members", span.key[:100], f"{task.path.name}: not a whole sample"))
                 continue
             places.append(place)
-            texts.append(video_part(span.key) if task.by_video else span.key)
+            texts.append(video_of_key(span.key) if task.by_video else span.key)
     if not (places or skips):
         skips.append(empty_shard(task.path))
     return SurveyedShard(np.array(places, np.uint32), key_hashes(texts, seed=task.seed), skips)
 
 
-def video_part(key: str) -> str:
-    """What of a key stands for its video: all before the clip's number."""
-    return key.rpartition("_")[0]
-
-
 def copy_unit(task: CopyTask) -> ShardMark:
     """Write a new shard, then its captions, then the mark that both are done."""
-    path = shard_path(task.out, task.number)
-    copied = copy_samples(path, task.pieces, sha256=task.sha256)
+    mark = copy_samples(task.out, task.number, task.pieces, sha256=task.sha256)
     if task.captions_out is not None:
-        copy_captions(
-            captions_path(task.captions_out, path.stem), task.pieces, shard=path, sha256=copied.record.sha256
-        )
-    mark = ShardMark(
-        task.number,
-        copied.record,
-        num_frames=copied.num_frames,
-        num_without_subtitle=copied.num_without_subtitle,
-    )
+        assert mark.record is not None
+        path = shard_path(task.out, task.number)
+        target = captions_path(task.captions_out, path.stem)
+        copy_captions(target, task.pieces, shard=path, sha256=mark.record.sha256)
     write_mark(task.out, mark)
     return mark

@@ -182,6 +182,7 @@ def _summary_table(content: dict[str, Any]) -> Table:
 
 def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
     """At most 40 bars over the values in `unit` up to the 99th percentile; the last holds all beyond, too."""
+    # Values in bins 0 to 99 make 34 bars of 3 bins: with 2 bins a bar there would be 50.
     first = min(values.bins)
     last = max(first, min(values.quantile(0.99) // values.bin_width, max(values.bins)))
     bins_per_bar = -(-(last - first + 1) // _NUM_BARS)

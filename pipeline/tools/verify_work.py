@@ -91,4 +91,5 @@ def places_to_decode(task: CheckTask, num_samples: int) -> Sequence[int]:
         return range(num_samples)
     if task.num_decoded == 0:
         return []
+    # The first and the last are among them: 3 of 10 are 0, 4 and 9.
     return np.linspace(0, num_samples - 1, task.num_decoded).astype(int).tolist()

@@ -4,9 +4,9 @@ The samples of step k are a function of the recipe and the data set only. Encodi
 as a list of chunks, each from one source.
 """
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, InitVar, dataclass, field, fields, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -70,10 +70,6 @@ class Chunk:
     has_caption: torch.Tensor | None = None
 
     @property
-    def num_rows(self) -> int:
-        return len(self.keys)
-
-    @property
     def num_rows_without_caption(self) -> int:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
@@ -102,15 +98,6 @@ class SourcePart:
     order: BatchOrder
     settings: SampleSettings
 
-    @property
-    def name(self) -> str:
-        return self.shards.name
-
-    @property
-    def rows(self) -> int:
-        """Samples in a batch."""
-        return self.order.rows
-
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -133,7 +120,7 @@ class BatchPlan:
         """This process's rows of the batch of `step`, source by source, in chunks."""
         specs = []
         for source, part in enumerate(self.parts):
-            start, stop = share(part.rows, rank, world_size)
+            start, stop = share(part.order.rows, rank, world_size)
             size = chunk_size or max(stop - start, 1)
             for begin in range(start, stop, size):
                 specs.append(ChunkSpec(source, step, begin, min(begin + size, stop), ends_batch=False))
@@ -144,10 +131,8 @@ class BatchPlan:
 def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERSION) -> BatchPlan:
     """Open the sources of a recipe and divide the batch among them.
 
-    `cache` is where copies of remote shards may be kept; `order_version` that of a run that is resumed.
-
-    Raises:
-        UserError, DatasetError: a source has no samples, or fewer than its share of one batch.
+    `cache` is where copies of remote shards may be kept; `order_version` that of a run that is resumed. A
+    UserError or DatasetError where a source has no samples, or fewer than its share of one batch.
     """
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
@@ -184,27 +169,16 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
 
 
 @dataclass
-class _Writers:
-    """Where the pixels of a chunk go: of its videos, and of their middle frames."""
-
-    reuses_memory: InitVar[bool] = False
-
-    def __post_init__(self, reuses_memory: bool) -> None:
-        self.video, self.frame = (PixelsWriter(SharedMemory() if reuses_memory else None) for _ in range(2))
-
-    def begin(self) -> None:
-        self.video.begin()
-        self.frame.begin()
-
-
-@dataclass
 class _Open:
-    """A source in a loading process: files, memory, and what it knows of samples that it is not asked for."""
+    """A source in a loading process: files, memory, and what it knows of samples that it is not asked for.
+
+    The pixels of a chunk's videos go to `video`, of their middle frames to `frame`.
+    """
 
     loader: SampleLoader
-    writers: _Writers
-    scratch: _Writers = field(default_factory=_Writers)
-    is_usable: dict[tuple[int, SamplePlace], bool] = field(default_factory=dict)
+    is_usable: Callable[[int, SamplePlace], bool]
+    video: PixelsWriter
+    frame: PixelsWriter
     step: int = -1
     num_usable: int = 0
     substitutes: dict[int, tuple[int, SamplePlace]] = field(default_factory=dict)
@@ -233,10 +207,9 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._open:
-            load = partial(SampleLoader, image_size=self.image_size, resizes=self.resizes)
-            loaders = [load(part.shards, part.settings) for part in self.plan.parts]
-            self._open = [_Open(loader, _Writers(self.reuses_memory)) for loader in loaders]
-        self._open[spec.source].writers.begin()
+            self._open = [self._opened(source) for source in range(len(self.plan.parts))]
+        self._open[spec.source].video.begin()
+        self._open[spec.source].frame.begin()
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]
@@ -244,6 +217,13 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             return error
         skips += self._open[spec.source].loader.take_notes()
         return self._collate(spec, examples, tuple(skips))
+
+    def _opened(self, source: int) -> _Open:
+        part = self.plan.parts[source]
+        loader = SampleLoader(part.shards, part.settings, image_size=self.image_size, resizes=self.resizes)
+        is_usable = lru_cache(_MAX_REMEMBERED)(partial(self._is_usable, source))
+        video, frame = (PixelsWriter(SharedMemory() if self.reuses_memory else None) for _ in range(2))
+        return _Open(loader, is_usable, video, frame)
 
     def _example(self, spec: ChunkSpec, row: int, skips: list[Skip]) -> Example:
         """The sample of a row, or if it is unusable, the first of its substitutes that is not.
@@ -253,23 +233,23 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         part, opened = self.plan.parts[spec.source], self._open[spec.source]
         before = len(skips)
         for epoch, place in self._places(spec, row):
-            loaded = self._load(spec.source, epoch, place, opened.writers)
+            loaded = self._load(spec.source, epoch, place)
             if isinstance(loaded, Example):
                 return loaded
             skips.append(loaded)
         if part.order.num_substitutes(spec.step) >= _MAX_SUBSTITUTES:
-            raise DatasetError(
-                f"source {part.name}: {len(skips) - before} samples in a row are unusable {_reasons(skips)}"
-            )
+            found = f"{len(skips) - before} samples in a row are unusable {_reasons(skips)}"
+            raise DatasetError(f"source {part.shards.name}: {found}")
         if opened.step != spec.step:
             self._deal_out(spec)
         if row in opened.substitutes:
-            loaded = self._load(spec.source, *opened.substitutes[row], opened.writers)
+            loaded = self._load(spec.source, *opened.substitutes[row])
             if isinstance(loaded, Example):
                 return loaded
         raise DatasetError(
-            f"source {part.name}: {opened.num_usable} of its {part.order.num_samples} samples are usable, "
-            f"and a batch takes {part.rows} {_reasons(skips)}; lower optim.batch_size, or give more data"
+            f"source {part.shards.name}: {opened.num_usable} of its {part.order.num_samples} samples are "
+            f"usable, and a batch takes {part.order.rows} {_reasons(skips)}; lower optim.batch_size, or give "
+            "more data"
         )
 
     def _places(self, spec: ChunkSpec, row: int) -> Iterator[tuple[int, SamplePlace]]:
@@ -277,14 +257,17 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         order = self.plan.parts[spec.source].order
         return chain([order.at(spec.step, row)], order.substitutes(spec.step, row, most=_MAX_SUBSTITUTES))
 
-    def _load(self, source: int, epoch: int, place: SamplePlace, writers: _Writers) -> Example | Skip:
+    def _load(self, source: int, epoch: int, place: SamplePlace, *, keeps: bool = True) -> Example | Skip:
         rng = np.random.default_rng([self.plan.seed, _FRAME_DRAWS, source, epoch, *place])
-        return self._open[source].loader.load(*place, rng, video=writers.video, frame=writers.frame)
+        opened = self._open[source]
+        return opened.loader.load(*place, rng, video=opened.video, frame=opened.frame, keeps=keeps)
 
     def _deal_out(self, spec: ChunkSpec) -> None:
         """Find what the rows get whose own substitutes are all unusable: a small data set has few for each.
 
         The whole batch is looked at, and what no row needs dealt out in order: every process finds the same.
+        In the example of `BatchOrder.substitutes`, with 3, 2 and 8 damaged, row 1 has nothing; rows 0 and 2
+        are content with 1 and 6, and of 7 0 4 5, which are left, row 1 gets 7.
         """
         opened = self._open[spec.source]
         order = self.plan.parts[spec.source].order
@@ -292,7 +275,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         needy = []
         for row in range(order.rows):
             places = self._places(spec, row)
-            usable = (place for epoch, place in places if self._is_usable(spec.source, epoch, place))
+            usable = (place for epoch, place in places if opened.is_usable(epoch, place))
             found = next(usable, None)
             if found is None:
                 needy.append(row)
@@ -301,26 +284,19 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         left = (
             (epoch, place)
             for epoch, place in order.outside(spec.step)
-            if place not in taken and self._is_usable(spec.source, epoch, place)
+            if place not in taken and opened.is_usable(epoch, place)
         )
         opened.substitutes = dict(zip(needy, left, strict=False))
         opened.num_usable = len(taken) + len(opened.substitutes)
         opened.step = spec.step
 
     def _is_usable(self, source: int, epoch: int, place: SamplePlace) -> bool:
-        opened = self._open[source]
-        if (epoch, place) not in opened.is_usable:
-            if len(opened.is_usable) >= _MAX_REMEMBERED:
-                opened.is_usable.clear()
-            opened.scratch.begin()
-            loaded = self._load(source, epoch, place, opened.scratch)
-            opened.is_usable[epoch, place] = isinstance(loaded, Example)
-        return opened.is_usable[epoch, place]
+        return isinstance(self._load(source, epoch, place, keeps=False), Example)
 
     def _collate(self, spec: ChunkSpec, examples: list[Example], skips: tuple[Skip, ...]) -> Chunk:
-        part, writers = self.plan.parts[spec.source], self._open[spec.source].writers
-        video = writers.video.finish()
-        frame = writers.frame.finish() if part.settings.needs_frame else None
+        part, opened = self.plan.parts[spec.source], self._open[spec.source]
+        video = opened.video.finish()
+        frame = opened.frame.finish() if part.settings.needs_frame else None
         tensors: dict[str, torch.Tensor] = {}
         if part.settings.needs_subtitle:
             tensors |= self._tokenize("text", [example.text for example in examples])
@@ -328,7 +304,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
             tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
         keys = tuple(example.key for example in examples)
-        return Chunk(part.name, keys, skips, spec.ends_batch, video, frame, **tensors)
+        return Chunk(part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors)
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = tokenize(self.tokenizer, texts, max_tokens=self.max_text_tokens)

@@ -75,10 +75,8 @@ def save_checkpoint(
 ) -> Path:
     """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`.
 
-    What all processes hold is written once, each of them writing its part.
-
-    Raises:
-        OSError: in every process, where one of them could not write; nothing is left of what was written.
+    What all processes hold is written once, each of them writing its part. An OSError in every process where
+    one of them could not write; nothing is left of what was written.
     """
     final = out / "checkpoints" / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
@@ -129,9 +127,7 @@ def load_checkpoint(
 ) -> TrainState:
     """Put a checkpoint into a model and an optimizer of the same recipe; any number of processes may.
 
-    Raises:
-        DamagedCheckpoint: in every process; model and optimizer may be half filled.
-        UserError: the checkpoint is of another model.
+    A DamagedCheckpoint, in every process, may leave them half filled. A UserError: it is of another model.
     """
     try:
         state, names, fill = together(lambda: _open(folder), place=place)
@@ -154,11 +150,7 @@ def load_checkpoint(
 
 
 def _open(folder: Path) -> tuple[TrainState, set[str], Callable[[dict[str, torch.Tensor]], None]]:
-    """A checkpoint's state, the names of its tensors, and what fills some of these.
-
-    Raises:
-        OSError: anything in it is damaged or missing. What it gives raises that too.
-    """
+    """A checkpoint's state, its tensors' names, and what fills some; OSError, also later: it is damaged."""
     is_old = (folder / old_checkpoint.TABLE_NAME).is_file()
     if (folder / tensor_files.CHECKSUMS_NAME).is_file() or not is_old:
         files = tensor_files.check_files(folder, needed=_STATE_NAME)

@@ -54,7 +54,9 @@ class DataRecord(BaseModel):
 def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
     """What `data.json` is to say."""
     sources = {
-        part.name: SourceRecord(kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part))
+        part.shards.name: SourceRecord(
+            kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part)
+        )
         for part in plan.parts
     }
     validation, folder = None, recipe.evaluation.validation
@@ -78,11 +80,7 @@ def recorded_data(out: Path) -> DataRecord | None:
 
 
 def order_of_run(out: Path) -> int:
-    """In which order a run in the folder `out` uses its samples: one that has begun keeps its order.
-
-    Raises:
-        UserError: it began with a newer version of this package.
-    """
+    """The order in which a run in `out` uses samples; one begun keeps its own, and a newer is a UserError."""
     if not list_checkpoints(out):
         return ORDER_VERSION
     found = recorded_data(out)

@@ -187,15 +187,13 @@ def gather_objects(value: Any, *, place: Place) -> list[Any]:
 
 def barrier(place: Place) -> None:
     """Wait until every process is here."""
-    if place.world_size > 1:
-        largest(0, place=place)
+    largest(0, place=place)
 
 
 def together(action: Callable[[], T], *, place: Place) -> T:
     """Do something with files in every process, and wait for the others; returns what it gave in this one.
 
-    Raises:
-        OSError: in every process, where one of them met it.
+    An OSError that one of them met is raised in all.
     """
     error: OSError | None = None
     try:

@@ -12,10 +12,7 @@ from clipvip.pipeline.train.start import chosen_device, start_model
 def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     """Numbers and the recipe, as JSON has them, and as YAML that can be run, after comments with the numbers.
 
-    Loads the model, as the run would.
-
-    Raises:
-        UserError, CheckpointError: the model does not go with the recipe.
+    Loads the model, as the run would: UserError or CheckpointError where it does not go with the recipe.
     """
     num_parameters = sum(parameter.numel() for parameter in start_model(recipe).parameters())
     checkpoints = list_checkpoints(Path(recipe.run.out))
@@ -28,7 +25,7 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     sources = {}
     for part in plan.parts:
         held = {"shards": len(part.shards.shards), "samples": part.order.num_samples}
-        sources[part.name] = held | {"samples_per_batch": part.rows}
+        sources[part.shards.name] = held | {"samples_per_batch": part.order.rows}
     last = str(checkpoints[-1]) if checkpoints else None
     told = {"counts": counts, "sources": sources, "goes_on_from": last}
     content = {"stage": "train", "options": recipe_tree(recipe), **told}

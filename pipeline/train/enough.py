@@ -15,8 +15,7 @@ import numpy as np
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
-from clipvip.pipeline.train.samples import SampleLoader, captions_of, why_unusable
-from clipvip.pipeline.train.shard_set import ShardReader
+from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.captions import ShardCaptions
@@ -58,14 +57,13 @@ class Look:
 def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) -> None:
     """Refuse data of which too little can be used, and warn where much of it cannot.
 
-    Raises:
-        UserError: too few samples for a batch or for the processes; captions are needed and there are none.
+    A UserError: too few samples for a batch or for the processes; captions are needed and there are none.
     """
     for part in plan.parts:
-        if part.rows < processes:
+        if part.order.rows < processes:
             raise UserError(
-                f"source {part.name} has {part.rows} samples in a batch, fewer than the {processes} "
-                "processes; raise optim.batch_size or its weight"
+                f"source {part.shards.name} has {part.order.rows} samples in a batch, fewer than the "
+                f"{processes} processes; raise optim.batch_size or its weight"
             )
     for part in plan.parts:
         _check_captions_given(part)
@@ -75,7 +73,7 @@ def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) ->
         _check_captions_found(part, look)
         _check_usable(part, look)
         for line in _warnings(part, look) if warns else []:
-            click.echo(f"Warning: source {part.name}: {line}", err=True)
+            click.echo(f"Warning: source {part.shards.name}: {line}", err=True)
 
 
 def look_at(part: SourcePart) -> Look:
@@ -85,35 +83,35 @@ def look_at(part: SourcePart) -> Look:
     if is_remote(shards[0].location):
         most = _MOST_REMOTE_SHARDS
     chosen = _some_of(len(shards), most)
-    reader = ShardReader(part.shards)
-    look = Look()
     most_of_each = -(-_MOST_SAMPLES // len(chosen))
     places = [(number, _some_of(shards[number].num_samples, most_of_each)) for number in chosen]
     num_places = sum(len(indices) for _, indices in places)
     # Drawn, since every second sample may be damaged.
     to_decode = set(np.random.default_rng(0).permutation(num_places)[:_MOST_DECODED].tolist())
-    loader = _picture_loader(part, reader)
+    few = min(part.settings.num_frames, _MOST_FRAMES_DECODED)
+    settings = replace(part.settings, num_frames=few, jitter=False, needs_frame=False)
+    loader = SampleLoader(part.shards, settings, image_size=1, resizes=False)
+    look = Look()
     for number, indices in places:
         captions = ShardCaptions({}, [])
         if part.settings.needs_caption:
-            captions = captions_of(number, part.shards, reader, part.settings)
+            captions = loader.captions(number)
             for skip in captions.skips:
                 look.notes[skip.reason] += 1
                 if not look.example or skip.reason == "unreadable_captions":
                     look.example = f"{shards[number].location}: {skip.detail}"
         for index in indices:
             look.num_seen += 1
-            found = reader.entry(number, index)
+            found = loader.reader.entry(number, index)
             if isinstance(found, Skip):
                 look.lost[found.reason] += 1
                 continue
             span, file = found
-            look.num_without_caption += not captions.by_key.get(span.key)
-            reason = why_unusable(
-                span, file, kind=part.shards.kind, settings=part.settings, captions=captions.by_key
-            )
-            if reason is not None:
-                look.lost[reason] += 1
+            caption = captions.by_key.get(span.key)
+            look.num_without_caption += not caption
+            read = loader.read(span, file, caption, with_pixels=False)
+            if isinstance(read, Skip):
+                look.lost[read.reason] += 1
             elif look.num_seen - 1 not in to_decode or _decodes(loader, number, index, look):
                 look.distinct.add(_content_of_sample(span, file))
     look.all_decoded = look.num_decoded == look.num_usable
@@ -129,25 +127,17 @@ def _content_of_sample(span: SampleSpan, file: ShardFile) -> tuple[object, ...]:
     return span.key, lengths, hashlib.sha256(b"\0".join(words)).digest()
 
 
-def _picture_loader(part: SourcePart, reader: ShardReader) -> SampleLoader:
-    """Decodes some frames of samples, as training does."""
-    few = min(part.settings.num_frames, _MOST_FRAMES_DECODED)
-    settings = replace(part.settings, num_frames=few, jitter=False, needs_frame=False)
-    # Texts were looked at already.
-    settings = replace(settings, needs_subtitle=False, needs_caption=False)
-    return SampleLoader(part.shards, settings, image_size=1, resizes=False, reader=reader)
-
-
 def _decodes(loader: SampleLoader, shard: int, index: int, look: Look) -> bool:
     """Whether a sample's pictures decode; noted in `look`."""
     writer = PixelsWriter()
     writer.begin()
     found = loader.load(shard, index, np.random.default_rng(0), video=writer, frame=writer)
     look.num_decoded += 1
-    if isinstance(found, Skip):
-        look.undecodable[found.reason] += 1
-        look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
-    return not isinstance(found, Skip)
+    if isinstance(found, Example) or found.reason == "empty_subtitle":  # of one caption of several
+        return True
+    look.undecodable[found.reason] += 1
+    look.undecodable_example = look.undecodable_example or f"{found.what}: {found.detail}"
+    return False
 
 
 def _some_of(size: int, most: int) -> list[int]:
@@ -159,7 +149,7 @@ def _check_captions_given(part: SourcePart) -> None:
         return
     if not part.settings.captions:
         raise UserError(
-            f"the loss needs captions for source {part.name}; give --captions, or train without them "
+            f"the loss needs captions for source {part.shards.name}; give --captions, or train without them "
             "(--set loss.pairs=baseline)"
         )
     for folder in map(Path, part.settings.captions):
@@ -183,11 +173,11 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     expected = usable * total / look.num_seen if look.num_seen else 0
     if look.num_decoded and look.undecodable.total() == look.num_decoded:
         raise UserError(
-            f"source {part.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
+            f"source {part.shards.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
             f"damaged ({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by "
             "'clipvip-data verify'"
         )
-    if expected >= part.rows and look.num_usable:
+    if expected >= part.order.rows and look.num_usable:
         return
     of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
     ways = []
@@ -199,8 +189,8 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     lost = look.lost if look.all_decoded else look.lost + look.undecodable
     lost = lost + Counter(there_more_than_once=look.num_seen - lost.total() - usable if is_exact else 0)
     raise UserError(
-        f"source {part.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
-        f"{part.rows:,} of them; {', or '.join(ways)}"
+        f"source {part.shards.name}: {usable:,} of {of} can be used ({_listed(lost)}), and a batch takes "
+        f"{part.order.rows:,} of them; {', or '.join(ways)}"
     )
 
 

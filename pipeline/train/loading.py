@@ -38,9 +38,7 @@ def load_batches(
 ) -> Generator[list[Chunk], None, None]:
     """Yield this process's part of one batch after another, as chunks. Closed, it ends its processes.
 
-    Raises:
-        DatasetError: too many unusable samples in a row.
-        UserError: a loading process died.
+    A DatasetError: too many unusable samples in a row. A UserError: a loading process died.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per loading process is the plan
     loader = DataLoader(

@@ -117,7 +117,6 @@ def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterato
     tensorboard = wandb_run = None
     with ExitStack() as stack:
         if recipe.run.wandb_project is not None:
-            require_wandb()
             import wandb
 
             wandb_run = wandb.init(

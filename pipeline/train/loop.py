@@ -52,10 +52,7 @@ class Outcome:
 def train(recipe: Recipe, *, place: Place) -> Outcome:
     """Train as the recipe says, from the last checkpoint in its folder where there is one.
 
-    SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
-
-    Raises:
-        UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
+    SIGTERM and Ctrl-C end it after the current step, with a checkpoint. Raises as the stage does.
     """
     began = time.perf_counter()
     optim, run = recipe.optim, recipe.run
@@ -119,9 +116,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    report = finish(
-        recipe, job.model, state, out=job.out, place=place, steps_now=state.step - first_step, seconds=seconds
-    )
+    report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
     return Outcome(state.step, job.num_steps, 0, report)
 
 
@@ -157,17 +152,15 @@ def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
         forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
         forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
         forward += wanted.needs_frame * video_flops(model.config, 1, embeds_only=True)
-        total += part.rows * forward
+        total += part.order.rows * forward
     return float(3 * total)  # a backward pass costs twice the forward pass
 
 
 def resume(job: Job) -> TrainState:
     """The state of the last checkpoint, put into model and optimizer; or that of a run not begun.
 
-    Damaged checkpoints newer than a whole one are set aside: the steps since are done again.
-
-    Raises:
-        UserError: all checkpoints are damaged, or the last is of another model.
+    Damaged checkpoints newer than a whole one are set aside: the steps since are done again. A UserError
+    where all are damaged, or the last is of another model.
     """
     checkpoints = list_checkpoints(job.out)
     state = TrainState()
@@ -236,7 +229,7 @@ def score(job: Job, state: TrainState, logs: Logs | None) -> None:
     """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
     with torch.compiler.set_stance("force_eager"):
-        row = validate(job.recipe, job.model, state.validations, state.step, out=job.out, place=job.place)
+        row = validate(job, state)
     if logs is not None:
         logs.write_validation(row)
 

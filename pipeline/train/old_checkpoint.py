@@ -9,7 +9,6 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,21 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Where a tensor's bytes lie."""
-
-    file: str
-    offset: int
-    length: int
+# Where a tensor's bytes lie: file, offset, length.
+Piece = tuple[str, int, int]
 
 
 def read_table(folder: Path) -> dict[str, Piece]:
-    """The tensors of a checkpoint by name.
-
-    Raises:
-        OSError: the table is missing or damaged, or names what no such table does.
-    """
+    """The tensors of a checkpoint by name; OSError where its table is missing, damaged or another thing's."""
     try:
         table = _Unpickler(io.BytesIO((folder / TABLE_NAME).read_bytes())).load()
         found = {}
         for index, place in table.state["storage_data"].items():
-            piece = Piece(*(place.state[name] for name in ("relative_path", "offset", "length")))
+            file, *span = (place.state[name] for name in ("relative_path", "offset", "length"))
             name = index.state["fqn"]
-            if name in found or Path(piece.file).name != piece.file:
+            if name in found or Path(file).name != file:
                 raise ValueError(f"{name} is in several pieces, or elsewhere")
-            found[str(name)] = piece
+            found[str(name)] = (file, *span)
         return found
     except OSError:
         raise
@@ -58,22 +48,18 @@ def read_table(folder: Path) -> dict[str, Piece]:
 
 
 def read_tensors(folder: Path, table: Mapping[str, Piece], into: Mapping[str, torch.Tensor]) -> None:
-    """Fill the tensors of `into`, all of which the table names.
-
-    Raises:
-        OSError: a file is missing, cut off or damaged.
-    """
+    """Fill the tensors of `into`, all of which the table names; OSError: a file is missing or damaged."""
     for name, tensor in into.items():
-        piece = table[name]
-        with (folder / piece.file).open("rb") as file:
-            file.seek(piece.offset)
-            data = io.BytesIO(file.read(piece.length))
+        file, offset, length = table[name]
+        with (folder / file).open("rb") as opened:
+            opened.seek(offset)
+            data = io.BytesIO(opened.read(length))
         try:
             found = torch.load(_checked(data), map_location="cpu", weights_only=True)
             with torch.no_grad():
                 tensor.copy_(found.reshape(tensor.shape))
         except Exception as error:  # as above
-            raise _damaged(f"{piece.file}: {name}", error) from error
+            raise _damaged(f"{file}: {name}", error) from error
 
 
 def _checked(data: io.BytesIO) -> io.BytesIO:

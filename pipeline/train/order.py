@@ -40,6 +40,9 @@ class SampleOrder:
 
     def locate(self, epoch: int, position: int) -> tuple[int, int]:
         """The sample at `position` (0 <= position < num_samples) of an epoch, as (shard, index within it)."""
+        # Shards of 3, 2 and 4 samples in groups of two, seed 42: epoch 0 has shards 2 and 1 at positions 0 to
+        # 5, then shard 0. The first group's shuffle has its sample 4 at position 0: shard 2 holds 0 to 3 of
+        # the group, so that is sample 0 of shard 1.
         shards, group_ends = self._shards_of_epoch(epoch)
         group = int(np.searchsorted(group_ends, position, side="right"))
         start = int(group_ends[group - 1]) if group else 0
@@ -116,7 +119,8 @@ class BatchOrder:
         """What stands in for a row, best first, `most` at most; begins about half an epoch further on.
 
         No two rows of a batch have one in common, and none is in the batch: so each process can replace what
-        it finds unusable without asking the others.
+        it finds unusable without asking the others. Of 9 samples in the order 1 3 6 7 8 0 4 2 5 the first
+        batch of 3 is 1 3 6, and they are 4 7 for row 0, 2 8 for row 1 and 5 0 for row 2.
         """
         epoch, position, _, barred = self._batch_end(step)
         count = self.num_substitutes(step)
@@ -160,6 +164,8 @@ class BatchOrder:
         tail = epoch * size % self.rows  # rows that the first batch of this epoch has of the one before
         if self._version == 1 or tail == 0:
             return {}
+        # 5 samples in twos, seed 3: epoch 0 is 1 4 0 2 3 and epoch 1 is 3 0 2 4 1, so the third batch would
+        # be 3 3. Positions 0 and 1 change places: it is 3 0, and the fourth 3 2.
         head = self.rows - tail
         # Not into the rows that this epoch's last batch shares with the next, where there is room elsewhere.
         stop = size - (epoch + 1) * size % self.rows if self._is_long else size

@@ -4,43 +4,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.retrieval import table
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.train.checkpoint import TrainState
-from clipvip.pipeline.train.distributed import Place, barrier
+from clipvip.pipeline.train.distributed import barrier
 from clipvip.pipeline.train.logs import read_log
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.step import Job
 from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import made_by
 
 
-def finish(
-    recipe: Recipe,
-    model: ClipVip,
-    state: TrainState,
-    *,
-    out: Path,
-    place: Place,
-    steps_now: int,
-    seconds: float,
-) -> StageReport:
+def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> StageReport:
     """Write the model folder and the report after `steps_now` steps of this process.
 
     The first process gets what report.json holds, with the scores of the test split under `result`.
     """
+    recipe, out, place = job.recipe, job.out, job.place
     result: dict[str, Any] = {}
     summary = ""
     folder = out / "model"
     is_best = recipe.evaluation.select == "best"
     chosen = int(best_row(state.validations)["step"]) if is_best else state.step
     if place.is_first:
-        choose_weights(recipe, model, out=out, folder=folder)
+        choose_weights(job, folder)
     barrier(place)
-    scores = score_test(recipe, chosen, out=out, folder=folder, place=place)
+    scores = score_test(job, chosen, folder)
     if place.is_first:
-        write_training_card(recipe, model, chosen, scores, folder=folder)
+        write_training_card(job, chosen, scores, folder)
         rows = read_log(out)
         batch_size = recipe.optim.batch_size
         counts: dict[str, int | float] = {"steps": state.step, "samples": state.step * batch_size}

@@ -4,7 +4,7 @@ What cannot be used is a Skip here and nowhere else; what takes its place is dec
 """
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache, partial
 
 import numpy as np
@@ -61,30 +61,45 @@ class SampleLoader:
     _: KW_ONLY
     image_size: int
     resizes: bool = True
-    reader: InitVar[ShardReader | None] = None
 
-    def __post_init__(self, reader: ShardReader | None) -> None:
-        self._reader = reader or ShardReader(self.shards)
-        self._captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
+    def __post_init__(self) -> None:
+        self.reader = ShardReader(self.shards)
+        # Of a shard by its number; samples that are not among them are counted as without caption.
+        self.captions = lru_cache(maxsize=_CAPTION_FILES_KEPT)(self._read_captions)
         self._notes: list[Skip] = []
+        # What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough.
+        size = self.image_size
+        fast: dict[str, float | bool] = {"min_height": size, "min_width": size, "min_factor": 2}
+        self._decoder_options = fast | {"fastupsample": True} if self.settings.fast_decode else {}
 
     def load(
-        self, shard: int, index: int, rng: np.random.Generator, *, video: PixelsWriter, frame: PixelsWriter
+        self,
+        shard: int,
+        index: int,
+        rng: np.random.Generator,
+        *,
+        video: PixelsWriter,
+        frame: PixelsWriter,
+        keeps: bool = True,
     ) -> Example | Skip:
         """Sample `index` of a shard, or why it cannot be used; `rng` draws which frames are taken.
 
         Its frames, one for an image, are the next row of `video`; where the middle frame is wanted, that is
-        the next row of `frame`, as a video of one frame.
+        the next row of `frame`, as a video of one frame. Unless it `keeps` them, the next are put over them.
         """
-        found = self._reader.entry(shard, index)
+        found = self.reader.entry(shard, index)
         if isinstance(found, Skip):
             return found
-        entry, file = found
-        if self.shards.kind == "images":
-            example = self._load_image(file, entry, video)
+        span, file = found
+        caption = self.captions(shard).draw(span.key, rng) if self.settings.needs_caption else None
+        read = self.read(span, file, caption)
+        if isinstance(read, Skip):
+            return read
+        if isinstance(read, Sample):
+            example = self._load_clip(read, caption, rng, video, frame)
         else:
-            example = self._load_clip(file, entry, shard, rng, video, frame)
-        if isinstance(example, Example):
+            example = self._load_image(span, *read, video)
+        if keeps and isinstance(example, Example):
             video.keep()
             if self.settings.needs_frame:
                 frame.keep()
@@ -95,27 +110,46 @@ class SampleLoader:
         notes, self._notes = self._notes, []
         return notes
 
+    def read(
+        self, span: SampleSpan, file: ShardFile, caption: str | None, *, with_pixels: bool = True
+    ) -> Sample | tuple[str, bytes] | Skip:
+        """A clip, or the text and the file of an image; or why it cannot be used, as far as that shows here.
+
+        Pictures are not decoded, and not even read unless `with_pixels`.
+        """
+        if self.shards.kind == "images":
+            return _read_image(file, span, with_pixels=with_pixels)
+        wanted = self.settings
+        if wanted.needs_caption and not wanted.needs_subtitle and not caption:
+            return Skip("missing_caption", span.shown_key)
+        try:
+            sample = read_sample(file, span, with_pixels=with_pixels, max_pixels=wanted.max_pixels)
+        except OSError as error:
+            return Skip("unreadable_shard", span.shown_key, str(error))
+        if isinstance(sample, Skip) or not wanted.needs_subtitle:
+            return sample
+        has_text = any(text.strip() for text in (sample.subtitle, *sample.sentences))
+        return sample if has_text else Skip("empty_subtitle", sample.key)
+
     def _load_clip(
         self,
-        file: ShardFile,
-        span: SampleSpan,
-        shard: int,
+        sample: Sample,
+        caption: str | None,
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
     ) -> Example | Skip:
         wanted = self.settings
-        caption = self._captions(shard).draw(span.key, rng) if wanted.needs_caption else None
-        sample = _read_clip(file, span, wanted, caption)
-        if isinstance(sample, Skip):
-            return sample
         try:
             if wanted.jitter:
                 drawn = jittered_indices(sample.num_frames, wanted.num_frames, rng)
             else:
                 drawn = uniform_indices(sample.num_frames, wanted.num_frames)
             choices = [(drawn.tolist(), video)]
-            text = _text_of(sample, rng)
+            text = sample.subtitle
+            # Of a video set's captions, where the clip has several, another on each pass.
+            if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
+                text = sample.sentences[int(rng.integers(len(sample.sentences)))]
             if wanted.needs_subtitle and not text.strip():
                 return Skip("empty_subtitle", sample.key)
             if wanted.needs_frame:
@@ -125,13 +159,9 @@ class SampleLoader:
             return Skip("damaged_sample", sample.key, one_line(error))
         return Example(sample.key, text, caption or None)
 
-    def _load_image(self, file: ShardFile, span: SampleSpan, video: PixelsWriter) -> Example | Skip:
-        found = _read_image(file, span)
-        if isinstance(found, Skip):
-            return found
-        text, data = found
+    def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:
-            picture = decode_image(data, self.settings.max_pixels, **self._decoder_options())[None]
+            picture = decode_image(data, self.settings.max_pixels, **self._decoder_options)[None]
         except MediaError as error:
             return Skip("damaged_image", span.shown_key, one_line(error))
         if self.resizes:
@@ -168,7 +198,7 @@ class SampleLoader:
         done: dict[int, np.ndarray],
     ) -> np.ndarray:
         """Decode frames into one array that `allocate` gives, or copy them where they are `done` already."""
-        options = self._decoder_options()
+        options = self._decoder_options
         if indices[0] not in done:
             done[indices[0]] = simplejpeg.decode_jpeg(sample.checked_jpeg(indices[0]), **options)
         shape = done[indices[0]].shape
@@ -183,64 +213,21 @@ class SampleLoader:
             done[index] = row
         return frames
 
-    def _decoder_options(self) -> dict[str, float | bool]:
-        """What `fast_decode` changes: cheaper chroma, and a half or less of the size where that is enough."""
-        if not self.settings.fast_decode:
-            return {}
-        size = self.image_size
-        return {"fastupsample": True, "min_height": size, "min_width": size, "min_factor": 2}
-
-    def _read_captions(self, shard: int) -> ShardCaptions:
-        """The captions of a shard; samples that are not among them are counted as without caption."""
-        found = captions_of(shard, self.shards, self._reader, self.settings)
+    def _read_captions(self, number: int) -> ShardCaptions:
+        """The captions in the folders that are set; none, without a word, where the shard cannot be read."""
+        shard = self.shards.shards[number]
+        num_bytes, keys = self.reader.size_and_keys(number)
+        if not keys:
+            return ShardCaptions({}, [])
+        sha256 = None if shard.record is None else shard.record.sha256
+        found = captions_of_shard(
+            self.settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys
+        )
         self._notes += found.skips
         return found
 
 
-def captions_of(
-    number: int, shards: ShardSet, reader: ShardReader, settings: SampleSettings
-) -> ShardCaptions:
-    """The captions of a shard in the folders that are set; none, without a word, where it cannot be read."""
-    shard = shards.shards[number]
-    num_bytes, keys = reader.size_and_keys(number)
-    if not keys:
-        return ShardCaptions({}, [])
-    sha256 = None if shard.record is None else shard.record.sha256
-    return captions_of_shard(settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys)
-
-
-def why_unusable(
-    span: SampleSpan, file: ShardFile, *, kind: str, settings: SampleSettings, captions: dict[str, str]
-) -> str | None:
-    """Why a sample cannot be used, as far as it shows without its pictures; else None."""
-    if kind == "images":
-        image = _read_image(file, span, with_pixels=False)
-        return image.reason if isinstance(image, Skip) else None
-    sample = _read_clip(file, span, settings, captions.get(span.key), with_pixels=False)
-    if isinstance(sample, Skip):
-        return sample.reason
-    if settings.needs_subtitle and not any(text.strip() for text in (sample.subtitle, *sample.sentences)):
-        return "empty_subtitle"
-    return None
-
-
-def _read_clip(
-    file: ShardFile,
-    span: SampleSpan,
-    wanted: SampleSettings,
-    caption: str | None,
-    *,
-    with_pixels: bool = True,
-) -> Sample | Skip:
-    if wanted.needs_caption and not wanted.needs_subtitle and not caption:
-        return Skip("missing_caption", span.shown_key)
-    try:
-        return read_sample(file, span, with_pixels=with_pixels, max_pixels=wanted.max_pixels)
-    except OSError as error:
-        return Skip("unreadable_shard", span.shown_key, str(error))
-
-
-def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool = True) -> tuple[str, bytes] | Skip:
+def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool) -> tuple[str, bytes] | Skip:
     """An image's text and the bytes of its file."""
     extension = span.first_of(IMAGE_EXTENSIONS)
     assert extension is not None
@@ -254,10 +241,3 @@ def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool = True) 
     except (DatasetError, UnicodeDecodeError) as error:
         return Skip("damaged_text", span.shown_key, one_line(error))
     return (text, data) if text else Skip("empty_text", span.shown_key)
-
-
-def _text_of(sample: Sample, rng: np.random.Generator) -> str:
-    """The subtitle; or one of a video set's captions, another on each pass, where the clip has several."""
-    if sample.sentences_are == "alternatives" and len(sample.sentences) > 1:
-        return sample.sentences[int(rng.integers(len(sample.sentences)))]
-    return sample.subtitle

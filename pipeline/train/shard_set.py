@@ -76,8 +76,7 @@ class ShardSet:
 def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> ShardSet:
     """List the shards of a source and count their samples.
 
-    Raises:
-        UserError, DatasetError: no shards, or shards of which nobody says how many samples they hold.
+    A UserError or DatasetError where there are none, or nobody says how many samples they hold.
     """
     given = [source.shards] if isinstance(source.shards, str) else list(source.shards)
     if not any(given):
@@ -96,7 +95,7 @@ def open_shards(name: str, source: Source, *, cache: Path, in_use: int) -> Shard
 def _local_shards(given: list[str], kind: str) -> list[Shard]:
     """Files in the order given; what they hold by the manifests, or else by the tar files themselves."""
     paths: list[Path] = []
-    known: dict[Path, Shard] = {}
+    records: dict[Path, ShardRecord] = {}
     for location in given:
         for expanded in _expand(location):
             folder = Path(expanded)
@@ -108,38 +107,38 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
             if manifest and kind != "clips":
                 raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")
             if manifest:
-                known |= {folder / r.name: _listed(str(folder / r.name), r) for r in manifest.shards}
+                records |= {folder / record.name: record for record in manifest.shards}
     records_in = cache_of(_records_in)
     for path in paths if kind == "clips" else []:
-        if path not in known and (record := records_in(path.parent).get(path.name)):
-            known[path] = _listed(str(path), record)
+        if path not in records and (record := records_in(path.parent).get(path.name)):
+            records[path] = record
+    known = {path: _listed(str(path), record) for path, record in records.items()}
+    for path, sha256 in _read_again(records).items():
+        known[path] = replace(known[path], identity=f"sha256:{sha256}")
     unknown = [path for path in dict.fromkeys(paths) if path not in known]
     with ThreadPoolExecutor(8) as threads:
         known.update(zip(unknown, threads.map(lambda path: _look_into(path, kind), unknown), strict=True))
-    known |= {Path(shard.location): shard for shard in _read_again(list(known.values()))}
     return [known[path] for path in paths]
 
 
-def _read_again(shards: list[Shard]) -> list[Shard]:
-    """Those of the shards that may not be what their manifest says, with the identity that they have now.
+def _read_again(records: dict[Path, ShardRecord]) -> dict[Path, str]:
+    """Those of the shards that may not be what their manifest says, with the checksum that they have now.
 
     Of another size than listed, or written after the manifest. Where more than _MOST_READ_AGAIN are newer,
     the folder has been copied, and reading all of it may take days: then the manifest is believed.
     """
-    by_folder: dict[Path, dict[str, Shard]] = {}
-    for shard in shards:
-        if shard.record is not None:
-            by_folder.setdefault(Path(shard.location).parent, {})[shard.record.name] = shard
-    looks = [
-        (of_folder[file.record.name], file)
-        for folder, of_folder in by_folder.items()
-        for file in listed_files(folder, [s.record for s in of_folder.values() if s.record is not None])
-    ]
-    reads_newer = sum(file.is_newer for _, file in looks) <= _MOST_READ_AGAIN
-    doubtful = [shard for shard, file in looks if not file.has_size or (file.is_newer and reads_newer)]
+    by_folder: dict[Path, list[ShardRecord]] = {}
+    for path, record in records.items():
+        by_folder.setdefault(path.parent, []).append(record)
+    files = {
+        folder / file.record.name: file
+        for folder, listed in by_folder.items()
+        for file in listed_files(folder, listed)
+    }
+    reads_newer = sum(file.is_newer for file in files.values()) <= _MOST_READ_AGAIN
+    doubtful = [p for p, file in files.items() if not file.has_size or (file.is_newer and reads_newer)]
     with ThreadPoolExecutor(8) as threads:
-        sums = threads.map(lambda shard: sha256_of_file(shard.location), doubtful)
-        return [replace(shard, identity=f"sha256:{now}") for shard, now in zip(doubtful, sums, strict=True)]
+        return dict(zip(doubtful, threads.map(sha256_of_file, doubtful), strict=True))
 
 
 def _listed(location: str, record: ShardRecord) -> Shard:
@@ -287,18 +286,16 @@ class ShardReader:
 
     def _open_shard(self, shard: int) -> _OpenShard | Skip:
         wanted = self._shards.shards[shard]
+        row, cache, keep = wanted.record, self._shards.cache, self._shards.in_use
+        sha256, num_bytes = (row.sha256, row.num_bytes) if row else (None, None)
         try:
-            file = self._open_file(wanted)
+            if is_remote(wanted.location):
+                copy = shared_copy(wanted.location, cache, keep=keep, sha256=sha256, num_bytes=num_bytes)
+                with copy as path:
+                    file = ShardFile(path)
+            else:
+                file = ShardFile(wanted.location)
         except (OSError, DatasetError) as error:
             return Skip("unreadable_shard", wanted.stem, one_line(error))
         spans, damage = file.index()
         return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
-
-    def _open_file(self, shard: Shard) -> ShardFile:
-        if not is_remote(shard.location):
-            return ShardFile(shard.location)
-        row = shard.record
-        sha256, num_bytes = (row.sha256, row.num_bytes) if row else (None, None)
-        cache, keep = self._shards.cache, self._shards.in_use
-        with shared_copy(shard.location, cache, keep=keep, sha256=sha256, num_bytes=num_bytes) as path:
-            return ShardFile(path)

@@ -94,11 +94,7 @@ def train(options: TrainOptions) -> StageReport:
 
 
 def recipe_of(options: TrainOptions) -> Recipe:
-    """The recipe with its changed settings, and with what the other options say.
-
-    Raises:
-        UserError: there is no such recipe or setting, or options do not go with it.
-    """
+    """The recipe with changed settings and what other options say; a UserError where they do not fit it."""
     recipe = load_recipe(options.recipe, options.overrides)
     tree = recipe_tree(recipe)
     if options.shards is not None or options.captions is not None:
@@ -130,11 +126,7 @@ def _source_for_options(recipe: Recipe) -> str:
 
 
 def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
-    """Find what is wrong with a run before any process starts; the plan of its batches. Writes nothing.
-
-    Raises:
-        UserError, DatasetError: in one line, what is wrong and what to do.
-    """
+    """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
     if not recipe.run.out:
         raise UserError("no folder for the run; give --out")
     require_local("run.out", recipe.run.out)

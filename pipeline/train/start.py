@@ -23,9 +23,8 @@ from clipvip.pipeline.train.recipe import Recipe
 def check_init(recipe: Recipe) -> None:
     """Check that `model.init` is a CLIP or CLIP-ViP model with a tokenizer that fits; weights are not read.
 
-    Raises:
-        UserError: there is none, or it has no tokenizer.
-        CheckpointError: it is another kind of model, or configuration and tokenizer do not fit.
+    A UserError where there is none, or no tokenizer; a CheckpointError where it is another kind, or they do
+    not fit.
     """
     init = recipe.model.init
     if not init:
@@ -56,11 +55,7 @@ def resizes_on_device(recipe: Recipe, device: torch.device) -> bool:
 
 
 def chosen_precision(recipe: Recipe, place: Place) -> Precision:
-    """The number format to train in; the first process says so where it is not the usual one.
-
-    Raises:
-        UserError: the GPU does not have it.
-    """
+    """The number format to train in, told where it is not the usual one; a UserError: the GPU lacks it."""
     try:
         precision, remark = choose_precision(
             recipe.optim.precision, on_gpu=place.device.type == "cuda", has_bf16=has_native_bf16()

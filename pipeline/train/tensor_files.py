@@ -1,10 +1,8 @@
 """Files of tensors in safetensors' format, with checksums: a checkpoint's bytes to the disk and back."""
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from clipvip.media.errors import one_line
+from clipvip.shards.files.atomic import atomic_path, atomic_write_bytes
 
 CHECKSUMS_NAME = "checksums.json"
 TENSORS_SUFFIX = ".safetensors"
@@ -51,24 +50,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Checksum:
     bodies = (values.view(torch.uint8).numpy().data for values in flat)
     pieces: Iterator[bytes | memoryview] = chain([len(text).to_bytes(8, "little") + text], bodies)
     num_bytes = crc32 = 0
-    with _naming(path), path.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         for data in pieces:
             file.write(data)
             num_bytes += len(data)
             crc32 = zlib.crc32(data, crc32)
-        file.flush()
-        os.fsync(file.fileno())
     return Checksum(num_bytes, crc32)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in the error of a write that fails: ENOSPC names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def names_in(path: Path) -> list[str]:
@@ -109,18 +96,14 @@ def sum_file(path: Path) -> Checksum:
 def write_checksums(folder: Path, sums: Mapping[str, Checksum]) -> None:
     """Write down what every file of `folder` is to be; to be written last."""
     files = {name: asdict(sums[name]) for name in sorted(sums)}
-    path = folder / CHECKSUMS_NAME
-    with _naming(path), path.open("w", encoding="utf-8") as file:
-        json.dump({"schema": _SCHEMA, "files": files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    content = json.dumps({"schema": _SCHEMA, "files": files}, indent=1)
+    atomic_write_bytes(folder / CHECKSUMS_NAME, content.encode())
 
 
 def check_files(folder: Path, *, needed: str) -> list[Path]:
-    """Read all files of a checkpoint and return those with tensors; `needed` is one that each checkpoint has.
+    """Read all files of a checkpoint, `needed` among them, and return those with tensors.
 
-    Raises:
-        OSError: one is missing, or not what its checksum says; or nobody can say.
+    Raises OSError where one is missing, or not what its checksum says, or nobody can say.
     """
     sums = _read_checksums(folder)
     if needed not in sums or not any(name.endswith(TENSORS_SUFFIX) for name in sums):
@@ -160,7 +143,7 @@ def _read_checksums(folder: Path) -> dict[str, Checksum]:
 
 
 def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
-    """Divide names among `parts` so that their sizes add up to about the same in each."""
+    """Divide names into `parts` of about equal sizes: of a 8, b 5, c 4, d 3 two parts are [a d] and [b c]."""
     shares: list[list[str]] = [[] for _ in range(parts)]
     loads = [0] * parts
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):

@@ -19,6 +19,7 @@ import yaml
 from clipvip.model import ClipVip
 from clipvip.model.model_card import write_card
 from clipvip.pipeline.evaluate.embeddings import (
+    ClipEncoder,
     PairEmbeddings,
     embed_pairs,
     load_clip_vip,
@@ -27,9 +28,11 @@ from clipvip.pipeline.evaluate.embeddings import (
 )
 from clipvip.pipeline.evaluate.retrieval import few_clips_warning, score_pairs, table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train.distributed import Place, barrier, gather_objects
+from clipvip.pipeline.train.checkpoint import TrainState
+from clipvip.pipeline.train.distributed import barrier, gather_objects
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.start import save_model
+from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.atomic import write_json, write_jsonl
 from clipvip.shards.files.stores import is_remote
 from clipvip.shards.format.manifest import read_manifest
@@ -44,9 +47,8 @@ Row = dict[str, Any]
 def check_splits(recipe: Recipe) -> None:
     """Look whether the splits can be scored, before anything is trained.
 
-    Raises:
-        UserError, DatasetError: a folder without shards, clips with several captions, shards in two splits,
-            or a choice of weights that needs a validation split and has none.
+    An error names a folder without shards, clips with several captions, shards in two splits, or a choice of
+    weights that needs a validation split and has none.
     """
     wanted = recipe.evaluation
     if wanted.select == "best" and wanted.validation is None:
@@ -85,21 +87,22 @@ def _shards_of(folder: Path) -> list[str]:
     return [record.sha256 for record in manifest.shards]
 
 
-def validate(recipe: Recipe, model: ClipVip, rows: list[Row], step: int, *, out: Path, place: Place) -> Row:
-    """Score the validation split after `step`, add that to `rows`, and keep the weights if they are best."""
-    assert recipe.evaluation.validation is not None
-    model.eval()
-    result = _score(recipe, model, Path(recipe.evaluation.validation), place=place)
-    model.train()
+def validate(job: Job, state: TrainState) -> Row:
+    """Score the validation split, add that to the state's rows, and keep the weights if they are best."""
+    wanted, rows = job.recipe.evaluation, state.validations
+    assert wanted.validation is not None
+    job.model.eval()
+    result = _score(job, job.model, Path(wanted.validation))
+    job.model.train()
     metrics = result["metrics"]["plain"]
-    row = {"step": step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
+    row = {"step": state.step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
     is_best = all(row[CRITERION] > earlier[CRITERION] for earlier in rows)
     rows.append(row)
-    if place.is_first:
-        if is_best and recipe.evaluation.select == "best":
-            save_model(model, out / BEST_FOLDER)
-        write_rows(out, rows)
-    barrier(place)
+    if job.place.is_first:
+        if is_best and wanted.select == "best":
+            save_model(job.model, job.out / BEST_FOLDER)
+        write_rows(job.out, rows)
+    barrier(job.place)
     return row
 
 
@@ -113,18 +116,15 @@ def best_row(rows: list[Row]) -> Row:
     return max(rows, key=lambda row: (row[CRITERION], -row["step"]))
 
 
-def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -> None:
-    """Write the weights that the recipe selects to `folder`: those of `model`, or of OUT/best.
-
-    Raises:
-        UserError: the best weights are gone.
-    """
-    if recipe.evaluation.select == "last":
-        save_model(model, folder)
+def choose_weights(job: Job, folder: Path) -> None:
+    """Write the weights that the recipe selects to `folder`: the model's, or OUT/best; UserError: gone."""
+    if job.recipe.evaluation.select == "last":
+        save_model(job.model, folder)
         return
-    best = out / BEST_FOLDER
+    best = job.out / BEST_FOLDER
     if not best.is_dir():
-        raise UserError(f"{best}: the weights of the best validation are gone; remove {out} and train again")
+        hint = f"remove {job.out} and train again"
+        raise UserError(f"{best}: the weights of the best validation are gone; {hint}")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(best, partial)
@@ -132,16 +132,16 @@ def choose_weights(recipe: Recipe, model: ClipVip, *, out: Path, folder: Path) -
     partial.rename(folder)
 
 
-def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Place) -> dict[str, Any] | None:
+def score_test(job: Job, step: int, folder: Path) -> dict[str, Any] | None:
     """Score the test split, if there is one, with the model in `folder`, of `step`, into OUT/test.json.
 
     What an earlier run of the same command found stands.
     """
-    split = recipe.evaluation.test
+    recipe, split = job.recipe, job.recipe.evaluation.test
     if split is None:
         return None
     what = {"schema": 1, "stage": "test", "shards": split, "select": recipe.evaluation.select, "step": step}
-    path = out / "test.json"
+    path = job.out / "test.json"
     found = None
     with suppress(FileNotFoundError, ValueError, RecursionError):  # a damaged one is scored again
         found = json.loads(path.read_bytes())
@@ -149,18 +149,17 @@ def score_test(recipe: Recipe, step: int, *, out: Path, folder: Path, place: Pla
         # As it is on disk and as `clipvip-eval` loads it.
         # OUT/best of a run that an older version began does not say how it was trained.
         frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
-        model = load_clip_vip(str(folder), device=place.device, num_frames=frames, max_text_tokens=tokens)
-        found = {**what, **_score(recipe, model, Path(split), place=place)}
-        if place.is_first:
+        model = load_clip_vip(str(folder), device=job.place.device, num_frames=frames, max_text_tokens=tokens)
+        found = {**what, **_score(job, model, Path(split))}
+        if job.place.is_first:
             write_json(path, found)
-    barrier(place)
+    barrier(job.place)
     return found
 
 
-def write_training_card(
-    recipe: Recipe, model: ClipVip, step: int, scores: dict[str, Any] | None, *, folder: Path
-) -> None:
+def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, folder: Path) -> None:
     """Say in the model's card how it was trained and what it scores; no paths of this machine."""
+    recipe = job.recipe
     optim, init = recipe.optim, recipe.model.init
     training = {
         **({} if Path(init).exists() else {"base_model": init}),
@@ -172,20 +171,17 @@ def write_training_card(
     }
     tree = recipe_tree(recipe)
     settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
-    write_card(
-        folder, model.config, training=training, recipe=settings, scores=table(scores) if scores else ""
-    )
+    told = table(scores) if scores else ""
+    write_card(folder, job.model.config, training=training, recipe=settings, scores=told)
 
 
-def _score(recipe: Recipe, model: ClipVip, folder: Path, *, place: Place) -> dict[str, Any]:
+def _score(job: Job, model: ClipVip, folder: Path) -> dict[str, Any]:
     """The scores of a split, in every process."""
-    mine = list_shards(folder)[place.rank :: place.world_size]
-    states = torch.get_rng_state()
-    pairs = embed_pairs(
-        model, mine, captions=None, batch_size=recipe.evaluation.clips_at_once, show_progress=False
-    )
-    torch.set_rng_state(states)
-    joined = _join(gather_objects(pairs, place=place))
+    mine = list_shards(folder)[job.place.rank :: job.place.world_size]
+    encoder = ClipEncoder(model, job.recipe.evaluation.clips_at_once, shows_progress=False)
+    with torch.random.fork_rng([]):
+        pairs = embed_pairs(encoder, mine)
+    joined = _join(gather_objects(pairs, place=job.place))
     if not len(joined.texts):
         raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
     return score_pairs(joined, queries="subtitles", settings=settings_of(model)).as_dict()

@@ -1,1 +1,1 @@
-"""From a list of clips to shards: the plan, the cut and the marks of what is done."""
+"""From a list of clips to shards: the plan, the cut, copies, and the marks of what is done."""

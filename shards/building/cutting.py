@@ -96,7 +96,11 @@ def _feed(
         takers = [job for job in current if job.wants(seconds)]
         if takers:
             picture = video.scale(frame)
-            data = _jpeg(video, picture, options) if options.store == "frames" else b""
+            data = b""
+            if options.store == "frames":
+                assert video.geometry is not None
+                planes = split_planes(picture, video.geometry.width, video.geometry.height)
+                data = encode_jpeg_planes(*planes, quality=options.quality)
             for job in takers:
                 job.take(seconds, picture, data, video)
 
@@ -121,12 +125,6 @@ def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callabl
         return any(job.slot(seconds) > job.slot(previous_seconds) for job in current)
 
     return needed
-
-
-def _jpeg(video: Video, picture: Any, options: CutOptions) -> bytes:
-    assert video.geometry is not None
-    planes = split_planes(picture, video.geometry.width, video.geometry.height)
-    return encode_jpeg_planes(*planes, quality=options.quality)
 
 
 def _take_result(job: "_Job") -> StoredClip | Skip:
@@ -162,6 +160,7 @@ class _Job:
         """How many steps of the grid begin after the clip's start up to `seconds`; -1 outside the clip."""
         if not self.clip.start_seconds <= seconds < self.clip.end_seconds:
             return -1
+        # At 3 frames a second a clip from 10 s on has slots at 10, 10.333 and 10.667 s: 10.5 s is in slot 1.
         return math.floor((seconds - self.clip.start_seconds + _SAME_TIME_SECONDS) / self._step_seconds)
 
     def wants(self, seconds: float) -> bool:
@@ -182,7 +181,6 @@ class _Job:
 
     def finish(self, video: Video) -> None:
         """All frames before the clip's end have been seen."""
-        self.finished = True
         shape = video.geometry
         if not self._seconds or shape is None:
             detail = f"no frame from {self.clip.start_seconds:.3f} to {self.clip.end_seconds:.3f} s"
@@ -190,20 +188,19 @@ class _Job:
             return
         self._thin_out()
         pixels = b"".join(self._jpegs) if self._encoder is None else self._encoder.finish()
-        self.result = StoredClip(
-            clip=self.clip,
+        result = StoredClip.of(
+            self.clip,
             subtitle=self.subtitle,
             pixels=pixels,
-            frame_seconds=tuple(self._seconds),
-            frame_bytes=tuple(len(jpeg) for jpeg in self._jpegs),
+            frame_seconds=self._seconds,
+            frame_bytes=list(map(len, self._jpegs)),
             width=shape.width,
             height=shape.height,
             source_width=shape.source_width,
             source_height=shape.source_height,
             source_fps=video.fps,
         )
-        self._jpegs.clear()
-        self._encoder = None
+        self._end(result)
 
     def _thin_out(self) -> None:
         """Keep `max_frames` of the frames, evenly spread, where there are more."""
@@ -230,7 +227,9 @@ class _Job:
             self.finish(video)
 
     def _drop(self, reason: str, detail: str) -> None:
-        self.finished = True
-        self.result = Skip(reason, self.clip.clip_id, detail)
+        self._end(Skip(reason, self.clip.clip_id, detail))
+
+    def _end(self, result: StoredClip | Skip) -> None:
+        self.finished, self.result = True, result
         self._jpegs.clear()
         self._encoder = None

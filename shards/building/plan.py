@@ -30,6 +30,8 @@ def plan_units(sources: Iterable[Source], *, shard_size: int) -> Iterator[Unit]:
     A source joins the current shard if its clips fit, else it begins the next. One with more clips than
     `shard_size` has shards to itself, and is decoded once.
     """
+    # Of 100, 200, 600 and 10 clips, with 256 a shard: shard 0 has 100, as 300 do not fit, 1 has 200, 2 to 4
+    # have 600, and 5 has 10, since the last shard of a large source takes no other.
     shard, waiting, num_waiting = 0, list[Source](), 0
     for source in sources:
         num_clips = len(source.clips)

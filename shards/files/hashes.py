@@ -1,6 +1,6 @@
 """Hashes of the keys of a whole dataset, kept on disk: which keys repeat, which are the smallest.
 
-Memory is bounded by `_AT_ONCE` hashes (about 0.4 GB), whatever the dataset; the disk holds 8 bytes a key:
+Memory is bounded by `AT_ONCE` hashes (about 0.4 GB), whatever the dataset; the disk holds 8 bytes a key:
 0.8 GB for a hundred million. (`Repeats`: 16 bytes on the disk, and 1 in memory.)
 """
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from clipvip.shards.files.scratch import ScratchFile
 
-_AT_ONCE = 1 << 22
+AT_ONCE = 1 << 22
+_SCANNED_AT_ONCE = 1 << 18
 _HASH_BYTES = 8
 _READ_BYTES = 1 << 20
 
@@ -29,30 +30,49 @@ def key_hashes(texts: Iterable[str], *, seed: int = 0) -> np.ndarray:
     return np.fromiter((key_hash(text, seed=seed) for text in texts), np.uint64)
 
 
+def rows_at(file: ScratchFile, first: int, count: int, width: int) -> np.ndarray:
+    """Rows `first` to `first + count` of a file of `width` uint64 a row; fewer where it ends before."""
+    row_bytes = width * _HASH_BYTES
+    return np.frombuffer(file.read(first * row_bytes, count * row_bytes), np.uint64).reshape(-1, width)
+
+
+def parts_by_hash(file: ScratchFile, width: int, *, at_once: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows of a file, by the hash in their first column, in parts of about `at_once`; with their numbers.
+
+    Equal hashes are in one part, in the order of the file, and those of a part before those of the next. The
+    whole file is gone through for each part.
+    """
+    num_rows = len(file) // (width * _HASH_BYTES)
+    num_parts, step = max(1, -(-num_rows // at_once)), min(at_once, _SCANNED_AT_ONCE)
+
+    def gathered(part: int) -> tuple[np.ndarray, np.ndarray]:
+        rows, numbers = [], []
+        for first in range(0, max(num_rows, 1), step):
+            block = rows_at(file, first, step, width)
+            # As a number from 0 to 1 the hash times the parts, by its top half, which does not overflow: of 3
+            # parts 0x80000000... is in 0x80000000 * 3 >> 32 = 1.
+            part_of = (block[:, 0] >> np.uint64(32)) * np.uint64(num_parts) >> np.uint64(32)
+            inside = np.flatnonzero(part_of == np.uint64(part))
+            rows.append(block[inside])
+            numbers.append(inside + first)
+        return np.concatenate(rows), np.concatenate(numbers)
+
+    return map(gathered, range(num_parts))
+
+
 class Repeats:
     """Which texts of a sequence came before: a bit for each."""
 
-    def __init__(self, texts: Iterable[str], *, at_once: int = _AT_ONCE) -> None:
+    def __init__(self, texts: Iterable[str], *, at_once: int = AT_ONCE) -> None:
         """Go through the texts once. Two are equal by 128 bits of hash, which no two texts share by chance.
 
         The hashes are on the disk meanwhile, and are gone through once for every `at_once` of them.
         """
-        file, size = ScratchFile(), 0
+        file = ScratchFile()
         for text in texts:
             file.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
-            size += 1
-        repeated = np.zeros(size, bool)
-        num_ranges = max(1, -(-size // at_once))
-        for number in range(num_ranges if size else 0):
-            found, found_at = [], []
-            for first in range(0, size, at_once):
-                block = np.frombuffer(file.read(first * 16, at_once * 16), np.uint64).reshape(-1, 2)
-                # The top bits of the first half deal the hashes out.
-                range_of = (block[:, 0] >> np.uint64(32)) * np.uint64(num_ranges) >> np.uint64(32)
-                inside = np.flatnonzero(range_of == np.uint64(number))
-                found.append(block[inside])
-                found_at.append(inside + first)
-            halves, places = np.concatenate(found), np.concatenate(found_at)
+        repeated = np.zeros(len(file) // 16, bool)
+        for halves, places in parts_by_hash(file, 2, at_once=at_once):
             order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal ones stay in order
             equal = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
             repeated[places[order[1:][equal]]] = True
@@ -71,7 +91,7 @@ class HashStore:
     Two different texts share a hash with probability n² / 2^65: 3 in 10,000 over a hundred million keys.
     """
 
-    def __init__(self, *, at_once: int = _AT_ONCE) -> None:
+    def __init__(self, *, at_once: int = AT_ONCE) -> None:
         self._file = ScratchFile()
         self._at_once = at_once
         self._places: dict[int, tuple[int, int]] = {}
@@ -86,40 +106,25 @@ class HashStore:
 
     def of_shard(self, shard: int) -> np.ndarray:
         """The hashes of one shard again."""
-        return self._read(*self._places[shard])
+        return rows_at(self._file, *self._places[shard], 1)[:, 0]
 
     def repeated(self) -> Iterator[list[tuple[int, int]]]:
         """For each hash that several samples have: their (shard, place in it), in order of shards.
 
         The hashes are gone through once for every `at_once` of them.
         """
-        num_ranges = max(1, -(-len(self) // self._at_once))
-        width = 2**64 // num_ranges + 1
-        for number in range(num_ranges):
-            low, high = number * width, min((number + 1) * width, 2**64) - 1
-            values, positions = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-            for first, block in self._blocks():
-                inside = np.flatnonzero((block >= np.uint64(low)) & (block <= np.uint64(high)))
-                values.append(block[inside])
-                positions.append(inside + first)
-            yield from self._groups(np.concatenate(values), np.concatenate(positions))
-
-    def _groups(self, values: np.ndarray, positions: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-        """The samples at `positions` in the file that share a value."""
-        order = np.argsort(values, kind="stable")
-        values = values[order]
-        same = np.flatnonzero(values[1:] == values[:-1])
-        if not len(same):
-            return
         # Several shards may begin at one position: all but the last of them are empty.
         starts = np.array([first for first, _ in self._places.values()])
         shards = list(self._places)
-        for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1):
-            group = positions[order[run[0] : run[-1] + 2]]
-            owners = np.searchsorted(starts, group, side="right") - 1
-            yield sorted(
-                (shards[owner], int(at - starts[owner])) for owner, at in zip(owners, group, strict=True)
-            )
+        for rows, positions in parts_by_hash(self._file, 1, at_once=self._at_once):
+            order = np.argsort(rows[:, 0], kind="stable")
+            values = rows[order, 0]
+            same = np.flatnonzero(values[1:] == values[:-1])
+            # Neighbours in `same` are a group: of the sorted values 3, 3, 7, 7, 7 there are [0] and [2, 3].
+            for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if len(same) else ():
+                group = positions[order[run[0] : run[-1] + 2]]
+                owners = np.searchsorted(starts, group, side="right") - 1
+                yield sorted((shards[n], int(at - starts[n])) for n, at in zip(owners, group, strict=True))
 
     def count_distinct(self) -> int:
         """How many different hashes there are."""
@@ -127,38 +132,19 @@ class HashStore:
 
     def nth_smallest(self, n: int) -> int:
         """The `n`-th smallest hash, `n` from 1 to the number of hashes."""
-        low, high = 0, 2**64 - 1
-        while True:
-            if low == high:
-                return low
-            counts, edges = self._histogram(low, high)
-            if counts.sum() <= self._at_once:
-                inside = [self._inside(block, low, high) for _, block in self._blocks()]
-                return int(np.sort(np.concatenate(inside))[n - 1])
-            bin_number = int(np.searchsorted(np.cumsum(counts), n))
-            n -= int(counts[:bin_number].sum())
-            low, high = edges[bin_number], edges[bin_number + 1] - 1
-
-    def _histogram(self, low: int, high: int) -> tuple[np.ndarray, list[int]]:
-        """How many hashes lie in each of up to 1024 equal parts of [low, high], and where the parts begin."""
-        width = (high - low) // 1024 + 1
-        counts = np.zeros(1024, np.int64)
-        for _, block in self._blocks():
-            bins = ((self._inside(block, low, high) - np.uint64(low)) // np.uint64(width)).astype(np.int64)
-            counts += np.bincount(bins, minlength=1024)
-        return counts, [min(low + width * number, high + 1) for number in range(1025)]
-
-    @staticmethod
-    def _inside(block: np.ndarray, low: int, high: int) -> np.ndarray:
-        return block[(block >= np.uint64(low)) & (block <= np.uint64(high))]
-
-    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All hashes in pieces, each with the number of its first."""
-        for first in range(0, len(self), self._at_once):
-            yield first, self._read(first, min(self._at_once, len(self) - first))
-
-    def _read(self, first: int, count: int) -> np.ndarray:
-        return np.frombuffer(self._file.read(first * _HASH_BYTES, count * _HASH_BYTES), np.uint64)
+        # Byte by byte: of the hashes that begin with what is found so far, how many have which byte next? The
+        # 3rd of 0x01..., 0x01... and 0x02... is the 1st of those with 0x02, since two come before these.
+        found = 0
+        for shift in range(56, -8, -8):
+            counts = np.zeros(256, np.int64)
+            for first in range(0, len(self), self._at_once):
+                starts = rows_at(self._file, first, self._at_once, 1)[:, 0] >> np.uint64(shift)
+                alike = starts[starts >> np.uint64(8) == np.uint64(found)]
+                counts += np.bincount((alike & np.uint64(255)).astype(np.int64), minlength=256)
+            byte = int(np.searchsorted(np.cumsum(counts), n))
+            n -= int(counts[:byte].sum())
+            found = found << 8 | byte
+        return found
 
 
 def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:

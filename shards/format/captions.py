@@ -77,6 +77,16 @@ def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
     return not digest or sha256 is None or digest == sha256
 
 
+def finished_captions(folder: Path, shard: Path, sha256: str | None) -> CaptionFile | None:
+    """What `folder` holds for `shard`; None where that is missing, damaged, or not said to be of it."""
+    try:
+        found = read_caption_file(captions_path(folder, shard.stem))
+    except DatasetError:
+        return None
+    is_same = is_made_of(found.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    return found if found.source and is_same else None
+
+
 @dataclass(frozen=True, slots=True)
 class ShardCaptions:
     """The captions of one shard by key, and why there are none where some were to be expected.
@@ -160,11 +170,11 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    arrays = [pyarrow.array(column, pyarrow.string()) for column in columns]
+    several = []
     if alternatives:
         fields.append(pyarrow.field(_ALL_CAPTIONS, pyarrow.list_(pyarrow.string())))
-        arrays.append(pyarrow.array([alternatives.get(key) for key in columns[0]], fields[-1].type))
-    table = pyarrow.table(arrays, schema=pyarrow.schema(fields, metadata=metadata))
+        several = [[alternatives.get(key) for key, _ in rows]]
+    table = pyarrow.table([*columns, *several], schema=pyarrow.schema(fields, metadata=metadata))
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 

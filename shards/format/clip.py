@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAre
@@ -75,48 +76,34 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class StoredClip:
-    """A clip as it goes into a shard.
+    """A clip as it goes into a shard: what KEY.json says, and the bytes of its pixels.
 
-    `pixels` is the member's bytes: JPEGs one after another (`store="frames"`, with `frame_bytes` their
-    lengths) or an MP4 file (`store="video"`, `frame_bytes` empty). `frame_seconds` are presentation times in
-    the source, one per stored frame. Widths and heights are in pixels as shown, after rotation.
+    `pixels` are JPEGs one after another (`store="frames"`) or an MP4 file (`store="video"`). The record's
+    values are not checked here, but wherever it is read.
     """
 
-    clip: Clip
-    subtitle: str
+    record: ClipRecord
     pixels: bytes
-    frame_seconds: tuple[float, ...]
-    frame_bytes: tuple[int, ...]
-    width: int
-    height: int
-    source_width: int
-    source_height: int
-    source_fps: float
 
-    @property
-    def extension(self) -> str:
-        return FRAMES_EXTENSION if self.frame_bytes else VIDEO_EXTENSION
-
-    @property
-    def record(self) -> ClipRecord:
-        """The content of KEY.json; its values are not checked here, but wherever it is read."""
-        clip = self.clip
-        captions: dict[str, Any] = {}
+    @classmethod
+    def of(
+        cls, clip: Clip, *, pixels: bytes, frame_seconds: Sequence[float], source_fps: float, **others: Any
+    ) -> Self:
+        """The stored clip of `clip`; `others` are fields of `ClipRecord` as they are."""
         if clip.sentences_are is not None:
-            captions = {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
-        return ClipRecord.model_construct(
+            others |= {"sentences": list(clip.sentences), "sentences_are": clip.sentences_are}
+        record = ClipRecord.model_construct(
             schema_version=SCHEMA_VERSION,
             key=clip.key,
             video_id=clip.video_id,
             clip_id=clip.clip_id,
             span_seconds=(clip.start_seconds, clip.end_seconds),
-            frame_seconds=[round(seconds, 6) for seconds in self.frame_seconds],
-            frame_bytes=list(self.frame_bytes),
-            width=self.width,
-            height=self.height,
-            source_width=self.source_width,
-            source_height=self.source_height,
-            source_fps=round(self.source_fps, 6),
-            subtitle=self.subtitle,
-            **captions,
+            frame_seconds=[round(seconds, 6) for seconds in frame_seconds],
+            source_fps=round(source_fps, 6),
+            **others,
         )
+        return cls(record, pixels)
+
+    @property
+    def extension(self) -> str:
+        return FRAMES_EXTENSION if self.record.frame_bytes else VIDEO_EXTENSION

@@ -58,14 +58,13 @@ def parse_record(data: bytes) -> ClipRecord:
     """The record in the bytes of a KEY.json; DatasetError names what lacks, or the first wrong field."""
     try:
         record = ClipRecord.model_validate_json(data)
+        if record.model_extra:  # can be written again: it holds no infinite number, which JSON lacks
+            json.dumps(record.model_extra, allow_nan=False)
+        return record
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
-    else:
-        try:  # fields of later versions can be written again: none holds an infinite number, which JSON lacks
-            json.dumps(record.model_extra, allow_nan=False) if record.model_extra else ""
-        except ValueError as error:
-            raise DatasetError(f"record: holds what is no JSON ({error})") from error
-        return record
+    except ValueError as error:
+        raise DatasetError(f"record: holds what is no JSON ({error})") from error
     lacking = [str(found["loc"][0]) for found in errors if found["type"] == "missing"]
     if lacking:
         raise DatasetError(f"its KEY.json lacks {', '.join(lacking)}")

@@ -1,1 +1,1 @@
-"""Tar files of samples: index, read, write and copy them."""
+"""Tar files of samples: index, read and write them."""

@@ -72,6 +72,8 @@ def iter_members(read: Read, num_bytes: int) -> Iterator[Member]:
 
     Raises TarDamage where a header is damaged, the file ends early, or something follows its end.
     """
+    # A file under a long name is a header L, the name, a header 0 and the content: when 0 comes, `before` is
+    # what L said, and `start` is still at L.
     start = offset = 0
     before = _Extended()
     while (header := _header_at(read, offset, num_bytes)) is not None:

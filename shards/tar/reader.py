@@ -243,11 +243,7 @@ def is_clip(span: SampleSpan) -> bool:
 
 
 def read_sample(
-    shard: ShardFile,
-    span: SampleSpan,
-    *,
-    with_pixels: bool = True,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    shard: ShardFile, span: SampleSpan, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Sample | Skip:
     """One clip of a shard; a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted.
 

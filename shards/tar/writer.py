@@ -30,9 +30,10 @@ def write_shard(path: Location, clips: Iterable[StoredClip]) -> ShardRecord:
 
 
 def _add_sample(tar: tarfile.TarFile, stored: StoredClip) -> None:
-    record = json.dumps(stored.record.as_dict(), ensure_ascii=False, allow_nan=False)
-    members = {"json": record.encode(), "txt": stored.subtitle.encode(), stored.extension: stored.pixels}
+    record = stored.record
+    content = json.dumps(record.as_dict(), ensure_ascii=False, allow_nan=False)
+    members = {"json": content.encode(), "txt": record.subtitle.encode(), stored.extension: stored.pixels}
     for extension, data in members.items():
-        info = tarfile.TarInfo(f"{stored.clip.key}.{extension}")
+        info = tarfile.TarInfo(f"{record.key}.{extension}")
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))

@@ -23,10 +23,10 @@ from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.recipe import Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import open_shards
+from clipvip.shards.building.copying import Piece, copy_samples
 from clipvip.shards.checking.shard import check_shard, decode_all
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.sources.texts import read_texts
-from clipvip.shards.tar.copying import Piece, copy_samples
 from clipvip.shards.tar.reader import read_samples
 from mutate_shards import Mutant, Tar, mutants, originals
 
@@ -40,7 +40,8 @@ class Readers:
     def __init__(self, folder: Path, tars: list[Tar]) -> None:
         self.path = folder / "shards" / "000000.tar"
         self.path.parent.mkdir()
-        self.out = folder / "out.tar"
+        self.out = folder / "copies"
+        self.out.mkdir()
         self.expected = {tar.name: dict(tar.members) for tar in tars}
         self.seen: Counter[str] = Counter()
 
@@ -134,8 +135,8 @@ class Readers:
         surveyed = survey_shard(SurveyTask(0, self.path, None, seed=0, by_video=False, check=False))
         for skip in surveyed.skips:
             self._skipped("copy", skip)
-        copied = copy_samples(self.out, [Piece(self.path, tuple(surveyed.places.tolist()))])
-        assert copied.record.num_samples == len(surveyed.places)
+        copied = copy_samples(self.out, 0, [Piece(self.path, tuple(surveyed.places.tolist()))])
+        assert copied.record is not None and copied.record.num_samples == len(surveyed.places)
         self.seen["copy: right"] += len(surveyed.places)
 
     def show(self, tar: Tar, mutant: Mutant) -> None:

@@ -34,7 +34,7 @@ def numbers(result: StoredClip | Skip) -> list[int]:
 
 def pictures(result: StoredClip | Skip) -> np.ndarray:
     assert isinstance(result, StoredClip), result
-    sample = Sample(result.clip.key, result.record, result.extension, result.pixels)
+    sample = Sample(result.record.key, result.record, result.extension, result.pixels)
     return sample.decode(range(sample.num_frames))
 
 
@@ -50,8 +50,8 @@ def test_the_frames_at_the_asked_times(tmp_path: Path, options: CutOptions) -> N
     assert numbers(second) == [15, 25, 35, 45, 55]
     assert numbers(third) == [91, 101, 111]  # the first frames not before 3.01, 3.343, 3.677 s
     assert isinstance(third, StoredClip)
-    assert third.frame_seconds == pytest.approx([91 / 30, 101 / 30, 111 / 30], abs=1e-4)
-    assert (third.source_fps, third.subtitle) == (30.0, "text 2")
+    assert third.record.frame_seconds == pytest.approx([91 / 30, 101 / 30, 111 / 30], abs=1e-4)
+    assert (third.record.source_fps, third.record.subtitle) == (30.0, "text 2")
 
 
 def test_clips_come_in_the_order_asked(tmp_path: Path) -> None:
@@ -165,7 +165,8 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     path = make_video(tmp_path / "v.mp4", pixel_aspect=Fraction(2, 1))
     (clip,) = cut(path, [(0, 1)])
     assert isinstance(clip, StoredClip)
-    assert (clip.source_width, clip.source_height, clip.width, clip.height) == (320, 96, 320, 96)
+    shape = clip.record
+    assert (shape.source_width, shape.source_height, shape.width, shape.height) == (320, 96, 320, 96)
     assert numbers(clip) == [0, 10, 20]
 
 
@@ -178,7 +179,7 @@ def test_scaling_is_even_keeps_the_shape_and_never_enlarges(
     path = make_video(tmp_path / "v.mp4", num_frames=12)
     (clip,) = cut(path, [(0, 0.4)], CutOptions(fps=3, size=size, store="frames", quality=85))
     assert isinstance(clip, StoredClip)
-    assert (clip.width, clip.height) == expected
+    assert (clip.record.width, clip.record.height) == expected
     assert numbers(clip) == [0, 10]
 
 
@@ -229,7 +230,8 @@ def test_real_frames_are_those_of_an_independent_reading(shared_dir: Path, name:
     assert isinstance(clip, StoredClip)
     stored = pictures(clip)
     for index in (0, len(stored) // 2, len(stored) - 1):
-        expected = _seek_and_decode(path, clip.frame_seconds[index], clip.width, clip.height)
+        shape = clip.record
+        expected = _seek_and_decode(path, shape.frame_seconds[index], shape.width, shape.height)
         assert np.abs(stored[index].astype(int) - expected).mean() < 6, (name, index)
 
 

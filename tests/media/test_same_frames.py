@@ -79,9 +79,11 @@ def check_same(path: Path) -> np.ndarray | None:
     indices = uniform_indices(len(times), NUM_FRAMES)
     shown = sorted({round(times[index], 6) for index in indices})
     assert clip.record.frame_seconds == shown
-    sample = Sample(clip.clip.key, clip.record, clip.extension, clip.pixels)
+    sample = Sample(clip.record.key, clip.record, clip.extension, clip.pixels)
     for index, picture in zip(indices, frames, strict=True):
-        small = Image.fromarray(picture).resize((clip.width, clip.height), Image.Resampling.BICUBIC)
+        small = Image.fromarray(picture).resize(
+            (clip.record.width, clip.record.height), Image.Resampling.BICUBIC
+        )
         found = sample.decode([shown.index(round(times[index], 6))])[0]
         assert np.abs(np.asarray(small).astype(int) - found).mean() < 6, (path.name, index)
     return frames
@@ -201,4 +203,4 @@ def test_clips_of_files_that_mislead(
     path = shared_dir / "cases/video" / name
     (clip,) = cut_clips(path, [Clip("v_00000", "v", "v.0.mp4", *span)], subtitles=[""], options=options)
     assert isinstance(clip, StoredClip), clip
-    assert clip.frame_seconds == pytest.approx(seconds, abs=2e-3)
+    assert clip.record.frame_seconds == pytest.approx(seconds, abs=2e-3)

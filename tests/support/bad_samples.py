@@ -16,7 +16,7 @@ def members_of(number: int) -> dict[str, bytes]:
     stored = stored_clip("bad", number, num_frames=3)
     return {
         "json": json.dumps(stored.record.as_dict()).encode(),
-        "txt": stored.subtitle.encode(),
+        "txt": stored.record.subtitle.encode(),
         "mjpg": stored.pixels,
     }
 

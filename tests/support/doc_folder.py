@@ -45,7 +45,9 @@ def _make_shards(folder: Path) -> None:
         clips = [stored_clip(video, clip, num_frames=3) for clip in range(_CLIPS_PER_SHARD)]
         path = folder / "clips" / f"{number:06d}.tar"
         records.append(write_shard(path, clips))
-        rows = [(clip.clip.key, f"a picture of thing {number} in place {n}") for n, clip in enumerate(clips)]
+        rows = [
+            (clip.record.key, f"a picture of thing {number} in place {n}") for n, clip in enumerate(clips)
+        ]
         target = captions_path(folder / "captions", path.stem)
         target.parent.mkdir(exist_ok=True)
         write_captions(target, rows, **origin, source=shard_source(path))

@@ -1,6 +1,5 @@
 """Small shards made without any video file, for tests of what reads shards."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +20,24 @@ def stored_clip(
     frames[..., 1] = (np.arange(num_frames) * 20 % 256)[:, None, None]
     jpegs = [encode_jpeg(frame, quality=95) for frame in frames]
     start = 10.0 * number
-    return StoredClip(
-        clip=Clip(
-            make_key(video_id, number), video_id, f"{video_id}.{number}.mp4", start, start + num_frames / 3
-        ),
+    return StoredClip.of(
+        Clip(make_key(video_id, number), video_id, f"{video_id}.{number}.mp4", start, start + num_frames / 3),
         subtitle=subtitle or f"words of clip {number} of {video_id}",
         pixels=b"".join(jpegs),
-        frame_seconds=tuple(start + index / 3 for index in range(num_frames)),
-        frame_bytes=tuple(len(jpeg) for jpeg in jpegs),
+        frame_seconds=[start + index / 3 for index in range(num_frames)],
+        frame_bytes=list(map(len, jpegs)),
         width=width,
         height=height,
         source_width=2 * width,
         source_height=2 * height,
         source_fps=30.0,
     )
+
+
+def changed(stored: StoredClip, pixels: bytes | None = None, **fields: object) -> StoredClip:
+    """The clip with other pixels, and other fields in its record."""
+    record = stored.record.model_copy(update=fields)
+    return StoredClip(record, stored.pixels if pixels is None else pixels)
 
 
 def make_shard_folder(folder: Path, *, num_shards: int = 2, clips_per_shard: int = 4, **options: int) -> Path:
@@ -59,8 +62,8 @@ def make_captioned_folder(
     clips = []
     for number, texts in enumerate(sentences):
         stored = stored_clip(f"{folder.name}{number}", number, **options)  # type: ignore[arg-type]
-        clip = replace(stored.clip, sentences=tuple(texts), sentences_are=sentences_are)
-        clips.append(replace(stored, clip=clip, subtitle=clip.text))
+        text = Clip("", "", "", 0, 1, tuple(texts), sentences_are).text
+        clips.append(changed(stored, sentences=texts, sentences_are=sentences_are, subtitle=text))
     record = write_shard(folder / "000000.tar", clips)
     write_manifest(folder, stage="shard", options={"dataset": "captions"}, shards=[record])
     return folder

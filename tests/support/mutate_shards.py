@@ -18,7 +18,7 @@ from PIL import Image
 
 from clipvip.media.mp4 import Mp4Encoder
 from clipvip.shards.tar.writer import write_shard
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 
 BLOCK = 512
 # Field of a header -> where it is.
@@ -74,7 +74,7 @@ class Mutant:
 def originals(folder: Path) -> list[Tar]:
     """Clips as frames and as videos, in each format of tar, and images."""
     frames = [stored_clip("v", number, num_frames=3) for number in range(3)]
-    videos = [replace(clip, pixels=_video(clip.width, clip.height), frame_bytes=()) for clip in frames]
+    videos = [changed(clip, _video(clip.record.width, clip.record.height), frame_bytes=[]) for clip in frames]
     tars = []
     for name, clips in (("frames", frames), ("videos", videos)):
         write_shard(folder / f"{name}.tar", clips)

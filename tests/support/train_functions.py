@@ -27,7 +27,7 @@ def save_gradients_and_steps(tree: dict[str, Any], folder: Path, num_steps: int,
         if step == num_steps:
             break
         if step == 0:
-            compute_gradients(job.model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, place=place)
+            compute_gradients(job, chunks)
             gradients = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
             if place.is_first:
                 save_file(

@@ -1,6 +1,5 @@
 """What the tests of captioning share."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from caption_runs import BAD, CLIPS_PER_SHARD, MARKUP, NUM_SHARDS, caption
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.writer import write_shard
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 from tiny_ofa import make_ofa
 
 
@@ -32,10 +31,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames = np.kron(blocks, np.ones((1, 16, 16, 1), np.uint8))
             jpegs = [encode_jpeg(frame, quality=95) for frame in frames]
             clip = stored_clip(f"video{shard}", number, num_frames=3, subtitle=MARKUP)
-            if clip.clip.key == BAD:
+            if clip.record.key == BAD:
                 jpegs[1] = b"\x00" * len(jpegs[1])
             clips.append(
-                replace(clip, pixels=b"".join(jpegs), frame_bytes=tuple(map(len, jpegs)), width=64, height=48)
+                changed(clip, b"".join(jpegs), frame_bytes=list(map(len, jpegs)), width=64, height=48)
             )
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)

@@ -17,7 +17,7 @@ from clipvip.analysis.retrieval import Direction, embedding_ranks, retrieval_met
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.pipeline.evaluate.cli import main
-from clipvip.pipeline.evaluate.embeddings import embed_pairs, load_clip_vip
+from clipvip.pipeline.evaluate.embeddings import ClipEncoder, embed_pairs, load_clip_vip
 from clipvip.pipeline.evaluate.retrieval import Scoring, all_metrics, chance, torch_products
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.tar.reader import list_shards, read_shard
@@ -71,7 +71,7 @@ def test_the_metrics_are_those_of_the_models_embeddings(tmp_path: Path, model: P
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out/retrieval.json").read_text())
     vip = load_clip_vip(str(model), device=torch.device("cpu"), num_frames=4)
-    pairs = embed_pairs(vip, list_shards(shards), captions=None, batch_size=3)
+    pairs = embed_pairs(ClipEncoder(vip, batch_size=3), list_shards(shards))
     texts, videos = pairs.texts, pairs.videos
     for found, expected in zip((texts, videos), embeddings(model, shards, num_frames=4), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)

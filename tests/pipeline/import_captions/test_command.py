@@ -104,7 +104,8 @@ def test_an_id_of_several_clips_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for shard, video in enumerate(("a", "b")):
         clips = [stored_clip(video, number) for number in range(2)]
-        called = [replace(c, clip=replace(c.clip, clip_id=f"{n}.mp4")) for n, c in enumerate(clips)]
+        records = [c.record.model_copy(update={"clip_id": f"{n}.mp4"}) for n, c in enumerate(clips)]
+        called = [replace(clip, record=record) for clip, record in zip(clips, records, strict=True)]
         write_shard(tmp_path / "clips" / f"{shard:06d}.tar", called)
     rows = [{"id": "0.mp4", "caption": "x"}, {"id": "a_00001", "caption": "y"}]
     result = import_captions(tmp_path / "clips", write_rows(tmp_path / "r.jsonl", rows), tmp_path / "out")

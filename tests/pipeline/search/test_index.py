@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.search.index import (
-    Encoded,
     Maker,
     Piece,
     Shard,
@@ -180,10 +180,10 @@ def test_two_runs_do_not_build_one_index(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"")
     shard = Shard(tmp_path / "0.tar", sha256_of_file(tmp_path / "0.tar"), None)
 
-    def encode(_: Path) -> Encoded:
+    def encode(_: Path) -> ClipEmbeddings[str]:
         with pytest.raises(UserError, match="another run is building this index"):
             update_index(tmp_path / "index", [shard], MAKER, encode)
-        return Encoded(["k"], np.ones((1, 2), np.float32), [])
+        return ClipEmbeddings(["k"], np.ones((1, 2), np.float32), [])
 
     (piece,) = update_index(tmp_path / "index", [shard], MAKER, encode)
     assert load_index(tmp_path / "index", [shard], MAKER) == [piece] and piece.keys == ["k"]
@@ -197,7 +197,7 @@ def test_a_model_that_says_nan_makes_no_index(tmp_path: Path) -> None:
             tmp_path / "index",
             [shard],
             MAKER,
-            lambda _: Encoded(["k"], np.full((1, 2), np.nan, np.float32), []),
+            lambda _: ClipEmbeddings(["k"], np.full((1, 2), np.nan, np.float32), []),
         )
     assert load_index(tmp_path / "index", [shard], MAKER) == [None]
 
@@ -230,11 +230,11 @@ def test_the_nearest_are_those_of_all_clips_sorted(
         path = folder / f"{number}.tar"
         path.write_bytes(b"")
         shards.append(Shard(path, sha256_of_file(path), None))
-        encoded[path] = Encoded(
+        encoded[path] = ClipEmbeddings(
             [f"{number}_{row}" for row in range(len(rows))], rows, [Skip("r", str(number))]
         )
     pieces: list[Piece] = update_index(folder / "index", shards, MAKER, encoded.__getitem__)
-    keys = [(path, key) for path, one in encoded.items() for key in one.keys]
+    keys = [(path, key) for path, one in encoded.items() for key in one.about]
     for query, hits in zip(queries, nearest(pieces, queries, top=top), strict=True):
         scores = np.concatenate(vectors) @ query
         order = np.argsort(-scores, kind="stable")[:top]
@@ -261,8 +261,8 @@ def test_a_flipped_bit_in_a_piece_is_never_accepted(shards: Path, tmp_path: Path
     rng = np.random.default_rng(0)
     skips = [Skip("why", "what", "detail ä")]
 
-    def encode(path: Path) -> Encoded:
-        return Encoded(["a", "b"], np.float32([[1, 0], [0, 1]]), skips)
+    def encode(path: Path) -> ClipEmbeddings[str]:
+        return ClipEmbeddings(["a", "b"], np.float32([[1, 0], [0, 1]]), skips)
 
     (piece,) = update_index(folder, wanted, MAKER, encode)
     data = piece.path.read_bytes()

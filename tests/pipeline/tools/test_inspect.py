@@ -19,7 +19,7 @@ from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from html_page import HtmlPage
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 
 UGLY = '<img src="http://tracker.example/x.png"> \x1b]0;title\x07 & so on'
 
@@ -35,7 +35,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard in range(3):
         clips = [stored_clip(f"v{shard}", n, subtitle=f"words {n}") for n in range(5)]
         if shard == 1:
-            clips[2] = replace(clips[2], subtitle=UGLY)
+            clips[2] = changed(clips[2], subtitle=UGLY)
             clips[3] = replace(clips[3], pixels=b"\0" * len(clips[3].pixels))
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)

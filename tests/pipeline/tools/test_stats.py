@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +22,7 @@ from clipvip.shards.tar.reader import list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from commands import run
 from html_page import HtmlPage
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 
 MARKUP = '<script>alert("x")</script> & more'
 
@@ -48,7 +47,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"v{shard + number % 2}", 10 * shard + number, num_frames=1 + (number * shard) % 5,
                 width=48 + 16 * (number == 0), subtitle=MARKUP,
             )  # fmt: skip
-            clips.append(replace(clip, subtitle=" ".join(["word"] * number)))
+            clips.append(changed(clip, subtitle=" ".join(["word"] * number)))
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)
     skips = [Skip("missing_video", "a"), Skip("timeout", "b"), Skip("missing_video", "c")]

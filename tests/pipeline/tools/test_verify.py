@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.writer import write_shard
 from commands import run
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 from make_videos import write_metadata
 from outputs import content
 from unit_functions import die_of_marked_samples
@@ -212,7 +211,7 @@ def test_a_sample_that_ends_the_process_is_named_and_the_others_are_checked(tmp_
     records = []
     for shard in range(2):
         clips = [stored_clip(f"v{shard}", n, num_frames=2) for n in range(4)]
-        clips = [replace(c, subtitle=texts.get(n, "fine") if shard else "fine") for n, c in enumerate(clips)]
+        clips = [changed(c, subtitle=texts.get(n, "fine") if shard else "fine") for n, c in enumerate(clips)]
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)
     common: dict[str, Any] = {"captions": None, "num_decoded": None, "workers": 2}

@@ -142,8 +142,8 @@ def test_images_mix_with_clips_by_weight(clips: Path, tokenizer: CLIPTokenizer, 
         tmp_path,
     )
     for of_clips, of_images in batches(plan, tokenizer, steps=range(6)):
-        assert (of_clips.source, of_clips.num_rows) == ("clips", 4)
-        assert (of_images.source, of_images.num_rows) == ("images", 2)
+        assert (of_clips.source, len(of_clips.keys)) == ("clips", 4)
+        assert (of_images.source, len(of_images.keys)) == ("images", 2)
         images_video = frames_of(of_images.video)
         assert images_video.shape == (2, 1, IMAGE_SIZE, IMAGE_SIZE, 3)
         for row, key in enumerate(of_images.keys):
@@ -161,7 +161,7 @@ def test_equal_names_of_shards_do_not_cross_their_captions(
         record = write_shard(folder / "000000.tar", clips)
         write_manifest(folder, stage="shard", options={}, shards=[record])
         (tmp_path / f"captions_{name}").mkdir()
-        rows = [(stored.clip.key, f"{name} shows") for stored in clips]
+        rows = [(stored.record.key, f"{name} shows") for stored in clips]
         target = tmp_path / f"captions_{name}" / "000000.parquet"
         write_captions(target, rows, source=shard_source(folder / "000000.tar", record.sha256))
     shards = [str(tmp_path / name) for name in "ab"]

@@ -23,7 +23,7 @@ from clipvip.pipeline.train.start import resizes_on_device
 from clipvip.shards.format.clip import StoredClip
 from clipvip.shards.tar.reader import read_shard
 from clipvip.shards.tar.writer import write_shard
-from make_shards import stored_clip
+from make_shards import changed, stored_clip
 from tiny_clip import IMAGE_SIZE, MAX_TOKENS, tiny_tokenizer
 
 NUM_FRAMES = 4
@@ -45,7 +45,7 @@ def noisy_clip(number: int) -> StoredClip:
     num_frames = 2 if number % 7 == 6 else NUM_FRAMES_STORED
     jpegs = [encode_jpeg(noise(rng, height, width), quality=95) for _ in range(num_frames)]
     clip = stored_clip("video", number, width=width, height=height, num_frames=num_frames)
-    return dataclasses.replace(clip, pixels=b"".join(jpegs), frame_bytes=tuple(len(jpeg) for jpeg in jpegs))
+    return changed(clip, b"".join(jpegs), frame_bytes=list(map(len, jpegs)))
 
 
 def noisy_picture(number: int) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_resizing_on_the_device_is_preprocess_frames(
     ways: list[dict[str, Any]],
 ) -> None:
     chunks = [chunk for way in ways for chunk in chunks_of(plan, tokenizer, resizes=False, **way)]
-    assert sum(chunk.num_rows for chunk in chunks) == NUM_STEPS * 12
+    assert sum(len(chunk.keys) for chunk in chunks) == NUM_STEPS * 12
     assert max(len(chunk.video.runs) for chunk in chunks) > 1
     for chunk in chunks:
         videos = chunk.video.normalized(IMAGE_SIZE)

@@ -1,5 +1,6 @@
 """Gradients: chunks and processes give what one plain backward pass over the joined batch gives."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from clipvip.pipeline.train import step
+from clipvip.pipeline.train.batches import Chunk
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.launch import launch
@@ -85,14 +87,30 @@ def test_chunks_give_the_same_gradient_and_weights(tree: dict[str, Any], alone: 
     assert_close(alone, tmp_path)
 
 
+def test_the_second_pass_draws_the_numbers_of_the_first(tree: dict[str, Any]) -> None:
+    """As dropout needs it; what comes after is as after a single pass."""
+    job = prepare(recipe_from_tree(with_chunks(tree, 3), name="test"), ALONE, cache=Path("unused"))
+    chunks = next(batches_of(job, TrainState()))
+    drawn: list[float] = []
+
+    def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
+        drawn.append(torch.rand(()).item())
+        return job.encode(chunk)
+
+    torch.manual_seed(5)
+    compute_gradients(replace(job, encode=encode), chunks)
+    after = torch.rand(()).item()
+    torch.manual_seed(5)
+    once = [torch.rand(()).item() for _ in chunks]
+    assert len(chunks) > 2 and drawn == once * 2 and after == torch.rand(()).item()
+
+
 def fp16_gradients(tree: dict[str, Any], largest: float | None) -> dict[str, torch.Tensor]:
     """The gradient of the first batch with the encoder in fp16."""
     half = {**tree, "optim": {**tree["optim"], "precision": "fp16"}}
     job = prepare(recipe_from_tree(half, name="test"), ALONE, cache=Path("unused"))
     chunks = next(batches_of(job, TrainState()))
-    compute_gradients(
-        job.model, job.encode, chunks, plan=job.plan, loss=job.recipe.loss, largest=largest, place=ALONE
-    )
+    compute_gradients(job, chunks, largest=largest)
     return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
 
 

@@ -83,7 +83,7 @@ def test_a_shard_reads_back(tmp_path: Path) -> None:
 def test_the_longest_id_fits_a_tar_header(tmp_path: Path) -> None:
     longest = stored_clip("é" + "x" * 75, 999_999_999)
     write_shard(tmp_path / "000000.tar", [longest])
-    assert [s.key for s in read_shard(tmp_path / "000000.tar")] == [longest.clip.key]
+    assert [s.key for s in read_shard(tmp_path / "000000.tar")] == [longest.record.key]
 
 
 def test_plain_webdataset_and_tar_open_a_shard(tmp_path: Path) -> None:

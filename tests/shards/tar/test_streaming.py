@@ -5,7 +5,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from clipvip.shards.format.captions import captions_path, shard_source, write_ca
 from clipvip.shards.format.clip import StoredClip
 from clipvip.shards.tar.streaming import resize
 from clipvip.shards.tar.writer import write_shard
-from make_shards import make_shard_folder, stored_clip
+from make_shards import changed, make_shard_folder, stored_clip
 from mutate_shards import Mutant, mutants, originals
 from s3_server import s3_server, use_s3
 
@@ -43,10 +42,11 @@ def dataset(urls: Any, **options: Any) -> Any:
 
 def as_video(clip: StoredClip) -> StoredClip:
     """The same clip as `--store video` stores it."""
-    encoder = Mp4Encoder(clip.width, clip.height, fps=3, crf=18)
-    for number in range(len(clip.frame_seconds)):
-        encoder.add(np.full((clip.height * 3 // 2, clip.width), 8 * number, np.uint8), number / 3)
-    return replace(clip, pixels=encoder.finish(), frame_bytes=())
+    record = clip.record
+    encoder = Mp4Encoder(record.width, record.height, fps=3, crf=18)
+    for number in range(len(record.frame_seconds)):
+        encoder.add(np.full((record.height * 3 // 2, record.width), 8 * number, np.uint8), number / 3)
+    return changed(clip, encoder.finish(), frame_bytes=[])
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from clipvip.shards.building.marks import ShardMark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.text import parse_object
@@ -18,12 +18,10 @@ from clipvip.shards.format.captions import (
     write_captions,
 )
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.format.record import parse_record
 from clipvip.shards.tar.headers import TAR_BLOCK_BYTES
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import read_text_member
+from clipvip.shards.tar.reader import read_record
 
-# As `tar` and Python write it: two blocks of zeros, and then zeros up to a multiple of this.
 _TAR_RECORD_BYTES = 20 * TAR_BLOCK_BYTES
 
 
@@ -36,66 +34,47 @@ class Piece:
     captions: Path | None = None
 
 
-@dataclass
-class CopiedShard:
-    """What a new shard holds."""
-
-    record: ShardRecord
-    num_frames: int
-    num_without_subtitle: int
-
-
-@dataclass
-class _Target:
-    """An open new shard and what has gone into it."""
-
-    file: IO[bytes]
-    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    num_bytes: int = 0
-    num_samples: int = 0
-    num_frames: int = 0
-    num_without_subtitle: int = 0
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.digest.update(data)
-        self.num_bytes += len(data)
-
-
-def copy_samples(target: Path, pieces: Sequence[Piece], *, sha256: str | None = None) -> CopiedShard:
-    """Write the samples of `pieces` in their order to the shard `target`, all or nothing.
+def copy_samples(out: Path, shard: int, pieces: Sequence[Piece], *, sha256: str | None = None) -> ShardMark:
+    """Write the samples of `pieces` in their order as that shard of `out`, all or nothing; its mark.
 
     All samples of one shard give the same bytes again. Raises DatasetError where a shard is damaged, ends
     before a sample, or where the checksum is not `sha256`.
     """
-    with atomic_path(target) as temporary:
+    path, mark, digest = shard_path(out, shard), ShardMark(shard), hashlib.sha256()
+    with atomic_path(path) as temporary:
         with temporary.open("wb") as file:
-            out = _Target(file)
-            for piece in pieces:
-                _copy_piece(out, piece)
-            end = out.num_bytes + 2 * TAR_BLOCK_BYTES
-            out.write(bytes(-(-end // _TAR_RECORD_BYTES) * _TAR_RECORD_BYTES - out.num_bytes))
-        digest = out.digest.hexdigest()
-        if sha256 is not None and digest != sha256:
+            for data in _content(pieces, mark):
+                file.write(data)
+                digest.update(data)
+            num_bytes = file.tell()
+        if sha256 not in (None, digest.hexdigest()):
             raise DatasetError(
                 f"{pieces[0].path}: is not what its manifest says; find out more by 'clipvip-data verify'"
             )
-    record = ShardRecord(target.name, out.num_samples, out.num_bytes, digest)
-    return CopiedShard(record, out.num_frames, out.num_without_subtitle)
+    num_samples = sum(len(piece.places) for piece in pieces)
+    mark.record = ShardRecord(path.name, num_samples, num_bytes, digest.hexdigest())
+    return mark
 
 
-def _copy_piece(out: _Target, piece: Piece) -> None:
-    with ShardFile(piece.path) as shard:
-        for span in _chosen(shard, piece.places):
-            out.write(shard.read_span(span))
-            out.num_samples += 1
-            try:
-                record = parse_record(read_text_member(shard, span, "json"))
-            except DatasetError:  # copied all the same, as a clip without frames and text
-                out.num_without_subtitle += 1
-            else:
-                out.num_frames += len(record.frame_seconds)
-                out.num_without_subtitle += not record.has_text
+def _content(pieces: Sequence[Piece], mark: ShardMark) -> Iterator[bytes]:
+    """A shard of such samples, piece by piece; frames and what has no text are counted in `mark`."""
+    num_bytes = 0
+    for piece in pieces:
+        with ShardFile(piece.path) as shard:
+            for span in _chosen(shard, piece.places):
+                yield shard.read_span(span)
+                num_bytes += span.end - span.start
+                try:
+                    record = read_record(shard, span).record
+                except DatasetError:  # copied all the same, as a clip without frames and text
+                    mark.num_without_subtitle += 1
+                else:
+                    mark.num_frames += len(record.frame_seconds)
+                    mark.num_without_subtitle += not record.has_text
+    # As `tar` and Python write it: two blocks of zeros, then more up to a multiple of 20 blocks: samples of
+    # 9,728 bytes and these 1,024 make 10,752, which 9,728 more bring to 20,480.
+    end = num_bytes + 2 * TAR_BLOCK_BYTES
+    yield bytes(end - num_bytes + -end % _TAR_RECORD_BYTES)
 
 
 def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
