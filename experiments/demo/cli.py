@@ -57,7 +57,7 @@ def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed:
     from clipvip.experiments.demo.run import make_corpus
 
     world = World(seed=seed, num_train_videos=videos, num_test_videos=test_videos)
-    make_corpus(world, out, workers=workers)
+    click.echo(make_corpus(world, out, workers=workers))
 
 
 @main.command("models", cls=StageCommand, resumable=False, epilog=_epilog("models --out models/"))

@@ -19,14 +19,7 @@ from clipvip.experiments.demo.pictures import FPS, write_mp4
 from clipvip.experiments.demo.render import render_clip
 from clipvip.experiments.demo.subtitle_files import clock, json3, rolling_vtt, spoken_lines, srt
 from clipvip.experiments.demo.texts import description, subtitle
-from clipvip.experiments.demo.world import (
-    REVERSED,
-    Scene,
-    World,
-    chance_of,
-    draw_distinct_scenes,
-    draw_scene,
-)
+from clipvip.experiments.demo.world import REVERSED, Scene, World, chance_of, draw_distinct_scenes, draw_scene
 from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.shards.files.atomic import atomic_path, atomic_write_bytes, write_json, write_jsonl
 from clipvip.shards.format.clip import make_key

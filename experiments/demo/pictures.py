@@ -16,6 +16,7 @@ from clipvip.experiments.demo.world import Scene, World, chance_of, draw_scene
 from clipvip.media.jpeg import encode_jpeg
 
 FPS = 8
+_CHUNK = 500
 
 
 def write_mp4(file: Any, pictures: Iterable[np.ndarray], **options: str) -> None:
@@ -30,21 +31,19 @@ def write_mp4(file: Any, pictures: Iterable[np.ndarray], **options: str) -> None
 
 
 def draw_pictures(
-    world: World, name: str, *, count: int, times: tuple[float, float], chunk: int = 500
+    world: World, name: str, *, count: int, times: tuple[float, float]
 ) -> Iterator[tuple[list[Scene], np.ndarray]]:
-    """Yield scenes and one frame of each, uint8 (chunk, HEIGHT, WIDTH, 3), `count` in all.
+    """Yield up to 500 scenes and one frame of each, uint8 (scenes, HEIGHT, WIDTH, 3), `count` in all.
 
     Frames are taken at random between `times`, 0 to 1. `name` keeps draws for different uses apart.
     """
     chance = chance_of(world, "pictures", name)
-    for start in range(0, count, chunk):
-        scenes = [draw_scene(chance, world) for _ in range(min(chunk, count - start))]
+    for start in range(0, count, _CHUNK):
+        scenes = [draw_scene(chance, world) for _ in range(min(_CHUNK, count - start))]
         frames = [render_frame(scene, chance.uniform(*times)) for scene in scenes]
         compressed = _through_h264(frames, crf=chance.choice((20, 24, 28)))
-        yield (
-            scenes,
-            np.stack([simplejpeg.decode_jpeg(encode_jpeg(frame, quality=90)) for frame in compressed]),
-        )
+        stored = [simplejpeg.decode_jpeg(encode_jpeg(frame, quality=90)) for frame in compressed]
+        yield scenes, np.stack(stored)
 
 
 def _through_h264(frames: list[np.ndarray], *, crf: int) -> list[np.ndarray]:

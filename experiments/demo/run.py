@@ -60,7 +60,7 @@ def run_demo(out: Path, *, workers: int, quick: bool) -> None:
     steps = demo_steps(out, workers=workers, quick=quick)
     num_steps = len(steps) + 2
     _headline(1, num_steps, "A corpus of made-up videos with subtitles")
-    make_corpus(world, out / "corpus", workers=workers)
+    click.echo(make_corpus(world, out / "corpus", workers=workers))
     _headline(2, num_steps, "The start: a tiny CLIP that saw single pictures only")
     make_starts(out)
     for number, step in enumerate(steps, start=3):
@@ -76,18 +76,17 @@ def run_demo(out: Path, *, workers: int, quick: bool) -> None:
         raise UserError(f"the demo ran, but {'; '.join(failed)}")
 
 
-def make_corpus(world: World, folder: Path, *, workers: int) -> None:
-    """Write the corpus unless it is there."""
+def make_corpus(world: World, folder: Path, *, workers: int) -> str:
+    """Write the corpus unless it is there, and say so; UserError where there cannot be such a world."""
     if is_complete(world, folder):
-        click.echo(f"{folder} is there already")
-        return
+        return f"{folder} is there already"
     count = num_videos(world)
     try:
         with Progress("videos", total=count, unit="videos") as progress:
             write_corpus(world, folder, workers=workers, on_done=lambda: progress.add(1))
     except ValueError as error:
         raise UserError(str(error)) from error
-    click.echo(f"{count:,} videos of {world.clips_per_video} clips each in {folder}")
+    return f"{count:,} videos of {world.clips_per_video} clips each in {folder}"
 
 
 def make_starts(out: Path) -> None:

@@ -5,6 +5,7 @@ to add. Written in Hugging Face layout, half precision, as package data.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,28 +55,43 @@ def train_clip(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98), eps=1e-6
     )
+
+    def contrast() -> torch.Tensor:
+        rows = order.choice(len(scenes), batch_size, replace=False)
+        texts = [alt_text(scenes[row], chance) for row in rows]
+        return _contrast(model, pixels[torch.from_numpy(rows)], tokens_of(tokenizer, texts))
+
+    for step, loss, progress in training_steps("train-clip", model, optimizer, contrast, steps):
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        if step % 100 == 0:
+            progress.note(f"step {step}: loss {loss:.3f}")
+    model.eval().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    halve_weights(out)
+    return _held_out_accuracy(model, tokenizer, world)
+
+
+def training_steps(
+    name: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    next_loss: Callable[[], torch.Tensor],
+    steps: int,
+) -> Iterator[tuple[int, float, Progress]]:
+    """Train on one batch after another; yields the number of each step, its loss, and where to tell of it."""
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
     model.train()
-    with Progress("train-clip", total=steps, unit="steps") as progress:
+    with Progress(name, total=steps, unit="steps") as progress:
         for step in range(1, steps + 1):
-            rows = order.choice(len(scenes), batch_size, replace=False)
-            texts = [alt_text(scenes[row], chance) for row in rows]
-            loss = _contrast(model, pixels[torch.from_numpy(rows)], tokens_of(tokenizer, texts))
+            loss = next_loss()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))
             progress.add(1)
-            if step % 100 == 0:
-                progress.note(f"step {step}: loss {loss.item():.3f}")
-    model.eval()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    halve_weights(out)
-    return _held_out_accuracy(model, tokenizer, world)
+            yield step, loss.item(), progress
 
 
 def warm_cosine(step: int, steps: int) -> float:

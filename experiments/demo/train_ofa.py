@@ -14,7 +14,7 @@ import torch
 from clipvip.experiments.demo.pictures import draw_pictures
 from clipvip.experiments.demo.texts import caption
 from clipvip.experiments.demo.tokenizers import OFA_PROMPT, write_ofa_vocabulary
-from clipvip.experiments.demo.train_clip import halve_weights, warm_cosine
+from clipvip.experiments.demo.train_clip import halve_weights, training_steps
 from clipvip.experiments.demo.world import World
 from clipvip.model.ofa import OfaConfig, OfaForConditionalGeneration, OfaTokenizer, preprocess_images
 from clipvip.pipeline.runtime.progress import Progress
@@ -73,25 +73,18 @@ def train_ofa(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), eps=1e-8
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
     order = np.random.default_rng(world.seed)
     chance = random.Random(world.seed)
-    model.train()
-    with Progress("train-ofa", total=steps, unit="steps") as progress:
-        for step in range(1, steps + 1):
-            rows = torch.from_numpy(order.choice(len(pixels), batch_size, replace=False))
-            images = _shifted(pixels[rows], chance)
-            loss = model(
-                input_ids=prompt.expand(batch_size, -1), patch_images=images, labels=labels[rows]
-            ).loss
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            progress.add(1)
-            if step % 50 == 0:
-                progress.note(f"step {step}: loss {loss.item():.4f}")
+    prompts = prompt.expand(batch_size, -1)
+
+    def next_loss() -> torch.Tensor:
+        rows = torch.from_numpy(order.choice(len(pixels), batch_size, replace=False))
+        images = _shifted(pixels[rows], chance)
+        return model(input_ids=prompts, patch_images=images, labels=labels[rows]).loss
+
+    for step, loss, progress in training_steps("train-ofa", model, optimizer, next_loss, steps):
+        if step % 50 == 0:
+            progress.note(f"step {step}: loss {loss:.4f}")
     model.eval().save_pretrained(out)
     halve_weights(out)
 

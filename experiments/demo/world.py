@@ -27,14 +27,7 @@ SIZES = {"small": 0.125, "big": 0.24}
 PLACES = ("field", "sea", "desert", "night", "snow", "wall")
 MOTIONS = ("left", "right", "up", "down", "circle", "grow", "shrink", "still")
 # What a clip shows when it is played backwards; the other motions look the same both ways.
-REVERSED = {
-    "left": "right",
-    "right": "left",
-    "up": "down",
-    "down": "up",
-    "grow": "shrink",
-    "shrink": "grow",
-}
+REVERSED = {"left": "right", "right": "left", "up": "down", "down": "up", "grow": "shrink", "shrink": "grow"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +149,7 @@ def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> lis
         raise ValueError(
             f"the world has {num_different} clips that differ in more than direction, not {count}"
         )
+    # Of 4 appearances with 3 motions each, number 6 is the second motion (turn 1) of appearance 2.
     chance.shuffle(appearances)
     motions = [chance.sample(forwards, len(forwards)) for _ in appearances]
     scenes = []

@@ -1,6 +1,6 @@
 """What a study reads: shards, captions and texts, under one set of names.
 
-`SmallWorld` makes them of a seed, by the stages' own commands; `read_data` takes those that a user has.
+`SmallWorld` makes them of a seed, by the stages; `read_data` takes those that a user has.
 """
 
 from dataclasses import dataclass, field, fields
@@ -11,8 +11,11 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.world import WEIGHTS
+from clipvip.experiments.study.stages import Knobs, SpoilOptions, WorldOptions, make_world, spoil_captions
 from clipvip.experiments.study.tasks import Task
+from clipvip.pipeline.caption.stage import CaptionOptions, caption
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.shard.stage import ShardOptions, shard
 from clipvip.pipeline.train.recipe import parse_yaml
 from clipvip.shards.errors import DatasetError
 
@@ -76,64 +79,59 @@ def read_data(path: Path) -> StudyData:
 class SmallWorld:
     """A corpus of its own for each seed."""
 
-    options: tuple[str, ...]
-    """Options of `clipvip-study world` beside --out and --seed."""
-    motion_options: tuple[str, ...] = ("--motion",)
-    """The same for the task on which encoders are compared."""
-    caption_error: float = 0.0
+    knobs: Knobs
+    quick: bool = False
     num_texts: int = 1000
 
     def of_seed(
         self, seed: int, folder: Path, *, workers: int, motion: bool = True
     ) -> tuple[StudyData, list[Task]]:
         """The data of one seed, and the tasks that make it in `folder`, with a task of motion or without."""
-        corpus, many, prefix = folder / "corpus", ("--workers", str(workers)), f"seed{seed}"
+        corpus, many, prefix = folder / "corpus", {"workers": workers}, f"seed{seed}"
+        train_shards, captions_folder = folder / "shards-train", folder / "captions"
 
-        def world(name: str, out: Path, options: tuple[str, ...]) -> Task:
-            command = ("clipvip-study", "world", "--seed", str(seed), "--out", str(out), *options)
-            return Task(f"{prefix}/{name}", command, how=many, cost=100)
-
-        make = world("world", corpus, self.options)
-
-        def shard(split: str, texts: str, world: Task = make, kind: str = "") -> Task:
+        def sharding(split: str, texts: str, world: Task, kind: str = "") -> Task:
             parts = folder / f"corpus{kind}" / split
-            command = (
-                *("clipvip-data", "shard", "--metadata", str(parts / "metadata.jsonl")),
-                *("--videos", str(parts / "videos"), "--subtitles", str(parts / texts)),
-                *("--out", str(folder / f"shards{kind}-{split}"), "--shard-size", "250"),
+            options = ShardOptions(
+                metadata=str(parts / "metadata.jsonl"),
+                videos=str(parts / "videos"),
+                subtitles=str(parts / texts),
+                out=str(folder / f"shards{kind}-{split}"),
+                shard_size=250,
                 # All frames: at a lower rate a clip and its twin have other frames, which tell them apart.
-                *("--fps", str(FPS)),
+                fps=FPS,
             )
-            return Task(f"{prefix}/shards{kind}-{split}", command, (world.name,), how=many, cost=50)
+            return Task(f"{prefix}/shards{kind}-{split}", shard, options, (world.name,), how=many, cost=50)
 
-        shards = [shard("train", "subtitles")]
-        shards += [shard(split, "descriptions.jsonl") for split in ("finetune", "test")]
-        captions = Task(
-            f"{prefix}/captions",
-            (
-                *("clipvip-data", "caption", "--shards", str(folder / "shards-train"), "--out"),
-                *(str(folder / "captions"), "--model", str(WEIGHTS / "ofa"), "--batch-size", "32"),
-            ),
-            (shards[0].name,),
-            how=many,
-            cost=80,
+        knobs = {name: value for name, value in self.knobs.chosen().items() if name != "caption_error"}
+        world_options = WorldOptions(out=corpus, seed=seed, quick=self.quick, **knobs)
+        world = Task(f"{prefix}/world", make_world, world_options, how=many, cost=100)
+        shards = [sharding("train", "subtitles", world)]
+        shards += [sharding(split, "descriptions.jsonl", world) for split in ("finetune", "test")]
+        captioning = CaptionOptions(
+            shards=train_shards, out=captions_folder, model=str(WEIGHTS / "ofa"), batch_size=32
         )
-        tasks, captions_folder = [make, *shards, captions], folder / "captions"
+        needs = (shards[0].name,)
+        captions = Task(f"{prefix}/captions", caption, captioning, needs, how=many, cost=80)
+        tasks = [world, *shards, captions]
         if motion:
-            few = world("world-motion", folder / "corpus-motion", self.motion_options)
+            of_motion = WorldOptions(out=folder / "corpus-motion", seed=seed, quick=self.quick, motion=True)
+            few = Task(f"{prefix}/world-motion", make_world, of_motion, how=many, cost=100)
             tasks.append(few)
-            tasks += [shard(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")]
-        if self.caption_error:
-            captions_folder = folder / "captions-spoilt"
-            command = (
-                *("clipvip-study", "spoil", "--shards", str(folder / "shards-train")),
-                *("--captions", str(folder / "captions"), "--out", str(captions_folder)),
-                *("--rate", str(self.caption_error), "--seed", str(seed)),
+            tasks += [sharding(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")]
+        if self.knobs.caption_error:
+            rate, right, captions_folder = (
+                self.knobs.caption_error,
+                captions_folder,
+                folder / "captions-spoilt",
             )
-            tasks.append(Task(f"{prefix}/spoil", command, (captions.name,)))
+            spoiling = SpoilOptions(
+                shards=train_shards, captions=right, out=captions_folder, rate=rate, seed=seed
+            )
+            tasks.append(Task(f"{prefix}/spoil", spoil_captions, spoiling, (captions.name,)))
         data = StudyData(
             clip=str(WEIGHTS / "clip"),
-            shards=str(folder / "shards-train"),
+            shards=str(train_shards),
             captions=str(captions_folder),
             finetune=str(folder / "shards-finetune"),
             test=str(folder / "shards-test"),

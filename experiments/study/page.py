@@ -1,14 +1,11 @@
 """A study's tables and figures: as text for the terminal, as Markdown, and as one page."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from clipvip.experiments.study.results import VERDICTS
+from clipvip.experiments.study.results import VERDICTS, Result
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.pages.plots import Plot, Point, line_plot
 from clipvip.pipeline.pages.tables import Column, Table
-
-Result = dict[str, Any]
 
 _METRICS = ("zero-shot R@1", "fine-tuned R@1", "R@5", "R@10", "mean", "paper: R@1", "mean")
 _COLUMNS = (Column(), *(Column(name, ".1f") for name in _METRICS))

@@ -1,4 +1,4 @@
-"""From studies, data and seeds to tasks: the commands that a user would type, and what each needs.
+"""From studies, data and seeds to tasks: the stages with their options, and what each needs.
 
 Nothing is run here. Rows that share a run share its task, whichever study they are of.
 """
@@ -10,6 +10,9 @@ from pathlib import Path
 from clipvip.experiments.study.data import SmallWorld, StudyData
 from clipvip.experiments.study.rows import ENCODERS, STUDIES, Pretraining, Row, Study
 from clipvip.experiments.study.tasks import Task
+from clipvip.pipeline.domain_gap.stage import DomainGapOptions, nmi
+from clipvip.pipeline.tools.subset import SubsetOptions, subset
+from clipvip.pipeline.train.stage import TrainOptions, train
 
 VALIDATIONS = 3
 
@@ -21,39 +24,42 @@ class Settings:
     pretrain_steps: int | None
     """None: as the recipe says."""
     finetune_steps: int | None
-    device_options: tuple[str, ...]
-    """Options of `clipvip-train` that say where it runs."""
-    pretrain_settings: tuple[str, ...] = ()
-    """`--set` texts for each post-pretraining."""
-    finetune_settings: tuple[str, ...] = ()
+    gpus: int
+    """GPUs of each training; 0: the CPU."""
+    sets: tuple[str, ...] = ()
+    """`--set` texts for each post-pretraining and fine-tuning."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """Which studies, for which seeds, on what, and where to."""
+
+    names: Sequence[str]
+    seeds: Sequence[int]
+    out: Path
+    source: SmallWorld | StudyData
+    settings: Settings
 
 
 def seed_folder(out: Path, seed: int) -> Path:
     return out / f"seed{seed}"
 
 
-def make_plan(
-    names: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    out: Path,
-    source: SmallWorld | StudyData,
-    settings: Settings,
-    workers: int,
-) -> list[Task]:
-    """All tasks of the studies in `names` for all seeds."""
+def make_plan(study: StudyRun, *, workers: int) -> list[Task]:
+    """All tasks of the studies for all seeds; `workers` are the processes of one that takes several."""
     tasks: dict[str, Task] = {}
-    for seed in seeds:
-        folder = seed_folder(out, seed)
-        if isinstance(source, SmallWorld):
-            data, made = source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
-        else:
-            data, made = source, []
+    names, data, settings = study.names, study.source, study.settings
+    for seed in study.seeds:
+        folder = seed_folder(study.out, seed)
+        made: list[Task] = []
+        if isinstance(study.source, SmallWorld):
+            data, made = study.source.of_seed(seed, folder, workers=workers, motion=needs_motion(names))
+        assert isinstance(data, StudyData)
         ready = tuple(task.name for task in made)
         found = list(made)
         if "domain-gap" in names:
             found.append(_gap_task(seed, folder, data, ready))
-        for row in (row for study in chosen_studies(names) for row in rows_of(study, data)):
+        for row in (row for one in chosen_studies(names) for row in rows_of(one, data)):
             found += _row_tasks(row, seed, folder, data, settings, ready)
         tasks |= {task.name: task for task in found}
     return list(tasks.values())
@@ -80,14 +86,15 @@ def rows_of(study: Study, data: StudyData) -> list[Row]:
 
 def _gap_task(seed: int, folder: Path, data: StudyData, ready: tuple[str, ...]) -> Task:
     sources = {"subtitles": data.shards, "captions": data.captions} | data.texts
-    command = (
-        *("clipvip-data", "nmi"),
-        *(part for name, path in sources.items() for part in ("--source", f"{name}={path}")),
-        *(part for name, path in data.descriptions.items() for part in ("--target", f"{name}={path}")),
-        *("--model", data.clip, "--out", str(folder / "nmi"), "--seed", str(seed)),
-        *("--samples", str(data.num_texts)),
+    options = DomainGapOptions(
+        sources=sources,
+        targets=data.descriptions,
+        model=data.clip,
+        out=folder / "nmi",
+        seed=seed,
+        samples=data.num_texts,
     )
-    return Task(f"seed{seed}/nmi", command, ready, cost=20)
+    return Task(f"seed{seed}/nmi", nmi, options, ready, cost=20)
 
 
 def _row_tasks(
@@ -105,55 +112,61 @@ def _row_tasks(
     if row.motion:
         recipe = data.motion_recipe or recipe
         shards, test = data.motion_finetune or shards, data.motion_test or test
-    command: tuple[str, ...] = (
-        *("clipvip-train", recipe, "--shards", shards, "--init", start),
-        *("--out", str(folder / "finetune" / row.name), "--validation", test, "--select", "last"),
-        *_sets(f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder]),
-        *_sets(*settings.finetune_settings),
-    )
+    sets = (f"seed={seed}", "evaluation.at_start=true", *ENCODERS[row.encoder], *settings.sets)
     if settings.finetune_steps is not None:
         every = max(1, settings.finetune_steps // VALIDATIONS)
         steps = (f"optim.steps={settings.finetune_steps}", "optim.epochs=null")
-        command += _sets(*steps, f"evaluation.every_steps={every}")
-    return [*tasks, Task(f"seed{seed}/finetune/{row.name}", command, needs, settings.device_options, cost=60)]
+        sets += (*steps, f"evaluation.every_steps={every}")
+    options = TrainOptions(
+        recipe,
+        shards=shards,
+        init=start,
+        out=str(folder / "finetune" / row.name),
+        validation=test,
+        select="last",
+        overrides=sets,
+    )
+    how = {"gpus": settings.gpus}
+    return [*tasks, Task(f"seed{seed}/finetune/{row.name}", train, options, needs, how=how, cost=60)]
 
 
 def _pretraining_tasks(
     run: Pretraining, seed: int, folder: Path, data: StudyData, settings: Settings, ready: tuple[str, ...]
 ) -> list[Task]:
     tasks: list[Task] = []
-    shards, captions, needs = data.shards, data.captions, ready
+    needs = ready
+    shards: str | None = data.shards
+    captions: str | None = data.captions
     if run.fraction < 1:
-        shards = str(folder / "subsets" / run.name)
-        choose = (
-            *("clipvip-data", "subset", data.shards, "--out", shards),
-            *("--fraction", str(run.fraction), "--seed", str(seed), "--shard-size", "250"),
+        shards, captions = str(folder / "subsets" / run.name), ""
+        choice = SubsetOptions(
+            Path(data.shards), out=Path(shards), fraction=run.fraction, seed=seed, shard_size=250
         )
-        tasks.append(Task(f"seed{seed}/subset/{run.name}", choose, ready, cost=5))
+        tasks.append(Task(f"seed{seed}/subset/{run.name}", subset, choice, ready, cost=5))
         needs = (tasks[0].name,)
+    sets: tuple[str, ...] = ()
     if run.data == "images":
-        reads = _sets(f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}")
-    else:
-        reads = ("--shards", shards, "--captions", captions if run.fraction == 1 else "")
-        if run.data == "both":
-            reads += _sets(f"data.sources.images={{kind: images, shards: '{data.images}', weight: 1}}")
-    command: tuple[str, ...] = (
-        *("clipvip-train", data.pretrain, *reads, "--init", data.clip),
-        *("--out", str(folder / "pretrain" / run.name)),
-        *_sets(f"seed={seed}", *run.settings, *settings.pretrain_settings),
-    )
+        shards = captions = None
+        sets = (f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}",)
+    elif run.data == "both":
+        sets = (f"data.sources.images={{kind: images, shards: '{data.images}', weight: 1}}",)
+    sets += (f"seed={seed}", *run.settings, *settings.sets)
     if settings.pretrain_steps is not None:
-        command += _sets(f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
+        sets += (f"optim.steps={settings.pretrain_steps}", "optim.epochs=null")
         if run.name.startswith("subtitles-mean_pool"):
-            command += _sets(f"run.keep_models_every_steps={settings.pretrain_steps // 2}")
-    name = f"seed{seed}/pretrain/{run.name}"
-    return [*tasks, Task(name, command, needs, settings.device_options, cost=100)]
+            sets += (f"run.keep_models_every_steps={settings.pretrain_steps // 2}",)
+    options = TrainOptions(
+        data.pretrain,
+        shards=shards,
+        captions=captions,
+        init=data.clip,
+        out=str(folder / "pretrain" / run.name),
+        overrides=sets,
+    )
+    name, how = f"seed{seed}/pretrain/{run.name}", {"gpus": settings.gpus}
+    return [*tasks, Task(name, train, options, needs, how=how, cost=100)]
 
 
 def _step_name(at: float, settings: Settings) -> str:
     assert settings.pretrain_steps is not None
     return f"step-{int(at * settings.pretrain_steps):06d}"
-
-
-def _sets(*texts: str) -> tuple[str, ...]:
-    return tuple(part for text in texts for part in ("--set", text))

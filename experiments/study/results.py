@@ -64,13 +64,15 @@ def row_result(row: Row, seeds: Sequence[int], *, out: Path) -> Result:
 
 def claim_result(claim: Claim, better: Result, worse: Result) -> Result:
     """How much `better` is above `worse`, and the verdict."""
-    first, second = (row[claim.metric][_CRITERION] for row in (better, worse))
-    found = difference(first["values"], second["values"])
-    return {
-        **asdict(claim),
-        "difference": asdict(found),
-        "verdict": verdict(_estimate(first), _estimate(second), found),
-    }
+    first, second = (row[claim.metric][_CRITERION]["values"] for row in (better, worse))
+    return _judged(claim, first, second)
+
+
+def _judged(claim: Claim, better: list[float], worse: list[float]) -> Result:
+    """The claim with the difference over the seeds and the verdict."""
+    found = difference(better, worse)
+    judged = verdict(estimate(better), estimate(worse), found)
+    return {**asdict(claim), "difference": asdict(found), "verdict": judged}
 
 
 def verdict(better: Estimate, worse: Estimate, found: Estimate) -> str:
@@ -92,18 +94,9 @@ def gap_result(seeds: Sequence[int], *, out: Path) -> Result:
             found.setdefault((gap["source"], gap["target"]), []).append(float(gap["mean"]))
     claims = []
     for target in dict.fromkeys(target for _, target in found):
-        first, second = found["subtitles", target], found["captions", target]
-        apart = difference(first, second)
-        claims.append(
-            {
-                "text": f"subtitles are farther from {target} than captions are",
-                "better": "subtitles",
-                "worse": "captions",
-                "metric": f"NMI to {target}",
-                "difference": asdict(apart),
-                "verdict": verdict(estimate(first), estimate(second), apart),
-            }
-        )
+        text = f"subtitles are farther from {target} than captions are"
+        claim = Claim(text, "subtitles", "captions", metric=f"NMI to {target}")
+        claims.append(_judged(claim, found["subtitles", target], found["captions", target]))
     rows = [
         {"source": source, "target": target, "values": values, **asdict(estimate(values))}
         for (source, target), values in found.items()
@@ -133,7 +126,3 @@ def _summary(values: list[float]) -> Result:
     """Of fractions over the seeds, in percent: the values, their mean and its interval."""
     percent = [100 * value for value in values]
     return {"values": percent, **asdict(estimate(percent))}
-
-
-def _estimate(summary: Result) -> Estimate:
-    return Estimate(summary["mean"], summary["low"], summary["high"], summary["count"])

@@ -220,3 +220,8 @@ STUDIES = (
     ),
 )  # fmt: skip
 STUDY_NAMES = ("domain-gap", *(study.name for study in STUDIES))
+# What there are commands for, and their titles.
+TITLES = {
+    "all": "All tables and Fig. 1",
+    "domain-gap": "Table 1: how far subtitles and captions are from descriptions",
+} | {study.name: study.title for study in STUDIES}

@@ -2,15 +2,13 @@
 
 import shlex
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
-from clipvip.experiments.study.data import SmallWorld, StudyData
+from clipvip.experiments.study.data import SmallWorld
 from clipvip.experiments.study.page import as_markdown, as_page, as_text, figures_of
-from clipvip.experiments.study.plan import Settings, chosen_studies, make_plan, needs_motion, seed_folder
+from clipvip.experiments.study.plan import StudyRun, chosen_studies, make_plan, needs_motion, seed_folder
 from clipvip.experiments.study.results import gap_result, study_result
 from clipvip.experiments.study.tasks import is_finished, run_tasks
 from clipvip.pipeline.pages.plots import svg_file
@@ -22,17 +20,6 @@ from clipvip.shards.files.claims import lock_folder
 RESULTS_NAME, TABLES_NAME, PAGE_NAME = "results.json", "tables.md", "index.html"
 
 
-@dataclass(frozen=True)
-class StudyRun:
-    """Which studies, for which seeds, on what, and where to."""
-
-    names: list[str]
-    seeds: list[int]
-    out: Path
-    source: SmallWorld | StudyData
-    settings: Settings
-
-
 def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dry_run: bool) -> None:
     """Run what is not finished and write results.json, tables.md, the figures and index.html.
 
@@ -41,18 +28,11 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     """
     started = time.monotonic()
     out = study.out
-    tasks = make_plan(
-        study.names,
-        study.seeds,
-        out=out,
-        source=study.source,
-        settings=study.settings,
-        workers=max(1, workers // len(study.seeds)),
-    )
+    tasks = make_plan(study, workers=max(1, workers // len(study.seeds)))
     if dry_run:
         for task in tasks:
             mark = "finished  " if is_finished(task, out) else ""
-            click.echo(f"{mark}{shlex.join(task.command + task.how)}")
+            click.echo(f"{mark}{shlex.join(task.command)}")
         return
     click.get_current_context().with_resource(lock_folder(out))
     cluster = None if ray is None else RayCluster(ray, gpus_per_worker=min(1, gpus))
@@ -66,10 +46,10 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     atomic_write_bytes(out / PAGE_NAME, as_page(results, note=_note(study)))
     counts: dict[str, int | float] = {"seeds": len(study.seeds), "runs": len(tasks)}
     report = Report("study", {"studies": study.names, "seeds": study.seeds}, counts)
-    report.write(out, seconds=time.monotonic() - started, done_now=num_run, unit="runs")
+    made = report.finish(out, started=started, done_now=num_run, unit="runs")
     for result in results:
         click.echo(f"{as_text(result)}\n")
-    click.echo(f"{report.summary(out)}\n  to look at: {out / PAGE_NAME}")
+    click.echo(f"{made.text}\n  to look at: {out / PAGE_NAME}")
 
 
 def read_results(study: StudyRun) -> list[dict[str, Any]]:

@@ -1,21 +1,24 @@
-"""Run commands that need each other's results, several at a time, each once: a finished one is not run again.
+"""Run stages that need each other's results, several at a time, each once: a finished one is not run again.
 
 Each is a process of its own, writes its log beside the others', and is marked as finished when it ended well.
 """
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from clipvip.pipeline.runtime.errors import UserError
+import click
+
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.stage import Stage, StageFailed, StageOptions, command_line, options_in
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.atomic import write_json
@@ -29,35 +32,35 @@ _MARKS, _LOGS = "finished", "logs"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command of this package, and the tasks that must have ended before it begins.
+    """A stage with its options, and the tasks that must have ended before it begins.
 
     `how` are more options, which say how it is computed and not what comes out: with others it is the same
     task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
     """
 
     name: str
-    command: tuple[str, ...]
+    stage: Stage[Any, Any, Any]
+    options: StageOptions
     needs: tuple[str, ...] = ()
-    how: tuple[str, ...] = ()
+    how: Mapping[str, int] = field(default_factory=dict)
     cost: float = 1.0
 
+    @property
+    def command(self) -> list[str]:
+        """The command that does the same."""
+        return command_line(self.stage, replace(self.options, **self.how))
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A task with where it is to be noted, for a worker process."""
-
-    task: Task
-    out: Path
-    num_gpus: int
+    def run(self) -> None:
+        """Do it, and print what comes out."""
+        try:
+            click.echo(self.stage(replace(self.options, **self.how)))
+        except StageFailed as failure:
+            click.echo(failure.report)
+            raise
 
 
 def run_tasks(
-    tasks: Sequence[Task],
-    out: Path,
-    *,
-    jobs: int,
-    num_gpus: int = 0,
-    ray: "RayCluster | None" = None,
+    tasks: Sequence[Task], out: Path, *, jobs: int, num_gpus: int = 0, ray: "RayCluster | None" = None
 ) -> int:
     """Run what is not finished, `jobs` at a time, each when its needs are met; return how many were run.
 
@@ -67,10 +70,10 @@ def run_tasks(
     left = {task.name: task for task in tasks if not is_finished(task, out)}
     count, queue = len(left), _Queue(left)
     failed: list[tuple[Task, str]] = []
-    orders = map(partial(Order, out=out, num_gpus=num_gpus), queue)
+    work = partial(run_task, out=out, num_gpus=num_gpus)
     with Progress("study", total=len(tasks), unit="runs", initial=len(tasks) - count) as progress:
-        for outcome in run_units(run_task, orders, workers=jobs, ray=ray):
-            task = outcome.unit.task
+        for outcome in run_units(work, queue, workers=jobs, ray=ray):
+            task = outcome.unit
             message = outcome.failure.detail if outcome.failure else outcome.result
             if message:
                 failed.append((task, message))
@@ -108,45 +111,42 @@ class _Queue(Iterator[Task]):
         self._unbegun.clear()
 
 
-def run_task(order: Order) -> str:
-    """Run one task in a worker process; return "" or, where it failed, its last line."""
-    task, out = order.task, order.out
+def run_task(task: Task, *, out: Path, num_gpus: int) -> str:
+    """Run a task from a worker process, in one of its own; return "" or, where it failed, its last line."""
     log = log_path(task, out)
     log.parent.mkdir(parents=True, exist_ok=True)
-    name, *arguments = task.command
-    script = Path(sys.executable).parent / name
-    if not script.is_file():
-        return f"{script}: no such command; install the package into this Python"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as file, _a_gpu(out, order.num_gpus) as gpu:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with _a_gpu(out, num_gpus) as gpu:
         if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        code = subprocess.run(
-            [str(script), *arguments, *task.how],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            preexec_fn=die_with_parent,  # a worker has one thread
-            check=False,
-        ).returncode
-    if code:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        process = get_context("spawn").Process(target=_work, args=(task, log, os.getpid()))
+        process.start()
+        process.join()
+    if process.exitcode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+        return f"exit code {process.exitcode}: {lines[-1] if lines else 'it said nothing'}"
     path = _mark_path(task, out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"command": list(task.command)})
+    write_json(path, {"command": command_line(task.stage, task.options)})
     return ""
 
 
+def _work(task: Task, log: Path, parent_pid: int) -> NoReturn:
+    """The process of a task: all that it says goes to its log, and it ends as the command would."""
+    die_with_parent(parent_pid)
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    StageCommand(task.name, callback=task.run).main([])
+
+
 def is_finished(task: Task, out: Path) -> bool:
-    """Whether this very command has ended well there."""
-    path = _mark_path(task, out)
+    """Whether this very task has ended well there, whichever way the command was written."""
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):  # damaged: it is done again
-        return False
-    return isinstance(content, dict) and content.get("command") == list(task.command)
+        content = json.loads(_mark_path(task, out).read_bytes())
+        return bool(options_in(task.stage, content["command"]) == task.options)
+    except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError, click.ClickException):
+        return False  # damaged, or of another task: it is done again
 
 
 def log_path(task: Task, out: Path) -> Path:
@@ -160,16 +160,11 @@ def _mark_path(task: Task, out: Path) -> Path:
 @contextmanager
 def _a_gpu(out: Path, num_gpus: int) -> Iterator[int | None]:
     """The number of a GPU that no other task of this machine has; None where there are none to be used."""
-    if not num_gpus:
-        yield None
-        return
-    folder = out / _LOGS
-    for number in range(num_gpus):
-        with ExitStack() as held:
-            try:
-                # There are as many workers as GPUs; the last one waits for whoever is about to let go.
-                held.enter_context(locked(folder / f"gpu{number}.lock", waits=number + 1 == num_gpus))
-            except BlockingIOError:
-                continue
-            yield number
-            return
+    with ExitStack() as held:
+        for number in range(num_gpus):
+            lock = out / _LOGS / f"gpu{number}.lock"
+            # There are as many workers as GPUs; the last one waits for whoever is about to let go.
+            with suppress(BlockingIOError):
+                held.enter_context(locked(lock, waits=number + 1 == num_gpus))
+                break
+        yield number if num_gpus else None

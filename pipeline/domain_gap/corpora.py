@@ -7,6 +7,7 @@ keeps.
 import hashlib
 import json
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,13 +147,12 @@ def _encode_on(
 def _pick(corpus: Corpus, wanted: np.ndarray) -> list[str]:
     """The texts of `corpus` at the ascending positions `wanted`, empty ones not counted."""
     picked: list[str] = []
-    remaining = iter(wanted.tolist())
-    following = next(remaining, None)
+    left = deque(wanted.tolist())
     texts = (text for text in read_texts(corpus.path) if isinstance(text, str) and text)
     for position, text in enumerate(texts):
-        if position == following:
+        if position == left[0]:
             picked.append(text)
-            following = next(remaining, None)
-            if following is None:
+            left.popleft()
+            if not left:
                 return picked
     raise DatasetError(f"{corpus.path}: became shorter while it was read; run again")

@@ -50,7 +50,10 @@ class TextEncoder:
 
 
 def in_batches(texts: Sequence[str], batch_size: int) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """`texts` in batches of like length, which need little padding, and where each text is among these."""
+    """`texts` in batches of like length, which need little padding, and where each text is among these.
+
+    Of "ccc", "a", "bb" in twos: ("a", "bb"), ("ccc",) and the places 2, 0, 1.
+    """
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     firsts = range(0, len(texts), batch_size)
     batches = [tuple(texts[index] for index in order[first : first + batch_size]) for first in firsts]

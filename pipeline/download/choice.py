@@ -37,6 +37,7 @@ def pick_format(formats: Iterable[Form], height: int) -> list[Form]:
 
     def rank(form: Form) -> tuple[bool | int, ...]:
         side = min((side for side in (form.get("width"), form.get("height")) if side), default=0)
+        # For 360 of 240, 360 and 720: 360, 240, 720; of 480 and 720 the 480.
         fits = side <= height
         return (
             fits and side > 0,

@@ -119,8 +119,9 @@ def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
     video_id, url = task.wanted.video_id, task.wanted.url
     work = work_folder(task.options.out, video_id)
     ydl = _downloader(task.options, task.cookies)
+    folder = str(work.absolute()).replace("%", "%%").replace("$", "$$")  # as it stands, in a template
     # The format in the name keeps a second try from going on with another format's first half.
-    ydl.params["outtmpl"]["default"] = f"{_literal(work)}/video-%(format_id)s.%(ext)s"
+    ydl.params["outtmpl"]["default"] = f"{folder}/video-%(format_id)s.%(ext)s"
     info: Any = ydl.extract_info(url, download=False)
     if not info or info.get("_type", "video") != "video":
         raise _Unusable("not_one_video", "the link is a list of videos or none", permanent=True)
@@ -131,25 +132,16 @@ def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
     ydl.process_info(info)
     fetched = Path(info["filepath"])
     width, height = _picture_size(fetched)
-    video = _rename(fetched, f"{video_id}{fetched.suffix.lower()}")
+    video = fetched.rename(work / f"{video_id}{fetched.suffix.lower()}")
     subtitles = []
     for language, (kind, _) in chosen.items():
         file = Path(info["requested_subtitles"][language]["filepath"])
-        file = _rename(file, f"{video_id}.{language}{file.suffix.lower()}")
+        file = file.rename(work / f"{video_id}.{language}{file.suffix.lower()}")
         subtitles.append(Subtitles(language, kind, file.name))
     num_bytes = video.stat().st_size
     entry = Entry(video_id, url, FETCHED, video.name, num_bytes, width, height, tuple(subtitles))
     keep_fetched(task.options.out, entry)
     return entry
-
-
-def _literal(path: Path) -> str:
-    """`path` as it stands, in a template of yt-dlp's."""
-    return str(path.absolute()).replace("%", "%%").replace("$", "$$")
-
-
-def _rename(path: Path, name: str) -> Path:
-    return path.rename(path.with_name(name))
 
 
 def _picture_size(path: Path) -> tuple[int, int]:

@@ -28,7 +28,10 @@ def hold_all(path: Path, seconds: float) -> None:
 
 
 def _advance(path: Path, *, at_least_seconds: float, step_seconds: float) -> tuple[float, float]:
-    """Move the time of the next turn; returns what it was, and the time now."""
+    """Move the time of the next turn; returns what it was, and the time now.
+
+    At 100 s, with 103 in the file and steps of 1 s: it is 104 for whoever comes next, and 103 is this turn.
+    """
     with locked(path) as file:
         file.seek(0)
         text = file.read()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,6 +65,7 @@ def pick_evenly(
     Of a damaged shard those before the damage; `damage` is given a line that says where it is. Only where
     these shards have none at all, others are looked into.
     """
+    # 12 clips of 5 shards: 3 of each of the first two, 2 of the others; 3 of 10: one each of 1, 5 and 8.
     numbers = _middles(len(shards), min(num, len(shards)))
     shares = {number: num // len(numbers) + (n < num % len(numbers)) for n, number in enumerate(numbers)}
     others = {number: num for number in range(len(shards)) if number not in shares}
@@ -80,7 +82,7 @@ def pick_evenly(
 
 
 def _middles(length: int, parts: int) -> list[int]:
-    """The middle of each of `parts` equal parts of 0 to `length` - 1."""
+    """The middle of each of `parts` equal parts of 0 to `length` - 1: of 3 parts of 10, 1, 5 and 8."""
     return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
 
 
@@ -135,17 +137,16 @@ def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
 
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
     """The clips' cards as `draw_card` gives them, each in a process that may die of its pixels."""
-    tasks = [(number, pick, num_frames) for number, pick in enumerate(picks)]
+    draw = partial(_draw, num_frames=num_frames)
     cards = [Card((), ())] * len(picks)
-    for outcome in run_units(_draw, tasks, workers=workers, timeout_seconds=_SECONDS_PER_CARD):
-        number, pick, _ = outcome.unit
+    for outcome in run_units(draw, enumerate(picks), workers=workers, timeout_seconds=_SECONDS_PER_CARD):
+        number, pick = outcome.unit
         cards[number] = outcome.result or _card(pick, [], outcome.failure.detail if outcome.failure else "")
     return cards
 
 
-def _draw(task: tuple[int, Pick, int]) -> Card:
-    _, pick, num_frames = task
-    return draw_card(pick, num_frames=num_frames)
+def _draw(numbered: tuple[int, Pick], *, num_frames: int) -> Card:
+    return draw_card(numbered[1], num_frames=num_frames)
 
 
 def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:

@@ -1,6 +1,5 @@
 """How options are written, and those that mean the same in several commands, each written once."""
 
-import json
 import math
 import re
 from dataclasses import KW_ONLY, MISSING, dataclass, field
@@ -128,8 +127,3 @@ Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote 
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
 RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
-
-
-def print_result(content: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Print what a command has found: `text`, or with --json `content` as all of standard output."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)

@@ -12,8 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -121,6 +120,8 @@ def _hand_out(
     waiting: deque[tuple[int, Unit]] = deque()
     at_work: dict[Any, tuple[Any, tuple[int, Unit]]] = {}
     losses: Counter[int] = Counter()
+    # With room for 3, 2 at work and 5 units to come: 3 are read, a third worker is started, and has the first
+    # of them when it is up. What a lost worker had at hand comes before those that are read.
     while True:
         size = crew.size()
         waiting.extend(islice(source, max(0, size - len(waiting))))
@@ -254,23 +255,16 @@ def connect(address: str) -> Any:
                 address = os.environ.get("RAY_ADDRESS", address)
             if match := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
                 socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10).close()
-            with _own_signals():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            before = signal.getsignal(signal.SIGTERM)  # for which Ray sets a handler of its own
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         except Exception as error:  # Ray raises that itself where it takes too long to start
             raise UserError(
                 f"--ray {address}: no cluster answers there ({_first_line(error)}); if it asks for a token,"
                 " set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as on its machines"
             ) from error
     return ray
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Take SIGTERM back, for which Ray sets a handler of its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
 
 
 def machines(address: str) -> list[Machine]:

@@ -32,10 +32,6 @@ class SkipTally:
                 examples.append(skip.as_dict())
             yield skip
 
-    def by_reason(self) -> dict[str, int]:
-        """Reason -> count, the most frequent first."""
-        return most_first(self.reasons)
-
 
 def most_first(counts: Counter[str]) -> dict[str, int]:
     """The counts, the most frequent first, equal ones by name."""
@@ -88,7 +84,7 @@ class Report:
 
     def skipped_by_reason(self) -> dict[str, int]:
         """Reason -> count, the most frequent first."""
-        return self.tally.by_reason()
+        return most_first(self.tally.reasons)
 
     def write(self, folder: Location, *, seconds: float, done_now: int, unit: str) -> dict[str, Any]:
         """Write report.json and skipped.jsonl into `folder`; what report.json holds.
@@ -116,7 +112,7 @@ class Report:
             "skipped": self.tally.total,
             "skipped_by_reason": {
                 reason: {"count": count, "examples": self.tally.examples[reason]}
-                for reason, count in self.tally.by_reason().items()
+                for reason, count in self.skipped_by_reason().items()
             },
             **self.details,
             "this_run": {
@@ -131,6 +127,6 @@ class Report:
         counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
         text = f"{self.stage}: {counts} -> {folder}"
         if self.tally.total:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.tally.by_reason().items())
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.skipped_by_reason().items())
             text += f"\n  skipped {self.tally.total:,}: {reasons} (all in {folder / SKIPPED_NAME})"
         return text

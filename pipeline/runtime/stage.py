@@ -14,8 +14,9 @@ shard(out="clips", size=128)        # the same from Python
 """
 
 import functools
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite, print_result
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, finite
 from clipvip.pipeline.runtime.report import StageReport
 
 P = ParamSpec("P")
@@ -40,6 +41,7 @@ class StageFailed(UserError):
         self.report = report
 
 
+@dataclass(frozen=True)
 class StageOptions:
     """The base of every stage's options: values are checked as on the command line.
 
@@ -80,6 +82,11 @@ class Stage(Generic[P, Options, Result]):
             return self._function(args[0])  # type: ignore[arg-type]
         return self._function(self.options(*args, **kwargs))
 
+    def __reduce__(self) -> str:
+        return str(
+            vars(self)["__name__"]
+        )  # for pickle, as a function: by the module and the name that it has there
+
 
 def stage(
     options: Callable[P, Options], program: str
@@ -106,6 +113,25 @@ def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]
     return [*made.program.split(), *arguments, *words]
 
 
+def options_in(made: Stage[P, Options, Any], words: Sequence[str]) -> Options:
+    """What the words of a command ask of `made`; `command_line` the other way.
+
+    Raises:
+        click.ClickException: they are not of this command, or not what it takes.
+    """
+    program = made.program.split()
+    if list(words[: len(program)]) != program:
+        raise click.UsageError(f"not a command '{made.program}'")
+    context = stage_command(made).make_context(made.program, list(words[len(program) :]))
+    del context.params["as_json"]
+    return made.options(**context.params)  # type: ignore[call-arg]
+
+
+def parameters(options: Any) -> list[click.Parameter]:
+    """An option of a command for each field."""
+    return [one.parameter() for one in sorted(_options_of(options), key=lambda one: one.is_last)]
+
+
 def stage_command(
     made: Stage[Any, Any, Any], *, name: str = "command", epilog: str = "", resumable: bool = True
 ) -> click.Command:
@@ -118,7 +144,8 @@ def stage_command(
         def show(report: StageReport) -> None:
             # Of processes that train together only the first has something to say.
             if report.text or (as_json and report.content):
-                print_result(report.content, report.text, as_json=as_json)
+                content = json.dumps(report.content, indent=2, ensure_ascii=False, allow_nan=False)
+                click.echo(content if as_json else report.text)
             if report.note:
                 click.echo(report.note, err=as_json)
 
@@ -129,20 +156,11 @@ def stage_command(
             raise
         show(report)
 
-    options = sorted(_options_of(made.options), key=lambda option: option.is_last)
-    parameters: list[click.Parameter] = [option.parameter() for option in options]
-    parameters.append(
-        click.Option(
-            ["--json", "as_json"],
-            is_flag=True,
-            help="Print the result as one JSON object; all else goes to standard error.",
-        )
-    )
-    # --dry-run stands last, as something else to do.
-    parameters.sort(key=lambda parameter: parameter.name == "dry_run")
+    json_help = "Print the result as one JSON object; all else goes to standard error."
+    params = [*parameters(made.options), click.Option(["--json", "as_json"], is_flag=True, help=json_help)]
     return StageCommand(
         name,
-        params=parameters,
+        params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
         help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
         epilog=epilog,
@@ -236,7 +254,11 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option, by `opt` or in an annotation."""
+    """What a field says of an option, by `opt` or in an annotation.
+
+    `Annotated[int | None, Opt("Processes."), LAST]` is an int that may be None and stands last;
+    `tuple[Path, ...]` is a repeatable path; `Mapping[str, Path]` one with a name, NAME=PATH.
+    """
     kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
     if get_origin(kind) is Annotated:
         kind, *notes = get_args(kind)

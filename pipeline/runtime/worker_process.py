@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Any
 
 from clipvip.pipeline.runtime.stopping import starting_a_process
@@ -53,10 +54,12 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), writer)
-        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process = context.Process(target=_work, args=arguments)
         start_resource_tracker()  # which unblocks signals
         with starting_a_process(), nullcontext() if needs_main else without_main():
             self._process.start()
+        # What a daemon is for, which may not have processes of its own: not to be waited for at our end.
+        self._at_end = Finalize(None, self._process.kill, exitpriority=0)
         theirs.close()
 
     @property
@@ -84,6 +87,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """End it, whatever it is doing."""
+        self._at_end.cancel()
         self._process.kill()
         self._process.join()
         self._pipe.close()

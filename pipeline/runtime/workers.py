@@ -117,6 +117,8 @@ def _hand_out(
             worker.give(function, job.unit, timeout_seconds)
             at_work[worker.awaited] = worker, job
 
+    # 2 workers, 5 units: 0 and 1 are given out. 1 is done first: 2 is given out, then 1 is yielded; what the
+    # caller does with it may end the wait of a unit for which the source had nothing yet.
     while True:
         give_out()  # before the caller sees to results, so that workers are busy meanwhile
         yield from finished

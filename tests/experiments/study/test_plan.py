@@ -13,22 +13,23 @@ from click.testing import CliRunner
 
 from clipvip.experiments.demo.corpus import plan_videos
 from clipvip.experiments.demo.world import REVERSED
-from clipvip.experiments.study.cli import STUDY_WORLD
 from clipvip.experiments.study.cli import main as study_command
 from clipvip.experiments.study.data import SmallWorld, StudyData, read_data
-from clipvip.experiments.study.plan import Settings, make_plan
+from clipvip.experiments.study.plan import Settings, StudyRun, make_plan
 from clipvip.experiments.study.rows import ENCODERS, STUDIES, STUDY_NAMES
+from clipvip.experiments.study.stages import STUDY_WORLD, Knobs
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.cli import main as data_command
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.command import main as train_command
 from clipvip.pipeline.train.recipe import load_recipe
+from clipvip.pipeline.train.stage import TrainOptions
 
-SETTINGS = Settings(pretrain_steps=20, finetune_steps=30, device_options=("--gpus", "0"))
+SETTINGS = Settings(pretrain_steps=20, finetune_steps=30, gpus=0)
 
 
 def plan(*names: str, seeds: tuple[int, ...] = (1, 2), out: Path = Path("out")) -> list[Task]:
-    return make_plan(names, seeds, out=out, source=SmallWorld(()), settings=SETTINGS, workers=1)
+    return make_plan(StudyRun(names, seeds, out, SmallWorld(Knobs()), SETTINGS), workers=1)
 
 
 def test_every_command_of_a_plan_parses() -> None:
@@ -38,7 +39,7 @@ def test_every_command_of_a_plan_parses() -> None:
         "clipvip-study": study_command,
     }
     for task in plan(*STUDY_NAMES):
-        name, *arguments = task.command + task.how
+        name, *arguments = task.command
         command = commands[name]
         if isinstance(command, click.Group):
             found = command.get_command(click.Context(command), arguments.pop(0))
@@ -105,15 +106,20 @@ def test_no_clip_of_the_worlds_gallery_can_be_told_from_its_twin_by_order_blind_
         assert [twin.motion for twin in twins] == [REVERSED[scene.motion]] and twins[0].backwards
 
 
+def recipe_of(task: Task) -> str:
+    assert isinstance(task.options, TrainOptions)
+    return task.options.recipe
+
+
 def test_encoders_are_compared_where_motion_decides() -> None:
     tasks = {task.name: task for task in plan("encoders", "losses", seeds=(1,))}
     compared = [task for name, task in tasks.items() if "/finetune/" in name and name.endswith("-motion")]
     assert len(compared) == 6
     for task in compared:
-        assert task.command[1] == "study_finetune_motion"
+        assert recipe_of(task) == "study_finetune_motion"
         assert any(part.endswith("shards-motion-test") for part in task.command)
     assert not any("motion" in task.name for task in plan("losses"))
-    assert tasks["seed1/finetune/clip-vip4"].command[1] == "study_finetune"
+    assert recipe_of(tasks["seed1/finetune/clip-vip4"]) == "study_finetune"
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path) -> None:
@@ -138,9 +144,9 @@ def test_data_of_ones_own_names_its_folders(tmp_path: Path) -> None:
     file.write_text(text)
     data = read_data(file)
     assert isinstance(data, StudyData) and data.pretrain == "pretrain_vip_b32"
-    tasks = make_plan(("data",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
+    tasks = make_plan(StudyRun(("data",), (1,), tmp_path, data, SETTINGS), workers=1)
     assert not any("images" in task.name for task in tasks)  # there are none
-    tasks += make_plan(("encoders",), (1,), out=tmp_path, source=data, settings=SETTINGS, workers=1)
+    tasks += make_plan(StudyRun(("encoders",), (1,), tmp_path, data, SETTINGS), workers=1)
     assert not any("motion" in task.name for task in tasks)  # encoders are compared on the task itself
     assert not any(task.needs for task in tasks if "/pretrain/" in task.name)  # nothing is made first
     file.write_text(text + "shard: x")

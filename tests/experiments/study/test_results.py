@@ -12,6 +12,7 @@ from clipvip.experiments.study.page import as_markdown, as_page, as_text, figure
 from clipvip.experiments.study.plan import seed_folder
 from clipvip.experiments.study.results import VERDICTS, gap_result, study_result, verdict
 from clipvip.experiments.study.rows import STUDIES
+from clipvip.experiments.study.stages import Knobs
 from clipvip.pipeline.pages.plots import svg_file
 from html_page import HtmlPage
 
@@ -57,7 +58,7 @@ def write_runs(out: Path) -> None:
 
 def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     write_runs(tmp_path)
-    data, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1)
+    data, _ = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1)
     losses = next(study for study in STUDIES if study.name == "losses")
     result = study_result(losses, SEEDS, out=tmp_path, data=data)
     best = result["rows"][-1]
@@ -73,7 +74,7 @@ def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
 
 def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> None:
     write_runs(tmp_path)
-    data, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1)
+    data, _ = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1)
     results = [gap_result(SEEDS, out=tmp_path)]
     results += [study_result(study, SEEDS, out=tmp_path, data=data) for study in STUDIES]
     page = as_page(results, note="<made up>").decode()
@@ -91,12 +92,12 @@ def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> No
 
 def test_without_a_task_of_motion_a_run_is_listed_once_and_claims_are_kept(tmp_path: Path) -> None:
     write_runs(tmp_path)
-    data, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1, motion=False)
+    data, _ = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1, motion=False)
     encoders = next(study for study in STUDIES if study.name == "encoders")
     result = study_result(encoders, SEEDS, out=tmp_path, data=data)
     names = [row["name"] for row in result["rows"]]
     assert len(names) == len(set(names)) == 6
     assert result["rows"][-1]["label"] == "8 video proxies"
     assert len(result["claims"]) == len(encoders.claims)
-    with_motion, _ = SmallWorld(()).of_seed(1, tmp_path, workers=1)
+    with_motion, _ = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1)
     assert len(study_result(encoders, SEEDS, out=tmp_path, data=with_motion)["rows"]) == 8

@@ -12,12 +12,11 @@ from click.testing import CliRunner
 
 from clipvip.experiments.demo.corpus import read_truth, write_corpus
 from clipvip.experiments.demo.world import REVERSED
-from clipvip.experiments.study.cli import STUDY_WORLD
 from clipvip.experiments.study.cli import main as study_command
 from clipvip.experiments.study.data import SmallWorld
-from clipvip.experiments.study.spoil import spoil_captions
+from clipvip.experiments.study.stages import STUDY_WORLD, Knobs, SpoilOptions, spoil_captions
 from clipvip.media.sampling import uniform_indices
-from clipvip.pipeline.cli import main as data_command
+from clipvip.pipeline.shard.stage import ShardOptions
 from clipvip.shards.files.claims import lock_folder
 from clipvip.shards.format.captions import read_captions, write_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
@@ -73,12 +72,12 @@ def test_a_model_sees_the_same_frames_of_a_clip_and_of_its_twin(tmp_path: Path) 
     """Or else one that is blind to order could tell the two apart by where the shape is on the mean."""
     world = replace(STUDY_WORLD, num_train_videos=1, num_finetune_videos=0, num_test_videos=2, num_images=0)
     write_corpus(world, tmp_path / "world", workers=1)
-    _, tasks = SmallWorld(()).of_seed(1, tmp_path, workers=1)
-    shard = next(task.command for task in tasks if task.name.endswith("shards-test"))
-    corpus = str(tmp_path / "corpus")
-    arguments = [part.replace(corpus, str(tmp_path / "world")) for part in shard[1:]]
-    result = CliRunner().invoke(data_command, arguments)
-    assert result.exit_code == 0, result.output
+    _, tasks = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1)
+    task = next(task for task in tasks if task.name.endswith("shards-test"))
+    assert isinstance(task.options, ShardOptions)
+    corpus = tmp_path / "world/test"
+    texts = {"metadata": "metadata.jsonl", "videos": "videos", "subtitles": "descriptions.jsonl"}
+    task.stage(replace(task.options, **{name: str(corpus / file) for name, file in texts.items()}))
     samples = [sample for path in list_shards(tmp_path / "shards-test") for sample in read_shard(path)]
     truth = read_truth(tmp_path / "world")
     clips = [sample for sample in samples if not truth[sample.key].backwards]
@@ -103,11 +102,14 @@ def test_spoilt_captions_are_those_of_other_clips(tmp_path: Path) -> None:
     rows = [(sample.key, f"caption {n}") for n, sample in enumerate(read_shard(shard))]
     (tmp_path / "captions").mkdir()
     write_captions(tmp_path / "captions" / f"{shard.stem}.parquet", rows)
-    folders = (tmp_path / "shards", tmp_path / "captions")
-    changed, total = spoil_captions(*folders, tmp_path / "spoilt", rate=0.5, seed=1)
+    options = SpoilOptions(
+        shards=tmp_path / "shards", captions=tmp_path / "captions", out=tmp_path / "spoilt", rate=0.5, seed=1
+    )
+    counts = spoil_captions(options).content
+    changed, total = counts["changed"], counts["total"]
     found = read_captions(tmp_path / "spoilt", shard.stem)
     assert total == len(rows) and list(found) == [key for key, _ in rows]
     assert sum(found[key] != text for key, text in rows) == changed
     assert 0.2 * total < changed < 0.8 * total
     assert set(found.values()) <= {text for _, text in rows}
-    assert spoil_captions(*folders, tmp_path / "none", rate=0.0, seed=1)[0] == 0
+    assert spoil_captions(replace(options, out=tmp_path / "none", rate=0.0)).content["changed"] == 0

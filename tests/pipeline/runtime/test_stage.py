@@ -1,6 +1,7 @@
 """Stages as functions: the same options, checks and results as on the command line."""
 
 import json
+import pickle
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,14 @@ import clipvip
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, command_line, stage, stage_command
+from clipvip.pipeline.runtime.stage import (
+    StageFailed,
+    StageOptions,
+    command_line,
+    options_in,
+    stage,
+    stage_command,
+)
 from make_videos import make_video
 
 
@@ -68,6 +76,13 @@ def test_options_say_the_command_that_does_the_same() -> None:
     assert shlex.join(words) == shown
     result = CliRunner().invoke(COMMAND, [*words[2:], "--json"])
     assert json.loads(result.output) == example(given).content
+    assert options_in(example, words) == given
+    with pytest.raises(click.UsageError, match="not a command 'clipvip-data example'"):
+        options_in(example, ["clipvip-data", "shard", *words[2:]])
+
+
+def test_a_stage_goes_to_other_processes() -> None:
+    assert pickle.loads(pickle.dumps(example)) is example  # noqa: S301 (of our own making)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,31 @@ def test_no_units_is_no_work() -> None:
     assert list(run_units(square, [], workers=2)) == []
 
 
+_LEAVES_EARLY = """
+import multiprocessing, sys, time
+from clipvip.pipeline.runtime.workers import run_units
+
+def leave():
+    outcomes = run_units(time.sleep, [0.1, 600.0], workers=2)
+    next(outcomes)
+    sys.exit(3)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=leave)
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    leave()
+"""
+
+
+def test_a_process_that_ends_does_not_wait_for_its_workers(tmp_path: Path) -> None:
+    """Neither a program nor a process of one, which ends in another way."""
+    (tmp_path / "script.py").write_text(_LEAVES_EARLY)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], timeout=60, check=False)
+    assert done.returncode == 3
+
+
 _PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})

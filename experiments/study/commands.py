@@ -1,0 +1,98 @@
+"""The commands of `clipvip-study`: one for each of the paper's tables, one for all, and its own stages."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipvip.experiments.study.rows import STUDIES, STUDY_NAMES, TITLES
+from clipvip.experiments.study.stages import FOLDER, Knobs, make_world, spoil_captions
+from clipvip.pipeline.runtime.errors import StageCommand, UserError
+from clipvip.pipeline.runtime.options import RayAddress, at_least, opt, options
+from clipvip.pipeline.runtime.stage import parameters, stage_command
+
+_PRETRAIN_STEPS = 300
+_QUICK_STEPS = 30
+_QUICK_TEXTS = 300
+_QUICK_BATCH = ("optim.batch_size=16",)
+
+
+@options
+class StudyOptions(Knobs):
+    """What each study is asked for."""
+
+    seeds: int | None = opt(
+        "How many seeds, each with a world of its own.", at_least(1), shown="3; with --quick 1", default=None
+    )
+    first_seed: int = opt("The first of the seeds.", at_least(0), default=1)
+    out: Path = opt("Folder for everything.", FOLDER, default=Path("study-out"))
+    workers: int | None = opt("Processes: runs at a time.", at_least(1), shown="one per core", default=None)
+    gpus: int = opt("Processes with a GPU each: runs at a time.", at_least(0), default=0)
+    quick: bool = opt("A very small world and few steps: to see that it works.", default=False)
+    data: Path | None = opt(
+        "Instead of the small world: a YAML file that names shards, captions and recipes.",
+        click.Path(dir_okay=False, path_type=Path),
+        default=None,
+    )
+    pretrain_steps: int | None = opt("Steps of each post-pretraining.", at_least(2), default=None)
+    finetune_steps: int | None = opt("Steps of each fine-tuning.", at_least(1), default=None)
+    dry_run: bool = opt("Say which commands would be run, and run none.", default=False)
+    ray: RayAddress = None
+
+
+def _epilog(*examples: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  clipvip-study {example}" for example in examples)
+
+
+def _study_command(name: str) -> click.Command:
+    names = list(STUDY_NAMES) if name == "all" else [name]
+    return StageCommand(
+        name,
+        params=parameters(StudyOptions),
+        callback=lambda **given: _run(names, StudyOptions(**given)),
+        help=f"{TITLES[name]}.",
+        epilog=_epilog(f"{name} --seeds 3 --out study/", f"{name} --quick --out quick/"),
+    )
+
+
+def _run(names: list[str], options: StudyOptions) -> None:
+    from clipvip.experiments.study.data import SmallWorld, read_data
+    from clipvip.experiments.study.plan import Settings, StudyRun
+    from clipvip.experiments.study.run import run_studies
+
+    quick, gpus = options.quick, options.gpus
+    pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps
+    chosen = options.chosen()
+    if options.data is not None and (chosen or quick):
+        raise click.UsageError("--data goes with neither --quick nor the options of the small world")
+    source: Any
+    if options.data is None:
+        pretrain_steps = pretrain_steps or (_QUICK_STEPS if quick else _PRETRAIN_STEPS)
+        finetune_steps = finetune_steps or (_QUICK_STEPS if quick else None)
+        source = SmallWorld(Knobs(**chosen), quick=quick, num_texts=_QUICK_TEXTS if quick else 1000)
+    else:
+        source = read_data(options.data)
+    if pretrain_steps is None and "scale" in names:
+        raise UserError("scale: takes models half way through post-pretraining; give --pretrain-steps")
+    settings = Settings(
+        pretrain_steps=pretrain_steps,
+        finetune_steps=finetune_steps,
+        gpus=min(1, gpus),
+        sets=_QUICK_BATCH if quick else (),
+    )
+    count = options.seeds or (1 if quick else 3)
+    seeds = list(range(options.first_seed, options.first_seed + count))
+    study = StudyRun(names, seeds, options.out, source, settings)
+    workers = gpus or options.workers or os.cpu_count() or 1
+    run_studies(study, workers=workers, gpus=gpus, ray=options.ray, dry_run=options.dry_run)
+
+
+everything, domain_gap = _study_command("all"), _study_command("domain-gap")
+scale, encoders, losses, data, scratch = (_study_command(study.name) for study in STUDIES)
+world = stage_command(make_world, name="world", epilog=_epilog("world --seed 1 --out world"))
+spoil = stage_command(
+    spoil_captions,
+    name="spoil",
+    epilog=_epilog("spoil --shards clips --captions captions --rate 0.3 --seed 1 --out spoilt"),
+)

@@ -1,0 +1,162 @@
+"""The stages that only a study has: making its small world, and wrong captions on purpose."""
+
+import operator
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+
+from clipvip.experiments.demo.world import World
+from clipvip.pipeline.runtime.options import LAST, at_least, finite, opt, options
+from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.stage import StageOptions, stage
+
+# Fixed before any result of the seeds that they are reported for was looked at: docs/study.md.
+STUDY_WORLD = World(
+    num_train_videos=1000,
+    num_finetune_videos=50,
+    num_test_videos=32,
+    num_images=3000,
+    twins=True,
+    # The shapes that the demo's captioner tells apart: captions are to be right about appearance.
+    shapes=("circle", "star", "cross", "ring"),
+    sizes=("big",),
+    motions=("left", "right", "up", "down", "grow", "shrink"),
+    topic_noise=0.3,
+    motion_rate=0.85,
+    shape_rate=0.5,
+    colour_rate=0.4,
+    place_rate=0.3,
+    synonym_rate=0.5,
+)
+# Where encoders are compared: so few appearances that motion decides.
+_MOTION_WORLD: dict[str, Any] = {
+    "num_train_videos": 1,
+    "num_finetune_videos": 200,
+    "num_test_videos": 6,
+    "num_images": 0,
+    "num_descriptions": 1,
+    "shapes": ("circle", "star"),
+    "colours": ("red", "blue", "white"),
+    "places": ("field", "night"),
+}
+# A --quick world: to see that all runs, not to learn anything.
+_QUICK_WORLD: dict[str, Any] = {
+    "num_train_videos": 200,
+    "num_finetune_videos": 40,
+    "num_test_videos": 10,
+    "num_images": 500,
+    "num_descriptions": 300,
+}
+_QUICK_MOTION_WORLD = {"num_finetune_videos": 20, "num_test_videos": 6}
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _knob(flag: str, name: str, help: str, type: click.ParamType | None = None) -> Any:
+    shown = str(getattr(STUDY_WORLD, name))
+    return opt(help, type or finite(0, 1), names=(flag,), shown=shown, default=None)
+
+
+_Share = Annotated[float | None, LAST]
+
+
+@options
+class Knobs(StageOptions):
+    """What can be set of the small world, by `World`'s names; None: as `STUDY_WORLD` has it."""
+
+    num_train_videos: Annotated[int | None, LAST] = _knob(
+        "--videos", "num_train_videos", "Videos of six clips each to post-pretrain on.", at_least(1)
+    )
+    topic_noise: _Share = _knob(
+        "--topic-noise", "topic_noise", "Share of the subtitles that are about something else."
+    )
+    motion_rate: _Share = _knob(
+        "--motion-rate", "motion_rate", "Share of the other subtitles that tell the motion."
+    )
+    synonym_rate: _Share = _knob(
+        "--synonyms",
+        "synonym_rate",
+        "Share of a subtitle's words that descriptions do not have; 0 shares all.",
+    )
+    caption_error: _Share = _knob(
+        "--caption-error",
+        "caption_error",
+        "Share of the captions in which something is wrong, beside the captioner's own mistakes.",
+    )
+
+    def chosen(self) -> dict[str, Any]:
+        """The knobs that are set."""
+        knobs = {name: getattr(self, name) for name in Knobs.__dataclass_fields__}
+        return {name: value for name, value in knobs.items() if value is not None}
+
+
+@options
+class WorldOptions(Knobs):
+    """What `make_world` is asked for."""
+
+    out: Path = opt("Folder for the world.", FOLDER)
+    seed: int = opt("Seed of the world.", at_least(0))
+    workers: int = opt("Processes.", at_least(1), default=2)
+    quick: bool = opt("A very small world.", default=False)
+    motion: bool = opt("The task for Table 2: few appearances, so that motion decides.", default=False)
+
+
+@stage(WorldOptions, "clipvip-study world")
+def make_world(options: WorldOptions) -> StageReport:
+    """Write the small world alone: videos with subtitles, the splits of a task, labelled pictures.
+
+    Raises:
+        UserError: there cannot be such a world.
+    """
+    from clipvip.experiments.demo.run import make_corpus
+
+    chosen = _QUICK_WORLD if options.quick else {}
+    if options.motion:
+        chosen = chosen | _MOTION_WORLD | (_QUICK_MOTION_WORLD if options.quick else {})
+    world = replace(STUDY_WORLD, seed=options.seed, **(chosen | options.chosen()))
+    text = make_corpus(world, options.out, workers=options.workers)
+    return StageReport(content=asdict(world), text=text)
+
+
+@options
+class SpoilOptions(StageOptions):
+    """What `spoil` is asked for."""
+
+    shards: Path = opt("Folder of shards.")
+    captions: Path = opt("Folder of their captions.")
+    rate: float = opt("Share of the captions to spoil.", finite(0, 1))
+    seed: int = opt("Seed of the choice.", at_least(0))
+    out: Path = opt("Folder for the captions.", FOLDER)
+
+
+@stage(SpoilOptions, "clipvip-study spoil")
+def spoil_captions(options: SpoilOptions) -> StageReport:
+    """Give some clips the caption of another clip of their shard, to see what wrong captions cost.
+
+    Returns:
+        How many captions are `changed`, of how many in `total`.
+
+    Raises:
+        DatasetError: there are no shards, or a shard has no captions.
+    """
+    from clipvip.shards.format.captions import captions_path, read_caption_file, write_captions
+    from clipvip.shards.tar.reader import list_shards
+
+    out, rate = options.out, options.rate
+    out.mkdir(parents=True, exist_ok=True)
+    changed = total = 0
+    for shard in list_shards(options.shards):
+        found = read_caption_file(captions_path(options.captions, shard.stem))
+        chance = random.Random(f"{options.seed}/{shard.stem}")
+        texts = [text for _, text in found.rows]
+        spoilt = [chance.choice(texts) if chance.random() < rate else text for text in texts]
+        rows = [(key, text) for (key, _), text in zip(found.rows, spoilt, strict=True)]
+        changed += sum(map(operator.ne, texts, spoilt))
+        total += len(rows)
+        write_captions(captions_path(out, shard.stem), rows, options={"spoilt": rate}, source=found.source)
+    return StageReport(
+        content={"changed": changed, "total": total},
+        text=f"{changed:,} of {total:,} captions are those of other clips in {out}",
+    )
