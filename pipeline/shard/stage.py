@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import click
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions, require_local
 from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
@@ -26,6 +26,12 @@ from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, req
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.sources.foreign_shards import (
+    ForeignSurvey,
+    find_shards,
+    identity_of,
+    read_foreign_sources,
+)
 from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
@@ -43,10 +49,17 @@ _MAX_EXAMPLES = 5
 class ShardOptions(StageOptions):
     """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
-    metadata: str = opt(
+    metadata: str | None = opt(
         "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
         " set's annotation file, or the folder that has it.",
         names=("--metadata", "--annotations"),
+        default=None,
+    )
+    from_shards: tuple[str, ...] = opt(
+        "Shards of others to make ours, in the place of videos and list: a folder, a file or a pattern of"
+        " tars of mp4 or pictures with txt and json, as of video2dataset or img2dataset. Repeatable.",
+        metavar="DIR_OR_GLOB",
+        default=(),
     )
     dataset: str | None = opt(
         "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
@@ -55,7 +68,7 @@ class ShardOptions(StageOptions):
         metavar="NAME/SPLIT",
         default=None,
     )
-    videos: str = opt("Folder of video files, named by video id; also s3:// and gs://.")
+    videos: str | None = opt("Folder of video files, named by video id; also s3:// and gs://.", default=None)
     subtitles: str | None = opt(
         "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
         " text.",
@@ -117,7 +130,75 @@ def shard(options: ShardOptions) -> StageReport:
 def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     started = time.monotonic()
     out = parse_location(options.out)
-    cut, dataset = options.cut, options.dataset
+    plan = _plan_samples(options) if options.from_shards else _plan_videos(options, resources)
+    made_by = {**asdict(options.cut), "shard_size": options.shard_size, **plan.made_by}
+    unusable = SkipStore()
+    tasks = make_tasks(
+        plan_units(_noting_skips(plan.sources, unusable), shard_size=options.shard_size),
+        paths=plan.paths,
+        texts=plan.texts,
+        subtitles=plan.subtitles,
+        out=out,
+        options=options.cut,
+        timeout_seconds=options.video_timeout,
+    )
+    if options.dry_run:
+        require_free_folder(out, made_by)
+        counts = count_work(tasks, retry_skipped=options.retry_skipped)
+        return StageReport(content={"stage": "shard", "counts": counts}, text=_dry_summary(counts, out))
+    with claim_folder(out, made_by):
+        marks, clips_now = make_shards(
+            tasks,
+            out,
+            plan.num_clips,
+            workers=options.workers or num_cores(),
+            ray=RayCluster(options.ray, options.workers) if options.ray else None,
+            retry_skipped=options.retry_skipped,
+        )
+        report = _finish(out, made_by, plan.num_videos, marks, AllSkips(unusable, marks))
+        made = report.finish(out, started=started, done_now=clips_now, unit="clips")
+    if not made.counts["clips"]:
+        raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
+    return made
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to cut, and what of it a folder is known by besides how it is cut."""
+
+    made_by: Options
+    num_videos: int
+    num_clips: int
+    sources: Iterator[Source]
+    paths: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] | None = None
+    subtitles: Mapping[str, str] | None = None
+
+
+def _plan_samples(options: ShardOptions) -> _Plan:
+    """The samples of others' shards, whole."""
+    given = {"--metadata": options.metadata, "--dataset": options.dataset, "--videos": options.videos}
+    given["--subtitles"] = options.subtitles
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise WrongOptions(f"--from-shards: has clips and texts of its own; leave {', '.join(wrong)} out")
+    _require_thinnable(options)
+    for name in options.from_shards:
+        require_local("--from-shards", name)
+    shards = find_shards(options.from_shards)
+    if options.ray:
+        connect(options.ray)  # should none answer, nothing is begun
+    survey = ForeignSurvey(shards)
+    sources = read_foreign_sources(shards, survey)
+    return _Plan({"from_shards": identity_of(shards)}, survey.num_clips, survey.num_clips, sources)
+
+
+def _plan_videos(options: ShardOptions, resources: ExitStack) -> _Plan:
+    """The clips that a list asks for."""
+    for name in ("metadata", "videos"):
+        if getattr(options, name) is None:
+            raise WrongOptions(f"Missing option '--{name}'.")
+    assert options.metadata is not None and options.videos is not None
+    dataset = options.dataset
     metadata = (
         _annotation_file(options) if dataset is not None else _metadata_file(options.metadata, resources)
     )
@@ -130,41 +211,18 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
     made_by: Options = {
-        **asdict(cut),
-        "shard_size": options.shard_size,
         "metadata_sha256": " ".join(map(sha256_of_file, files)),
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
     }
     num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
-    unusable = SkipStore()
-    tasks = make_tasks(
-        plan_units(_noting_skips(sources, unusable), shard_size=options.shard_size),
-        paths=paths,
-        texts=texts,
-        subtitles=subtitle_files,
-        out=out,
-        options=cut,
-        timeout_seconds=options.video_timeout,
-    )
-    if options.dry_run:
-        require_free_folder(out, made_by)
-        counts = count_work(tasks, retry_skipped=options.retry_skipped)
-        return StageReport(content={"stage": "shard", "counts": counts}, text=_dry_summary(counts, out))
-    with claim_folder(out, made_by):
-        marks, clips_now = make_shards(
-            tasks,
-            out,
-            num_clips,
-            workers=options.workers or num_cores(),
-            ray=RayCluster(options.ray, options.workers) if options.ray else None,
-            retry_skipped=options.retry_skipped,
-        )
-        report = _finish(out, made_by, num_videos, marks, AllSkips(unusable, marks))
-        made = report.finish(out, started=started, done_now=clips_now, unit="clips")
-    if not made.counts["clips"]:
-        raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
-    return made
+    return _Plan(made_by, num_videos, num_clips, sources, paths, texts, subtitle_files)
+
+
+def _require_thinnable(options: ShardOptions) -> None:
+    """UserError: of whole videos too many frames are known at the end, when a video of them is made."""
+    if options.max_frames and options.store == "video":
+        raise UserError("--max-frames: of whole videos it works with --store frames only")
 
 
 def _metadata_file(name: str, resources: ExitStack) -> Path:
@@ -181,8 +239,8 @@ def _annotation_file(options: ShardOptions) -> Path:
     """The annotation file of a set, after a look at options that do not go with one."""
     if options.subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
-    if options.max_frames and options.store == "video":
-        raise UserError("--max-frames: of whole videos it works with --store frames only")
+    _require_thinnable(options)
+    assert options.metadata is not None
     given = parse_location(options.metadata)
     if not isinstance(given, Path):
         raise UserError(
