@@ -5,39 +5,24 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.runtime.lazy_group import LazyGroup
 
-# name -> (module, one line for --help); a module has its command under `command`, or `:another name`.
+# name -> (where its stage or command is, one line for --help)
 _COMMANDS = {
-    "download": ("clipvip.pipeline.download.command", "Fetch videos and their subtitles by yt-dlp."),
-    "shard": ("clipvip.pipeline.shard.command", "Cut videos into clips and write them as WebDataset shards."),
-    "caption": ("clipvip.pipeline.caption.command", "Caption the middle frame of every clip with OFA."),
-    "import-captions": (
-        "clipvip.pipeline.import_captions.command",
-        "Make captions that others have made ours.",
-    ),
-    "nmi": (
-        "clipvip.pipeline.domain_gap.command",
-        "Measure the language-domain gap between text corpora (Table 1).",
-    ),
-    "inspect": ("clipvip.pipeline.tools.inspect", "Show clips of shards, on the terminal or as a page."),
-    "stats": (
-        "clipvip.pipeline.tools.stats",
-        "Count clips, hours, bytes and words, and draw how they are spread.",
-    ),
-    "merge": ("clipvip.pipeline.tools.merge", "Put the shards of several folders into one."),
-    "split": ("clipvip.pipeline.tools.split", "Split shards into parts, such as train and val, by video."),
-    "subset": (
-        "clipvip.pipeline.tools.subset",
-        "Copy some clips into shards of their own, at random or by a list.",
-    ),
-    "verify": ("clipvip.pipeline.tools.verify", "Check shards and captions, and remove what is broken."),
+    "download": ("download.stage:download", "Fetch videos and their subtitles by yt-dlp."),
+    "shard": ("shard.stage:shard", "Cut videos into clips and write them as WebDataset shards."),
+    "caption": ("caption.stage:caption", "Caption the middle frame of every clip with OFA."),
+    "import-captions": ("import_captions.stage:import_captions", "Make captions that others have made ours."),
+    "nmi": ("domain_gap.stage:nmi", "Measure the language-domain gap between text corpora (Table 1)."),
+    "inspect": ("tools.inspect:inspect", "Show clips of shards, on the terminal or as a page."),
+    "stats": ("tools.stats:stats", "Count clips, hours, bytes and words, and draw how they are spread."),
+    "merge": ("tools.merge:merge", "Put the shards of several folders into one."),
+    "split": ("tools.split:split", "Split shards into parts, such as train and val, by video."),
+    "subset": ("tools.subset:subset", "Copy some clips into shards of their own, at random or by a list."),
+    "verify": ("tools.verify:verify", "Check shards and captions, and remove what is broken."),
     "convert-released": (
-        "clipvip.pipeline.tools.convert:released",
+        "tools.convert:released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
-    "convert-ofa": (
-        "clipvip.pipeline.tools.convert:ofa",
-        "Turn a fairseq OFA checkpoint into a model folder.",
-    ),
+    "convert-ofa": ("tools.convert:ofa", "Turn a fairseq OFA checkpoint into a model folder."),
 }
 
 _EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is,
@@ -50,7 +35,7 @@ Examples:
 """
 
 
-@click.command(cls=LazyGroup, modules=_COMMANDS, title="Stages", epilog=_EPILOG)
+@click.command(cls=LazyGroup, package="clipvip.pipeline", modules=_COMMANDS, title="Stages", epilog=_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Turn videos with subtitles into training data for CLIP-ViP, one stage at a time."""

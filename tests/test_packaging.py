@@ -84,7 +84,7 @@ def test_decord_is_asked_for_where_it_has_wheels(system: str, machine: str, aske
         "clipvip.media.mp4",
         "clipvip.media.whole_file",
         "clipvip.pipeline.cli",
-        "clipvip.pipeline.shard.command",
+        "clipvip.pipeline.shard.stage",
         "clipvip.shards",
         "clipvip.shards.tar.reader",
     ],

@@ -7,16 +7,21 @@ from clipvip.experiments.study.rows import TITLES
 from clipvip.pipeline.runtime.lazy_group import LazyGroup
 
 _ATTRIBUTES = {"all": "everything", "domain-gap": "domain_gap"}
-_COMMANDS = {name: (_ATTRIBUTES.get(name, name), f"{title}.") for name, title in TITLES.items()} | {
-    "spoil": ("spoil", "Give some clips the caption of another clip, to see what wrong captions cost."),
-    "world": ("world", "Write the small world alone."),
+_COMMANDS = {
+    name: (f"commands:{_ATTRIBUTES.get(name, name)}", f"{title}.") for name, title in TITLES.items()
+} | {
+    "spoil": (
+        "stages:spoil_captions",
+        "Give some clips the caption of another clip, to see what wrong captions cost.",
+    ),
+    "world": ("stages:make_world", "Write the small world alone."),
 }
-_MODULE = "clipvip.experiments.study.commands"
 
 
 @click.command(
     cls=LazyGroup,
-    modules={name: (f"{_MODULE}:{attribute}", line) for name, (attribute, line) in _COMMANDS.items()},
+    package="clipvip.experiments.study",
+    modules=_COMMANDS,
     epilog="\b\nExamples:\n  clipvip-study all --seeds 3 --out study/",
 )
 @click.version_option(__version__, package_name="clipvip")

@@ -1,4 +1,4 @@
-"""The commands of `clipvip-study`: one for each of the paper's tables, one for all, and its own stages."""
+"""The commands of `clipvip-study`: one for each of the paper's tables, one for all."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from clipvip.experiments.study.rows import STUDIES, STUDY_NAMES, TITLES
-from clipvip.experiments.study.stages import FOLDER, Knobs, make_world, spoil_captions
+from clipvip.experiments.study.stages import FOLDER, Knobs
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import RayAddress, at_least, opt, options
-from clipvip.pipeline.runtime.stage import parameters, stage_command
+from clipvip.pipeline.runtime.stage import parameters
 
 _PRETRAIN_STEPS = 300
 _QUICK_STEPS = 30
@@ -41,10 +41,6 @@ class StudyOptions(Knobs):
     ray: RayAddress = None
 
 
-def _epilog(*examples: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  clipvip-study {example}" for example in examples)
-
-
 def _study_command(name: str) -> click.Command:
     names = list(STUDY_NAMES) if name == "all" else [name]
     return StageCommand(
@@ -52,7 +48,8 @@ def _study_command(name: str) -> click.Command:
         params=parameters(StudyOptions),
         callback=lambda **given: _run(names, StudyOptions(**given)),
         help=f"{TITLES[name]}.",
-        epilog=_epilog(f"{name} --seeds 3 --out study/", f"{name} --quick --out quick/"),
+        epilog=f"\b\nExamples:\n  clipvip-study {name} --seeds 3 --out study/\n"
+        f"  clipvip-study {name} --quick --out quick/",
     )
 
 
@@ -90,9 +87,3 @@ def _run(names: list[str], options: StudyOptions) -> None:
 
 everything, domain_gap = _study_command("all"), _study_command("domain-gap")
 scale, encoders, losses, data, scratch = (_study_command(study.name) for study in STUDIES)
-world = stage_command(make_world, name="world", epilog=_epilog("world --seed 1 --out world"))
-spoil = stage_command(
-    spoil_captions,
-    name="spoil",
-    epilog=_epilog("spoil --shards clips --captions captions --rate 0.3 --seed 1 --out spoilt"),
-)

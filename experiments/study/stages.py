@@ -103,7 +103,7 @@ class WorldOptions(Knobs):
     motion: bool = opt("The task for Table 2: few appearances, so that motion decides.", default=False)
 
 
-@stage(WorldOptions, "clipvip-study world")
+@stage(WorldOptions, "clipvip-study world", "--seed 1 --out world")
 def make_world(options: WorldOptions) -> StageReport:
     """Write the small world alone: videos with subtitles, the splits of a task, labelled pictures.
 
@@ -131,7 +131,11 @@ class SpoilOptions(StageOptions):
     out: Path = opt("Folder for the captions.", FOLDER)
 
 
-@stage(SpoilOptions, "clipvip-study spoil")
+@stage(
+    SpoilOptions,
+    "clipvip-study spoil",
+    "--shards clips --captions captions --rate 0.3 --seed 1 --out spoilt",
+)
 def spoil_captions(options: SpoilOptions) -> StageReport:
     """Give some clips the caption of another clip of their shard, to see what wrong captions cost.
 

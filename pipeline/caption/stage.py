@@ -77,7 +77,12 @@ class CaptionOptions(StageOptions):
     dry_run: DryRun = False
 
 
-@stage(CaptionOptions, "clipvip-data caption")
+@stage(
+    CaptionOptions,
+    "clipvip-data caption",
+    "--shards clips/ --out captions/ --model OFA-Sys/ofa-base",
+    "--shards clips/ --out captions/ --model ofa/ --gpus 0 --workers 4",
+)
 def caption(options: CaptionOptions) -> StageReport:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
 

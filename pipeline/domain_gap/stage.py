@@ -80,7 +80,12 @@ class DomainGapReport(StageReport):
     gaps: tuple[CorpusGap, ...]
 
 
-@stage(DomainGapOptions, "clipvip-data nmi")
+@stage(
+    DomainGapOptions,
+    "clipvip-data nmi",
+    "--source subtitles=clips/ --source captions=captions/ --target mine=queries.txt\n"
+    "--model openai/clip-vit-base-patch32 --out nmi/",
+)
 def nmi(options: DomainGapOptions) -> DomainGapReport:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 

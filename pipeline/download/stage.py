@@ -99,7 +99,12 @@ class DownloadOptions(StageOptions):
         return self.rate_limit / self.workers if self.rate_limit else None
 
 
-@stage(DownloadOptions, "clipvip-data download")
+@stage(
+    DownloadOptions,
+    "clipvip-data download",
+    "--metadata clips.jsonl --out videos/",
+    "--metadata ids.txt --out videos/ --subtitle-languages en,de --rate-limit 20M",
+)
 def download(options: DownloadOptions) -> StageReport:
     """Fetch videos and their subtitles by yt-dlp.
 

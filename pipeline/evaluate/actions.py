@@ -17,7 +17,7 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
 from clipvip.shards.tar.reader import Sample, list_shards
 
@@ -72,7 +72,13 @@ class ActionsReport(StageReport):
     classes: list[str]
 
 
-@stage(ActionsOptions, "clipvip-eval actions")
+@stage(
+    ActionsOptions,
+    "clipvip-eval actions",
+    "--model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv",
+    '--model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"',
+    resumable=False,
+)
 def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
@@ -122,17 +128,6 @@ def actions(options: ActionsOptions) -> ActionsReport:
     report = Report("actions", about, counts, skips=skips)
     made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
     return ActionsReport(content=made.content, text=made.text, scores=scores, classes=names)
-
-
-command = stage_command(
-    actions,
-    resumable=False,
-    epilog="""\b
-Examples:
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --labels labels.csv
-  clipvip-eval actions --model runs/b32/model --shards hmdb51/ --classes classes.txt --prompt "a person {}"
-""",
-)
 
 
 def labelling(

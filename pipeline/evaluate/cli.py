@@ -5,18 +5,18 @@ import click
 from clipvip import __version__
 from clipvip.pipeline.runtime.lazy_group import LazyGroup
 
-# name -> (module, one line for --help); a module has its command under `command`.
+# name -> (where its stage is, one line for --help)
 _COMMANDS = {
-    "actions": ("clipvip.pipeline.evaluate.actions", "Classify clips by the nearest class name."),
+    "actions": ("evaluate.actions:actions", "Classify clips by the nearest class name."),
     "multiple-choice": (
-        "clipvip.pipeline.evaluate.multiple_choice",
+        "evaluate.multiple_choice:multiple_choice",
         "Answer questions about clips by the most similar option.",
     ),
     "retrieval": (
-        "clipvip.pipeline.evaluate.retrieval",
+        "evaluate.retrieval:retrieval",
         "Rank all clips for each text and all texts for each clip.",
     ),
-    "search": ("clipvip.pipeline.search.command", "Find the clips that are nearest to each SENTENCE."),
+    "search": ("search.stage:search", "Find the clips that are nearest to each SENTENCE."),
 }
 
 _EPILOG = """\b
@@ -25,7 +25,7 @@ Examples:
 """
 
 
-@click.command(cls=LazyGroup, modules=_COMMANDS, epilog=_EPILOG)
+@click.command(cls=LazyGroup, package="clipvip.pipeline", modules=_COMMANDS, epilog=_EPILOG)
 @click.version_option(__version__, package_name="clipvip")
 def main() -> None:
     """Measure a model."""

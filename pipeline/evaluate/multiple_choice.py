@@ -19,7 +19,7 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
 from clipvip.shards.tar.reader import Sample, list_shards
 
@@ -72,7 +72,12 @@ class MultipleChoiceReport(StageReport):
     scores: ChoiceScores
 
 
-@stage(MultipleChoiceOptions, "clipvip-eval multiple-choice")
+@stage(
+    MultipleChoiceOptions,
+    "clipvip-eval multiple-choice",
+    "--model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv",
+    resumable=False,
+)
 def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     """Answer questions about clips: the answer is the option whose text is most similar to the clip.
 
@@ -111,16 +116,6 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
     report = Report("multiple-choice", about, {"questions": len(asked), "clips": num_clips}, skips=skips)
     made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
     return MultipleChoiceReport(content=made.content, text=made.text, scores=scores)
-
-
-command = stage_command(
-    multiple_choice,
-    resumable=False,
-    epilog="""\b
-Examples:
-  clipvip-eval multiple-choice --model runs/b32/model --shards msrvtt-test/ --questions MSR_MC_test.csv
-""",
-)
 
 
 def match_clips(

@@ -26,7 +26,7 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
@@ -127,7 +127,13 @@ class RetrievalReport(StageReport):
         return self.scores.metrics["plain"].video_to_text
 
 
-@stage(RetrievalOptions, "clipvip-eval retrieval")
+@stage(
+    RetrievalOptions,
+    "clipvip-eval retrieval",
+    "--model runs/b32/model --shards test-clips/ --out runs/b32/eval",
+    "--model runs/msrvtt/model --shards shards/msrvtt-1ka --dsl --qb-norm",
+    resumable=False,
+)
 def retrieval(options: RetrievalOptions) -> RetrievalReport:
     """Rank all clips for each text and all texts for each clip: R@1, R@5, R@10, median and mean rank.
 
@@ -170,17 +176,6 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     report = Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips)
     made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
     return RetrievalReport(content=made.content, text=made.text, scores=scores)
-
-
-command = stage_command(
-    retrieval,
-    resumable=False,
-    epilog="""\b
-Examples:
-  clipvip-eval retrieval --model runs/b32/model --shards test-clips/ --out runs/b32/eval
-  clipvip-eval retrieval --model runs/msrvtt/model --shards shards/msrvtt-1ka --dsl --qb-norm
-""",
-)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,12 @@ class ImportCaptionsOptions(StageOptions):
     dry_run: DryRun = False
 
 
-@stage(ImportCaptionsOptions, "clipvip-data import-captions")
+@stage(
+    ImportCaptionsOptions,
+    "clipvip-data import-captions",
+    "--shards clips/ --from captions.jsonl --out captions/",
+    "--shards clips/ --from hdvila_ofa_captions_db/ --out captions/",
+)
 def import_captions(options: ImportCaptionsOptions) -> StageReport:
     """Make captions that others have made ours: one file beside each shard, as 'caption' writes them.
 

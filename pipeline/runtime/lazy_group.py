@@ -8,24 +8,26 @@ import click
 from click.shell_completion import CompletionItem
 
 from clipvip.pipeline.runtime.errors import StageGroup
+from clipvip.pipeline.runtime.stage import Stage, stage_command
 
 
 class LazyGroup(StageGroup):
     """Loads a subcommand's module on use, so that `--help` starts without torch.
 
-    `modules`: name -> (module, one line for --help); a module has its command under `command`,
-    or `:another name`. `title` heads the list.
+    `modules`: name -> ("module:name" in `package`, one line for --help), where that is a stage or a command.
+    `title` heads the list.
     """
 
     def __init__(
         self,
         *arguments: Any,
+        package: str,
         modules: Mapping[str, tuple[str, str]],
         title: str = "Commands",
         **attributes: Any,
     ) -> None:
         super().__init__(*arguments, **attributes)
-        self._modules, self._title = modules, title
+        self._package, self._modules, self._title = package, modules, title
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._modules)
@@ -34,8 +36,8 @@ class LazyGroup(StageGroup):
         if name not in self._modules:
             return None
         module, _, attribute = self._modules[name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute or "command")
-        return command
+        found = getattr(import_module(f"{self._package}.{module}"), attribute)
+        return stage_command(found) if isinstance(found, Stage) else found
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         lines = {name: line for name, (_, line) in self._modules.items() if name.startswith(incomplete)}

@@ -6,7 +6,7 @@ class ShardOptions(StageOptions):
     size: int = opt("Short side in pixels.", click.IntRange(16, 4096), default=256)
     workers: Workers = None
 
-@stage(ShardOptions, "clipvip-data shard")
+@stage(ShardOptions, "clipvip-data shard", "--metadata clips.jsonl --videos videos/ --out clips/")
 def shard(options: ShardOptions) -> StageReport: ...
 
 command = stage_command(shard)      # clipvip-data shard --out clips --size 128
@@ -62,14 +62,19 @@ class StageOptions:
 class Stage(Generic[P, Options, Result]):
     """A stage as a function: it takes its options as one object or as keywords.
 
-    `program` is the command that does the same, such as "clipvip-data shard".
+    `program` is the command that does the same, such as "clipvip-data shard"; `epilog` ends its help.
     """
 
     def __init__(
-        self, function: Callable[[Options], Result], options: Callable[P, Options], program: str
+        self,
+        function: Callable[[Options], Result],
+        options: Callable[P, Options],
+        program: str,
+        epilog: str,
+        resumable: bool,
     ) -> None:
-        self.options = options
-        self.program = program
+        self.options, self.program = options, program
+        self.epilog, self.resumable = epilog, resumable
         self._function = function
         functools.update_wrapper(self, function)
 
@@ -89,10 +94,16 @@ class Stage(Generic[P, Options, Result]):
 
 
 def stage(
-    options: Callable[P, Options], program: str
+    options: Callable[P, Options], program: str, *examples: str, note: str = "", resumable: bool = True
 ) -> Callable[[Callable[[Options], Result]], Stage[P, Options, Result]]:
-    """Make a stage of a function that takes such options."""
-    return lambda function: Stage(function, options, program)
+    """Make a stage of a function that takes such options; its command's help ends with note and examples.
+
+    Of an example only what comes after the program is given; a line break in it is written for the shell.
+    Where the stage is `resumable`, the command says after Ctrl-C that the same command goes on.
+    """
+    lines = [f"  {program} {example}".replace("\n", " \\\n      ") for example in examples]
+    epilog = "\n".join([note, "", "\b", "Examples:", *lines]).strip()
+    return lambda function: Stage(function, options, program, epilog, resumable)
 
 
 def command_line(made: Stage[Any, Any, Any], options: StageOptions) -> list[str]:
@@ -132,9 +143,7 @@ def parameters(options: Any) -> list[click.Parameter]:
     return [one.parameter() for one in sorted(_options_of(options), key=lambda one: one.is_last)]
 
 
-def stage_command(
-    made: Stage[Any, Any, Any], *, name: str = "command", epilog: str = "", resumable: bool = True
-) -> click.Command:
+def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
     """The command of a stage: an option for each field of its options, and --json.
 
     Its help is the docstring of the function, without what that says of results and errors.
@@ -159,12 +168,12 @@ def stage_command(
     json_help = "Print the result as one JSON object; all else goes to standard error."
     params = [*parameters(made.options), click.Option(["--json", "as_json"], is_flag=True, help=json_help)]
     return StageCommand(
-        name,
+        made.program.split()[-1],
         params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
         help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
-        epilog=epilog,
-        resumable=resumable,
+        epilog=made.epilog,
+        resumable=made.resumable,
     )
 
 

@@ -113,7 +113,14 @@ class ShardOptions(StageOptions):
         return CutOptions(self.fps, self.size, self.store, quality, self.max_frames or 0)
 
 
-@stage(ShardOptions, "clipvip-data shard")
+@stage(
+    ShardOptions,
+    "clipvip-data shard",
+    "--metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/",
+    "--metadata clips.jsonl --videos s3://bucket/videos --out s3://bucket/clips",
+    "--dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka",
+    "--from-shards video2dataset/ --out clips/",
+)
 def shard(options: ShardOptions) -> StageReport:
     """Cut videos into clips and write them as WebDataset shards.
 

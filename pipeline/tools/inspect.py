@@ -11,7 +11,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
+from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.tar.reader import list_shards
 
@@ -39,7 +39,13 @@ class InspectReport(StageReport):
     damage: list[str] = field(default_factory=list)
 
 
-@stage(InspectOptions, "clipvip-data inspect")
+@stage(
+    InspectOptions,
+    "clipvip-data inspect",
+    "clips/ --captions captions/ --num 20 --html page.html",
+    "clips/000012.tar --key QMi8x8o55Ns_00001",
+    resumable=False,
+)
 def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
@@ -77,17 +83,6 @@ def inspect(options: InspectOptions) -> InspectReport:
         click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
     content = {"clips": list(map(_row, picks)), "damage": damage}
     return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=picks, damage=damage)
-
-
-command = stage_command(
-    inspect,
-    resumable=False,
-    epilog="""\b
-Examples:
-  clipvip-data inspect clips/ --captions captions/ --num 20 --html page.html
-  clipvip-data inspect clips/000012.tar --key QMi8x8o55Ns_00001
-""",
-)
 
 
 def _row(pick: Pick) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, Survey, survey_inputs
 from clipvip.pipeline.tools.selection import without
 from clipvip.shards.tar.index import ShardFile
@@ -41,7 +41,7 @@ class MergeOptions(CopyOptions):
     )
 
 
-@stage(MergeOptions, "clipvip-data merge")
+@stage(MergeOptions, "clipvip-data merge", "monday/ tuesday/ --out week/")
 def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 
@@ -66,15 +66,6 @@ def merge(options: MergeOptions) -> StageReport:
     if not keep_first:
         _refuse_repeated(survey)
     return survey.make(without(_repeated(survey) if keep_first else {}), output, options)
-
-
-command = stage_command(
-    merge,
-    epilog="""\b
-Examples:
-  clipvip-data merge monday/ tuesday/ --out week/
-""",
-)
 
 
 def _require_one_way(inputs: list[Input], options: MergeOptions) -> None:

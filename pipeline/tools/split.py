@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from clipvip.pipeline.runtime.errors import WrongOptions
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import between
 
@@ -63,7 +63,12 @@ class SplitReport(StageReport):
     parts: dict[str, StageReport]
 
 
-@stage(SplitOptions, "clipvip-data split")
+@stage(
+    SplitOptions,
+    "clipvip-data split",
+    "clips/ --part train=0.99 --part val=0.01 --out parts/",
+    note="The example writes parts/train and parts/val.",
+)
 def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 
@@ -91,12 +96,3 @@ def split(options: SplitOptions) -> SplitReport:
         parts[name] = survey.make(between(low, high), output, options)
     content = {"parts": {name: part.content for name, part in parts.items()}}
     return SplitReport(content=content, text="\n".join(map(str, parts.values())), parts=parts)
-
-
-command = stage_command(
-    split,
-    epilog="""\b
-Examples (this one writes parts/train and parts/val):
-  clipvip-data split clips/ --part train=0.99 --part val=0.01 --out parts/
-""",
-)

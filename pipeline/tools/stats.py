@@ -17,7 +17,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
-from clipvip.pipeline.runtime.stage import StageOptions, stage, stage_command
+from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
@@ -54,7 +54,7 @@ class StatsReport(StageReport):
     skipped: dict[str, int]
 
 
-@stage(StatsOptions, "clipvip-data stats")
+@stage(StatsOptions, "clipvip-data stats", "clips/ --captions captions/ --out stats/", resumable=False)
 def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
@@ -81,16 +81,6 @@ def stats(options: StatsOptions) -> StatsReport:
         click.echo(f"stats: {STATS_NAME}, {PAGE_NAME} -> {out}", err=True)
     text = _table(folder, content)
     return StatsReport(content=content, text=text, tally=tally, num_videos=num_videos, skipped=skipped)
-
-
-command = stage_command(
-    stats,
-    resumable=False,
-    epilog="""\b
-Examples:
-  clipvip-data stats clips/ --captions captions/ --out stats/
-""",
-)
 
 
 def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:

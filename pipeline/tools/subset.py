@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import at_least, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import Listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
@@ -50,7 +50,13 @@ class SubsetOptions(CopyOptions):
         return {**chosen, "seed": self.seed}
 
 
-@stage(SubsetOptions, "clipvip-data subset")
+@stage(
+    SubsetOptions,
+    "clipvip-data subset",
+    "clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/",
+    "clips/ --video-ids test-videos.txt --exclude --out train/",
+    note="The first example is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper.",
+)
 def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
@@ -91,13 +97,3 @@ def _largest(hashes: HashStore, options: SubsetOptions) -> int:
     if num > len(hashes):
         raise UserError(f"--num {num}: there are {len(hashes)} clips; give no more")
     return hashes.nth_smallest(num)
-
-
-command = stage_command(
-    subset,
-    epilog="""\b
-Examples (the first is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper):
-  clipvip-data subset clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/
-  clipvip-data subset clips/ --video-ids test-videos.txt --exclude --out train/
-""",
-)

@@ -11,7 +11,7 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.options import Captions, MaxPixels, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage, stage_command
+from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.tools.repair import repair
 from clipvip.pipeline.tools.verify_run import Verification, verify_folder
 from clipvip.shards.checking.findings import Findings, Problem
@@ -76,7 +76,14 @@ class VerifyReport(StageReport):
     notes: list[str]
 
 
-@stage(VerifyOptions, "clipvip-data verify")
+@stage(
+    VerifyOptions,
+    "clipvip-data verify",
+    "clips/ --captions captions/",
+    "clips/ --captions captions/ --workers 16 --repair",
+    note="Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.",
+    resumable=False,
+)
 def verify(options: VerifyOptions) -> VerifyReport:
     """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
 
@@ -123,19 +130,6 @@ def verify(options: VerifyOptions) -> VerifyReport:
     if found.num_problems:
         raise StageFailed(_what_to_do(found, removed, repaired=options.repair), report)
     return report
-
-
-command = stage_command(
-    verify,
-    resumable=False,
-    epilog="""Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.
-
-\b
-Examples:
-  clipvip-data verify clips/ --captions captions/
-  clipvip-data verify clips/ --captions captions/ --workers 16 --repair
-""",
-)
 
 
 def _counts(found: Verification) -> dict[str, int]:

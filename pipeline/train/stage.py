@@ -60,7 +60,17 @@ class TrainOptions(StageOptions):
     dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
 
 
-@stage(TrainOptions, "clipvip-train")
+@stage(
+    TrainOptions,
+    "clipvip-train",
+    "pretrain_vip_b32 --shards clips/ --captions captions/ --init openai/clip-vit-base-patch32\n"
+    "--out runs/b32 --gpus 8",
+    "finetune_didemo_b32 --shards didemo-train/ --validation didemo-val/ --test didemo-test/\n"
+    "--init runs/b32/model --select best --out runs/didemo",
+    "demo --shards clips/ --captions captions/ --init clip/ --out run --dry-run",
+    note="Exit codes: 0 training is complete, 1 what was given cannot be used, 2 wrong options, 130 stopped "
+    "by Ctrl-C, 143 by SIGTERM; after the last two a checkpoint of the step just done is in the folder.",
+)
 def train(options: TrainOptions) -> StageReport:
     """Post-pretrain or fine-tune CLIP-ViP as RECIPE says: a YAML file, or the name of a packaged recipe.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
     from clipvip.pipeline.import_captions.stage import ImportCaptionsOptions, import_captions
     from clipvip.pipeline.runtime.report import StageReport
-    from clipvip.pipeline.search.command import SearchOptions, search
+    from clipvip.pipeline.search.stage import SearchOptions, search
     from clipvip.pipeline.shard.stage import ShardOptions, shard
     from clipvip.pipeline.tools.inspect import InspectOptions, inspect
     from clipvip.pipeline.tools.merge import MergeOptions, merge
@@ -42,7 +42,7 @@ _MODULES = {
     "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
     "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
     "pipeline.runtime.report": "StageReport",
-    "pipeline.search.command": "SearchOptions search",
+    "pipeline.search.stage": "SearchOptions search",
     "pipeline.shard.stage": "ShardOptions shard",
     "pipeline.tools.inspect": "InspectOptions inspect",
     "pipeline.tools.merge": "MergeOptions merge",

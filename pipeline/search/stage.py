@@ -19,7 +19,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
-from clipvip.pipeline.runtime.stage import stage, stage_command
+from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.search.index import (
     Hit,
     Maker,
@@ -95,7 +95,12 @@ class SearchReport(StageReport):
     clips: list[FoundClip] = field(default_factory=list)
 
 
-@stage(SearchOptions, "clipvip-eval search")
+@stage(
+    SearchOptions,
+    "clipvip-eval search",
+    '"a dog runs" --model runs/b32/model --shards clips/ --page found.html',
+    '"a dog runs" "two men talk" --model runs/b32/model --shards clips/ --top 3 --json',
+)
 def search(options: SearchOptions) -> SearchReport:
     """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
 
@@ -145,16 +150,6 @@ def search(options: SearchOptions) -> SearchReport:
             lines.append(_line(clips[-1], hit.similarity))
     text = "\n".join(map(printable, lines))
     return SearchReport(content={"clips": list(map(asdict, clips))}, text=text, clips=clips)
-
-
-command = stage_command(
-    search,
-    epilog="""\b
-Examples:
-  clipvip-eval search "a dog runs" --model runs/b32/model --shards clips/ --page found.html
-  clipvip-eval search "a dog runs" "two men talk" --model runs/b32/model --shards clips/ --top 3 --json
-""",
-)
 
 
 def fingerprint(model: "ClipVip") -> str:
