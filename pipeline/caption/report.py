@@ -1,6 +1,5 @@
 """How a folder of captions is finished: manifest, counts, lengths, repetitions, and a page of samples."""
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
-from clipvip.shards.files.hashes import key_hash, key_hashes, sha256_of_file
+from clipvip.shards.files.hashes import AT_ONCE, key_hash, key_hashes, parts_by_hash, sha256_of_file
+from clipvip.shards.files.scratch import ScratchFile
 from clipvip.shards.format.captions import captions_path, read_caption_file
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, write_manifest
 
@@ -27,13 +27,16 @@ _MAX_FREQUENT = 10
 
 @dataclass
 class CaptionSummary:
-    """Of all caption files of a folder; `digests` are hashes of all captions, to count repetitions by."""
+    """Of all caption files of a folder; `digests` are hashes of all captions, to count repetitions by.
+
+    They are on the disk: 8 bytes for each.
+    """
 
     records: list[ShardRecord] = field(default_factory=list)
     num_captioned: int = 0
     num_skips: int = 0
     words: Counter[int] = field(default_factory=Counter)
-    digests: list[np.ndarray] = field(default_factory=list)
+    digests: ScratchFile = field(default_factory=ScratchFile)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
         summary.num_captioned += len(content.rows)
         summary.num_skips += len(content.skips)
         summary.words.update(len(caption.split()) for caption in captions)
-        summary.digests.append(key_hashes(captions))
+        summary.digests.append(key_hashes(captions).tobytes())
     return summary
 
 
@@ -95,24 +98,37 @@ def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> d
     """Lengths in words, and how often captions repeat each other."""
     if not summary.words:
         return {}
-    lengths = sorted(summary.words.elements())
-    values, counts = np.unique(np.concatenate(summary.digests), return_counts=True)
-    frequent = np.argsort(-counts, kind="stable")[:_MAX_FREQUENT]
-    wanted = {int(values[index]): int(counts[index]) for index in frequent if counts[index] > 1}
-    found = sorted((-wanted[digest], text) for digest, text in _find(out, stems, set(wanted)))
+    num_distinct = num_sharing = 0
+    frequent: list[tuple[int, int]] = []  # (-count, digest), of those that repeat
+    for rows, _ in parts_by_hash(summary.digests, 1, at_once=AT_ONCE):
+        values, counts = np.unique(rows, return_counts=True)
+        num_distinct, num_sharing = num_distinct + len(values), num_sharing + int(counts[counts > 1].sum())
+        most = [
+            int(index) for index in np.argsort(-counts, kind="stable")[:_MAX_FREQUENT] if counts[index] > 1
+        ]
+        frequent = sorted(frequent + [(-int(counts[n]), int(values[n])) for n in most])[:_MAX_FREQUENT]
+    wanted = {digest: count for count, digest in frequent}
+    found = sorted((wanted[digest], text) for digest, text in _find(out, stems, set(wanted)))
     return {
-        "caption_words": {
-            "mean": round(statistics.fmean(lengths), 3),
-            "median": statistics.median(lengths),
-            "min": lengths[0],
-            "max": lengths[-1],
-        },
+        "caption_words": _lengths(summary.words),
         "duplicates": {
-            "distinct_captions": len(values),
-            "clips_that_share_a_caption": int(counts[counts > 1].sum()),
+            "distinct_captions": num_distinct,
+            "clips_that_share_a_caption": num_sharing,
             "most_frequent": [{"caption": text, "count": -count} for count, text in found],
         },
     }
+
+
+def _lengths(words: Counter[int]) -> dict[str, float]:
+    """Mean, median and extremes of lengths, of which each is counted."""
+    lengths, counts = zip(*sorted(words.items()), strict=True)
+    ends = np.cumsum(counts)
+    total = int(ends[-1])
+    # Of 1, 1, 2, 5, which end at 2, 3 and 4, numbers 1 and 2 are in the middle: the second 1, and the 2.
+    low, high = (lengths[np.searchsorted(ends, n, side="right")] for n in ((total - 1) // 2, total // 2))
+    mean = sum(length * count for length, count in words.items()) / total
+    median = low if total % 2 else (low + high) / 2
+    return {"mean": round(mean, 3), "median": median, "min": lengths[0], "max": lengths[-1]}
 
 
 def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from clipvip.experiments.demo.world import WEIGHTS
@@ -12,8 +14,9 @@ from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main as train
 from clipvip.shards.format.captions import read_captions
-from commands import run, run_well
+from commands import error_of, run, run_well
 from foreign_shards import make_img2dataset, make_video2dataset, video_bytes, write_tar
+from outputs import samples
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
 
@@ -128,3 +131,29 @@ def test_train(name: str, folders: dict[str, Path], model: Path, tmp_path: Path)
     report = report_of(train, *given, "--gpus", 0, *words)
     assert report["counts"]["samples"] == 12
     assert reasons(report) == ({"damaged_sample": 1} if name == "videos" else {})
+
+
+def test_copies(folders: dict[str, Path], tmp_path: Path) -> None:
+    """With captions of others, of which nobody says what made them."""
+    videos, captions = folders["videos"], tmp_path / "captions"
+    captions.mkdir()
+    for stem, keys in (("00000", ["000000000", "000000002"]), ("00001", ["000010001"]), ("00002", [])):
+        rows = {"key": keys, "caption": [f"of {key}" for key in keys]}
+        table = pyarrow.table(rows, pyarrow.schema(dict.fromkeys(rows, pyarrow.string())))
+        pyarrow.parquet.write_table(table, captions / f"{stem}.parquet")
+    out = ("--captions", captions, "--captions-out", tmp_path / "merged-captions", "--workers", 1)
+    run_well("merge", videos, folders["pictures"], "--out", tmp_path / "all", "--duplicates", "first")
+    run_well("subset", videos, "--fraction", 1, "--out", tmp_path / "merged", *out)
+    assert list(samples(tmp_path / "merged"))[:4] == ["000000000", "000000001", "000000002", "000010000"]
+    assert read_captions(tmp_path / "merged-captions", "000000")["000000002"] == "of 000000002"
+    parts = tmp_path / "parts"
+    words = ("--part", "train=0.5", "--part", "val=0.5", "--seed", 3, "--out", parts)
+    run_well("split", folders["pictures"], *words)
+    both = [*samples(parts / "train"), *samples(parts / "val")]
+    assert sorted(both) == [f"{number:09d}" for number in range(4)]
+    unfinished = tmp_path / "unfinished"
+    (unfinished / "_state").mkdir(parents=True)
+    refused = run(
+        "subset", videos, "--fraction", 1, "--out", tmp_path / "x", "--captions", unfinished, *out[2:]
+    )
+    assert "no finished captions" in error_of(refused)
