@@ -201,7 +201,7 @@ def _plan_samples(options: ShardOptions) -> _Plan:
 
 def _plan_videos(options: ShardOptions, resources: ExitStack) -> _Plan:
     """The clips that a list asks for."""
-    for name in ("metadata", "videos"):
+    for name in ("videos", "metadata"):
         if getattr(options, name) is None:
             raise WrongOptions(f"Missing option '--{name}'.")
     assert options.metadata is not None and options.videos is not None

@@ -182,7 +182,7 @@ def test_patterns_files_and_mistakes(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "leave --videos out" in wrong.output
     assert "--store frames only" in error_of(convert(folder, out, "--max-frames", 4, "--store", "video"))
     missing = run("shard", "--out", out)
-    assert missing.exit_code == 2 and "Missing option '--metadata'" in missing.output
+    assert missing.exit_code == 2 and "Missing option '--videos'" in missing.output
     assert not out.exists()
     ours = make_shard_folder(tmp_path / "ours", num_shards=1, clips_per_shard=1)
     assert "no clip could be stored" in error_of(convert(ours, out))
