@@ -8,6 +8,10 @@ from clipvip.pipeline.runtime.lazy_group import LazyGroup
 # name -> (where its stage or command is, one line for --help)
 _COMMANDS = {
     "download": ("download.stage:download", "Fetch videos and their subtitles by yt-dlp."),
+    "transcribe": (
+        "transcribe.stage:transcribe",
+        "Write down what is said in videos, by Whisper, as subtitles.",
+    ),
     "shard": ("shard.stage:shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("caption.stage:caption", "Caption the middle frame of every clip with OFA."),
     "import-captions": ("import_captions.stage:import_captions", "Make captions that others have made ours."),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipvip.media.errors import one_line
-from clipvip.pipeline.runtime.device import num_cores
+from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
@@ -156,14 +156,9 @@ def _share_out(options: CaptionOptions) -> Where:
         raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
     num_gpus = found if gpus is None else gpus
     if num_gpus:
-        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, _share_of_cores(num_gpus)))
-    num_workers = workers or _share_of_cores(_CORES_PER_WORKER)
-    return Where(0, num_workers, _share_of_cores(num_workers))
-
-
-def _share_of_cores(parts: int) -> int:
-    """The cores of this process, divided by `parts`; one at least."""
-    return max(1, num_cores() // parts)
+        return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
+    num_workers = workers or share_of_cores(_CORES_PER_WORKER)
+    return Where(0, num_workers, share_of_cores(num_workers))
 
 
 def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Options]:

@@ -1,11 +1,10 @@
 """What a worker process of `clipvip-data caption` does: caption the middle frames of one shard."""
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +15,9 @@ from transformers.utils import logging as transformers_logging
 
 from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
 from clipvip.model.weights import require_kind
+from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.claims import STATE_FOLDER
-from clipvip.shards.files.locks import locked
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
 from clipvip.shards.tar.reader import Sample, read_samples
 
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 
 # Batches that wait for the model while it is at work.
 _BATCHES_AHEAD = 3
-CLAIM_SECONDS = 30.0
 _DECODING = ("prompt", "num_beams", "max_length")
-_held_locks = ExitStack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +120,6 @@ def _captioner(setup: CaptionSetup) -> Captioner:
         return setup.load(device)
     torch.set_num_threads(min(where.threads, torch.get_num_threads()))
     return setup.load(torch.device("cpu"))
-
-
-def claim_gpu(out: Path, num_gpus: int) -> int:
-    """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
-
-    It is claimed by a lock rather than a counter: this is let go however the worker ends.
-    """
-    deadline = time.monotonic() + CLAIM_SECONDS
-    while time.monotonic() < deadline:
-        for number in range(num_gpus):
-            with suppress(BlockingIOError):
-                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
-                return number
-        time.sleep(0.1)
-    raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
 
 
 def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:

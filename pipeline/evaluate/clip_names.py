@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+from clipvip.shards.files.names import same_name
 from clipvip.shards.sources.video_set_files import video_name
 from clipvip.shards.tar.reader import Sample
 
 
 @dataclass(frozen=True)
 class ClipName:
-    """What the metadata of a clip says that it is."""
+    """What the metadata of a clip says that it is, as `same_name` has it."""
 
     key: str
     clip_id: str
@@ -17,7 +18,7 @@ class ClipName:
     @classmethod
     def of(cls, sample: Sample) -> "ClipName":
         """The names of a clip of a shard."""
-        return cls(sample.key, sample.record.clip_id, sample.record.video_id)
+        return cls(sample.key, same_name(sample.record.clip_id), same_name(sample.record.video_id))
 
     def all(self) -> list[str]:
         """From the most to the least particular."""
@@ -25,7 +26,11 @@ class ClipName:
 
 
 def names_for(name: str) -> list[str]:
-    """What shards may call a clip: `name`, also without folders and extension; `msr7010` is `video7010`."""
+    """What shards may call a clip: `name`, also without folders and extension; `msr7010` is `video7010`.
+
+    They are as `same_name` has them.
+    """
+    name = same_name(name)
     stem = video_name(name)
     found = [name.strip(), name.strip().rpartition("/")[2], stem]
     if stem.startswith("msr") and stem[3:].isdecimal():

@@ -118,5 +118,4 @@ def _records(path: Path, entries: Iterator[Any]) -> Iterator[Row | Skip]:
         if not isinstance(entry, dict):
             yield Skip("bad_label", where, "is no JSON record")
             continue
-        clip = first_of(entry, _CLIP_FIELDS)
-        yield make_row(where, str(clip) if type(clip) is int else clip, first_of(entry, _LABEL_FIELDS))
+        yield make_row(where, first_of(entry, _CLIP_FIELDS), first_of(entry, _LABEL_FIELDS))

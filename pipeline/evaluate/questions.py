@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.names import id_of
 from clipvip.shards.sources.video_set_files import first_of, read_json, read_json_lines, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
@@ -119,6 +120,7 @@ def _number(text: str | None) -> int | str | None:
 
 
 def _question(where: str, video: Any, options: Any, answer: Any) -> Question | Skip:
+    video = id_of(video)
     if not isinstance(video, str) or not video.strip():
         return Skip("bad_question", where, f"the clip has no name: want text, found {str(video)[:40]!r}")
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):

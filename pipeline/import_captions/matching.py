@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.names import same_name
 from clipvip.shards.sources.caption_rows import CaptionRow
 from clipvip.shards.sources.video_set_files import video_name
 
@@ -88,7 +89,12 @@ def write_clips(path: Path, shards: Iterable[tuple[int, list[KnownClip]]]) -> No
 def _row(number: int, clip: KnownClip) -> tuple[int, str | None, str | None, str | None]:
     if clip.skip is not None:
         return number, None, None, json.dumps(clip.skip.as_dict())
-    return number, clip.key, video_name(clip.clip_id), None
+    return number, clip.key, _name(clip.clip_id), None
+
+
+def _name(clip_id: str) -> str:
+    """What a clip id is compared by."""
+    return same_name(video_name(clip_id))
 
 
 def match_rows(path: Path, rows: Iterable[CaptionRow]) -> None:
@@ -118,7 +124,7 @@ def _clip_of(connection: sqlite3.Connection, row: CaptionRow) -> int | Skip:
     if not row.captions:
         return Skip("empty_caption", row.ids[0], row.where)
     ambiguous = ""
-    for query, names in ((_BY_KEY, row.ids), (_BY_NAME, tuple(map(video_name, row.ids)))):
+    for query, names in ((_BY_KEY, row.ids), (_BY_NAME, tuple(map(_name, row.ids)))):
         for name in names:
             found = connection.execute(query, (name,)).fetchall()
             if len(found) == 1:

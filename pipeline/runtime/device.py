@@ -1,12 +1,20 @@
-"""What a command computes on: the device that it names, and how many cores there are."""
+"""What a command computes on: the device that it names, a GPU of its own for each worker, the cores."""
 
 import os
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.shards.files.claims import STATE_FOLDER
+from clipvip.shards.files.locks import locked
 
 if TYPE_CHECKING:
     import torch
+
+CLAIM_SECONDS = 30.0
+_held_locks = ExitStack()
 
 
 def torch_device(choice: str) -> "torch.device":
@@ -26,3 +34,23 @@ def torch_device(choice: str) -> "torch.device":
 def num_cores() -> int:
     """The cores that this process is allowed on, which a scheduler may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_of_cores(parts: int) -> int:
+    """The cores of this process, divided by `parts`; one at least."""
+    return max(1, num_cores() // parts)
+
+
+def claim_gpu(out: Path, num_gpus: int) -> int:
+    """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
+
+    It is claimed by a lock rather than a counter: this is let go however the worker ends.
+    """
+    deadline = time.monotonic() + CLAIM_SECONDS
+    while time.monotonic() < deadline:
+        for number in range(num_gpus):
+            with suppress(BlockingIOError):
+                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
+                return number
+        time.sleep(0.1)
+    raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")

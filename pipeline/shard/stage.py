@@ -33,6 +33,7 @@ from clipvip.shards.sources.foreign_shards import (
     read_foreign_sources,
 )
 from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
+from clipvip.shards.sources.subtitle_encoding import check_encoding
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
 from clipvip.shards.sources.video_sets import (
@@ -42,7 +43,7 @@ from clipvip.shards.sources.video_sets import (
     with_published_names,
 )
 
-_MAX_EXAMPLES = 5
+_MAX_EXAMPLES = 100
 
 
 @options
@@ -72,6 +73,12 @@ class ShardOptions(StageOptions):
     subtitles: str | None = opt(
         "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
         " text.",
+        default=None,
+    )
+    subtitle_encoding: str | None = opt(
+        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
+        metavar="NAME",
+        shown="found out",
         default=None,
     )
     out: str = opt("Folder for the shards; also s3:// and gs://.")
@@ -145,6 +152,7 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
         paths=plan.paths,
         texts=plan.texts,
         subtitles=plan.subtitles,
+        subtitle_encoding=options.subtitle_encoding,
         out=out,
         options=options.cut,
         timeout_seconds=options.video_timeout,
@@ -185,7 +193,7 @@ class _Plan:
 def _plan_samples(options: ShardOptions) -> _Plan:
     """The samples of others' shards, whole."""
     given = {"--metadata": options.metadata, "--dataset": options.dataset, "--videos": options.videos}
-    given["--subtitles"] = options.subtitles
+    given |= {"--subtitles": options.subtitles, "--subtitle-encoding": options.subtitle_encoding}
     if wrong := [name for name, value in given.items() if value is not None]:
         raise WrongOptions(f"--from-shards: has clips and texts of its own; leave {', '.join(wrong)} out")
     _require_thinnable(options)
@@ -217,10 +225,12 @@ def _plan_videos(options: ShardOptions, resources: ExitStack) -> _Plan:
     if dataset is not None:
         files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
+    _check_encoding(options, has_files=subtitle_files is not None)
     made_by: Options = {
         "metadata_sha256": " ".join(map(sha256_of_file, files)),
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
+        **({"subtitle_encoding": options.subtitle_encoding} if options.subtitle_encoding else {}),
     }
     num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
     return _Plan(made_by, num_videos, num_clips, sources, paths, texts, subtitle_files)
@@ -277,6 +287,23 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     if not place.is_file():
         raise UserError(f"{place}: no such file or folder; give subtitles to --subtitles or leave it out")
     return load_text_table(place), None, sha256_of_file(place)
+
+
+def _check_encoding(options: ShardOptions, *, has_files: bool) -> None:
+    """UserError where there is no such encoding, or nothing to read by it."""
+    if options.subtitle_encoding is None:
+        return
+    if not has_files:
+        raise UserError(
+            "--subtitle-encoding: goes with a folder of subtitle files; leave it out, or give one"
+        )
+    try:
+        check_encoding(options.subtitle_encoding)
+    except LookupError as error:
+        raise UserError(
+            f"--subtitle-encoding {options.subtitle_encoding}: no encoding of that name; give one such as "
+            "cp1251, koi8-r, gb18030, big5, shift_jis or euc_kr"
+        ) from error
 
 
 def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:

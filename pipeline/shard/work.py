@@ -6,7 +6,7 @@ import os
 import posixpath
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from clipvip.shards.files.stores import Location, is_url, local_copy
 from clipvip.shards.format.clip import VIDEO_EXTENSION, StoredClip
 from clipvip.shards.sources.foreign_shards import ForeignSource
 from clipvip.shards.sources.hdvila import Source
-from clipvip.shards.sources.subtitles import Cue, parse_subtitles, read_subtitles, text_in_spans
+from clipvip.shards.sources.subtitles import Cue, parse_subtitles, text_in_spans
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import read_foreign
 from clipvip.shards.tar.writer import write_shard
@@ -34,7 +34,8 @@ class ShardTask:
     `run` is the name of this run, which `blame` keeps notes by. `paths` are files or URLs, one for each of
     `unit.sources` (None: there is none). Subtitles are in `texts`, one for each clip of each source, or in
     the files or URLs `subtitles`, one for each source; else all are empty. A video that yields no frame for
-    `timeout_seconds` ends the process by SIGALRM, even inside native code.
+    `timeout_seconds` ends the process by SIGALRM, even inside native code. `subtitle_encoding` is that
+    of files that are not UTF-8 (None: to be found out).
     """
 
     unit: Unit
@@ -45,6 +46,7 @@ class ShardTask:
     timeout_seconds: float
     texts: tuple[tuple[str, ...], ...] | None = None
     subtitles: tuple[str | None, ...] | None = None
+    subtitle_encoding: str | None = None
 
 
 # A clip's number in its unit, and what became of it.
@@ -196,7 +198,7 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
         return list(task.texts[index])
     cues = None
     try:
-        cues = _cues(task, index)
+        cues = _cues(task, index, warnings)
     except DatasetError as error:
         warnings.append(str(error))
     if cues is None:
@@ -204,8 +206,8 @@ def _subtitles(task: ShardTask, index: int, warnings: list[str]) -> list[str]:
     return text_in_spans(cues, [(clip.start_seconds, clip.end_seconds) for clip in source.clips])
 
 
-def _cues(task: ShardTask, index: int) -> list[Cue] | None:
-    """What is said in source number `index`; None where there are no subtitles.
+def _cues(task: ShardTask, index: int, warnings: list[str]) -> list[Cue] | None:
+    """What is said in source number `index`; None where there are no subtitles. Doubts go into `warnings`.
 
     Raises:
         DatasetError: they cannot be read, or understood; it names the file without its folder.
@@ -214,13 +216,9 @@ def _cues(task: ShardTask, index: int) -> list[Cue] | None:
     if place is None:
         return None
     name = posixpath.basename(place)
-    if is_url(place):
-        try:
-            with local_copy(place) as file:
-                return parse_subtitles(Path(file).read_bytes(), name=name)
-        except OSError as error:
-            raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
     try:
-        return read_subtitles(place)
-    except DatasetError as error:
-        raise DatasetError(str(error).replace(place, name)) from error
+        with local_copy(place) if is_url(place) else nullcontext(place) as file:
+            data = Path(file).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
+    return parse_subtitles(data, name=name, encoding=task.subtitle_encoding, warn=warnings.append)

@@ -13,6 +13,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_run import Choose
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hash, key_hashes
+from clipvip.shards.files.names import spellings
 from clipvip.shards.format.clip import is_safe_key, make_key, video_of_key
 
 
@@ -47,7 +48,7 @@ class Listed:
         self._path, self._by_video = path, by_video
         try:
             with path.open(encoding="utf-8") as lines:
-                hashed = key_hashes(self._hashed(line.strip()) for line in lines if line.strip())
+                hashed = key_hashes(key for line in lines if line.strip() for key in self._keys(line.strip()))
         except (UnicodeDecodeError, DatasetError) as error:
             raise UserError(f"{path}: {one_line(error)}; give one key or id a line") from error
         self._hashes = np.unique(hashed)
@@ -55,13 +56,16 @@ class Listed:
         if not len(self._hashes):
             raise UserError(f"{path}: lists nothing; give one key or id a line")
 
-    def _hashed(self, text: str) -> str:
-        """The key, or what keys have of the video; a DatasetError where no clip or video can have it."""
+    def _keys(self, text: str) -> list[str]:
+        """The key, or what keys have of the video, of which each spelling has its own.
+
+        A DatasetError where no clip or video can have it.
+        """
         if self._by_video:
-            return video_of_key(make_key(text, 0))
+            return [video_of_key(make_key(name, 0)) for name in spellings(text)]
         if not is_safe_key(text):
             raise DatasetError(f"{text[:80]!r} is no key")
-        return text
+        return [text]
 
     def choose(self, _: int, hashes: np.ndarray) -> np.ndarray:
         """Take the samples that are listed."""
@@ -76,13 +80,15 @@ class Listed:
 
     def not_found(self) -> tuple[int, Sequence[str]]:
         """How many of the listed no `choose` has seen, and the first of them."""
-        missing = {int(value) for value in self._hashes[~self._found]}
+        not_seen = {int(value) for value in self._hashes[~self._found]}
+        missing: set[int] = set()
         examples: list[str] = []
         with self._path.open(encoding="utf-8") as lines:
-            for line in lines:
-                text = line.strip()
-                if len(examples) == min(3, len(missing)):
-                    break
-                if text and key_hash(self._hashed(text)) in missing and text not in examples:
+            for text in filter(None, map(str.strip, lines)):
+                hashes = [key_hash(key) for key in self._keys(text)]
+                if not not_seen.issuperset(hashes):
+                    continue
+                if len(examples) < 3 and missing.isdisjoint(hashes):
                     examples.append(text)
+                missing.add(min(hashes))
         return len(missing), examples

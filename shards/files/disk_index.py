@@ -1,4 +1,4 @@
-"""A mapping from texts to texts that does not fit in memory: lines in a file, found by the hash of their key.
+"""A mapping from names to texts that does not fit in memory: lines in a file, found by the hash of their key.
 
 Memory is bounded by `AT_ONCE` keys (about 0.3 GB) and 8 bytes for every hundred keys; the disk holds 32
 bytes a key while it is made, and 16 then.
@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from clipvip.shards.files.hashes import AT_ONCE, key_hash, parts_by_hash, rows_at
+from clipvip.shards.files.names import same_name
 from clipvip.shards.files.scratch import ScratchFile
 
 # A row of a hash and the place of its key's line, both uint64.
@@ -29,7 +30,7 @@ class RepeatedKeyError(Exception):
 
 
 class DiskIndex(Mapping[str, str]):
-    """Key -> value. Of lines with one key the first counts."""
+    """Key -> value. Of lines with one key the first counts; two spellings of a name (`same_name`) are one."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class DiskIndex(Mapping[str, str]):
         """
         self._read = read
         self._must_agree = repeats_must_agree
-        hashed = chain.from_iterable((key_hash(key), at) for key, at in entries)
+        hashed = chain.from_iterable((key_hash(same_name(key)), at) for key, at in entries)
         unsorted, self._sorted = ScratchFile(), ScratchFile()
         while len(block := np.fromiter(islice(hashed, 2 * at_once), np.uint64)):
             unsorted.append(block.tobytes())
@@ -78,13 +79,14 @@ class DiskIndex(Mapping[str, str]):
         return cls(entries(), read, at_once=at_once)
 
     def __getitem__(self, key: str) -> str:
+        key = same_name(key)
         number = key_hash(key)
         bucket = number >> (64 - self._bits)
         first, stop = int(self._directory[bucket]), int(self._directory[bucket + 1])
         places = rows_at(self._sorted, first, stop - first, 2)
         for at in places[places[:, 0] == np.uint64(number), 1].tolist():
             its_key, value = self._read(at)
-            if its_key == key:
+            if same_name(its_key) == key:
                 return value
         raise KeyError(key)
 
@@ -109,9 +111,9 @@ class DiskIndex(Mapping[str, str]):
         before = -2
         for number in same.tolist():
             if number != before + 1:  # another hash: two keys with one hash are as good as never
-                known = dict([self._read(int(places[number, 1]))])
+                known = dict([self._read_by_name(int(places[number, 1]))])
             before, at = number, int(places[number + 1, 1])
-            key, value = self._read(at)
+            key, value = self._read_by_name(at)
             keep[number + 1] = key not in known
             differs = known.setdefault(key, value) != value and self._must_agree
             if differs and (first_conflict is None or at < first_conflict.at):
@@ -119,3 +121,7 @@ class DiskIndex(Mapping[str, str]):
         if first_conflict is not None:
             raise first_conflict
         return places[keep]
+
+    def _read_by_name(self, at: int) -> tuple[str, str]:
+        key, value = self._read(at)
+        return same_name(key), value

@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.names import id_of
 from clipvip.shards.files.text import json_lines, parse_json
 from clipvip.shards.sources.pickled_texts import RefusedPickle, is_pickled, read_pickled
 
@@ -269,8 +270,8 @@ def _row(
 
 
 def _id(value: Any) -> str:
-    is_one = isinstance(value, str | bytes | int) and not isinstance(value, bool)
-    return _cleaned(_name(value).strip()) if is_one else ""
+    value = id_of(value)
+    return _cleaned(_name(value).strip()) if isinstance(value, str | bytes) else ""
 
 
 def _name(value: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.names import id_of, same_name
 from clipvip.shards.format.clip import make_key
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -46,9 +47,10 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
             wanted = _parse_line(raw, f"line {line}")
             if isinstance(wanted, Wanted):
                 link = hash(wanted.url)  # millions of links would not fit
-                if links.get(wanted.video_id) == link:
+                name = same_name(wanted.video_id)
+                if links.get(name) == link:
                     continue
-                if links.setdefault(wanted.video_id, link) != link:
+                if links.setdefault(name, link) != link:
                     detail = f"an earlier line has another link for {wanted.video_id}"
                     wanted = Skip("duplicate_id", f"line {line}", detail)
             if wanted is not None:
@@ -70,7 +72,7 @@ def _from_json(text: str, where: str) -> Wanted | Skip:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Skip("bad_metadata", where, f"not JSON: {error}"[:200])
-    video_id, url = entry.get("video_id"), entry.get("url")
+    video_id, url = id_of(entry.get("video_id")), entry.get("url")
     if not isinstance(video_id, str) or not isinstance(url, str | None):
         return Skip("bad_metadata", where, 'want {"video_id": "...", "url": "https://..."}')
     if url is None:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.files.hashes import Repeats
+from clipvip.shards.files.names import id_of
 from clipvip.shards.files.stores import list_urls, parse_location
 from clipvip.shards.files.text import JsonLine, json_lines
 from clipvip.shards.format.clip import Clip, make_key
@@ -99,7 +100,7 @@ def _source_of(json_line: JsonLine) -> Source:
     line, entry = json_line.number, json_line.value
     where = f"line {line}"
     fields = entry if isinstance(entry, dict) else {}
-    video_id, listed = fields.get("video_id"), fields.get("clip")
+    video_id, listed = id_of(fields.get("video_id")), fields.get("clip")
     if not isinstance(video_id, str) or not isinstance(listed, list):
         detail = "field 'clip' is not a list" if isinstance(video_id, str) else _WANTED
         if json_line.problem:
@@ -125,7 +126,7 @@ def _source_of(json_line: JsonLine) -> Source:
 def _clip_or_skip(video_id: str, prefix: str, where: str, position: int, entry: JsonValue) -> Clip | Skip:
     """The clip at `position` of a video's list; `prefix` begins its key."""
     fields = entry if isinstance(entry, dict) else {}
-    clip_id = fields.get("clip_id")
+    clip_id = id_of(fields.get("clip_id"))
     if not isinstance(clip_id, str) or "span" not in fields:
         return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
     try:

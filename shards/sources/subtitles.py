@@ -4,15 +4,16 @@ import os
 import posixpath
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.disk_index import DiskIndex
 from clipvip.shards.files.stores import is_url, list_urls
-from clipvip.shards.sources.rolling_captions import without_rolled_lines
-from clipvip.shards.sources.subtitle_formats import ShownCue, parse_shown_cues
+from clipvip.shards.sources.rolling_captions import without_repeated_states
+from clipvip.shards.sources.subtitle_cues import ShownCue
+from clipvip.shards.sources.subtitle_formats import parse_shown_cues
 
 # Preferred first: json3 has each line once with exact times of the words.
 SUBTITLE_EXTENSIONS = (".json3", ".vtt", ".srv3", ".ytt", ".srt", ".srv2", ".srv1", ".xml")
@@ -30,8 +31,14 @@ class Cue:
     text: str
 
 
-def read_subtitles(path: Path | str) -> list[Cue]:
+def read_subtitles(
+    path: Path | str, *, encoding: str | None = None, warn: Callable[[str], None] = lambda _: None
+) -> list[Cue]:
     """The words of a subtitle file in order, each once.
+
+    `encoding` is that of files that are no UTF-8 (such as "cp1251"); without it, it is found out. `warn` is
+    told, in a line that begins with the path, of damaged cues, which are left out, and of encodings that were
+    guessed.
 
     Raises:
         DatasetError: naming the file, and the line where nothing in it can be understood.
@@ -40,16 +47,23 @@ def read_subtitles(path: Path | str) -> list[Cue]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_subtitles(data, name=str(path))
+    return parse_subtitles(data, name=str(path), encoding=encoding, warn=warn)
 
 
-def parse_subtitles(data: bytes, *, name: str = "subtitles") -> list[Cue]:
+def parse_subtitles(
+    data: bytes,
+    *,
+    name: str = "subtitles",
+    encoding: str | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Cue]:
     """As `read_subtitles`, from the file's bytes, whose content tells the format; `name` is for messages.
 
-    Lines that a rolling caption repeats are dropped, speech that is repeated stays: see `rolling_captions`.
+    What a rolling or painted caption repeats is dropped, speech that is repeated stays: see
+    `rolling_captions`.
     """
-    shown = parse_shown_cues(data, name=name)
-    cues = [cue for one in without_rolled_lines(shown) for cue in _timed_words(one)]
+    shown = parse_shown_cues(data, name=name, encoding=encoding, warn=warn)
+    cues = [cue for one in without_repeated_states(shown) for cue in _timed_words(one)]
     return sorted(cues, key=lambda cue: cue.start_seconds)
 
 

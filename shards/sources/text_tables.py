@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.disk_index import DiskIndex, RepeatedKeyError
+from clipvip.shards.files.names import id_of
 from clipvip.shards.files.scratch import ScratchFile, line_at
 from clipvip.shards.files.text import json_lines, parse_object
 
@@ -26,9 +27,9 @@ _Row = Mapping[str, JsonValue]
 def load_text_table(path: Path | str) -> Mapping[str, str]:
     """Clip id -> text, from a file of JSON lines or a Parquet file (`.parquet`), however large it is.
 
-    A row has `clip_id` (or `key`) and one of `text`, `subtitle`, `caption`: a string, or strings that are
-    joined by spaces; one whose text is null is left out. Kept is an index on the disk; the texts stay in the
-    file, which must not change meanwhile, those of a Parquet file in a copy.
+    A row has `clip_id` (or `key`), also as a whole number, and one of `text`, `subtitle`, `caption`: a
+    string, or strings that are joined by spaces; one whose text is null is left out. Kept is an index on the
+    disk; the texts stay in the file, which must not change meanwhile, those of a Parquet file in a copy.
 
     Raises:
         DatasetError: naming the file and row, which is damaged, lacks a field, or has another text before.
@@ -130,10 +131,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
 
 
 def _entry(row: _Row, where: str) -> tuple[str, str | None]:
-    clip_id = _field(row, ID_FIELDS, where)
+    clip_id = id_of(_field(row, ID_FIELDS, where))
     text = _text(row, where)
     if not isinstance(clip_id, str) or not clip_id:
-        raise DatasetError(f"{where}: the clip id is {clip_id!r}; give a string")
+        raise DatasetError(f"{where}: the clip id is {clip_id!r}; give a string or a whole number")
     return clip_id, text
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.names import id_of
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 
@@ -71,7 +72,8 @@ def first_of(fields: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue
 
 
 def make_row(where: str, video: JsonValue, sentence: JsonValue, time: tuple[float, ...] = ()) -> Row | Skip:
-    """A row, or why it is none: both must be text, and the sentence have words."""
+    """A row, or why it is none: want a name, or a whole number that is one, and a sentence with words."""
+    video = id_of(video)
     if not isinstance(video, str) or not isinstance(sentence, str):
         return Skip("bad_annotation", where, "want a video and a sentence as text")
     # A lone surrogate (a JSON escape can hold one) has no UTF-8 form and would fail when written.
@@ -109,14 +111,16 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
         raise DatasetError(f"{path}: want MSR-VTT's 'videos' and 'sentences'; is it MSRVTT_data.json?")
     if videos is None:
         listed = [entry for entry in known if isinstance(entry, dict)]
-        videos = frozenset(str(entry.get("video_id")) for entry in listed if entry.get("split") == split)
+        videos = frozenset(
+            str(id_of(entry.get("video_id"))) for entry in listed if entry.get("split") == split
+        )
         if not videos:
             raise DatasetError(f"{path}: has no videos of the split {split}")
     for number, entry in enumerate(sentences):
         where = f"{path.name}, sentence {number}"
         if not isinstance(entry, dict):
             yield Skip("bad_annotation", where, "is no record")
-        elif not isinstance(entry.get("video_id"), str) or entry["video_id"] in videos:
+        elif not isinstance(video := id_of(entry.get("video_id")), str) or video in videos:
             yield make_row(where, entry.get("video_id"), entry.get("caption"))
 
 
@@ -300,7 +304,8 @@ def _records(path: Path) -> Iterator[tuple[str, str | None, JsonValue]]:
 def _rows_of_record(where: str, video: JsonValue, entry: Mapping[str, JsonValue]) -> Rows:
     text = first_of(entry, _TEXT_FIELDS)
     sentences = text if isinstance(text, list) else [text]
-    name = video_name(str(video)) if type(video) in (str, int) else video
+    video = id_of(video)
+    name = video_name(video) if isinstance(video, str) else video
     for sentence, time in zip(sentences, _times(entry, len(sentences)), strict=True):
         yield make_row(where, name, sentence, time)
 

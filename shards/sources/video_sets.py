@@ -13,6 +13,7 @@ from pathlib import Path
 from clipvip.plugins import Registry
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.disk_index import DiskIndex
+from clipvip.shards.files.names import same_name
 from clipvip.shards.format.clip import Clip, make_key
 from clipvip.shards.format.record import SentencesAre
 from clipvip.shards.sources import video_set_files as formats
@@ -240,8 +241,8 @@ def _by_video(rows: Iterable[Row | Skip]) -> Iterator[tuple[str, list[Row] | Ski
         if isinstance(row, Skip):
             skips.append(row)
         else:
-            together.setdefault(row.video, []).append(row)
-    yield from together.items()
+            together.setdefault(same_name(row.video), []).append(row)
+    yield from ((rows[0].video, rows) for rows in together.values())
     for skip in skips:
         yield "", skip
 

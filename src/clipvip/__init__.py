@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.tools.subset import SubsetOptions, subset
     from clipvip.pipeline.tools.verify import VerifyOptions, verify
     from clipvip.pipeline.train.stage import TrainOptions, train
+    from clipvip.pipeline.transcribe.stage import TranscribeOptions, transcribe
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ _MODULES = {
     "pipeline.tools.subset": "SubsetOptions subset",
     "pipeline.tools.verify": "VerifyOptions verify",
     "pipeline.train.stage": "TrainOptions train",
+    "pipeline.transcribe.stage": "TranscribeOptions transcribe",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -42,6 +42,7 @@ def named_files(out: Path) -> dict[str, bytes]:
         ("subset", [300, 20 * KIB]),
         ("caption", [1500]),
         ("nmi", [500]),
+        ("transcribe", [20, 120]),
     ],
 )
 def test_files_that_find_no_room_are_not_there_at_all(name: str, sizes: list[int], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def undisturbed(arguments: tuple[object, ...], out: Path) -> Stage:
     return Stage(arguments, out, begun - started, time.monotonic() - started)
 
 
-@pytest.fixture(scope="module", params=["shard", "caption", "nmi"])
+@pytest.fixture(scope="module", params=["shard", "caption", "nmi", "transcribe"])
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = tmp_path_factory.mktemp(request.param)
     return undisturbed(COMMANDS[request.param](folder), folder / "out")

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 from make_shards import make_shard_folder
+from make_sound import make_talk
 from make_videos import make_video, write_metadata
+from resources import need
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
+from tiny_whisper import make_whisper
 
 
 def shard_command(folder: Path) -> tuple[object, ...]:
@@ -44,4 +47,22 @@ def nmi_command(folder: Path) -> tuple[object, ...]:
     return ("nmi", *sides, "--model", make_text_tower(folder / "clip"), "--device", "cpu")
 
 
-COMMANDS = {"shard": shard_command, "subset": subset_command, "caption": caption_command, "nmi": nmi_command}
+def transcribe_command(folder: Path) -> tuple[object, ...]:
+    """Twelve videos of four seconds, and one without sound."""
+    need("faster_whisper")
+    videos = folder / "videos"
+    make_talk(videos / "v0.mkv", seconds=4)
+    for number in range(1, 12):
+        shutil.copy(videos / "v0.mkv", videos / f"v{number}.mkv")
+    make_video(videos / "silent.mp4")
+    model = make_whisper(folder / "whisper")
+    return ("transcribe", videos, "--model", model, "--gpus", 0, "--workers", 2, "--no-vad")
+
+
+COMMANDS = {
+    "shard": shard_command,
+    "subset": subset_command,
+    "caption": caption_command,
+    "nmi": nmi_command,
+    "transcribe": transcribe_command,
+}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import clipvip
-from clipvip.pipeline.caption import work as caption_work
 from clipvip.pipeline.caption.stage import gpu_batch_size
+from clipvip.pipeline.runtime import device
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError
 from commands import run_well
@@ -31,14 +31,14 @@ def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
 
 
 def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_work, "CLAIM_SECONDS", 0.3)
+    monkeypatch.setattr(device, "CLAIM_SECONDS", 0.3)
     (tmp_path / "_state").mkdir()
     with (tmp_path / "_state/gpu0.lock").open("ab") as of_another_worker:
         fcntl.flock(of_another_worker, fcntl.LOCK_EX)
-        assert [caption_work.claim_gpu(tmp_path, 3) for _ in range(2)] == [1, 2]
+        assert [device.claim_gpu(tmp_path, 3) for _ in range(2)] == [1, 2]
         with pytest.raises(UserError, match="all 3 GPUs are taken"):
-            caption_work.claim_gpu(tmp_path, 3)
-    assert caption_work.claim_gpu(tmp_path, 3) == 0
+            device.claim_gpu(tmp_path, 3)
+    assert device.claim_gpu(tmp_path, 3) == 0
 
 
 @pytest.mark.parametrize(("gib", "frames"), [(0, 32), (11, 32), (15.8, 64), (39.5, 256), (79.2, 256)])

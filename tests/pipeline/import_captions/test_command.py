@@ -114,6 +114,17 @@ def test_an_id_of_several_clips_is_nobodys(tmp_path: Path) -> None:
     assert ("ambiguous_id", "0.mp4") in skipped(tmp_path / "out")
 
 
+def test_two_spellings_of_a_name_are_one(tmp_path: Path) -> None:
+    """As files of macOS and of others have "é"."""
+    (tmp_path / "clips").mkdir()
+    clip = stored_clip("cafe", 0)
+    record = clip.record.model_copy(update={"clip_id": "caf\u00e9.0.mp4"})
+    write_shard(tmp_path / "clips" / "000000.tar", [replace(clip, record=record)])
+    rows = write_rows(tmp_path / "r.jsonl", [{"clip_id": "cafe\u0301.0.mp4", "caption": "x"}])
+    assert import_captions(tmp_path / "clips", rows, tmp_path / "out").exit_code == 0
+    assert captions_in(tmp_path / "out") == {"cafe_00000": ["x"]}
+
+
 def test_two_files_and_several_processes(shards: Path, tmp_path: Path) -> None:
     first = write_rows(tmp_path / "a.jsonl", ROWS[:4])
     second = write_rows(tmp_path / "b.jsonl", ROWS[4:])

@@ -46,6 +46,7 @@ def test_each_kind_of_file(extension: str, tmp_path: Path) -> None:
     [
         ({"clip_id": "v.1.mp4", "captions": ["a", " ", "b"]}, ("v.1.mp4",), ("a", "b")),
         ({"image_id": 17, "caption": "a"}, ("17",), ("a",)),
+        ({"image_id": 17.0, "caption": "a"}, ("17",), ("a",)),
         ({"video_id": "v", "sentence": "a"}, ("v",), ("a",)),
         ({"video_id": "v", "id": "w", "text": "a"}, ("w",), ("a",)),
         ({"key": "k", "clip_id": "c", "caption": None, "captions": ["a"]}, ("k", "c"), ("a",)),

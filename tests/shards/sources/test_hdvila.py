@@ -79,7 +79,7 @@ def test_what_is_wrong_is_named_and_the_rest_stays(tmp_path: Path) -> None:
         b"{not json",
         entry("v", good, ("v.0.mp4", [2, 3]), ("v.1.mp4", [3, 2]), ("v.2.mp4", [4, 5])),
         b"",
-        {"video_id": 7, "clip": []},
+        {"video_id": 7.5, "clip": []},
         {"video_id": "w", "clip": "none"},
         {
             "video_id": "x",

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.sources.rolling_captions import without_rolled_lines
-from clipvip.shards.sources.subtitle_formats import Line, ShownCue, TimedText
+from clipvip.shards.sources.rolling_captions import without_repeated_states
+from clipvip.shards.sources.subtitle_cues import Line, ShownCue, TimedText
 from clipvip.shards.sources.subtitles import Cue, parse_subtitles, text_in_span, text_in_spans
 
 _HEAD = "WEBVTT\n\n"
@@ -49,6 +49,19 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "styles that never end": lambda n: _one("{\\" * n),
     "spaces before a damaged time": lambda n: f"{_TIMES}a\n\n{' ' * 2 * n}00:00:0x --> \n",
     "arrows": lambda n: _TIMES + "-->\n" * (n // 2),
+    "arrows between texts": lambda n: _TIMES + "x --> y\n" * (n // 4),
+    "times after numbers": lambda n: _TIMES + "1\n1:1 --> z\n" * (n // 6),
+    "settings that never end": lambda n: _TIMES + f"a\n\n{_TIMES.strip()}{' a:b' * (n // 2)} x\n",
+    "spaces after times": lambda n: _TIMES + f"a\n\n{_TIMES.strip()}{' ' * 2 * n}x\n",
+    "two cues of which the last line grows": lambda n: _two("a\n" * n + "b\n\n", "a\n" * n + "bc\n"),
+    "two cues of which the only word grows": lambda n: _two("a" * n + "\n\n", "a" * n + "b\n"),
+    "many cues that grow": lambda n: (
+        _HEAD
+        + "".join(
+            f"00:{n // 60:02d}:{n % 60:02d}.000 --> 00:{n // 60:02d}:{n % 60:02d}.999\n{'a ' * n}\n\n"
+            for n in range(int(1.4 * n**0.5))
+        )
+    ),
     "numbers": lambda n: _TIMES + "1\n" * n,
     "entities": lambda n: _one("&amp" * (n // 2) + "&#" + "9" * n),
     "captions in each other": lambda n: _xml(_P * (n // 10) + "x" + "</p>" * (n // 10)),
@@ -107,7 +120,7 @@ def test_the_longest_overlap_is_dropped(old: list[str], new: list[str]) -> None:
     shown = [text for text in new if text]
     timed = next((place for place, text in enumerate(shown) if text.isupper()), len(shown))
     overlap = next((size for size in range(min(len(old), timed), 0, -1) if old[-size:] == shown[:size]), 0)
-    kept = {cue.start_seconds: [line.text for line in cue.lines] for cue in without_rolled_lines(cues)}
+    kept = {cue.start_seconds: [line.text for line in cue.lines] for cue in without_repeated_states(cues)}
     assert kept.get(0.01, []) == ([text.lower() for text in shown[overlap:]])
 
 

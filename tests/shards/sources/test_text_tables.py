@@ -32,7 +32,7 @@ def test_text_tables_of_every_spelling(tmp_path: Path) -> None:
         ("[1]\n", "row 1: not a JSON object"),
         ('{"id": "a", "text": "x"}\n', "no field clip_id or key; it has id, text"),
         ('{"clip_id": "a", "words": "x"}\n', "no field text or subtitle or caption"),
-        ('{"clip_id": 7, "text": "x"}\n', "the clip id is 7"),
+        ('{"clip_id": 7.5, "text": "x"}\n', "the clip id is 7.5"),
         ('{"clip_id": "a", "text": 7}\n', "the text is '7'"),
         (
             '{"clip_id": "a", "text": "x"}\n{"clip_id": "a", "text": "y"}\n',

@@ -1,0 +1,1 @@
+"""The stage `transcribe`: what is said in videos -> subtitle files, by Whisper."""
