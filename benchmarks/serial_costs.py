@@ -18,7 +18,7 @@ import click
 from clipvip.shards.building.plan import plan_units
 from clipvip.shards.format.captions import write_captions
 from clipvip.shards.format.clip import Clip, StoredClip
-from clipvip.shards.sources.hdvila import Survey, index_videos, read_sources
+from clipvip.shards.sources.hdvila import index_videos, read_sources, survey_metadata
 from clipvip.shards.sources.texts import read_texts
 from clipvip.shards.tar.writer import write_shard
 
@@ -83,9 +83,9 @@ def main(num_videos: int, rounds: int) -> None:
         write_shard(shards / "000000.tar", stored_clips(num_texts))
         rows = [(f"v_{n:05d}", "a person rides a horse along the beach") for n in range(16 * num_texts)]
         write_captions(captions / "000000.parquet", rows)
-        survey = Survey(metadata)
+        survey = survey_metadata(metadata)
         results = {
-            "survey a video's line": (num_videos, lambda: Survey(metadata)),
+            "survey a video's line": (num_videos, lambda: survey_metadata(metadata)),
             "read it again": (num_videos, lambda: sum(1 for _ in read_sources(metadata, survey))),
             "read it and plan shards": (
                 num_videos,

@@ -1,7 +1,6 @@
 """Open a video that others made: which formats and protocols are allowed, and what its header says."""
 
 import io
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -12,8 +11,9 @@ from clipvip.media.errors import MediaError, one_line
 _OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,mxf,rm,wtv,dv,h264,hevc",
+    # Where a transport stream goes on under other packet ids, as recordings that were joined, it is the same.
+    "merge_pmt_versions": "1",
 }
-_MOST_FRAMES_PER_SECOND = 300
 
 
 class UnreadableVideo(MediaError):
@@ -35,6 +35,8 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
     try:
         # Tags may have other encodings than UTF-8; nobody reads them here.
         container = av.open(file, format=form, options=_OPTIONS, metadata_errors="replace")
+    except av.ArgumentError as error:  # what FFmpeg says is "Invalid argument"
+        raise UnreadableVideo("undecodable_video", "a playlist or another format that is not read") from error
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableVideo("undecodable_video", describe(error)) from error
     attached = av.stream.Disposition.attached_pic  # cover art of a sound file
@@ -52,32 +54,6 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return container, stream
-
-
-def frames_per_second(stream: Any) -> float:
-    """The source's mean rate; 0 where the file gives none or the rate of its clock (1000 in Matroska)."""
-    rates = (stream.average_rate, stream.guessed_rate)
-    return next((float(rate) for rate in rates if rate and rate <= _MOST_FRAMES_PER_SECOND), 0.0)
-
-
-def lacks_times(container: Any, stream: Any) -> bool:
-    """Whether packets tell only the order of decoding: H.264 and HEVC in AVI or in no container."""
-    of_order = {"avi", "h264", "hevc"}.intersection(container.format.name.split(","))
-    return bool(of_order) and stream.codec_context.name in ("h264", "hevc")
-
-
-def has_fields(stream: Any, packet: Any, fps: float) -> bool:
-    """Whether packets are single fields, two to a frame: of an interlaced stream, half as long as a frame."""
-    is_interlaced = stream.codec_context.field_order > 1  # 0 is unknown, 1 progressive
-    return bool(is_interlaced and packet.duration and packet.duration * stream.time_base * fps < 0.75)
-
-
-def origin_seconds(container: Any, stream: Any) -> Fraction:
-    """The file's zero on its own clock: players and subtitles count from there, not from the picture."""
-    origin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
-    # The container's start is in whole microseconds: a picture at 1.4333 s would be shown before zero.
-    start = origin if stream.start_time is None else stream.start_time * Fraction(stream.time_base)
-    return start if 0 < origin - start <= Fraction(1, av.time_base) else origin
 
 
 def is_idr(packet: Any) -> bool:

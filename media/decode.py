@@ -6,9 +6,7 @@ frame instead of at the file's zero, 0.8 s off the subtitles; at equal CPU time.
 """
 
 import io
-import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -18,20 +16,19 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from clipvip.media.container import (
-    describe,
-    frames_per_second,
-    has_fields,
-    is_idr,
-    lacks_times,
-    open_container,
-    origin_seconds,
-)
+from clipvip.media.clock import Clock, frames_per_second
+from clipvip.media.container import describe, is_idr, open_container
 from clipvip.media.errors import MediaError
-from clipvip.media.packets import plan_steps
+from clipvip.media.hdr import Transfer, transfer_of
+from clipvip.media.losses import Losses
+from clipvip.media.packets import Step, plan_steps
 from clipvip.media.pictures import Geometry, geometry_of, require_pixels, scale, upright_rgb
 
 _NOT_SCALED = 1 << 40
+# Fewer than these behind the start of an unknown stream, and the pictures go on in that.
+_PICTURES_GO_ON_SECONDS = 1.0
+# (time of the frame before, its own time, time of the next frame) -> whether a frame is of use
+Needed = Callable[[float, float, float], bool]
 
 
 class _Damage(Exception):
@@ -46,30 +43,27 @@ class Video:
     """An open video file; `open_video` makes one.
 
     After `frames` has ended, `end_seconds` is where the last frame ends, and `damage` says what stopped it;
-    it is empty at a proper end. All needed frames before `passed_seconds` have been yielded.
+    it is empty at a proper end. All needed frames before `passed_seconds` have been yielded, or are lost:
+    `follows_loss` says that some are missing before the frame that was yielded last, or before the end.
     """
 
     def __init__(self, file: str | io.BytesIO, *, size: int = _NOT_SCALED) -> None:
         self._file = file
         self._size = size
         self._reformatter = VideoReformatter()
-        self.geometry: Geometry | None = None  # known from the first frame on
+        self.geometry: Geometry | None = None  # known from the first frame on, as is `transfer`
+        self.transfer: Transfer | None = None  # of HDR, whose pictures come tone-mapped
         self._open()
-        self._time_base = Fraction(self.stream.time_base)
-        self._origin_seconds = origin_seconds(self.container, self.stream)
-        common = math.lcm(self._time_base.denominator, self._origin_seconds.denominator)
-        self._ticks = (int(self._time_base * common), int(self._origin_seconds * common), common)
         self.fps = frames_per_second(self.stream)
-        self._lacks_times = lacks_times(self.container, self.stream)
 
     def _open(self) -> None:
         self.container, self.stream = open_container(self._file)
+        self._clock = Clock(self.container, self.stream)
+        self._losses = Losses()
+        self.follows_loss = False
         self.end_seconds = self.passed_seconds = 0.0
         self.damage = ""
         self._sound_end_seconds = 0.0
-        self._has_fields = False
-        # Times of the packets whose frames are still to come, where frames have none themselves.
-        self._counted_seconds: deque[float] = deque()
 
     def rewind(self) -> None:
         """Back to the start of the file, as if nothing had been read."""
@@ -94,41 +88,43 @@ class Video:
                 if packet.pts is None or packet.is_corrupt or packet.is_discard:
                     return None
                 is_open = (packet.is_keyframe or not found) and not is_idr(packet)
-                found.append((self._seconds(packet.pts), is_open))
+                found.append((self._clock.seconds(packet.pts), is_open))
         except (_Damage, av.FFmpegError, ValueError):
             return None
-        return None if self._lacks_times or len({seconds for seconds, _ in found}) < len(found) else found
+        is_told = self._clock.tells_all and len({seconds for seconds, _ in found}) == len(found)
+        return found if is_told else None
 
-    def frames(
-        self, needed: Callable[[float, float], bool] = lambda previous, seconds: True
-    ) -> Iterator[tuple[float, Any]]:
+    def frames(self, needed: Needed = lambda *times: True) -> Iterator[tuple[float, Any]]:
         """Yield (presentation time in seconds, still unscaled frame) with strictly rising times.
 
-        Where `needed(time of the frame before, time)` is false the frame may be missing, which saves its
-        decoding where no needed frame is built on it: a third of the work in usual H.264, and all that lies
-        between clips. The first frame always comes. Ends at the first damage: what follows is guesswork.
+        Where `needed(time of the frame before, its time, time of the next)` is false the frame may be
+        missing, which saves its decoding where no needed frame is built on it: a third of the work in usual
+        H.264, and all that lies between clips. The first frame always comes. Ends at the first damage: what
+        follows is guesswork.
         """
         last_seconds = -1.0
 
-        def is_needed(previous: float, seconds: float) -> bool:
-            # A field alone is no picture: which two make one, the decoder knows.
-            return needed(previous, seconds) or self.geometry is None or self._has_fields
+        def is_needed(previous: float, seconds: float, following: float) -> bool:
+            is_asked = needed(previous, seconds, following)
+            return is_asked or self.geometry is None or not self._clock.tells_all
 
-        for frame in self._undamaged_frames(is_needed):
-            if self._lacks_times and self._counted_seconds:
-                # In AVI H.264's packets carry times in the order of decoding, and frames come out in that of
-                # showing: 0 1 2 3 4 of the packets, 1 2 4 3 6 of the frames. The first frame is the first.
-                seconds = self._counted_seconds.popleft()
-            else:
-                seconds = self.end_seconds if frame.pts is None else self._seconds(frame.pts)
+        for seconds, frame in self._undamaged_frames(is_needed):
             if seconds <= last_seconds:
                 continue
             last_seconds = seconds
+            if not self._clock.tells_all:
+                self.end_seconds = max(self.end_seconds, seconds + self._clock.length_seconds(frame))
+            self._note_losses()
             if self.geometry is None:
                 self.geometry = geometry_of(frame, self.stream.sample_aspect_ratio, self._size)
+                self.transfer = transfer_of(frame)
             yield seconds, frame
+        self._note_losses()
         if not self.damage:
             self.damage = self._missing_end()
+
+    def _note_losses(self) -> None:
+        self.follows_loss, self._losses.have_been = self._losses.have_been, False
 
     def pictures_at(
         self, times: Sequence[float], *, leave_out: bool = True, max_pixels: int | None = None
@@ -140,7 +136,7 @@ class Video:
         """
         self.rewind()
         wanted, found = set(times), dict[float, np.ndarray]()
-        for seconds, frame in self.frames(lambda _, seconds: seconds in wanted or not leave_out):
+        for seconds, frame in self.frames(lambda before, seconds, after: seconds in wanted or not leave_out):
             if seconds in wanted:
                 require_pixels(frame, max_pixels)
                 found[seconds] = upright_rgb(frame)
@@ -148,7 +144,7 @@ class Video:
                 return np.stack([found[seconds] for seconds in times])
         raise MediaError(self.damage or "a wanted frame does not decode")
 
-    def _undamaged_frames(self, needed: Callable[[float, float], bool]) -> Iterator[Any]:
+    def _undamaged_frames(self, needed: Needed) -> Iterator[tuple[float, Any]]:
         try:
             try:
                 yield from self._decode(needed, may_leave_out=True)
@@ -160,84 +156,99 @@ class Video:
         except (av.FFmpegError, ValueError) as error:
             self.damage = describe(error)
 
-    def _decode(self, needed: Callable[[float, float], bool], *, may_leave_out: bool) -> Iterator[Any]:
+    def _decode(self, needed: Needed, *, may_leave_out: bool) -> Iterator[tuple[float, Any]]:
         """Decode what is needed; after packets that were left out, only from a true keyframe on.
 
         Raises _Damage, av.FFmpegError or ValueError where the file is damaged, _NotAKeyframe where decoding
         cannot begin at what the file calls a keyframe.
         """
         context = self.stream.codec_context
-        check = _FrameCheck(self._seconds)
+        check = _FrameCheck(self._clock.seconds)
         left_out_seconds = 0.0
-        for step in plan_steps(self._packets(), needed, self._packet_seconds, may_leave_out):
+        for step in plan_steps(self._packets(), needed, self._clock.packet_seconds, may_leave_out):
             packet = step.packet
             if not step.is_decoded:
                 left_out_seconds = max(left_out_seconds, step.seconds or 0.0)
                 self._note_end(packet)
                 continue
             if step.begins_anew:
-                yield from filter(check.is_usable, context.decode(None))
+                yield from self._usable(context.decode(None), check)
+                yield from check.usable(self._losses.rest())
+                self._losses.begin_anew(packet.pts)
                 check.require_nothing_awaited()
                 context.flush_buffers()
                 self.passed_seconds, check.awaited_seconds = left_out_seconds, step.seconds
-            context.skip_frame = "DEFAULT" if step.is_needed or step.begins_anew else "NONREF"
-            if self._lacks_times and packet.size:
-                self._counted_seconds.append(self._counted(packet))
-            yield from filter(check.is_usable, packet.decode())
-            if step.is_incomplete and check.num_clean:
+            is_needed = step.is_needed or step.begins_anew or step.is_incomplete
+            context.skip_frame = "DEFAULT" if is_needed else "NONREF"
+            yield from self._usable(self._decoded(step), check)
+            if packet.is_corrupt and not self._clock.may_be_joined and check.num_clean:
                 raise _Damage("an incomplete packet")
             self._note_end(packet)
+        yield from check.usable(self._losses.rest())
         check.require_nothing_awaited()
         self.passed_seconds = left_out_seconds
+
+    def _decoded(self, step: Step) -> list[Any]:
+        """The frames that come out of the decoder when it is given this packet."""
+        self._clock.sends(step.packet)
+        if self._clock.may_be_joined:
+            self._losses.sends(step, has_fields=self._clock.has_fields)
+        try:
+            return step.packet.decode()
+        except av.InvalidDataError:
+            if not self._losses.are_watched:
+                raise
+            return []
+
+    def _usable(self, frames: list[Any], check: "_FrameCheck") -> Iterator[tuple[float, Any]]:
+        for frame in frames:
+            seconds = self._clock.frame_seconds(frame)
+            yield from check.usable(self._losses.passes(seconds, frame))
 
     def _packets(self) -> Iterator[Any]:
         """The packets of the pictures; where these have no length of their own, the end of sound is noted."""
         sound = () if self.stream.duration is not None else self.container.streams.audio
-        try:
-            for packet in self.container.demux(self.stream, sound):
-                if packet.stream.index == self.stream.index:
-                    self._has_fields = self._has_fields or has_fields(self.stream, packet, self.fps)
-                    yield packet
-                elif packet.pts is not None:
-                    end = (packet.pts + (packet.duration or 0)) * packet.time_base - self._origin_seconds
-                    self._sound_end_seconds = max(self._sound_end_seconds, float(end))
-        except IndexError as error:  # PyAV's list of streams is made once
-            raise _Damage("a stream that begins in the middle of the file") from error
-
-    def _packet_seconds(self, packet: Any) -> float | None:
-        return None if packet.pts is None or self._lacks_times else self._seconds(packet.pts)
-
-    def _seconds(self, pts: int) -> float:
-        scale, origin, common = self._ticks  # integers: `Fraction` here would cost 5% of the whole stage
-        return (pts * scale - origin) / common
-
-    def _counted(self, packet: Any) -> float:
-        """The time of a packet that says only when it is decoded, or not even that."""
-        return self.end_seconds if packet.dts is None else self._seconds(packet.dts)
+        last, last_known, is_read = None, None, False
+        while not is_read:
+            try:
+                for packet in self.container.demux(self.stream, sound):
+                    if packet.stream.index == self.stream.index:
+                        if not self._clock.follow(packet):
+                            continue
+                        yield packet
+                        last = packet if packet.size else last
+                    elif packet.pts is not None:
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        end_seconds = float(end - self._clock.origin_seconds)
+                        self._sound_end_seconds = max(self._sound_end_seconds, end_seconds)
+                is_read = True
+            except IndexError:  # a stream of which PyAV does not know; without it, it reads on
+                last_known = last_known or last
+        if last_known is not None:
+            end, known_end = (self._clock.packet_end_seconds(packet) or 0.0 for packet in (last, last_known))
+            if end < known_end + _PICTURES_GO_ON_SECONDS:
+                raise _Damage("a stream that begins in the middle of the file")
 
     def _note_end(self, packet: Any) -> None:
         """The video lasts at least to the end of this packet's frame."""
-        if self._lacks_times and packet.size:
-            seconds = self._counted(packet)
-        elif packet.pts is None or packet.is_discard:
-            return
-        else:
-            seconds = self._seconds(packet.pts)
-        duration = packet.duration * self._time_base if packet.duration else 1 / self.fps if self.fps else 0
-        self.end_seconds = max(self.end_seconds, seconds + float(duration))
+        seconds = self._clock.packet_end_seconds(packet) if packet.size else None
+        self.end_seconds = max(self.end_seconds, seconds or 0.0)
 
     def _missing_end(self) -> str:
         """What a file that just stops short of its header's length is missing."""
         found_seconds = self.end_seconds
+        if self._clock.is_joined:
+            return ""
         if self.stream.duration is not None:
-            header_end = ((self.stream.start_time or 0) + self.stream.duration) * self._time_base
+            start = 0 if self.container.format.name == "wtv" else self.stream.start_time or 0
+            header_end = (start + self.stream.duration) * self.stream.time_base
         elif self.container.duration is not None:
             # Of the whole file, whose sound may be longer than its pictures.
             header_end = Fraction(self.container.duration, av.time_base)
             found_seconds = max(found_seconds, self._sound_end_seconds)
         else:
             return ""
-        header_seconds = float(header_end - self._origin_seconds)
+        header_seconds = float(header_end - self._clock.origin_seconds)
         if header_seconds <= found_seconds + 1:
             return ""
         return f"the pictures end at {self.end_seconds:.2f} s of {header_seconds:.2f} s"
@@ -256,8 +267,11 @@ class _FrameCheck:
         self.num_clean = 0
         self.awaited_seconds: float | None = None  # of the keyframe at which decoding began anew
 
-    def is_usable(self, frame: Any) -> bool:
+    def usable(self, timed: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
         """Raises _Damage, _NotAKeyframe."""
+        return ((seconds, frame) for seconds, frame in timed if self._is_usable(frame))
+
+    def _is_usable(self, frame: Any) -> bool:
         if self.awaited_seconds is not None:
             seconds = self.awaited_seconds if frame.pts is None else self._seconds(frame.pts)
             if seconds < self.awaited_seconds:

@@ -11,6 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from clipvip.media.decode import Video, open_video
 from clipvip.media.errors import MediaError, one_line
+from clipvip.media.hdr import Transfer
 from clipvip.media.pictures import quarter_turns, require_pixels, split_planes
 
 DEFAULT_CRF = 23
@@ -89,6 +90,8 @@ def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarra
         try:
             wanted = [times[index] for index in indices]
             return video.pictures_at(wanted, leave_out=leave_out, max_pixels=max_pixels)
+        except MediaError:
+            raise
         except MemoryError as error:
             raise MediaError("its frames do not fit in memory") from error
         except ValueError as error:  # numpy's
@@ -97,13 +100,17 @@ def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarra
 
 @dataclass(frozen=True, slots=True)
 class Mp4Facts:
-    """What a whole MP4 file is: the time of each frame and of its end, and the size of frames as shown."""
+    """What a whole MP4 file is: the time of each frame and of its end, and the size of frames as shown.
+
+    `transfer` is of HDR, whose pictures come tone-mapped.
+    """
 
     frame_seconds: list[float]
     end_seconds: float
     width: int
     height: int
     fps: float
+    transfer: Transfer | None
 
 
 def describe_mp4(data: bytes, *, max_pixels: int) -> Mp4Facts:
@@ -122,7 +129,7 @@ def describe_mp4(data: bytes, *, max_pixels: int) -> Mp4Facts:
         width, height = (frame.width, frame.height)[:: -1 if quarter_turns(frame) % 2 else 1]
         lengths = [later - earlier for earlier, later in pairwise(times)]
         length = 1 / video.fps if video.fps else max(lengths, default=0.0)
-        return Mp4Facts(times, times[-1] + length, width, height, video.fps)
+        return Mp4Facts(times, times[-1] + length, width, height, video.fps, video.transfer)
 
 
 def _times_of(video: Video) -> tuple[list[float], bool]:

@@ -5,7 +5,7 @@ hardly anything, and seeking is as exact as a file's index.
 """
 
 import bisect
-import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class Step:
 
     `is_decoded` false: leave it out. Else decode it, where `is_needed` is false only if others may be built
     on it. `begins_anew`: packets before it were left out, so the decoder must first give what it has and
-    forget it, and frames with an earlier time are not to be used. `is_incomplete`: bytes of it were lost.
+    forget it, and frames with an earlier time are not to be used. `is_incomplete`: bytes of it may be lost,
+    since it is marked, or the one before; `has_gap_behind`: time is missing between it and the next.
     """
 
     packet: Any
@@ -32,18 +33,20 @@ class Step:
     is_decoded: bool = True
     begins_anew: bool = False
     is_incomplete: bool = False
+    has_gap_behind: bool = False
 
 
 def plan_steps(
     packets: Iterable[Any],
-    needed: Callable[[float, float], bool],
+    needed: Callable[[float, float, float], bool],
     seconds_of: Callable[[Any], float | None],
     may_leave_out: bool,
 ) -> Iterator[Step]:
     """Yield a step for each packet, in the order of the file.
 
-    `needed(time of the frame before, time)` says in seconds whether a packet's frame is of use; `seconds_of`
-    gives a packet's time, or None. Where `may_leave_out`, the packets between the last needed one and a
+    `needed(time of the frame before, its time, time of the next)` says in seconds whether a packet's frame is
+    of use (before the first is -1, after the last infinity); `seconds_of` gives a packet's time, or None.
+    Where `may_leave_out`, the packets between the last needed one and a
     keyframe are left out, unless frames that follow that keyframe but are shown before it are needed.
     """
     held: list[Step] = []
@@ -78,7 +81,7 @@ def _left_out(steps: list[Step]) -> Iterator[Step]:
 
 def _with_following(
     packets: Iterable[Any],
-    needed: Callable[[float, float], bool],
+    needed: Callable[[float, float, float], bool],
     seconds_of: Callable[[Any], float | None],
 ) -> Iterator[tuple[Step, list[Step]]]:
     """Each packet's step, and for a keyframe those of the next packets, with what `needed` says of them.
@@ -87,19 +90,23 @@ def _with_following(
     """
     ahead: deque[Step] = deque()
     known: list[float] = []  # times of the packets around, sorted
+    marks = _Marks()
 
     def ask(step: Step) -> None:
         if step.is_needed is None:
             step.is_needed = True
             if step.seconds is not None:
                 place = bisect.bisect_left(known, step.seconds)
-                step.is_needed = needed(known[place - 1] if place else -1.0, step.seconds)
+                previous = known[place - 1] if place else -1.0
+                after = bisect.bisect_right(known, step.seconds, place)
+                following = known[after] if after < len(known) else math.inf
+                step.is_needed = needed(previous, step.seconds, following)
                 del known[: place - _PACKETS_AHEAD if place > 2 * _PACKETS_AHEAD else 0]
 
     def first() -> tuple[Step, list[Step]]:
         step = ahead.popleft()
         ask(step)
-        step.is_incomplete = step.packet.is_corrupt and not _ends_a_segment(step.packet, ahead)
+        marks.note(step, ahead[0].packet.dts if ahead else None)
         if not step.packet.is_keyframe or step.seconds is None:
             return step, []
         following = [other for other in ahead if other.seconds is None or other.seconds < step.seconds]
@@ -118,22 +125,30 @@ def _with_following(
         yield first()
 
 
+class _Marks:
+    """Which packets may lack bytes: those that are marked, and each one behind them."""
+
+    def __init__(self) -> None:
+        self._was_marked = False
+        self._last_dts: int | None = None
+        self._ticks: deque[int] = deque(maxlen=8)  # between packets, since not all tell their length
+
+    def note(self, step: Step, next_dts: int | None) -> None:
+        packet = step.packet
+        step.is_incomplete = packet.is_corrupt or self._was_marked
+        self._was_marked = packet.is_corrupt
+        if packet.dts is None:
+            return
+        usual = packet.duration or max(self._ticks, default=0)
+        if step.is_incomplete and next_dts is not None:
+            step.has_gap_behind = next_dts - packet.dts > 1.5 * usual > 0
+        if self._last_dts is not None:
+            self._ticks.append(packet.dts - self._last_dts)
+        self._last_dts = packet.dts
+
+
 def _nothing_needed_before(seconds: float, following: list[Step]) -> bool:
     return not any(
         step.packet.size and (step.seconds is None or (step.is_needed and step.seconds < seconds))
         for step in following
     )
-
-
-def _ends_a_segment(packet: Any, ahead: Iterable[Step]) -> bool:
-    """Whether a keyframe comes one or two packets later, with no time missing in between.
-
-    Where transport streams were joined as bytes their packets are numbered anew, which looks like a loss: in
-    50 frames of 3600 ticks each, decoded at 126000 129600 ..., that of 291600 is marked, then comes 295200
-    and with 298800 the next segment's keyframe.
-    """
-    for number, step in enumerate(itertools.islice(ahead, 2), start=1):
-        if step.packet.is_keyframe:
-            times = (packet.dts, step.packet.dts, packet.duration)
-            return None not in times and step.packet.dts - packet.dts <= number * packet.duration
-    return False

@@ -6,9 +6,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from clipvip.media.errors import MediaError
+from clipvip.media.hdr import to_sdr, transfer_of
 
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 # Shapes of pixels outside these limits are damage, not intent.
@@ -32,8 +34,15 @@ def quarter_turns(frame: Any) -> int:
 
 
 def upright_rgb(frame: Any) -> np.ndarray:
-    """uint8 (height, width, 3), RGB, of the decoded size: pixels that are not square stay as they are."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns(frame))
+    """uint8 (height, width, 3), RGB, of the decoded size: pixels that are not square stay as they are.
+
+    HDR is tone-mapped, here as in `scale`.
+    """
+    if transfer_of(frame):
+        picture = to_sdr(frame, frame.width, frame.height, _INTERPOLATION, VideoReformatter())
+    else:
+        picture = frame.to_ndarray(format="rgb24")
+    return np.rot90(picture, quarter_turns(frame))
 
 
 def require_pixels(picture: Any, max_pixels: int | None) -> None:
@@ -69,8 +78,12 @@ def scale(frame: Any, shape: Geometry, reformatter: VideoReformatter) -> np.ndar
     """
     turned = shape.quarter_turns % 2 == 1
     width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
-    picture: np.ndarray = reformatter.reformat(
-        frame,
+    source, scaler = frame, reformatter
+    if transfer_of(frame):
+        sdr = to_sdr(frame, width, height, _INTERPOLATION, reformatter)
+        source, scaler = VideoFrame.from_ndarray(sdr, format="rgb24"), VideoReformatter()
+    picture: np.ndarray = scaler.reformat(
+        source,
         width=width,
         height=height,
         format="yuvj420p",

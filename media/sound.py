@@ -13,12 +13,11 @@ from typing import Any
 import av
 import numpy as np
 
-from clipvip.media.container import UnreadableVideo, open_container, origin_seconds
+from clipvip.media.clock import MOST_SECONDS_BACK, MOST_SECONDS_ON, origin_seconds
+from clipvip.media.container import UnreadableVideo, open_container
 
 # Less is the jitter of clocks, or a decoder that warms up.
 _LEAST_GAP_SECONDS = 0.1
-# Where recordings were joined the clock goes back, or on as if it had run over: the sound goes on.
-_MOST_SECONDS_BACK, _MOST_SECONDS_ON = 0.5, 3600.0
 # A longer gap is no silence within a piece, but between two.
 _MOST_SILENCE_SECONDS = 10.0
 # A piece ends at its quietest moment among so many last seconds.
@@ -139,7 +138,8 @@ class _Cutter:
         now = self._start + self._size
         if seconds is not None:
             ahead = round(seconds * self._rate) + self._shift - now
-            if not -_MOST_SECONDS_BACK * self._rate < ahead < _MOST_SECONDS_ON * self._rate and self._size:
+            goes_on = -MOST_SECONDS_BACK * self._rate < ahead < MOST_SECONDS_ON * self._rate
+            if self._size and not goes_on:  # recordings were joined: the sound goes on
                 self._shift -= ahead
             elif ahead >= _LEAST_GAP_SECONDS * self._rate:
                 yield from self._leave_out(ahead)

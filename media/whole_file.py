@@ -3,7 +3,7 @@
 Where a file can be sought in, decord goes to the frames. It cannot be told which files it may open, so PyAV
 opens each file first. And it seeks to wrong places of transport streams, open groups of pictures (the usual
 HEVC) and intra refresh, counts fields and VP9's hidden frames, and ends the process on some damaged files. So
-it reads MP4 of 8-bit H.264 in which each keyframe is an IDR, and PyAV all else.
+it reads MP4 of 8-bit SDR H.264 in which each keyframe is an IDR, and PyAV all else.
 """
 
 import os
@@ -16,6 +16,7 @@ import numpy as np
 from clipvip.media.container import describe
 from clipvip.media.decode import Video, open_video
 from clipvip.media.errors import MediaError
+from clipvip.media.hdr import transfer_of
 from clipvip.media.sampling import uniform_indices
 
 
@@ -75,5 +76,7 @@ def _index_of(video: Video) -> tuple[list[float], bool]:
     if stream.codec_context.name not in ("h264", "hevc") or not packets or len(packets) != stream.frames:
         return [], False
     can_seek = stream.codec_context.name == "h264" and not any(is_open for _, is_open in packets)
-    is_8_bit = stream.codec_context.pix_fmt in ("yuv420p", "yuvj420p")
-    return sorted(seconds for seconds, _ in packets), can_seek and is_8_bit
+    is_usual = stream.codec_context.pix_fmt in ("yuv420p", "yuvj420p") and not transfer_of(
+        stream.codec_context
+    )
+    return sorted(seconds for seconds, _ in packets), can_seek and is_usual

@@ -12,6 +12,7 @@ _COMMANDS = {
         "transcribe.stage:transcribe",
         "Write down what is said in videos, by Whisper, as subtitles.",
     ),
+    "clips": ("clips.stage:clips", "List the clips of a folder of videos that has no list."),
     "shard": ("shard.stage:shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("caption.stage:caption", "Caption the middle frame of every clip with OFA."),
     "import-captions": ("import_captions.stage:import_captions", "Make captions that others have made ours."),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 import click
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
+from clipvip.shards.sources.subtitle_encoding import check_encoding
 
 Kind = TypeVar("Kind")
 
@@ -40,6 +41,22 @@ class Listed(click.ParamType):
         if not all(re.fullmatch(self._pattern, word) for word in words):
             self.fail(self._wanted, param, ctx)
         return words
+
+
+class Encoding(click.ParamType):
+    """The name of a text encoding, such as cp1251."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            check_encoding(str(value))
+        except LookupError as error:
+            raise UserError(
+                f"--subtitle-encoding {value}: no encoding of that name; give one such as cp1251, koi8-r, "
+                "gb18030, big5, shift_jis or euc_kr"
+            ) from error
+        return str(value)
 
 
 class Named(click.ParamType):
@@ -127,3 +144,12 @@ Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote 
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
 RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]
+SubtitleEncoding = Annotated[
+    str | None,
+    Opt(
+        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
+        Encoding(),
+        metavar="NAME",
+        shown="found out",
+    ),
+]

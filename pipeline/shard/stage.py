@@ -13,7 +13,16 @@ from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions, require_local
-from clipvip.pipeline.runtime.options import DryRun, RayAddress, Workers, at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import (
+    DryRun,
+    RayAddress,
+    SubtitleEncoding,
+    Workers,
+    at_least,
+    finite,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -23,27 +32,36 @@ from clipvip.shards.building.mark_store import AllSkips, MarkStore, SkipStore
 from clipvip.shards.building.marks import PlacedSkip
 from clipvip.shards.building.plan import plan_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
-from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.hashes import sha256_of_file, sha256_of_texts
 from clipvip.shards.files.stores import Location, local_copy, parse_location
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
+from clipvip.shards.sources.annotations import (
+    files_read,
+    read_annotations,
+    require_no_set,
+    survey_annotations,
+    with_published_names,
+)
 from clipvip.shards.sources.foreign_shards import (
     ForeignSurvey,
     find_shards,
     identity_of,
     read_foreign_sources,
 )
-from clipvip.shards.sources.hdvila import Source, Survey, index_videos, read_sources
-from clipvip.shards.sources.subtitle_encoding import check_encoding
+from clipvip.shards.sources.hdvila import (
+    Source,
+    Survey,
+    index_videos,
+    read_sources,
+    survey_metadata,
+    whole_videos,
+)
 from clipvip.shards.sources.subtitles import index_subtitles
 from clipvip.shards.sources.text_tables import load_text_table
-from clipvip.shards.sources.video_sets import (
-    files_read,
-    find_annotation_file,
-    read_annotations,
-    with_published_names,
-)
+from clipvip.shards.sources.video_sets import find_annotation_file, find_split
 
 _MAX_EXAMPLES = 100
+_MOST_FILES_OF_A_LIST = 2
 
 
 @options
@@ -52,7 +70,7 @@ class ShardOptions(StageOptions):
 
     metadata: str | None = opt(
         "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
-        " set's annotation file, or the folder that has it.",
+        " set's annotation file, or the folder that has it. Without either each video is a clip.",
         names=("--metadata", "--annotations"),
         default=None,
     )
@@ -63,9 +81,9 @@ class ShardOptions(StageOptions):
         default=(),
     )
     dataset: str | None = opt(
-        "Whole videos with the captions of a published set: msrvtt/train9k, msrvtt/1ka, didemo/test, "
-        "lsmdc/test1k, activitynet/val1, webvid/val, ...; or `captions` or `paragraphs`: a .csv or .jsonl of "
-        "video and text.",
+        "Videos with the captions of a published set, whole or cut as it says: msrvtt/1ka, didemo/test, "
+        "lsmdc/test1k, activitynet/val1, webvid/val, panda70m, internvid, howto100m, vatex, youcook2/train, "
+        "msvd, qvhighlights, tvr, ...; or `captions` or `paragraphs`: a table of video and text.",
         metavar="NAME/SPLIT",
         default=None,
     )
@@ -75,12 +93,7 @@ class ShardOptions(StageOptions):
         " text.",
         default=None,
     )
-    subtitle_encoding: str | None = opt(
-        "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
-        metavar="NAME",
-        shown="found out",
-        default=None,
-    )
+    subtitle_encoding: SubtitleEncoding = None
     out: str = opt("Folder for the shards; also s3:// and gs://.")
     workers: Workers = None
     fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
@@ -125,6 +138,7 @@ class ShardOptions(StageOptions):
     "clipvip-data shard",
     "--metadata clips.jsonl --videos videos/ --subtitles subtitles/ --out clips/",
     "--metadata clips.jsonl --videos s3://bucket/videos --out s3://bucket/clips",
+    "--videos videos/ --out clips/ --max-frames 96",
     "--dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka",
     "--from-shards video2dataset/ --out clips/",
 )
@@ -208,38 +222,34 @@ def _plan_samples(options: ShardOptions) -> _Plan:
 
 
 def _plan_videos(options: ShardOptions, resources: ExitStack) -> _Plan:
-    """The clips that a list asks for."""
-    for name in ("videos", "metadata"):
-        if getattr(options, name) is None:
-            raise WrongOptions(f"Missing option '--{name}'.")
-    assert options.metadata is not None and options.videos is not None
+    """The clips that a list asks for, or without one each video."""
+    if options.videos is None:
+        raise WrongOptions("Missing option '--videos'.")
     dataset = options.dataset
-    metadata = (
-        _annotation_file(options) if dataset is not None else _metadata_file(options.metadata, resources)
-    )
+    metadata = None
+    if dataset is not None:
+        metadata = _annotation_file(options)
+    elif options.metadata is not None:
+        metadata = _metadata_file(options.metadata, resources)
+    else:
+        _require_thinnable(options)
     if options.ray:
         connect(options.ray)  # should none answer, nothing is begun
     paths = index_videos(options.videos)
     texts, subtitle_files, identity = _subtitles(options.subtitles)
-    files: tuple[Path, ...] = (metadata,)
+    wanted = _Wanted(options.metadata, metadata, dataset, paths)
     if dataset is not None:
-        files = files_read(dataset, metadata)
         paths = with_published_names(dataset, paths)
-    _check_encoding(options, has_files=subtitle_files is not None)
+    if options.subtitle_encoding is not None and subtitle_files is None:
+        raise UserError("--subtitle-encoding: goes with a folder of subtitle files; leave it out")
     made_by: Options = {
-        "metadata_sha256": " ".join(map(sha256_of_file, files)),
+        "metadata_sha256": wanted.sha256,
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
         **({"subtitle_encoding": options.subtitle_encoding} if options.subtitle_encoding else {}),
     }
-    num_videos, num_clips, sources = _survey(options.metadata, metadata, dataset)
-    return _Plan(made_by, num_videos, num_clips, sources, paths, texts, subtitle_files)
-
-
-def _require_thinnable(options: ShardOptions) -> None:
-    """UserError: of whole videos too many frames are known at the end, when a video of them is made."""
-    if options.max_frames and options.store == "video":
-        raise UserError("--max-frames: of whole videos it works with --store frames only")
+    survey, sources = wanted.survey()
+    return _Plan(made_by, survey.num_videos, survey.num_clips, sources, paths, texts, subtitle_files)
 
 
 def _metadata_file(name: str, resources: ExitStack) -> Path:
@@ -249,6 +259,7 @@ def _metadata_file(name: str, resources: ExitStack) -> Path:
         return Path(resources.enter_context(local_copy(name)))
     if not place.is_file():
         raise UserError(f"{place}: no such metadata file; give a JSONL file of clips to --metadata")
+    require_no_set(place)
     return place
 
 
@@ -256,16 +267,24 @@ def _annotation_file(options: ShardOptions) -> Path:
     """The annotation file of a set, after a look at options that do not go with one."""
     if options.subtitles is not None:
         raise UserError("--subtitles: the texts of a --dataset are its captions; leave --subtitles out")
-    _require_thinnable(options)
-    assert options.metadata is not None
+    assert options.dataset is not None
+    if not find_split(options.dataset).cuts:
+        _require_thinnable(options)
+    if options.metadata is None:
+        raise WrongOptions(f"--dataset {options.dataset}: give its file or folder to --annotations")
     given = parse_location(options.metadata)
     if not isinstance(given, Path):
         raise UserError(
             f"{options.metadata}: annotations of a --dataset are read from this machine's disk; copy them"
             " here"
         )
-    assert options.dataset is not None
     return find_annotation_file(options.dataset, given)
+
+
+def _require_thinnable(options: ShardOptions) -> None:
+    """UserError: of whole videos too many frames are known at the end, when a video of them is made."""
+    if options.max_frames and options.store == "video":
+        raise UserError("--max-frames: of whole videos it works with --store frames only")
 
 
 def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None, str]:
@@ -289,39 +308,40 @@ def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str,
     return load_text_table(place), None, sha256_of_file(place)
 
 
-def _check_encoding(options: ShardOptions, *, has_files: bool) -> None:
-    """UserError where there is no such encoding, or nothing to read by it."""
-    if options.subtitle_encoding is None:
-        return
-    if not has_files:
-        raise UserError(
-            "--subtitle-encoding: goes with a folder of subtitle files; leave it out, or give one"
-        )
-    try:
-        check_encoding(options.subtitle_encoding)
-    except LookupError as error:
-        raise UserError(
-            f"--subtitle-encoding {options.subtitle_encoding}: no encoding of that name; give one such as "
-            "cp1251, koi8-r, gb18030, big5, shift_jis or euc_kr"
-        ) from error
+@dataclass(frozen=True)
+class _Wanted:
+    """What to cut: the clips of a list, given as `name`, the videos of a set, or of `paths` each video."""
 
+    name: str | None
+    metadata: Path | None
+    dataset: str | None
+    paths: Mapping[str, str]
 
-def _survey(name: str, metadata: Path, dataset: str | None) -> tuple[int, int, Iterator[Source]]:
-    """How many videos and clips a list asks for, and what reads it."""
-    num_videos = num_clips = num_skips = 0
-    if dataset is None:
-        survey = Survey(metadata)
-        num_videos, num_clips, num_skips = survey.num_videos, survey.num_clips, survey.num_skips
-        sources = read_sources(metadata, survey)
-    else:
-        for source in read_annotations(dataset, metadata):
-            num_videos += bool(source.video_id)
-            num_clips += len(source.clips)
-            num_skips += len(source.skips)
-        sources = read_annotations(dataset, metadata)
-    if not num_clips and not num_skips:
-        raise UserError(f"{name}: lists no clips; want lines of {{'video_id': ..., 'clip': [...]}}")
-    return num_videos, num_clips, sources
+    @property
+    def sha256(self) -> str:
+        """What the list is known by: the hash of its file, hashes of its files, or one of all ids."""
+        if self.metadata is None:
+            return sha256_of_texts(f"{video_id}\n" for video_id in self.paths)
+        files = (self.metadata,) if self.dataset is None else files_read(self.dataset, self.metadata)
+        hashes = " ".join(map(sha256_of_file, files))
+        return hashes if len(files) <= _MOST_FILES_OF_A_LIST else sha256_of_texts([hashes])
+
+    def survey(self) -> tuple[Survey, Iterator[Source]]:
+        """The videos and clips, counted, and what reads them. UserError: there are none."""
+        if self.metadata is None:
+            survey, sources = Survey(whole_videos(self.paths)), whole_videos(self.paths)
+        elif self.dataset is None:
+            survey = survey_metadata(self.metadata)
+            sources = read_sources(self.metadata, survey)
+        else:
+            survey = survey_annotations(self.dataset, self.metadata)
+            sources = read_annotations(self.dataset, self.metadata, survey)
+        if not survey.num_clips and not survey.num_skips:
+            if self.metadata is None:
+                raise UserError("--videos: holds no video files; give a folder of videos")
+            wanted = "{'video_id': ..., 'clip': [...]}"
+            raise UserError(f"{self.name}: lists no clips; want lines of {wanted}")
+        return survey, sources
 
 
 def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Source]:

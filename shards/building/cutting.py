@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvip.media.container import UnreadableVideo
-from clipvip.media.decode import Video, open_video
+from clipvip.media.decode import Needed, Video, open_video
 from clipvip.media.jpeg import encode_jpeg_planes
 from clipvip.media.mp4 import Mp4Encoder
 from clipvip.media.pictures import split_planes
@@ -22,6 +23,9 @@ END_TOLERANCE_SECONDS = 1.0
 
 # Matroska's clock ticks in milliseconds: a frame at 1.333 s is the one asked for at 1 + 1/3 s.
 _SAME_TIME_SECONDS = 1e-3
+
+# So long the picture at a clip's start may stand without being stored: usual videos show the next far sooner.
+_STANDS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,17 @@ def cut_clips(
     """Yield, for each of `clips` in order, the stored clip or why there is none.
 
     A clip's frames are the first at or after each of start, start + 1/fps, ... (to a millisecond) that are
-    shown from its start on and before its end; none is taken twice. The file is read once, and only as far as
-    the last clip needs; clips may overlap, and what lies between them is hardly decoded. In memory are at
-    most the compressed frames of clips that wait for an earlier one. `heartbeat` is called for each frame.
+    shown from its start on and before its end; none is taken twice. Where the first of them comes more than
+    half a second and a step after the start, or none at all, the picture that stands there is taken at the
+    start: what is on the screen is the frame last shown.
+
+    The file is read once, and only as far as the last clip needs; clips may overlap, and what lies between
+    them is hardly decoded. In memory are at most the compressed frames of clips that wait for an earlier one.
+    `heartbeat` is called for each frame.
 
     Reasons of skips: `undecodable_video` (also a clip that reaches into damage), `no_video_stream`,
-    `span_past_end` (starts after the end of the video, or ends more than 1 s after it), `no_frames`.
+    `span_past_end` (starts after the end of the video, or ends more than 1 s after it), `no_frames` (it ends
+    before the first picture).
     """
     if not clips:
         return
@@ -64,7 +73,7 @@ def cut_clips(
     num_yielded = 0
     try:
         with open_video(path, size=options.size) as video:
-            for _ in _feed(video, jobs, options, heartbeat):
+            for _ in _feed(video, jobs, heartbeat):
                 while num_yielded < len(jobs) and jobs[num_yielded].result is not None:
                     yield _take_result(jobs[num_yielded])
                     num_yielded += 1
@@ -77,15 +86,19 @@ def cut_clips(
             yield Skip(error.reason, job.clip.clip_id, str(error))
 
 
-def _feed(
-    video: Video, jobs: Sequence["_Job"], options: CutOptions, heartbeat: Callable[[], None]
-) -> Iterator[None]:
+def _feed(video: Video, jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Iterator[None]:
     """Give every job its frames; yields after each frame that finished one."""
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
     current: list[_Job] = []
+    shown: Any = None
     for seconds, frame in video.frames(_needed_by(jobs, heartbeat)):
+        heartbeat()
         while waiting and waiting[-1].clip.start_seconds <= seconds:
-            current.append(waiting.pop())
+            job = waiting.pop()
+            current.append(job)
+            if shown is not None and not video.follows_loss and job.begins_standing(seconds):
+                _store(video, shown, job.clip.start_seconds, [job])
+        shown = frame
         ended = [job for job in current if job.clip.end_seconds <= seconds]
         for job in ended:
             job.finish(video)
@@ -94,20 +107,28 @@ def _feed(
             yield
         if not current and not waiting:
             return
-        takers = [job for job in current if job.wants(seconds)]
-        if takers:
-            picture = video.scale(frame)
-            data = b""
-            if options.store == "frames":
-                assert video.geometry is not None
-                planes = split_planes(picture, video.geometry.width, video.geometry.height)
-                data = encode_jpeg_planes(*planes, quality=options.quality)
-            for job in takers:
-                job.take(seconds, picture, data, video)
+        _store(video, frame, seconds, [job for job in current if job.wants(seconds)])
+    for job in waiting:
+        if shown is not None and not video.follows_loss and job.clip.start_seconds < video.end_seconds:
+            _store(video, shown, job.clip.start_seconds, [job])
 
 
-def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callable[[float, float], bool]:
-    """A function of (time of the frame before, time): whether any job will take that frame, or end by it.
+def _store(video: Video, frame: Any, seconds: float, takers: Sequence["_Job"]) -> None:
+    """Give the clips `takers`, which have the same options, a frame at that time."""
+    if not takers:
+        return
+    options, data = takers[0].options, b""
+    picture = video.scale(frame)
+    if options.store == "frames":
+        assert video.geometry is not None
+        planes = split_planes(picture, video.geometry.width, video.geometry.height)
+        data = encode_jpeg_planes(*planes, quality=options.quality)
+    for job in takers:
+        job.take(seconds, picture, data, video)
+
+
+def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Needed:
+    """Whether any job will take a frame, or end by it.
 
     It is asked in about the order of time, some frames ahead of what the jobs have been given.
     """
@@ -115,7 +136,7 @@ def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callabl
     waiting = sorted(jobs, key=lambda job: job.clip.start_seconds, reverse=True)
     current: list[_Job] = []
 
-    def needed(previous_seconds: float, seconds: float) -> bool:
+    def needed(previous_seconds: float, seconds: float, next_seconds: float) -> bool:
         heartbeat()
         while waiting and waiting[-1].clip.start_seconds <= seconds:
             current.append(waiting.pop())
@@ -123,9 +144,17 @@ def _needed_by(jobs: Sequence["_Job"], heartbeat: Callable[[], None]) -> Callabl
             current[:] = [job for job in current if not job.finished]
         if previous_seconds < last_end <= seconds:
             return True
+        if waiting and waiting[-1].clip.start_seconds < next_seconds and _stands(waiting, next_seconds):
+            return True
         return any(job.slot(seconds) > job.slot(previous_seconds) for job in current)
 
     return needed
+
+
+def _stands(waiting: Sequence["_Job"], next_seconds: float) -> bool:
+    """Whether a clip begins with the picture that stands until then; they are sorted, the earliest last."""
+    begun = itertools.takewhile(lambda job: job.clip.start_seconds < next_seconds, reversed(waiting))
+    return any(job.begins_standing(next_seconds) for job in begun)
 
 
 def _take_result(job: "_Job") -> StoredClip | Skip:
@@ -168,6 +197,11 @@ class _Job:
         """Whether a frame shown at `seconds` is the first of its slot."""
         return self.slot(seconds) > self._last_slot
 
+    def begins_standing(self, next_seconds: float) -> bool:
+        """Whether the picture at the clip's start stands: the next one comes late, or after the clip."""
+        stands_long = next_seconds - self.clip.start_seconds > _STANDS_SECONDS
+        return next_seconds >= self.clip.end_seconds or (stands_long and self.slot(next_seconds) > 0)
+
     def take(self, seconds: float, picture: Any, jpeg: bytes, video: Video) -> None:
         self._last_slot = self.slot(seconds)
         self._seconds.append(seconds)
@@ -200,6 +234,7 @@ class _Job:
             source_width=shape.source_width,
             source_height=shape.source_height,
             source_fps=video.fps,
+            **({} if video.transfer is None else {"source_transfer": video.transfer}),
         )
         self._end(result)
 

@@ -147,6 +147,14 @@ class HashStore:
         return found
 
 
+def sha256_of_texts(texts: Iterable[str]) -> str:
+    """The SHA-256 of texts, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
 def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
     """The SHA-256 of a file, in hexadecimal; `heartbeat` is called for each megabyte."""
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from clipvip.shards.errors import DatasetError
 SCHEMA_VERSION = 1
 
 SentencesAre = Literal["alternatives", "paragraph"]
+SourceTransfer = Literal["pq", "hlg"]
 
 # Larger than any file, and any video, and small enough to be computed with.
 _Count = Annotated[int, Field(gt=0, lt=1 << 40)]
@@ -21,8 +22,8 @@ class ClipRecord(BaseModel):
 
     `frame_seconds` are presentation times in the source, one per stored frame; `frame_bytes` the lengths of
     the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, after
-    rotation. `sentences` are the captions in a video set's annotations; `metadata` is the KEY.json of a
-    sample that others made.
+    rotation. `source_transfer` is of clips of HDR sources, tone-mapped to SDR. `sentences` are the captions
+    in a video set's annotations; `metadata` is the KEY.json of a sample that others made.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -39,6 +40,7 @@ class ClipRecord(BaseModel):
     source_width: _Count
     source_height: _Count
     source_fps: _Seconds
+    source_transfer: SourceTransfer | None = None
     subtitle: str
     sentences: list[str] | None = None
     sentences_are: SentencesAre | None = None

@@ -85,13 +85,20 @@ def _from_json(text: str, where: str) -> Wanted | Skip:
 def _from_text(text: str, where: str) -> Wanted | Skip:
     if _YOUTUBE_ID.fullmatch(text):
         return Wanted(text, _watch_page(text))
-    if match := _YOUTUBE_LINK.match(text):
-        return _checked(match["id"], text, where)
     try:
-        stem = PurePosixPath(unquote(urlsplit(text).path)).stem
+        return _checked(id_of_link(text), text, where)
     except ValueError as error:
         return Skip("bad_metadata", where, f"not a link: {error}"[:200])
-    return _checked(stem, text, where)
+
+
+def id_of_link(link: str) -> str:
+    """The name that a link's video is kept under: its YouTube id, else the stem of its file name, or "".
+
+    Raises ValueError where it is no link at all.
+    """
+    if match := _YOUTUBE_LINK.match(link):
+        return match["id"]
+    return PurePosixPath(unquote(urlsplit(link).path)).stem
 
 
 def _checked(video_id: str, url: str, where: str) -> Wanted | Skip:

@@ -7,7 +7,7 @@ import math
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ VIDEO_EXTENSIONS = {
 _WANTED = 'want {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
-_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,12}))?")
+_CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +50,24 @@ class Source:
 class Survey:
     """The videos and clips that a list asks for, counted; `repeats` are the clips whose key came before."""
 
-    def __init__(self, metadata: Path | str) -> None:
-        """Go through `metadata` once; OSError where it cannot be read, or the temporary disk is full."""
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Go through the sources once; OSError where the temporary disk is full."""
         self.num_videos = self.num_clips = self.num_skips = 0
-        self.repeats = Repeats(self._keys(metadata))
+        self.repeats = Repeats(self._keys(sources))
         self.num_clips -= self.repeats.count
         self.num_skips += self.repeats.count
 
-    def _keys(self, metadata: Path | str) -> Iterator[str]:
-        for source in map(_source_of, json_lines(Path(metadata))):
+    def _keys(self, sources: Iterable[Source]) -> Iterator[str]:
+        for source in sources:
             self.num_videos += bool(source.video_id)
             self.num_clips += len(source.clips)
             self.num_skips += len(source.skips)
             yield from (clip.key for clip in source.clips)
+
+
+def survey_metadata(metadata: Path | str) -> Survey:
+    """What the JSONL file `metadata` asks for. Raises OSError where it cannot be read."""
+    return Survey(map(_source_of, json_lines(Path(metadata))))
 
 
 def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator[Source]:
@@ -72,9 +77,14 @@ def read_sources(metadata: Path | str, survey: Survey | None = None) -> Iterator
     `duplicate_clip` (the first clip with a key stays). The file is read twice, for keys that repeat; once
     where its `survey` is given. Raises OSError where it cannot be read.
     """
-    repeats = (survey or Survey(metadata)).repeats
+    repeats = (survey or survey_metadata(metadata)).repeats
+    yield from without_repeats(map(_source_of, json_lines(Path(metadata))), repeats)
+
+
+def without_repeats(sources: Iterable[Source], repeats: Repeats) -> Iterator[Source]:
+    """The sources without the clips whose key came before, which become skips."""
     num_before = 0
-    for source in map(_source_of, json_lines(Path(metadata))):
+    for source in sources:
         yield _without_repeats(source, repeats, num_before) if repeats.count else source
         num_before += len(source.clips)
 
@@ -187,14 +197,30 @@ def index_videos(folder: Path | str) -> Mapping[str, str]:
         DatasetError: `folder` is no folder; as `parse_location`.
         OSError: a store does not answer, or there is no room for temporary files.
     """
-    place = parse_location(str(folder))
-    if isinstance(place, Path):
-        if not place.is_dir():
-            raise DatasetError(f"{place}: no such folder of videos")
-        paths = _video_files(str(place))
-    else:
-        paths = (url for url in list_urls(str(folder)) if _is_video_name(url))
+    paths = video_paths(folder)
     return DiskIndex.of_pairs((posixpath.splitext(posixpath.basename(path))[0], path) for path in paths)
+
+
+def video_paths(folder: Path | str) -> Iterator[str]:
+    """The path or URL of every video file in `folder` and below, in order. Raises as `index_videos`."""
+    place = parse_location(str(folder))
+    if not isinstance(place, Path):
+        return (url for url in list_urls(str(folder)) if _is_video_name(url))
+    if not place.is_dir():
+        raise DatasetError(f"{place}: no such folder of videos")
+    return _video_files(str(place))
+
+
+def whole_videos(ids: Iterable[str]) -> Iterator[Source]:
+    """Yield a source for each video id, with one clip that is all of it."""
+    for line, video_id in enumerate(ids, start=1):
+        try:
+            key = make_key(video_id, 0)
+            video_id.encode()
+        except (DatasetError, UnicodeEncodeError):
+            yield Source(line, "", skips=((0, Skip("unsafe_id", "video", ascii(video_id)[1:81])),))
+        else:
+            yield Source(line, video_id, (Clip(key, video_id, video_id, 0.0, math.inf),), (0,))
 
 
 def _is_video_name(name: str) -> bool:

@@ -3,7 +3,6 @@
 All give rows of video, sentence and time. What these become is said in `video_sets`.
 """
 
-import csv
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +15,21 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
+from clipvip.shards.sources.table_files import column_of, is_json, open_table, read_fields
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sentence about one video; `time` orders the sentences of a video, where the file has one."""
+    """One sentence about one video; `time` orders the sentences of a video, where the file has one.
+
+    With a `span`, in seconds, the sentence is about that part of the video, which is then a clip; else about
+    all of it.
+    """
 
     video: str
     sentence: str
     time: tuple[float, ...] = ()
+    span: tuple[float, float] | None = None
 
 
 Rows = Iterator[Row | Skip]
@@ -183,8 +188,13 @@ def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> 
 
     Raises DatasetError where it has no such columns, or is no table.
     """
-    header, rows = _table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    at_video, at_sentence = (_column(path, header, names) for names in (video, sentence))
+    if is_json(path):
+        names = [[name.lower() for name in given] for given in (video, sentence)]
+        for where, fields in read_fields(path):
+            yield make_row(where, first_of(fields or {}, names[0]), first_of(fields or {}, names[1]))
+        return
+    header, rows = open_table(path)
+    at_video, at_sentence = (column_of(path, header, names) for names in (video, sentence))
     for number, cells in enumerate(rows, start=1):
         where = f"{path.name}, row {number}"
         if not cells:
@@ -195,51 +205,12 @@ def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> 
         yield make_row(where, cells[at_video], cells[at_sentence])
 
 
-def _table(path: Path, delimiter: str) -> tuple[list[str], Iterator[list[str]]]:
-    """The names of the columns, and the rows below as they are read: WebVid's table has ten million."""
-    rows = _rows(path, delimiter)
-    header = next((cells for cells in rows if any(cell.strip() for cell in cells)), None)
-    if header is None:
-        raise DatasetError(f"{path}: is empty")
-    return [name.strip() for name in header], rows
-
-
-def _column(path: Path, header: list[str], names: Sequence[str]) -> int:
-    """The place of the first of the names that the header has."""
-    for name in names:
-        if name in header:
-            return header.index(name)
-    # On one line also where the file is no table.
-    shown = "".join(c if c.isprintable() else "?" for c in ", ".join(header)[:200])
-    raise DatasetError(f"{path}: has no column {' or '.join(names)}; its columns are {shown}")
-
-
-def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
-    csv.field_size_limit(1 << 24)
-    try:
-        # Bytes that are no UTF-8 become lone surrogates, which no UTF-8 gives.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from csv.reader(map(_repaired, file), delimiter=delimiter)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    except csv.Error as error:
-        raise DatasetError(f"{path}: is not a table ({error})") from error
-
-
-def _repaired(line: str) -> str:
-    """The line, read as Windows-1252 where it is no UTF-8."""
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return line
-
-
 def read_column(path: Path, name: str) -> frozenset[str]:
     """The values of one column, such as the list of videos of a split; DatasetError where there is none."""
-    header, rows = _table(path, ",")
-    column = _column(path, header, [name])
-    return frozenset(cells[column].strip() for cells in rows if len(cells) > column and cells[column].strip())
+    header, rows = open_table(path)
+    column = column_of(path, header, [name])
+    names = (str(cells[column]).strip() for cells in rows if len(cells) > column)
+    return frozenset(filter(None, names))
 
 
 def read_lsmdc(path: Path) -> Rows:

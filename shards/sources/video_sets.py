@@ -1,24 +1,18 @@
-"""The video sets with captions: which files hold which split, and how their rows become clips.
+"""The sets of videos and clips with captions: which files hold which split, and what reads them."""
 
-A clip is a whole video, with all its sentences. Of the paragraph sets (DiDeMo, ActivityNet) the sentences of
-a video, in order of time, are one text; of the others each sentence is a text of its own.
-"""
-
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from clipvip.plugins import Registry
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.disk_index import DiskIndex
-from clipvip.shards.files.names import same_name
-from clipvip.shards.format.clip import Clip, make_key
 from clipvip.shards.format.record import SentencesAre
+from clipvip.shards.sources import clip_sets as clips
 from clipvip.shards.sources import video_set_files as formats
-from clipvip.shards.sources.hdvila import Source
-from clipvip.shards.sources.video_set_files import Row, Rows, has_records, read_records
+from clipvip.shards.sources.download_list import id_of_link
+from clipvip.shards.sources.table_files import columns_of, is_json
+from clipvip.shards.sources.video_set_files import Row, Rows, read_records
 
 
 @dataclass(frozen=True)
@@ -26,8 +20,9 @@ class Split:
     """One split of a set.
 
     `files` are the names that its annotation file is published under; `read` takes its path, and opens the
-    `files_of` it. `one_row_each`: every video has one row, so that rows need not be held to be put together.
-    `one_sentence`: a test in which a video has one sentence; a file that gives it several is another one.
+    `files_of` it. `one_row_each`: every video has one row, or those of its spans one after the other, so that
+    rows need not be put together. `one_sentence`: a test in which a video has one sentence; a file that gives
+    it several is another one. `cuts`: its rows have spans, which become clips; of others whole videos do.
     """
 
     files: tuple[str, ...]
@@ -35,6 +30,7 @@ class Split:
     sentences_are: SentencesAre = "alternatives"
     one_row_each: bool = False
     one_sentence: bool = False
+    cuts: bool = False
     files_of: Callable[[Path], tuple[Path, ...]] = lambda path: (path,)
 
 
@@ -86,14 +82,82 @@ def _webvid(*files: str) -> Split:
     return Split(files, read, one_row_each=True)
 
 
+def _panda70m(*files: str) -> Split:
+    return Split(files, clips.read_panda70m, one_row_each=True, cuts=True)
+
+
+_INTERNVID = Split(
+    tuple(f"InternVid-{part}.{kind}" for part in ("10M-flt", "10M") for kind in ("jsonl", "csv", "parquet")),
+    clips.read_internvid,
+    cuts=True,
+)
+_HOWTO100M = Split(
+    ("caption.json", "raw_caption.json"),
+    clips.read_howto100m,
+    one_row_each=True,
+    cuts=True,
+    files_of=clips.narration_tables,
+)
+_MSVD = Split(
+    (
+        "MSR Video Description Corpus.csv",
+        "MSR_Video_Description_Corpus.csv",
+        "video_corpus.csv",
+        "AllVideoDescriptions.txt",
+    ),
+    clips.read_msvd,
+)
+
+
+def _vatex(*files: str) -> Split:
+    return Split(files, clips.read_vatex)
+
+
+def _youcook2(subset: str | None) -> Split:
+    read = partial(clips.read_youcook2, subset=subset)
+    return Split(("youcookii_annotations_trainval.json",), read, cuts=True)
+
+
+def _qvhighlights(*files: str) -> Split:
+    return Split(files, clips.read_qvhighlights, cuts=True)
+
+
+def _tvr(*files: str) -> Split:
+    return Split(files, clips.read_tvr, cuts=True)
+
+
+_OWN_VIDEO = ("video", "video_id", "clip_id")
+_OWN_TEXT = ("caption", "text", "sentence", "description")
+# As video2dataset and WebVid have them.
+_LINKS = ("url", "contenturl", "video_url")
+_OTHER_VIDEO = ("videoid", *_LINKS)
+
+
 def read_any(path: Path) -> Rows:
-    """A table or records of anybody: a column for the video, one for the sentence."""
-    if path.suffix.lower() not in {".csv", ".tsv"}:
+    """A table or records of anybody: a column for the video, one for the sentence.
+
+    WebVid's `videoid` and `name` will do, as will a link for the video, whose file is named by it.
+    """
+    columns = {column.lower() for column in columns_of(path)}
+    if is_json(path) and (not columns.isdisjoint(_OWN_VIDEO) or columns.isdisjoint(_OTHER_VIDEO)):
         yield from read_records(path)
         return
-    names = ("caption", "text", "sentence", "description")
-    for row in formats.read_table(path, video=("video", "video_id", "clip_id"), sentence=names):
+    video = (*_OWN_VIDEO, "videoid")
+    text = (*_OWN_TEXT, "name") if "videoid" in columns else _OWN_TEXT
+    if columns.isdisjoint(video) and not columns.isdisjoint(_LINKS):
+        for row in formats.read_table(path, video=_LINKS, sentence=text):
+            yield row if isinstance(row, Skip) else _named_by_link(row)
+        return
+    for row in formats.read_table(path, video=video, sentence=text):
         yield replace(row, video=formats.video_name(row.video)) if isinstance(row, Row) else row
+
+
+def _named_by_link(row: Row) -> Row | Skip:
+    try:
+        name = id_of_link(row.video)
+    except ValueError:
+        name = ""
+    return replace(row, video=name) if name else Skip("bad_annotation", row.video[:80], "names no video")
 
 
 # Plug-ins may add to it.
@@ -131,6 +195,38 @@ DATASETS: Registry[dict[str, Split]] = Registry(
             "train": _webvid("results_10M_train.csv", "results_2M_train.csv"),
             "val": _webvid("results_10M_val.csv", "results_2M_val.csv"),
         },
+        "panda70m": {
+            "": _panda70m(),
+            "train": _panda70m(*(f"panda70m_training_{size}.csv" for size in ("full", "10m", "2m"))),
+            "val": _panda70m("panda70m_validation.csv"),
+            "test": _panda70m("panda70m_testing.csv"),
+        },
+        "internvid": {"": _INTERNVID},
+        "howto100m": {"": _HOWTO100M},
+        "vatex": {
+            "": _vatex(),
+            "train": _vatex("vatex_training_v1.0.json"),
+            "val": _vatex("vatex_validation_v1.0.json"),
+            "test": _vatex("vatex_public_test_english_v1.1.json"),
+        },
+        "youcook2": {
+            "": _youcook2(None),
+            "train": _youcook2("training"),
+            "val": _youcook2("validation"),
+        },
+        "msvd": {"": _MSVD},
+        "qvhighlights": {
+            "": _qvhighlights(),
+            "train": _qvhighlights("highlight_train_release.jsonl"),
+            "val": _qvhighlights("highlight_val_release.jsonl"),
+            "test": _qvhighlights("highlight_test_release.jsonl"),
+        },
+        "tvr": {
+            "": _tvr(),
+            "train": _tvr("tvr_train_release.jsonl"),
+            "val": _tvr("tvr_val_release.jsonl"),
+            "test": _tvr("tvr_test_public_release.jsonl"),
+        },
     }
 )
 # Captions of videos of one's own.
@@ -148,112 +244,29 @@ def find_split(name: str) -> Split:
     if dataset not in DATASETS:
         raise DatasetError(DATASETS.refusal("dataset", dataset, *GENERIC))
     if split not in DATASETS[dataset]:
-        splits = ", ".join(f"{dataset}/{known}" for known in DATASETS[dataset])
-        raise DatasetError(f"dataset {name!r}: name a split of it: {splits}")
+        raise DatasetError(f"dataset {name!r}: name a split of it: {', '.join(splits_of(dataset))}")
     return DATASETS[dataset][split]
 
 
+def splits_of(dataset: str) -> list[str]:
+    """The names that --dataset knows for a set."""
+    return [f"{dataset}/{split}" if split else dataset for split in DATASETS[dataset]]
+
+
 def find_annotation_file(name: str, path: Path) -> Path:
-    """The file of a split: `path` itself, or in the folder `path` its published name; else DatasetError."""
+    """The file of a split: `path` itself, or in the folder `path` its published name; else DatasetError.
+
+    A folder of HowTo100M's tables, one for each video, is taken as it is.
+    """
     if path.is_file():
         return path
-    files = find_split(name).files
+    split = find_split(name)
     if not path.is_dir():
         raise DatasetError(f"{path}: no such file or folder of annotations")
-    for file in files:
+    for file in split.files:
         if (path / file).is_file():
             return path / file
-    wanted = f"looked for {', '.join(files)}" if files else "give the file itself"
+    if split.files_of(path) != (path,) and any(file.is_file() for file in split.files_of(path)):
+        return path
+    wanted = f"looked for {', '.join(split.files)}" if split.files else "give the file itself"
     raise DatasetError(f"{path}: has no annotations of {name} ({wanted})")
-
-
-def files_read(name: str, path: Path) -> tuple[Path, ...]:
-    """The files that `read_annotations` opens. DatasetError: one is not there."""
-    files = (path,) if _are_records(path) else find_split(name).files_of(path)
-    for file in files:
-        if not file.is_file():
-            raise DatasetError(f"{file}: no such file; {name} needs it beside {path.name}")
-    return files
-
-
-def with_published_names(name: str, paths: Mapping[str, str]) -> Mapping[str, str]:
-    """Video name -> path, also by the names in a set's annotations where people's files have others.
-
-    That is a second extension (`x.avi.mp4`), and ActivityNet's ids without their `v_`.
-    """
-
-    def others() -> Iterator[tuple[str, str]]:
-        for stem, path in paths.items():
-            shorter = formats.video_name(stem)
-            yield shorter, path
-            if name.startswith("activitynet/"):
-                yield f"v_{shorter}", path
-
-    return ChainMap(paths, DiskIndex.of_pairs(others()))  # type: ignore[arg-type]
-
-
-def read_annotations(name: str, path: Path) -> Iterator[Source]:
-    """Yield one `Source` for each video of a split, in the order of its first row, and one for each bad row.
-
-    Records of video and text (`read_records`) stand for the files of any set; `path` is a file.
-
-    Raises DatasetError where the file is damaged, of another kind, or of another split.
-    """
-    split = find_split(name)
-    rows = read_records(path) if _are_records(path) else split.read(path)
-    together = _each(rows) if split.one_row_each else _by_video(rows)
-    prefixes: set[str] = set()
-    first_skip: Skip | None = None
-    for line, (video, found) in enumerate(together, start=1):
-        clip = found if isinstance(found, Skip) else _clip(video, found, split.sentences_are)
-        if isinstance(clip, Clip) and clip.key in prefixes:
-            clip = Skip("duplicate_clip", video[:80], f"key {clip.key} is taken")
-        if isinstance(clip, Skip):
-            first_skip = first_skip or clip
-            yield Source(line, video, skips=((0, clip),))
-            continue
-        if split.one_sentence and len(clip.sentences) > 1:
-            raise DatasetError(
-                f"{path}: has {len(clip.sentences)} sentences for {video[:80]}, but a video of {name} "
-                f"has one; give {split.files[0]}, or name another split"
-            )
-        prefixes.add(clip.key)
-        yield Source(line, video, (clip,), (0,))
-    if not prefixes:
-        why = f" ({first_skip.what}: {first_skip.detail or first_skip.reason})" if first_skip else ""
-        raise DatasetError(f"{path}: holds no annotation of {name} that can be used{why}")
-
-
-def _are_records(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return suffix == ".jsonl" or (suffix == ".json" and has_records(formats.read_json(path)))
-
-
-def _each(rows: Rows) -> Iterator[tuple[str, list[Row] | Skip]]:
-    for row in rows:
-        yield ("", row) if isinstance(row, Skip) else (row.video, [row])
-
-
-def _by_video(rows: Iterable[Row | Skip]) -> Iterator[tuple[str, list[Row] | Skip]]:
-    together: dict[str, list[Row]] = {}
-    skips: list[Skip] = []
-    for row in rows:
-        if isinstance(row, Skip):
-            skips.append(row)
-        else:
-            together.setdefault(same_name(row.video), []).append(row)
-    yield from ((rows[0].video, rows) for rows in together.values())
-    for skip in skips:
-        yield "", skip
-
-
-def _clip(video: str, rows: list[Row], sentences_are: SentencesAre) -> Clip | Skip:
-    try:
-        key = make_key(video, 0)
-        video.encode()
-    except (DatasetError, UnicodeEncodeError):
-        return Skip("unsafe_id", "annotation", f"video {ascii(video)[:80]}")
-    if sentences_are == "paragraph":
-        rows = sorted(rows, key=lambda row: row.time)
-    sentences = tuple(row.sentence for row in rows)
-    return Clip(key, video, video, 0.0, float("inf"), sentences, sentences_are)

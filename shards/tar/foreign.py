@@ -44,6 +44,7 @@ class ForeignClip:
 
     def record(self, pixels: bytes, *, max_pixels: int) -> ClipRecord:
         """All that is known, with the times and sizes that the pixels have. Raises as `describe_mp4`."""
+        others: dict[str, JsonValue] = {}
         if self.extension == VIDEO_EXTENSION:
             # FFmpeg takes a while to import.
             from clipvip.media.mp4 import describe_mp4
@@ -51,6 +52,7 @@ class ForeignClip:
             facts = describe_mp4(pixels, max_pixels=max_pixels)
             times, end, fps = facts.frame_seconds, facts.end_seconds, facts.fps
             width, height = facts.width, facts.height
+            others = {"source_transfer": facts.transfer} if facts.transfer else {}
         else:
             width, height = image_size(pixels, max_pixels)
             times, end, fps = [0.0], 0.0, 0.0
@@ -70,9 +72,11 @@ class ForeignClip:
             "subtitle": self.subtitle,
         }
         if self.sentences:
-            found |= {"sentences": self.sentences, "sentences_are": self.sentences_are}
+            others |= {"sentences": [*self.sentences], "sentences_are": self.sentences_are}
+        if self.metadata:
+            others["metadata"] = self.metadata
         try:
-            return ClipRecord.model_validate(found | ({"metadata": self.metadata} if self.metadata else {}))
+            return ClipRecord.model_validate(found | others)
         except ValidationError as error:
             raise MediaError(
                 f"has times or sizes that none can have ({one_line(error, most=100)})"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipvip.model import ClipVip, ClipVipConfig
     from clipvip.pipeline.caption.stage import CaptionOptions, caption
+    from clipvip.pipeline.clips.stage import ClipsOptions, clips
     from clipvip.pipeline.domain_gap.stage import DomainGapOptions, DomainGapReport, nmi
     from clipvip.pipeline.download.stage import DownloadOptions, download
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "model": "ClipVip ClipVipConfig",
     "pipeline.caption.stage": "CaptionOptions caption",
+    "pipeline.clips.stage": "ClipsOptions clips",
     "pipeline.domain_gap.stage": "DomainGapOptions DomainGapReport nmi",
     "pipeline.download.stage": "DownloadOptions download",
     "pipeline.evaluate.actions": "ActionsOptions actions",

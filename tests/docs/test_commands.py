@@ -4,12 +4,7 @@ Those that can be run are, and print what it says.
 """
 
 import doctest
-import itertools
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -34,6 +29,7 @@ from doc_blocks import (
     stray_commands,
 )
 from doc_folder import copy_doc_folder, make_doc_folder
+from doc_runs import outputs, run_block
 
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
 
@@ -122,32 +118,6 @@ def test_blocks_run(blocks: list[Block], given: Path, tmp_path: Path) -> None:
         missing = [line for line in block.output if aligned(line) not in aligned(printed)]
         missing += [line for line in block.rough if without_decimals(line) not in without_decimals(printed)]
         assert not missing, f"{block} does not print {missing[0]!r}, but\n{printed}"
-
-
-def outputs(blocks: Iterable[Block]) -> Iterable[str]:
-    """The folders that commands are told to write to."""
-    for block in blocks:
-        for words in simple_commands(block.code) if block.language == "bash" else []:
-            for option, value in itertools.pairwise(words):
-                if option in {"--out", "--captions-out"}:
-                    yield value.rstrip("/")
-
-
-def run_block(block: Block, folder: Path) -> str:
-    """What it prints to standard output; fails where a command does."""
-    scripts = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-    }
-    shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
-    done = subprocess.run(
-        [*shell, block.to_run], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{block}:\n{block.to_run}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
 
 
 def aligned(text: str) -> str:

@@ -79,7 +79,7 @@ def run_well(installed: Path, code: str, *arguments: object, plugins: str = "") 
 
 def test_each_example_is_short_and_named_in_the_documentation() -> None:
     names = {path.stem for path in PLUGINS.glob("*.py")}
-    assert names == {"max_pool", "crossed", "vatex", "blip"}
+    assert names == {"max_pool", "crossed", "charades_sta", "blip"}
     page = (ROOT / "docs" / "architecture.md").read_text()
     for name in names:
         assert f"`examples/plugins/{name}.py`" in page
@@ -186,22 +186,20 @@ def test_a_run_of_several_processes_trains_with_plug_ins(site: Path, tmp_path: P
     assert {name for name in rows[0] if name.startswith("loss/clips/")} >= {"loss/clips/F->S"}
 
 
-def shard_vatex(folder: Path, name: str = "vatex/val") -> tuple[object, ...]:
-    """The words of `shard` for two records of VATEX, one of which has no captions."""
-    records = [
-        {"videoID": "abc_000010_000020", "enCap": ["A dog runs.", "The dog."], "chCap": ["-"]},
-        {"videoID": "no_captions"},
-    ]
-    (folder / "vatex_validation_v1.0.json").write_text(json.dumps(records))
-    make_video(folder / "videos" / "abc_000010_000020.mp4", num_frames=30)
+def shard_charades(folder: Path, name: str = "charades_sta/test") -> tuple[object, ...]:
+    """The words of `shard` for three lines of Charades-STA, one of which has no moment."""
+    lines = "AO8RW 0.2 0.8##a dog runs.\nAO8RW 0.2 0.8##the dog.\nAO8RW##a bird\n"
+    (folder / "charades_sta_test.txt").write_text(lines)
+    make_video(folder / "videos" / "AO8RW.mp4", num_frames=30)
     inputs = ("--dataset", name, "--annotations", folder, "--videos", folder / "videos")
     return ("shard", *inputs, "--workers", 1, "--out", folder / "out")
 
 
 def test_the_source_is_sharded_by_its_name(site: Path, tmp_path: Path) -> None:
-    run_well(install(site, tmp_path / "installed", "vatex"), DATA, *shard_vatex(tmp_path))
+    run_well(install(site, tmp_path / "installed", "charades_sta"), DATA, *shard_charades(tmp_path))
     (sample,) = (sample for path in list_shards(tmp_path / "out") for sample in read_shard(path))
-    assert sample.sentences == ["A dog runs.", "The dog."] and sample.sentences_are == "alternatives"
+    assert sample.sentences == ["a dog runs.", "the dog."] and sample.sentences_are == "alternatives"
+    assert sample.record.span_seconds == (0.2, 0.8)
     skips = json.loads((tmp_path / "out" / "report.json").read_text())["skipped_by_reason"]
     assert skips["bad_annotation"]["count"] == 1
 
@@ -230,14 +228,14 @@ def test_a_plug_in_that_does_not_load_is_one_line(site: Path, tmp_path: Path) ->
         ("", "plug-in absent (of the package more-for-clipvip): does not load (ModuleNotFoundError: "),
         ("nothing_there", "plug-in nothing_there (named in CLIPVIP_PLUGINS): does not load (ModuleNot"),
     ):
-        done = run(installed, DATA, *shard_vatex(tmp_path), plugins=plugins)
+        done = run(installed, DATA, *shard_charades(tmp_path), plugins=plugins)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"Error: {message}")
         assert not (tmp_path / "out").exists()
     # Names of our own need no plug-in.
     assert "shard" in run_well(installed, DATA, "--help")
-    done = run(installed, DATA, *shard_vatex(tmp_path, "msrvtt/1ka"))
+    done = run(installed, DATA, *shard_charades(tmp_path, "msrvtt/1ka"))
     assert "plug-in" not in done.stderr and "has no annotations of msrvtt/1ka" in done.stderr
 
 

@@ -67,7 +67,28 @@ def test_variable_frame_rate_goes_by_time(tmp_path: Path) -> None:
     path = make_video(tmp_path / "v.mp4", times=times)
     assert numbers(cut(path, [(0, 2)])[0]) == [0, 2, 3]
     assert numbers(cut(path, [(0.95, 3.55)])[0]) == [3, 6, 7]
-    assert outcome(cut(path, [(1.2, 2.9)])[0]) == "no_frames"
+
+
+def test_a_picture_that_stands_still_is_on_the_screen(tmp_path: Path) -> None:
+    """Picture 5 stands from 1.1 to 3.0 s, picture 8 from 3.6 s to the end."""
+    times = [0.5, 0.7, 0.9, 1.0, 1.05, 1.1, 3.0, 3.5, 3.6]
+    path = make_video(tmp_path / "v.mkv", times=times, with_sound_seconds=4.0)
+    spans = [(1.2, 2.9), (1.2, 1.25), (2, 4), (2.6, 4), (0, 1), (0, 0.4), (3.61, 3.62), (1.0, 3.2)]
+    throughout, short, begins, soon, first, before, at_end, own = cut(path, spans)
+    assert [numbers(clip) for clip in (throughout, short, at_end)] == [[5], [5], [8]]
+    assert numbers(begins) == [5, 6, 7]
+    assert numbers(soon) == [6, 7, 8]  # the next picture comes within half a second
+    assert numbers(first) == [0, 1]  # nothing stands before the first picture
+    assert outcome(before) == "no_frames"
+    assert numbers(own) == [3, 6]
+    for clip, seconds in [(throughout, [1.2]), (begins, [2, 3.0, 3.5]), (at_end, [3.61])]:
+        assert isinstance(clip, StoredClip)
+        assert clip.record.frame_seconds == pytest.approx(seconds, abs=1e-3)
+    assert isinstance(begins, StoredClip) and isinstance(alone := cut(path, [(2, 4)])[0], StoredClip)
+    assert alone.pixels == begins.pixels  # whatever else is asked of the file
+    assert numbers(cut(path, [(2, 4)], VIDEO)[0]) == [5, 6, 7]
+    few = CutOptions(fps=3, size=256, store="video", quality=18, max_frames=2)
+    assert numbers(cut(path, [(2, 4)], few)[0]) == [5, 6]
 
 
 def test_a_late_picture_keeps_the_files_clock(tmp_path: Path) -> None:
@@ -109,7 +130,8 @@ def test_max_frames_spreads_them(tmp_path: Path) -> None:
         ((1, 3.1), "span_past_end"),
         ((2, 3), "span_past_end"),
         ((50, 51), "span_past_end"),
-        ((1.99, 2), "no_frames"),
+        ((1.99, 2), "kept"),  # the last picture is shown throughout
+        ((1.99, 3.1), "span_past_end"),
     ],
 )
 def test_spans_at_the_end(tmp_path: Path, span: tuple[float, float], expected: str) -> None:

@@ -45,7 +45,7 @@ def check_random_needs(path: Path, seed: int) -> int:
         wanted.update(
             times[start : start + draw.randint(1, len(times) // 3 + 1) : draw.choice([1, 1, 7, 10])]
         )
-    found, found_damage = frames(path, lambda previous, seconds: seconds in wanted)
+    found, found_damage = frames(path, lambda previous, seconds, following: seconds in wanted)
     if not damage:
         assert found_damage == ""
     for seconds in wanted:
@@ -115,7 +115,7 @@ def test_what_lies_between_is_not_decoded(folder: Path) -> None:
     """Keyframes are 12 frames apart: of 150 frames hardly more are decoded than those around the two."""
     expected = sorted(all_frames(made(folder, "h264.mp4"))[0])
     wanted = {expected[40], expected[130]}
-    found, _ = frames(made(folder, "h264.mp4"), lambda previous, seconds: seconds in wanted)
+    found, _ = frames(made(folder, "h264.mp4"), lambda previous, seconds, following: seconds in wanted)
     assert wanted <= found.keys()
     assert len(found) < 30
 
@@ -133,7 +133,7 @@ def test_a_keyframe_that_is_none_costs_time_only(folder: Path, monkeypatch: pyte
 
     monkeypatch.setattr(video_module, "open_container", note_and_open)
     late = sorted(expected)[100]
-    found, damage = frames(path, lambda previous, seconds: seconds == late)
+    found, damage = frames(path, lambda previous, seconds, following: seconds == late)
     assert (found[late], damage) == (expected[late], "")
     assert opened == [str(path)] * 2
 

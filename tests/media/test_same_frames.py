@@ -7,6 +7,7 @@ after scaling and JPEG. A file that the one refuses the other does.
 """
 
 import json
+import math
 import sys
 from contextlib import suppress
 from fractions import Fraction
@@ -194,6 +195,12 @@ def test_all_real_videos(shared_dir: Path) -> None:
         ("h264_bframes.avi", (0, 4.8), 25, [n / 25 for n in range(120)]),
         ("field_coded.ts", (0, 1.04), 25, [n / 25 for n in range(26)]),
         ("field_coded.ts", (0, 1.04), 3, [0, 0.36, 0.68, 1]),
+        ("held_frame.mkv", (0, 1.5), 3, [0, 0.36, 0.68, 1]),
+        ("held_frame.mkv", (1.5, 3.9), 3, [1.5]),
+        ("held_frame.mkv", (1.5, 3.9), 25, [1.5]),
+        ("held_frame.mkv", (3.9, 5), 3, [4.04, 4.24, 4.6, 4.92]),
+        ("audio_longer.webm", (0, math.inf), 25, [0.007 + n / 25 for n in range(250)]),
+        ("starts_at_3s.mkv", (0, math.inf), 25, [n / 25 for n in range(120)]),
     ],
 )
 def test_clips_of_files_that_mislead(

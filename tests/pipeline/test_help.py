@@ -20,7 +20,7 @@ BEGINNINGS = {
     "--json": {"Print the result as one JSON object"},
     "--model": {"A CLIP-ViP model", "OFA in Hugging Face layout", "The CLIP model", "Whisper in CTranslate2"},
     "--num-frames": {"Frames"},
-    "--out": {"Folder"},
+    "--out": {"Folder", "File for the list of clips"},
     "--seed": {"Seed of "},
     "--shard-size": {"Most clips in a shard"},
     "--shards": {"Folder of shards"},

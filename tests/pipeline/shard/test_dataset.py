@@ -144,3 +144,40 @@ def test_mistakes_are_told_in_one_line(videos: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert message in result.output and result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_published_list_of_clips_is_cut_as_it_says(videos: Path, tmp_path: Path) -> None:
+    entry = {"start": [0.5, 1.5, 1.5], "end": [1.5, 2.5, 2.5], "text": ["first cut", "then mix", "you mix"]}
+    path = tmp_path / "caption.json"
+    path.write_text(json.dumps({"x1": entry, "video1": {"start": [5], "end": [6], "text": ["too late"]}}))
+    out = tmp_path / "out"
+    # What is kept of whole videos is known at their end only; of clips before.
+    result = shard("howto100m", path, videos, out, "--store", "video", "--max-frames", "2")
+    assert result.exit_code == 0, result.output
+    samples = [sample for shard_path in list_shards(out) for sample in read_shard(shard_path)]
+    assert [(s.record.key, s.record.clip_id, s.record.span_seconds, s.sentences) for s in samples] == [
+        ("x1_00000", "x1.0.mp4", (0.5, 1.5), ["first cut"]),
+        ("x1_00001", "x1.1.mp4", (1.5, 2.5), ["then mix", "you mix"]),
+    ]
+    assert samples[0].subtitle == "first cut"
+    report = json.loads((out / "report.json").read_text())
+    assert report["counts"]["videos"] == 2
+    assert report["skipped_by_reason"]["span_past_end"]["count"] == 1
+    assert shard("howto100m", path, videos, out, "--store", "video", "--max-frames", "2").exit_code == 0
+
+
+def test_a_known_list_under_a_wrong_name_is_said_by_name(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "caption.json"
+    path.write_text(json.dumps({"x1": {"start": [0, 1], "end": [1, 2], "text": ["a", "b"]}}))
+    refused = shard("captions", path, videos, tmp_path / "out")
+    assert refused.exit_code == 1 and len(refused.output.splitlines()) == 1
+    assert "looks like HowTo100M's list, not one of captions; give --dataset howto100m" in refused.output
+    refused = run("shard", "--metadata", path, "--videos", videos, "--out", tmp_path / "out", "--workers", 1)
+    assert (
+        refused.exit_code == 1 and "looks like HowTo100M's list; give --dataset howto100m" in refused.output
+    )
+    hdvila = tmp_path / "clips.jsonl"
+    hdvila.write_text('{"video_id": "x1", "clip": [{"clip_id": "x1.0.mp4", "span": [0, 1]}]}\n')
+    refused = shard("captions", hdvila, videos, tmp_path / "out")
+    assert refused.exit_code == 1 and "leave --dataset out" in refused.output
+    assert not (tmp_path / "out").exists()

@@ -9,11 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.sources.video_sets import (
-    DATASETS,
-    find_annotation_file,
-    read_annotations,
-)
+from clipvip.shards.sources.annotations import read_annotations
+from clipvip.shards.sources.video_sets import DATASETS, find_annotation_file, splits_of
 
 
 def skips(name: str, path: Path) -> list[str]:
@@ -93,14 +90,14 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path, name: str, text: 
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-NAMES = [f"{dataset}/{split}" for dataset, splits in DATASETS.items() for split in splits] + ["captions"]
+NAMES = [name for dataset in DATASETS for name in splits_of(dataset)] + ["captions"]
 
 
 @settings(max_examples=150)
 @given(
     name=st.sampled_from(NAMES),
     data=st.binary(max_size=200),
-    extension=st.sampled_from(["csv", "json", "jsonl"]),
+    extension=st.sampled_from(["csv", "json", "jsonl", "parquet", "txt"]),
 )
 def test_any_bytes_give_sources_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes, extension: str

@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.sources.video_sets import (
-    find_annotation_file,
-    read_annotations,
-    with_published_names,
-)
+from clipvip.shards.sources.annotations import read_annotations, with_published_names
+from clipvip.shards.sources.video_sets import find_annotation_file
 
 
 def captions(name: str, path: Path) -> dict[str, tuple[str, ...]]:
