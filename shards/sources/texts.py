@@ -10,6 +10,7 @@ from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
+from clipvip.shards.tar.foreign import is_foreign_key
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_foreign, read_text_member
 
@@ -76,7 +77,7 @@ def _subtitles(shard: Path) -> Iterator[str | Skip]:
     is_empty = True
     with ShardFile(shard) as file:
         for span in file.spans():
-            is_named = is_safe_key(span.key) or span.foreign_extension is not None
+            is_named = is_safe_key(span.key) or (span.foreign_extension and is_foreign_key(span.key))
             if not is_named or not (is_clip(span) or "txt" in span.members):
                 continue
             is_empty = False
@@ -85,7 +86,7 @@ def _subtitles(shard: Path) -> Iterator[str | Skip]:
                     raise DatasetError(span.problem)
                 text = _text_of(file, span)
             except (DatasetError, UnicodeDecodeError) as error:
-                yield Skip("unreadable_text", span.key, one_line(error))
+                yield Skip("unreadable_text", span.shown_key, one_line(error))
             else:
                 yield " ".join(text.split())
     if is_empty:

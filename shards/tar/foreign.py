@@ -17,7 +17,7 @@ from clipvip.shards.format.record import SCHEMA_VERSION, ClipRecord, SentencesAr
 _TEXT_FIELDS = ("caption", "captions", "text", "sentences")
 # What KEY.json may hold besides, such as all that a site says of a video, is not carried along.
 _MOST_METADATA_BYTES = 1 << 16
-_MAX_KEY_CHARACTERS = 200
+_MAX_KEY_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)

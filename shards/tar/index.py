@@ -52,7 +52,8 @@ class SampleSpan:
     def foreign_extension(self) -> str | None:
         """The extension of the pixels, where this may be a sample of others; what it says has to be read."""
         may_be = not self.problem and FRAMES_EXTENSION not in self.members
-        return self.first_of(FOREIGN_EXTENSIONS) if may_be else None
+        has_words = "txt" in self.members or "json" in self.members
+        return self.first_of(FOREIGN_EXTENSIONS) if may_be and has_words else None
 
 
 class ShardFile:

@@ -99,7 +99,8 @@ def _parse(key: str, sample: Mapping[str, Any], max_pixels: int) -> Sample:
     """A clip of ours, or of others, from the bytes of its members."""
     extension = next((name for name in (*PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS) if name in sample), "")
     record, text, pixels = sample.get("json"), sample.get("txt"), sample.get(extension)
-    if isinstance(pixels, bytes) and extension in FOREIGN_EXTENSIONS and _are_bytes(record, text):
+    has_words = _are_bytes(record, text) and (record, text) != (None, None)
+    if isinstance(pixels, bytes) and extension in FOREIGN_EXTENSIONS and has_words:
         foreign = foreign_clip(key, extension, json=record, text=text)
         if foreign is not None:
             return Sample(

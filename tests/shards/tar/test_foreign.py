@@ -63,7 +63,7 @@ def test_a_video_is_a_clip_with_all_its_frames(tmp_path: Path) -> None:
 
 def test_packets_that_are_not_to_be_shown_are_no_frames(tmp_path: Path) -> None:
     data = make_edited_video(tmp_path / "edited.mp4").read_bytes()
-    sample = only(write_tar(tmp_path / "0.tar", {"edited": {"mp4": data}}))
+    sample = only(write_tar(tmp_path / "0.tar", {"edited": {"mp4": data, "txt": b"a"}}))
     numbers = [read_number(picture) for picture in sample.decode(range(sample.num_frames))]
     assert numbers == sorted(set(numbers)) and len(numbers) > 3
 
@@ -104,7 +104,7 @@ def test_texts_are_where_they_stand(video: bytes, tmp_path: Path) -> None:
         "json": ({"json": record_of("k", "of json")}, "of json", []),
         "list": ({"json": lists}, "", ["one", "two"]),
         "both": ({"json": lists, "txt": b"this"}, "this", []),
-        "none": ({}, "", []),
+        "none": ({"txt": b""}, "", []),
         "null": ({"json": b'{"caption": null}', "m4a": b"sound"}, "", []),
         "long": ({"json": long}, "short", []),
         "sub/folder é": ({"txt": b"named"}, "named", []),
@@ -124,7 +124,7 @@ def test_texts_are_where_they_stand(video: bytes, tmp_path: Path) -> None:
 
 def test_the_key_says_which_video_it_is_of(video: bytes, tmp_path: Path) -> None:
     keys = ["000000001_00002", "clip_a", "v_7", "12"]
-    path = write_tar(tmp_path / "0.tar", {key: {"mp4": video} for key in keys})
+    path = write_tar(tmp_path / "0.tar", {key: {"mp4": video, "txt": b"a"} for key in keys})
     ids = [sample.record.video_id for sample in read_shard(path)]
     assert ids == ["000000001", "clip_a", "v", "12"]
 
@@ -150,10 +150,13 @@ def test_what_is_damaged_is_named_and_the_next_is_read(video: bytes, tmp_path: P
         ("damaged_sample", key) for key in bad
     ]
     assert all(isinstance(s, Skip) and s.detail and "\n" not in s.detail for s in skips)
-    small = write_tar(tmp_path / "1.tar", {"large": {"mp4": video}, "picture": {"png": picture_bytes("PNG")}})
+    small = write_tar(
+        tmp_path / "1.tar",
+        {"large": {"mp4": video, "txt": b"a"}, "picture": {"png": picture_bytes("PNG"), "txt": b"a"}},
+    )
     assert [isinstance(s, Skip) for s in read_samples(small, max_pixels=100)] == [True, True]
-    control = write_tar(tmp_path / "2.tar", {"a\x1bb": {"mp4": video}})
-    assert [s.reason for s in read_samples(control) if isinstance(s, Skip)] == ["wrong_members"]
+    control = write_tar(tmp_path / "2.tar", {"a\x1bb": {"mp4": video, "txt": b"a"}, "alone": {"mp4": video}})
+    assert [s.reason for s in read_samples(control) if isinstance(s, Skip)] == ["wrong_members"] * 2
 
 
 def test_a_picture_that_breaks_off_is_found_when_it_is_decoded(tmp_path: Path) -> None:
