@@ -1,15 +1,18 @@
 """The frames of one clip as an MP4 file in memory, for shards made with `--store video`."""
 
 import io
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from clipvip.media.decode import open_video
-from clipvip.media.errors import MediaError
-from clipvip.media.pictures import require_pixels, split_planes
+from clipvip.media.decode import Video, open_video
+from clipvip.media.errors import MediaError, one_line
+from clipvip.media.hdr import Transfer
+from clipvip.media.pictures import quarter_turns, require_pixels, split_planes
 
 DEFAULT_CRF = 23
 
@@ -81,7 +84,64 @@ def decode_mp4(data: bytes, indices: list[int], *, max_pixels: int) -> np.ndarra
     """
     with open_video(io.BytesIO(data)) as video:
         require_pixels(video.stream.codec_context, max_pixels)
-        times = sorted(seconds for seconds, _ in video.packets() or ())
+        times, leave_out = _times_of(video)
         if max(indices) >= len(times):
             raise MediaError(f"holds {len(times)} frames that have a time, frame {max(indices)} is wanted")
-        return video.pictures_at([times[index] for index in indices], max_pixels=max_pixels)
+        try:
+            wanted = [times[index] for index in indices]
+            return video.pictures_at(wanted, leave_out=leave_out, max_pixels=max_pixels)
+        except MediaError:
+            raise
+        except MemoryError as error:
+            raise MediaError("its frames do not fit in memory") from error
+        except ValueError as error:  # numpy's
+            raise MediaError(f"its frames are of several sizes ({one_line(error)})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Mp4Facts:
+    """What a whole MP4 file is: the time of each frame and of its end, and the size of frames as shown.
+
+    `transfer` is of HDR, whose pictures come tone-mapped.
+    """
+
+    frame_seconds: list[float]
+    end_seconds: float
+    width: int
+    height: int
+    fps: float
+    transfer: Transfer | None
+
+
+def describe_mp4(data: bytes, *, max_pixels: int) -> Mp4Facts:
+    """The facts of an MP4 file that others made, of which one frame at least is decoded.
+
+    Raises MediaError where it is no MP4 file, damaged or without frames, or they have more than `max_pixels`.
+    """
+    with open_video(io.BytesIO(data)) as video:
+        require_pixels(video.stream.codec_context, max_pixels)
+        times, _ = _times_of(video)
+        video.rewind()
+        first = next(video.frames(), None)
+        if first is None or not times:
+            raise MediaError(video.damage or "no frame of it decodes")
+        frame = first[1]
+        width, height = (frame.width, frame.height)[:: -1 if quarter_turns(frame) % 2 else 1]
+        lengths = [later - earlier for earlier, later in pairwise(times)]
+        length = 1 / video.fps if video.fps else max(lengths, default=0.0)
+        return Mp4Facts(times, times[-1] + length, width, height, video.fps, video.transfer)
+
+
+def _times_of(video: Video) -> tuple[list[float], bool]:
+    """The time of each frame, in order, and whether each packet is one frame, so that some can be left out.
+
+    Files of others may hold packets that are not to be shown; of these all frames are decoded.
+    """
+    packets = video.packets()
+    if packets is not None:
+        return sorted(seconds for seconds, _ in packets), True
+    video.rewind()
+    times = [seconds for seconds, _ in video.frames()]
+    if video.damage:
+        raise MediaError(video.damage)
+    return times, False

@@ -15,6 +15,7 @@ _COMMANDS = {
     "clips": ("clips.stage:clips", "List the clips of a folder of videos that has no list."),
     "shard": ("shard.stage:shard", "Cut videos into clips and write them as WebDataset shards."),
     "caption": ("caption.stage:caption", "Caption the middle frame of every clip with OFA."),
+    "import-captions": ("import_captions.stage:import_captions", "Make captions that others have made ours."),
     "nmi": ("domain_gap.stage:nmi", "Measure the language-domain gap between text corpora (Table 1)."),
     "inspect": ("tools.inspect:inspect", "Show clips of shards, on the terminal or as a page."),
     "stats": ("tools.stats:stats", "Count clips, hours, bytes and words, and draw how they are spread."),

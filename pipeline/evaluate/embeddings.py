@@ -127,23 +127,24 @@ def embed_pairs(
         UserError: a clip with several captions of which each would do.
     """
     text_rows: list[np.ndarray] = []
-    by_key: dict[str, str] = {}
+    by_key: dict[str, list[str]] = {}
 
     def with_captions() -> Iterator[Location]:
         """The shards; while one is read, `by_key` has its captions."""
         nonlocal by_key
         for path in shards:
             if captions is not None:
-                from clipvip.shards.format.captions import read_captions  # Parquet takes a while to import
+                # Parquet takes a while to import.
+                from clipvip.shards.format.captions import captions_path, read_caption_file
 
-                by_key = read_captions(captions, path.stem)
+                by_key = read_caption_file(captions_path(captions, path.stem)).all_captions()
             yield path
 
     def texts_of(sample: Sample) -> list[str] | Skip:
         if captions is None:
             found = query_texts(sample, all_captions=all_captions)
         else:
-            found = [by_key.get(sample.key, "")]
+            found = _one_or_all(sample.key, by_key.get(sample.key, []), all_captions=all_captions)
         texts = [text for text in (" ".join(text.split()) for text in found) if text]
         return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
 
@@ -213,13 +214,19 @@ def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
     UserError where it has several captions of which each would do.
     """
     alternatives = sample.sentences if sample.sentences_are == "alternatives" else []
-    if len(alternatives) > 1 and not all_captions:
+    texts = _one_or_all(sample.key, alternatives, all_captions=all_captions)
+    return texts if len(texts) > 1 else [sample.subtitle]
+
+
+def _one_or_all(key: str, texts: list[str], *, all_captions: bool) -> list[str]:
+    """A clip's texts, of which each would do, where it may have several; else a UserError."""
+    if len(texts) > 1 and not all_captions:
         raise UserError(
-            f"clip {sample.key} has {len(alternatives)} captions: a test set has one for each clip "
+            f"clip {key} has {len(texts)} captions: a test set has one for each clip "
             "(MSR-VTT's is --dataset msrvtt/1ka; ActivityNet's and DiDeMo's sentences are joined by "
             "activitynet/val1 and didemo/test); or give --all-captions to search by each of them"
         )
-    return alternatives if len(alternatives) > 1 else [sample.subtitle]
+    return texts
 
 
 def _unit_rows(embeds: torch.Tensor) -> np.ndarray:

@@ -151,8 +151,6 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     paths = list_shards(shards)
     if captions is not None and not is_folder(captions):
         raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
-    if all_captions and captions is not None:
-        raise UserError("--all-captions: is for the captions of a set's annotations; leave --captions out")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     model = options.load_model()

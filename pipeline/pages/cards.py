@@ -15,9 +15,9 @@ from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.record import ClipRecord, parse_record
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import Sample, read_text_member
+from clipvip.shards.tar.reader import Sample, WrongMembers, read_record
 
 _THUMBNAIL_SIDE = 200
 _SECONDS_PER_CARD = 60.0
@@ -42,7 +42,7 @@ class Cards:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A clip that is shown: where it is, its record, texts and caption, and what is wrong with it.
+    """A clip that is shown: where it is, its record, texts and captions, and what is wrong with it.
 
     `notes` are what a command has to say of it: (kind, text), shown first.
     """
@@ -52,7 +52,7 @@ class Pick:
     key: str
     record: ClipRecord | None = None
     num_bytes: int = 0
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
     problem: str = ""
     notes: tuple[tuple[str, str], ...] = ()
 
@@ -115,14 +115,13 @@ def _readable(shard: ShardFile, damage: list[str] | None) -> Iterator[SampleSpan
 
 
 def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
-    pick = Pick(shard.path, place, span.key)
-    extension = span.extension
-    if extension is None:
-        problem = span.problem or f"its members are {', '.join(span.members)}"
-        return replace(pick, problem=f"not a whole sample: {problem}"[:200])
-    pick = replace(pick, num_bytes=span.members[extension][1])
+    extension = span.extension or span.foreign_extension
+    num_bytes = span.members[extension][1] if extension else 0
+    pick = Pick(shard.path, place, span.key, num_bytes=num_bytes)
     try:
-        return replace(pick, record=parse_record(read_text_member(shard, span, "json")))
+        return replace(pick, record=read_record(shard, span).record)
+    except WrongMembers as error:
+        return replace(pick, problem=f"not a whole sample: {error}"[:200])
     except DatasetError as error:
         return replace(pick, problem=one_line(error))
 
@@ -131,9 +130,9 @@ def _with_captions(picks: list[Pick], captions: Location | None) -> Iterator[Pic
     if captions is None or not picks:
         yield from picks
         return
-    found = dict(read_caption_file(captions_path(captions, picks[0].path.stem)).rows)
+    found = read_caption_file(captions_path(captions, picks[0].path.stem)).all_captions()
     for pick in picks:
-        yield replace(pick, caption=found.get(pick.key))
+        yield replace(pick, captions=tuple(found.get(pick.key, ())))
 
 
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
@@ -157,7 +156,7 @@ def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
     try:
         with ShardFile(pick.path) as shard:
             span = next(span for place, span in enumerate(shard.spans()) if place == pick.place)
-            extension = span.extension
+            extension = span.extension or span.foreign_extension
             assert extension is not None
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
         # Of one part, the middle is the frame that is captioned.
@@ -185,7 +184,7 @@ def texts_of(pick: Pick) -> list[tuple[str, str]]:
     record = pick.record
     texts = [("text", record.subtitle)] if record and record.subtitle else []
     texts += [("sentence", sentence) for sentence in (record.sentences if record else None) or []]
-    return texts + ([("caption", pick.caption)] if pick.caption is not None else [])
+    return texts + [("caption", caption) for caption in pick.captions]
 
 
 def facts_of(pick: Pick) -> str:

@@ -24,6 +24,7 @@ from clipvip.shards.building.marks import ShardMark, read_mark
 from clipvip.shards.building.plan import Unit
 from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.stores import Location
+from clipvip.shards.sources.foreign_shards import ForeignSource
 from clipvip.shards.sources.hdvila import Source
 
 _BLAME_REASONS = {"crashed": "decoder_crashed", "timeout": "timeout"}
@@ -57,10 +58,11 @@ def make_tasks(
     run = uuid.uuid4().hex[:12]
     for unit in units:
         ids = [source.video_id for source in unit.sources]
+        files = (s.file if isinstance(s, ForeignSource) else paths.get(s.video_id) for s in unit.sources)
         yield ShardTask(
             unit=unit,
             run=run,
-            paths=tuple(map(paths.get, ids)),
+            paths=tuple(files),
             texts=None if texts is None else tuple(map(texts_of, unit.sources)),
             subtitles=None if subtitles is None else tuple(map(subtitles.get, ids)),
             **common,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import click
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.errors import UserError, WrongOptions
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions, require_local
 from clipvip.pipeline.runtime.options import (
     ALSO,
     DryRun,
@@ -43,6 +43,12 @@ from clipvip.shards.sources.annotations import (
     survey_annotations,
     with_published_names,
 )
+from clipvip.shards.sources.foreign_shards import (
+    ForeignSurvey,
+    find_shards,
+    identity_of,
+    read_foreign_sources,
+)
 from clipvip.shards.sources.hdvila import (
     Source,
     Survey,
@@ -69,6 +75,12 @@ class ShardOptions(StageOptions):
         names=("--metadata", "--annotations"),
         default=None,
     )
+    from_shards: tuple[str, ...] = opt(
+        "Shards of others to make ours, in the place of videos and list: a folder, a file or a pattern of"
+        " tars of mp4 or pictures with txt and json, as of video2dataset or img2dataset. Repeatable.",
+        metavar="DIR_OR_GLOB",
+        default=(),
+    )
     dataset: str | None = opt(
         "Videos with the captions of a published set, whole or cut as it says: msrvtt/1ka, didemo/test, "
         "lsmdc/test1k, activitynet/val1, webvid/val, panda70m, internvid, howto100m, vatex, youcook2/train, "
@@ -76,7 +88,7 @@ class ShardOptions(StageOptions):
         metavar="NAME/SPLIT",
         default=None,
     )
-    videos: str = opt(f"Folder of video files, named by video id; {ALSO}.")
+    videos: str | None = opt(f"Folder of video files, named by video id; {ALSO}.", default=None)
     subtitles: str | None = opt(
         f"Folder of .vtt, .srt or .json3 files, {ALSO}, or a .jsonl/.parquet of clip id and text.",
         default=None,
@@ -128,6 +140,7 @@ class ShardOptions(StageOptions):
     "--metadata clips.jsonl --videos s3://bucket/videos --out s3://bucket/clips",
     "--videos videos/ --out clips/ --max-frames 96",
     "--dataset msrvtt/1ka --annotations msrvtt/ --videos videos/ --out shards/msrvtt-1ka",
+    "--from-shards video2dataset/ --out clips/",
 )
 def shard(options: ShardOptions) -> StageReport:
     """Cut videos into clips and write them as WebDataset shards.
@@ -145,7 +158,74 @@ def shard(options: ShardOptions) -> StageReport:
 def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     started = time.monotonic()
     out = parse_location(options.out)
-    cut, dataset = options.cut, options.dataset
+    plan = _plan_samples(options) if options.from_shards else _plan_videos(options, resources)
+    made_by = {**asdict(options.cut), "shard_size": options.shard_size, **plan.made_by}
+    unusable = SkipStore()
+    tasks = make_tasks(
+        plan_units(_noting_skips(plan.sources, unusable), shard_size=options.shard_size),
+        paths=plan.paths,
+        texts=plan.texts,
+        subtitles=plan.subtitles,
+        subtitle_encoding=options.subtitle_encoding,
+        out=out,
+        options=options.cut,
+        timeout_seconds=options.video_timeout,
+    )
+    if options.dry_run:
+        require_free_folder(out, made_by)
+        counts = count_work(tasks, retry_skipped=options.retry_skipped)
+        return StageReport(content={"stage": "shard", "counts": counts}, text=_dry_summary(counts, out))
+    with claim_folder(out, made_by):
+        marks, clips_now = make_shards(
+            tasks,
+            out,
+            plan.num_clips,
+            workers=options.workers or num_cores(),
+            ray=RayCluster(options.ray, options.workers) if options.ray else None,
+            retry_skipped=options.retry_skipped,
+        )
+        report = _finish(out, made_by, plan.num_videos, marks, AllSkips(unusable, marks))
+        made = report.finish(out, started=started, done_now=clips_now, unit="clips")
+    if not made.counts["clips"]:
+        raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
+    return made
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to cut, and what of it a folder is known by besides how it is cut."""
+
+    made_by: Options
+    num_videos: int
+    num_clips: int
+    sources: Iterator[Source]
+    paths: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] | None = None
+    subtitles: Mapping[str, str] | None = None
+
+
+def _plan_samples(options: ShardOptions) -> _Plan:
+    """The samples of others' shards, whole."""
+    given = {"--metadata": options.metadata, "--dataset": options.dataset, "--videos": options.videos}
+    given |= {"--subtitles": options.subtitles, "--subtitle-encoding": options.subtitle_encoding}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise WrongOptions(f"--from-shards: has clips and texts of its own; leave {', '.join(wrong)} out")
+    _require_thinnable(options)
+    for name in options.from_shards:
+        require_local("--from-shards", name)
+    shards = find_shards(options.from_shards)
+    if options.ray:
+        connect(options.ray)  # should none answer, nothing is begun
+    survey = ForeignSurvey(shards)
+    sources = read_foreign_sources(shards, survey)
+    return _Plan({"from_shards": identity_of(shards)}, survey.num_clips, survey.num_clips, sources)
+
+
+def _plan_videos(options: ShardOptions, resources: ExitStack) -> _Plan:
+    """The clips that a list asks for, or without one each video."""
+    if options.videos is None:
+        raise WrongOptions("Missing option '--videos'.")
+    dataset = options.dataset
     metadata = None
     if dataset is not None:
         metadata = _annotation_file(options)
@@ -163,43 +243,13 @@ def _shard(options: ShardOptions, resources: ExitStack) -> StageReport:
     if options.subtitle_encoding is not None and subtitle_files is None:
         raise UserError("--subtitle-encoding: goes with a folder of subtitle files; leave it out")
     made_by: Options = {
-        **asdict(cut),
-        "shard_size": options.shard_size,
         "metadata_sha256": wanted.sha256,
         "subtitles": identity,
         **({"dataset": dataset} if dataset is not None else {}),
         **({"subtitle_encoding": options.subtitle_encoding} if options.subtitle_encoding else {}),
     }
     survey, sources = wanted.survey()
-    unusable = SkipStore()
-    tasks = make_tasks(
-        plan_units(_noting_skips(sources, unusable), shard_size=options.shard_size),
-        paths=paths,
-        texts=texts,
-        subtitles=subtitle_files,
-        subtitle_encoding=options.subtitle_encoding,
-        out=out,
-        options=cut,
-        timeout_seconds=options.video_timeout,
-    )
-    if options.dry_run:
-        require_free_folder(out, made_by)
-        counts = count_work(tasks, retry_skipped=options.retry_skipped)
-        return StageReport(content={"stage": "shard", "counts": counts}, text=_dry_summary(counts, out))
-    with claim_folder(out, made_by):
-        marks, clips_now = make_shards(
-            tasks,
-            out,
-            survey.num_clips,
-            workers=options.workers or num_cores(),
-            ray=RayCluster(options.ray, options.workers) if options.ray else None,
-            retry_skipped=options.retry_skipped,
-        )
-        report = _finish(out, made_by, survey.num_videos, marks, AllSkips(unusable, marks))
-        made = report.finish(out, started=started, done_now=clips_now, unit="clips")
-    if not made.counts["clips"]:
-        raise StageFailed(f"no clip could be stored; {out / SKIPPED_NAME} says why", made)
-    return made
+    return _Plan(made_by, survey.num_videos, survey.num_clips, sources, paths, texts, subtitle_files)
 
 
 def _metadata_file(name: str, resources: ExitStack) -> Path:

@@ -1,24 +1,29 @@
 """What a worker process of `clipvip-data shard` does: decode the sources of one unit, write its shards."""
 
+import io
 import itertools
 import os
 import posixpath
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.shard.blame import read_blame, take_note, write_note
 from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.building.marks import PlacedSkip, ShardMark, shard_path, write_mark
+from clipvip.shards.building.pictures import cut_picture
 from clipvip.shards.building.plan import Unit
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
 from clipvip.shards.files.stores import Location, is_url, local_copy
-from clipvip.shards.format.clip import StoredClip
+from clipvip.shards.format.clip import VIDEO_EXTENSION, StoredClip
+from clipvip.shards.sources.foreign_shards import ForeignSource
 from clipvip.shards.sources.hdvila import Source
 from clipvip.shards.sources.subtitles import Cue, parse_subtitles, text_in_spans
+from clipvip.shards.tar.index import ShardFile
+from clipvip.shards.tar.reader import read_foreign
 from clipvip.shards.tar.writer import write_shard
 
 
@@ -93,7 +98,10 @@ def _results(task: ShardTask, warnings: list[str]) -> Iterator[_Result]:
         else:
             note = {"line": source.line, "num_done": num_done, "pid": os.getpid()}
             write_note(task.out, task.run, task.unit.first_shard, **note)
-            outcomes = _cut(task, index, path, warnings)
+            if isinstance(source, ForeignSource):
+                outcomes = _cut_sample(task, source)
+            else:
+                outcomes = _cut(task, index, path, warnings)
         for position, outcome in zip(source.positions, outcomes, strict=True):
             if isinstance(outcome, Skip):
                 yield num_done, PlacedSkip(source.line, position, outcome)
@@ -106,8 +114,9 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
     return [Skip(reason, clip.clip_id, detail) for clip in source.clips]
 
 
-def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
-    """The clips of source number `index`; files that crash or block their readers end the process."""
+@contextmanager
+def _in_time(task: ShardTask) -> Iterator[Callable[[], None]]:
+    """A file that crashes or blocks its readers ends the process; what is yielded allows it more time."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def allow_more_time() -> None:
@@ -115,6 +124,44 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
 
     try:
         allow_more_time()
+        yield allow_more_time
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _cut_sample(task: ShardTask, source: ForeignSource) -> Iterator[StoredClip | Skip]:
+    """The clip that a sample of others is, with its text and what its KEY.json says."""
+    (clip,), span = source.clips, source.span
+    assert span is not None
+    with _in_time(task) as allow_more_time, ShardFile(source.file) as shard:
+        try:
+            foreign = read_foreign(shard, span)
+            pixels = b"" if foreign is None else shard.read(span, foreign.extension)
+        except DatasetError as error:
+            yield Skip("damaged_sample", clip.clip_id, one_line(error))
+            return
+        if foreign is None:
+            what = span.problem or f"its members are {', '.join(span.members)[:200]}"
+            yield Skip("wrong_members", clip.clip_id, f"no sample of others: {what}")
+            return
+        if foreign.sentences:
+            clip = replace(clip, sentences=tuple(foreign.sentences), sentences_are=foreign.sentences_are)
+        text = foreign.subtitle or clip.text
+        if foreign.extension == VIDEO_EXTENSION:
+            file = io.BytesIO(pixels)
+            cut = cut_clips(file, [clip], subtitles=[text], options=task.options, heartbeat=allow_more_time)
+            outcome = next(cut)
+        else:
+            outcome = cut_picture(pixels, clip, subtitle=text, options=task.options)
+    if isinstance(outcome, StoredClip) and foreign.metadata:
+        record = outcome.record.model_copy(update={"metadata": foreign.metadata})
+        outcome = replace(outcome, record=record)
+    yield outcome
+
+
+def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
+    """The clips of source number `index`."""
+    with _in_time(task) as allow_more_time:
         subtitles = _subtitles(task, index, warnings)
         allow_more_time()
         source = task.unit.sources[index]
@@ -131,8 +178,6 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
                 signal.setitimer(signal.ITIMER_REAL, 0)  # writing it may take its time
                 yield outcome
                 allow_more_time()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _why_not_fetched(error: OSError) -> tuple[str, str]:

@@ -25,9 +25,9 @@ from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, su
 from clipvip.shards.building.copying import Piece
 from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.claims import MANIFEST_NAME, claim_folder
+from clipvip.shards.files.claims import MANIFEST_NAME, STATE_FOLDER, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
-from clipvip.shards.files.places import size_of
+from clipvip.shards.files.places import is_folder, size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, finished_captions
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, read_manifest, write_manifest
@@ -87,9 +87,11 @@ class Input:
         caption_options = {}
         if captions is not None:
             found = read_manifest(captions)
-            if found is None or found.stage != CAPTION_STAGE:
+            # Of a folder that others made there is neither.
+            is_ours = found is not None or is_folder(captions / STATE_FOLDER) or not is_folder(captions)
+            if is_ours and (found is None or found.stage != CAPTION_STAGE):
                 raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
-            caption_options = found.options
+            caption_options = found.options if found else {}
         if manifest is not None:
             identity = sha256_of_file(folder / MANIFEST_NAME)
         else:

@@ -11,8 +11,9 @@ from clipvip.shards.files.hashes import key_hashes, sha256_of_file
 from clipvip.shards.files.places import size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path
-from clipvip.shards.format.clip import is_safe_key
+from clipvip.shards.format.clip import is_safe_key, video_of_key
 from clipvip.shards.format.manifest import ShardRecord
+from clipvip.shards.tar.foreign import is_foreign_key
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import empty_shard
 
@@ -68,19 +69,15 @@ def survey_shard(task: SurveyTask) -> SurveyedShard:
     places, texts, skips = [], [], []
     with ShardFile(task.path) as shard:
         for place, span in enumerate(shard.spans()):
-            if span.extension is None or not is_safe_key(span.key):
+            is_ours = span.extension is not None and is_safe_key(span.key)
+            if not is_ours and (span.foreign_extension is None or not is_foreign_key(span.key)):
                 skips.append(Skip("wrong_members", span.key[:100], f"{task.path.name}: not a whole sample"))
                 continue
             places.append(place)
-            texts.append(video_part(span.key) if task.by_video else span.key)
+            texts.append(video_of_key(span.key) if task.by_video else span.key)
     if not (places or skips):
         skips.append(empty_shard(task.path))
     return SurveyedShard(np.array(places, np.uint32), key_hashes(texts, seed=task.seed), skips)
-
-
-def video_part(key: str) -> str:
-    """What of a key stands for its video: all before the clip's number."""
-    return key.rpartition("_")[0]
 
 
 def copy_unit(task: CopyTask) -> ShardMark:

@@ -96,7 +96,8 @@ def _row(pick: Pick) -> dict[str, object]:
         "shard": pick.path.name,
         "key": pick.key,
         "bytes": pick.num_bytes,
-        "caption": pick.caption,
+        "caption": next(iter(pick.captions), None),
+        **({"captions": list(pick.captions)} if len(pick.captions) > 1 else {}),
         "problem": pick.problem or None,
         "record": pick.record.as_dict() if pick.record is not None else None,
     }

@@ -10,13 +10,12 @@ import numpy as np
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_run import Choose
-from clipvip.pipeline.tools.copy_work import video_part
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.files.names import spellings
 from clipvip.shards.files.places import at_hand, is_file
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import is_safe_key, make_key
+from clipvip.shards.format.clip import is_safe_key, make_key, video_of_key
 
 
 def up_to(largest: int) -> Choose:
@@ -64,7 +63,7 @@ class Listed:
         A DatasetError where no clip or video can have it.
         """
         if self._by_video:
-            return [video_part(make_key(name, 0)) for name in spellings(text)]
+            return [video_of_key(make_key(name, 0)) for name in spellings(text)]
         if not is_safe_key(text):
             raise DatasetError(f"{text[:80]!r} is no key")
         return [text]

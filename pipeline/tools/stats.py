@@ -17,14 +17,14 @@ from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, 
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage
-from clipvip.pipeline.runtime.workers import run_plain_units
+from clipvip.pipeline.runtime.workers import run_plain_units, run_units
 from clipvip.pipeline.tools.tally import Distribution, Tally, tally_shard
 from clipvip.shards.checking.state import read_skips
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
-from clipvip.shards.files.claims import SKIPPED_NAME
+from clipvip.shards.files.claims import MANIFEST_NAME, SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
-from clipvip.shards.files.places import is_folder, make_folder
+from clipvip.shards.files.places import is_file, is_folder, make_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
@@ -96,8 +96,10 @@ def _add_up(shards: list[Location], captions: Location | None, workers: int) -> 
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
     videos = HashStore()
+    # Others' samples, which stand in shards without a manifest, are read by FFmpeg: it may crash.
+    run = run_plain_units if is_file(shards[0].parent / MANIFEST_NAME) else run_units
     with Progress("stats", total=len(shards), unit="shard") as bar:
-        for outcome in run_plain_units(tally_shard, tasks, workers=min(workers, len(shards))):
+        for outcome in run(tally_shard, tasks, workers=min(workers, len(shards))):
             if outcome.result is None:
                 assert outcome.failure is not None
                 raise UserError(

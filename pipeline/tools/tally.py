@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from clipvip.pipeline.tools.copy_work import video_part
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.files.places import size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
-from clipvip.shards.format.record import parse_record
+from clipvip.shards.format.clip import video_of_key
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import read_text_member
+from clipvip.shards.tar.reader import read_record
 
 _MAX_BINS = 10_000
 _MAX_SIZES = 1_000
@@ -111,11 +110,9 @@ def tally_shard(task: tuple[int, Location, Location | None]) -> tuple[Tally, np.
         with ShardFile(path) as shard:
             for span in shard.spans():
                 is_empty = False
-                if span.extension is None:
-                    tally.unreadable_clips += 1
-                    continue
-                videos[video_part(span.key)] = None
-                _add_clip(tally, shard, span, span.members[span.extension][1])
+                if span.extension or span.foreign_extension:
+                    videos[video_of_key(span.key)] = None
+                _add_clip(tally, shard, span)
     except DatasetError:
         tally.unreadable_shards = 1
     tally.unreadable_shards |= is_empty
@@ -124,16 +121,16 @@ def tally_shard(task: tuple[int, Location, Location | None]) -> tuple[Tally, np.
     return tally, key_hashes(videos)
 
 
-def _add_clip(tally: Tally, shard: ShardFile, span: SampleSpan, num_bytes: int) -> None:
+def _add_clip(tally: Tally, shard: ShardFile, span: SampleSpan) -> None:
     try:
-        record = parse_record(read_text_member(shard, span, "json"))
+        extension, record, _ = read_record(shard, span)
     except DatasetError:
         tally.unreadable_clips += 1
         return
     start, end = record.span_seconds
     tally.clip_milliseconds.add(max(0, round(1000 * (end - start))))
     tally.frames.add(len(record.frame_seconds))
-    tally.clip_bytes.add(num_bytes)
+    tally.clip_bytes.add(span.members[extension][1])
     words = len((record.subtitle or " ".join(record.sentences or [])).split())
     tally.clips_without_subtitle += not words
     tally.subtitle_words.add(words)
@@ -147,6 +144,7 @@ def _add_captions(tally: Tally, path: Location) -> None:
     except DatasetError:
         tally.missing_captions += 1
         return
-    for _, caption in content.rows:
-        tally.caption_words.add(len(caption.split()))
+    for captions in content.all_captions().values():
+        for caption in captions:
+            tally.caption_words.add(len(caption.split()))
     tally.captions_skipped.update(skip.reason for skip in content.skips)

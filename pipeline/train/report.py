@@ -1,5 +1,7 @@
 """The end of a run: the weights that it chose, their scores on the test split, and its report."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from clipvip.pipeline.evaluate.retrieval import table
@@ -7,9 +9,11 @@ from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import barrier
 from clipvip.pipeline.train.logs import read_log
-from clipvip.pipeline.train.recipe import recipe_tree
+from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.step import Job
 from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.format.captions import made_by
 
 
 def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> StageReport:
@@ -32,11 +36,13 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
         rows = read_log(out)
         batch_size = recipe.optim.batch_size
         counts: dict[str, int | float] = {"steps": state.step, "samples": state.step * batch_size}
+        details: dict[str, Any] = {"captions": captions} if (captions := _captions(recipe)) else {}
+        details |= {"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {}
         report = Report(
             "train",
             options=recipe_tree(recipe),
             counts=counts | {"samples_without_caption": state.rows_without_caption},
-            details={"loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]}} if rows else {},
+            details=details,
             skips=[state.skips[key] for key in sorted(state.skips)],
         )
         result = report.write(out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
@@ -47,9 +53,22 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
             first, last = rows[0], rows[-1]
             summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
             summary += f"{last['loss']:.4f} at step {last['step']:,}"
+        for name, made in captions.items():
+            summary += f"\n  captions {name}: do not say what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"
         if scores:
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
     barrier(place)
     return StageReport(content=result, text=summary)
+
+
+def _captions(recipe: Recipe) -> dict[str, str | None]:
+    """What made the captions of each folder that the recipe names; None where they do not say it."""
+    found: dict[str, str | None] = {}
+    for source in recipe.data.sources.values():
+        given = [source.captions] if isinstance(source.captions, str) else source.captions or []
+        for folder in given:
+            with suppress(DatasetError):  # its damage is told where it is read
+                found[folder] = made_by(Path(folder)) or None
+    return found

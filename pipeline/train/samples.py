@@ -3,7 +3,6 @@
 What cannot be used is a Skip here and nowhere else; what takes its place is decided in batches.py.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache, partial
@@ -11,9 +10,9 @@ from functools import lru_cache, partial
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from clipvip.media.errors import one_line
+from clipvip.media.errors import MediaError, one_line
+from clipvip.media.images import decode_image
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
@@ -21,14 +20,10 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, holds_pixels, read_sample, read_text_member
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_sample, read_text_member
 from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
-# The most that a JPEG can have; resizing longer lines takes gigabytes.
-_LONGEST_SIDE = 65_535
-# Of Pillow's formats those that stay in the process and have no scripts.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ class SampleLoader:
         if isinstance(found, Skip):
             return found
         span, file = found
-        caption = self.captions(shard).by_key.get(span.key) if self.settings.needs_caption else None
+        caption = self.captions(shard).draw(span.key, rng) if self.settings.needs_caption else None
         read = self.read(span, file, caption)
         if isinstance(read, Skip):
             return read
@@ -166,9 +161,8 @@ class SampleLoader:
 
     def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:
-            picture = _decode_image(data, self._decoder_options, self.settings.max_pixels)[None]
-        # Pillow's decoders raise whatever they stumble over.
-        except Exception as error:  # noqa: BLE001
+            picture = decode_image(data, self.settings.max_pixels, **self._decoder_options)[None]
+        except MediaError as error:
             return Skip("damaged_image", span.shown_key, one_line(error))
         if self.resizes:
             picture = resize(torch.from_numpy(picture), self.image_size).numpy()
@@ -247,21 +241,3 @@ def _read_image(file: ShardFile, span: SampleSpan, *, with_pixels: bool) -> tupl
     except (DatasetError, UnicodeDecodeError) as error:
         return Skip("damaged_text", span.shown_key, one_line(error))
     return (text, data) if text else Skip("empty_text", span.shown_key)
-
-
-def _decode_image(data: bytes, options: dict[str, float | bool], max_pixels: int) -> np.ndarray:
-    """An image of any usual kind as uint8 (height, width, 3), RGB; ValueError for one of too many pixels."""
-    if data[:2] == b"\xff\xd8":
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if height * width > max_pixels or not holds_pixels(data, height * width):
-            raise ValueError(f"claims {width} x {height} pixels in {len(data):,} bytes")
-        if colours in {"YCbCr", "Gray", "RGB"}:
-            return simplejpeg.decode_jpeg(data, **options)
-    try:
-        opened = Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS)
-    except UnidentifiedImageError:  # its message has an address in memory, another one each time
-        raise ValueError(f"no image in one of the formats {', '.join(_IMAGE_FORMATS)}") from None
-    with opened as image:
-        if image.width * image.height > max_pixels or max(image.size) > _LONGEST_SIDE:
-            raise ValueError(f"claims {image.width} x {image.height} pixels")
-        return np.array(image.convert("RGB"))

@@ -19,10 +19,9 @@ from clipvip.shards.format.captions import (
     write_captions,
 )
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.format.record import parse_record
 from clipvip.shards.tar.headers import TAR_BLOCK_BYTES
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import read_text_member
+from clipvip.shards.tar.reader import read_record
 
 _TAR_RECORD_BYTES = 20 * TAR_BLOCK_BYTES
 
@@ -69,7 +68,7 @@ def _content(pieces: Sequence[Piece], mark: ShardMark) -> Iterator[bytes]:
                 yield shard.read_span(span)
                 num_bytes += span.end - span.start
                 try:
-                    record = parse_record(read_text_member(shard, span, "json"))
+                    record = read_record(shard, span).record
                 except DatasetError:  # copied all the same, as a clip without frames and text
                     mark.num_without_subtitle += 1
                 else:
@@ -99,6 +98,7 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
     """
     origins: set[Origin] = set()
     rows: list[Caption] = []
+    alternatives: dict[str, list[str]] = {}
     skips: list[Skip] = []
     for piece in pieces:
         assert piece.captions is not None
@@ -112,6 +112,8 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
             for span in _chosen(source, piece.places):
                 if span.key in captions:
                     rows.append(Caption(span.key, captions[span.key]))
+                    if span.key in content.alternatives:
+                        alternatives[span.key] = content.alternatives[span.key]
                 elif span.key in skipped:
                     skips.append(skipped[span.key])
     if len(origins) > 1:
@@ -121,4 +123,13 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
         )
     model, revision, options = next(iter(origins), Origin())
     made_of, values = shard_source(shard, sha256), parse_object(options)
-    write_captions(target, rows, model=model, revision=revision, options=values, skips=skips, source=made_of)
+    write_captions(
+        target,
+        rows,
+        model=model,
+        revision=revision,
+        options=values,
+        skips=skips,
+        source=made_of,
+        alternatives=alternatives,
+    )

@@ -1,6 +1,7 @@
 """Cut clips out of one video: a single pass over its frames, from which every clip takes its own."""
 
 import dataclasses
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ class CutOptions:
 
 
 def cut_clips(
-    path: Path | str,
+    path: Path | str | io.BytesIO,
     clips: Sequence[Clip],
     *,
     subtitles: Sequence[str],

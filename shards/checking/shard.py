@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from clipvip.media.errors import one_line
+from clipvip.media.errors import MediaError, one_line
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.claims import Options
@@ -16,11 +16,18 @@ from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.places import at_hand, is_file, size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import CaptionFile, Origin, is_made_of, read_caption_file
-from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key, make_key
+from clipvip.shards.format.clip import FRAMES_EXTENSION, make_key
 from clipvip.shards.format.manifest import ShardRecord
-from clipvip.shards.format.record import ClipRecord, parse_record
+from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, EMPTY_SHARD, Sample, read_text_member
+from clipvip.shards.tar.reader import (
+    DEFAULT_MAX_PIXELS,
+    EMPTY_SHARD,
+    Sample,
+    WrongMembers,
+    read_record,
+    read_text_member,
+)
 
 # Of a long clip that is stored as video, so many pictures are in memory at a time.
 _PICTURES_AT_ONCE = 32
@@ -103,17 +110,17 @@ def _check_sample(
     decode: Callable[[Sample], None] | None,
     max_pixels: int,
 ) -> None:
-    extension = span.extension
-    if not extension or not is_safe_key(span.key):
-        detail = span.problem or f"its members are {', '.join(span.members)[:200]!r}"
-        found.note("wrong_members", span.shown_key, detail)
-        return
     try:
-        record = parse_record(read_text_member(shard, span, "json"))
-        for detail in _disagreements(record, span, read_text_member(shard, span, "txt")):
+        extension, record, is_foreign = read_record(shard, span, max_pixels=max_pixels)
+        text = b"" if is_foreign else read_text_member(shard, span, "txt")
+        for detail in () if is_foreign else _disagreements(record, span, text):
             raise DatasetError(detail)
+    except WrongMembers as error:
+        found.note("wrong_members", span.shown_key, str(error))
+        return
     except DatasetError as error:
-        found.note("wrong_record", span.key, _without_path(one_line(error), shard.path))
+        kind = "undecodable" if isinstance(error.__cause__, MediaError) else "wrong_record"
+        found.note(kind, span.shown_key, _without_path(one_line(error), shard.path))
         return
     found.num_frames += len(record.frame_seconds)
     found.num_without_subtitle += not record.has_text
@@ -140,7 +147,7 @@ def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterato
     if (record.sentences is None) != (record.sentences_are is None):
         yield "sentences: stands without sentences_are, or the other way round"
     start, end = record.span_seconds
-    if not start < end:
+    if not (start < end or (start == end and len(record.frame_seconds) == 1)):  # a picture takes no time
         yield f"span_seconds: [{start}, {end}) is empty"
     seconds = record.frame_seconds
     if any(a >= b for a, b in pairwise(seconds)):

@@ -5,9 +5,10 @@ A file is complete when it exists, and holds what was left out too, so it is the
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
@@ -15,10 +16,12 @@ from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.files.places import is_file, location_of, open_small, size_of
+from clipvip.shards.files.places import is_file, location_of, open_small, size_of, sorted_glob
 from clipvip.shards.files.stores import Location
 
 CAPTIONS_EXTENSION = ".parquet"
+# Beside `caption`, in files with clips that have several: all captions of such a clip, else null.
+_ALL_CAPTIONS = "captions"
 _SKIPS_FIELD = b"clipvip.skips"
 _SOURCE_FIELD = b"clipvip.source"
 
@@ -44,12 +47,18 @@ class CaptionFile:
 
     `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
     as many as the rows have, none where there are no rows, and unknown unless they were asked for.
+    `alternatives` are all the captions of the keys that have several; the row has the first of them.
     """
 
     rows: list[Caption]
     origins: set[Origin]
     skips: list[Skip]
     source: str
+    alternatives: dict[str, list[str]] = field(default_factory=dict)
+
+    def all_captions(self) -> dict[str, list[str]]:
+        """Key -> its captions, in shard order."""
+        return {row.key: self.alternatives.get(row.key, [row.caption]) for row in self.rows}
 
 
 def captions_path(folder: Location | str, shard_stem: str) -> Location:
@@ -81,10 +90,19 @@ def finished_captions(folder: Location, shard: Location, sha256: str | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class ShardCaptions:
-    """The captions of one shard by key, and why there are none where some were to be expected."""
+    """The captions of one shard by key, and why there are none where some were to be expected.
+
+    Of a key that has several, `by_key` has the first, and `alternatives` all.
+    """
 
     by_key: dict[str, str]
     skips: list[Skip]
+    alternatives: dict[str, list[str]] = field(default_factory=dict)
+
+    def draw(self, key: str, rng: np.random.Generator) -> str | None:
+        """A caption of a key, of several one by chance; None where it has none."""
+        several = self.alternatives.get(key)
+        return several[int(rng.integers(len(several)))] if several else self.by_key.get(key)
 
 
 def captions_of_shard(
@@ -97,6 +115,7 @@ def captions_of_shard(
     `captions_of_another_shard`, `unreadable_captions`.
     """
     by_key: dict[str, str] = {}
+    alternatives: dict[str, list[str]] = {}
     wanted = set(keys)
     skips: list[Skip] = []
     is_used = False
@@ -113,6 +132,8 @@ def captions_of_shard(
         rows = {row.key: row.caption for row in found.rows if row.key in wanted} if is_of_shard else {}
         if rows or (is_of_shard and not found.rows):
             is_used = True
+            new = rows.keys() - by_key.keys()
+            alternatives |= {key: texts for key, texts in found.alternatives.items() if key in new}
             by_key = rows | by_key
         else:
             made_of = f"made of {found.source}" if not is_of_shard else "has none of the shard's keys"
@@ -122,7 +143,7 @@ def captions_of_shard(
         skips = [skip for skip in skips if skip.reason != "captions_of_another_shard"]
     elif not skips:
         skips = [Skip("no_captions", f"{shard_stem}{CAPTIONS_EXTENSION}", f"in {', '.join(folders)}")]
-    return ShardCaptions(by_key, skips)
+    return ShardCaptions(by_key, skips, alternatives)
 
 
 def write_captions(
@@ -134,11 +155,12 @@ def write_captions(
     options: Mapping[str, object] | None = None,
     skips: Sequence[Skip] = (),
     source: str = "",
+    alternatives: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write captions, by key, to the Parquet file `path`, all or nothing; equal input gives equal bytes.
 
     `model`, `revision` and `options` (as JSON) stand in every row, so that files can be mixed and still tell
-    what made them.
+    what made them. `alternatives` are all the captions of keys that have several, that of the row first.
     """
     rows = list(rows)
     origin = Origin(model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False))
@@ -149,7 +171,11 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    table = pyarrow.table(columns, schema=pyarrow.schema(fields, metadata=metadata))
+    several = []
+    if alternatives:
+        fields.append(pyarrow.field(_ALL_CAPTIONS, pyarrow.list_(pyarrow.string())))
+        several = [[alternatives.get(key) for key, _ in rows]]
+    table = pyarrow.table([*columns, *several], schema=pyarrow.schema(fields, metadata=metadata))
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
@@ -161,6 +187,17 @@ def read_captions(folder: Location | str, shard_stem: str) -> dict[str, str]:
         DatasetError: the shard has no captions there, or its file is damaged or of another schema.
     """
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
+
+
+def made_by(folder: Location) -> str:
+    """The model, and its revision, that the first captions of a folder name; "" where they name none.
+
+    Raises as `read_captions`.
+    """
+    for path in sorted_glob(folder, f"*{CAPTIONS_EXTENSION}"):
+        for origin in read_caption_file(path, with_origins=True).origins:
+            return f"{origin.model} {origin.revision}".strip()
+    return ""
 
 
 def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionFile:
@@ -175,8 +212,10 @@ def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionF
             names: list[str] = list(Caption._fields)
             if with_origins and set(Origin._fields) <= set(schema.names):
                 names += Origin._fields
-            table = file.read(columns=names)
+            has_all = _is_list_of_texts(schema, _ALL_CAPTIONS)
+            table = file.read(columns=[*names, *([_ALL_CAPTIONS] if has_all else [])])
             keys, captions, *origin = (table.column(name).to_pylist() for name in names)
+            several = table.column(_ALL_CAPTIONS).to_pylist() if has_all else []
             fields = schema.metadata or {}
             skips = [Skip.from_json(skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
             made_of = fields.get(_SOURCE_FIELD, b"").decode()
@@ -192,5 +231,15 @@ def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionF
         raise DatasetError(f"{path}: a key or caption is not a text; make it again")
     if len(set(keys)) != len(keys):
         raise DatasetError(f"{path}: a key stands there twice; make it again")
+    if not all(isinstance(text, str) for texts in several for text in texts or ()):
+        raise DatasetError(f"{path}: one of a clip's captions is not a text; make it again")
     origins = set(map(Origin, *origin)) if origin else {Origin()}
-    return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of)
+    alternatives = {key: texts for key, texts in zip(keys, several, strict=False) if texts}
+    return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of, alternatives)
+
+
+def _is_list_of_texts(schema: pyarrow.Schema, name: str) -> bool:
+    """Whether there is such a column; what others may call so is passed over where it is something else."""
+    kind = schema.field(name).type if name in schema.names else pyarrow.null()
+    is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
+    return is_list and kind.value_type in (pyarrow.string(), pyarrow.large_string())

@@ -39,6 +39,12 @@ def make_key(video_id: str, clip_number: int) -> str:
     return f"{video_id}_{clip_number:05d}"
 
 
+def video_of_key(key: str) -> str:
+    """What of a key stands for its video: all before the clip's number, which keys of others may lack."""
+    video_id, _, number = key.rpartition("_")
+    return video_id if video_id and number.isdecimal() else key
+
+
 def is_safe_key(key: str) -> bool:
     """Whether `key` has only the characters that `make_key` produces, and fits a tar header."""
     return len(key) <= _MAX_KEY_CHARACTERS and _SAFE.fullmatch(key) is not None

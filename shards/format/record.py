@@ -23,7 +23,7 @@ class ClipRecord(BaseModel):
     `frame_seconds` are presentation times in the source, one per stored frame; `frame_bytes` the lengths of
     the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, after
     rotation. `source_transfer` is of clips of HDR sources, tone-mapped to SDR. `sentences` are the captions
-    in a video set's annotations.
+    in a video set's annotations; `metadata` is the KEY.json of a sample that others made.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -44,6 +44,7 @@ class ClipRecord(BaseModel):
     subtitle: str
     sentences: list[str] | None = None
     sentences_are: SentencesAre | None = None
+    metadata: dict[str, JsonValue] | None = None
 
     @property
     def has_text(self) -> bool:

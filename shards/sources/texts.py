@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 
+import pyarrow
+import pyarrow.parquet
+
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import at_hand, is_file, is_folder, location_of, sorted_glob
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
-from clipvip.shards.tar.index import ShardFile
-from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_text_member
+from clipvip.shards.tar.foreign import is_foreign_key
+from clipvip.shards.tar.index import SampleSpan, ShardFile
+from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_foreign, read_text_member
 
 
 def read_texts(path: Location | str) -> Iterator[str | Skip]:
@@ -32,8 +36,8 @@ def read_texts(path: Location | str) -> Iterator[str | Skip]:
 
 
 def _texts_of_folder(folder: Location) -> Iterator[str | Skip]:
-    captions = sorted_glob(folder, "*.parquet")
     has_shards = bool(sorted_glob(folder, "*.tar"))
+    captions = [path for path in sorted_glob(folder, "*.parquet") if not (has_shards and _is_log(path))]
     if captions and has_shards:
         raise DatasetError(f"{folder}: holds both shards and captions; keep them in folders of their own")
     if captions:
@@ -45,6 +49,15 @@ def _texts_of_folder(folder: Location) -> Iterator[str | Skip]:
     )
 
 
+def _is_log(path: Location) -> bool:
+    """Whether a table beside shards says what became of each URL, as img2dataset and video2dataset log it."""
+    try:
+        with at_hand(path) as local:
+            return {"url", "status"} <= set(pyarrow.parquet.read_schema(local).names)
+    except (pyarrow.ArrowException, OSError):
+        return False
+
+
 def _lines(path: Location) -> Iterator[str]:
     with at_hand(path) as local, local.open(encoding="utf-8-sig", errors="replace") as file:
         yield from _normalised(file)
@@ -54,20 +67,28 @@ def _normalised(texts: Iterable[str]) -> Iterator[str]:
     return (" ".join(text.split()) for text in texts)
 
 
+def _text_of(file: ShardFile, span: SampleSpan) -> str:
+    """A sample's KEY.txt; one of others may have its text in KEY.json alone."""
+    if "txt" not in span.members and (foreign := read_foreign(file, span)) is not None:
+        return foreign.subtitle or " ".join(foreign.sentences or [])
+    return read_text_member(file, span, "txt").decode("utf-8")
+
+
 def _subtitles(shard: Location) -> Iterator[str | Skip]:
-    """The KEY.txt members of a shard, which are all that is read."""
+    """The texts of a shard, which are all that is read."""
     is_empty = True
     with ShardFile(shard) as file:
         for span in file.spans():
-            if not is_safe_key(span.key) or not (is_clip(span) or "txt" in span.members):
+            is_named = is_safe_key(span.key) or (span.foreign_extension and is_foreign_key(span.key))
+            if not is_named or not (is_clip(span) or "txt" in span.members):
                 continue
             is_empty = False
             try:
                 if span.problem:
                     raise DatasetError(span.problem)
-                text = read_text_member(file, span, "txt").decode("utf-8")
+                text = _text_of(file, span)
             except (DatasetError, UnicodeDecodeError) as error:
-                yield Skip("unreadable_text", span.key, one_line(error))
+                yield Skip("unreadable_text", span.shown_key, one_line(error))
             else:
                 yield " ".join(text.split())
     if is_empty:

@@ -14,6 +14,7 @@ from clipvip.shards.tar.headers import Member, TarDamage, iter_members
 
 PIXEL_EXTENSIONS = (FRAMES_EXTENSION, VIDEO_EXTENSION)
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+FOREIGN_EXTENSIONS = (VIDEO_EXTENSION, *IMAGE_EXTENSIONS)
 # One read gives a sample's record, its text and the header of its pixels.
 _WINDOW_BYTES = 8192
 _MAX_SHOWN_CHARACTERS = 100
@@ -48,6 +49,13 @@ class SampleSpan:
     def first_of(self, extensions: tuple[str, ...]) -> str | None:
         """The first of the extensions that the sample has."""
         return next((name for name in extensions if name in self.members), None)
+
+    @property
+    def foreign_extension(self) -> str | None:
+        """The extension of the pixels, where this may be a sample of others; what it says has to be read."""
+        may_be = not self.problem and FRAMES_EXTENSION not in self.members
+        has_words = "txt" in self.members or "json" in self.members
+        return self.first_of(FOREIGN_EXTENSIONS) if may_be and has_words else None
 
 
 class ShardFile:

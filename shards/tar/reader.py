@@ -5,24 +5,25 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from upath import UPath
 
 from clipvip.media.errors import MediaError, one_line
+from clipvip.media.images import decode_image, holds_pixels
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import location_of, sizes_in
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
+from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
-from clipvip.shards.tar.index import PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.foreign import ForeignClip, foreign_clip, is_foreign_key
+from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleSpan, ShardFile
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
 DEFAULT_MAX_PIXELS = 1 << 26
-# A JPEG spends a bit at the least on each block of 8 x 8 pixels; this is what a byte can hold then.
-_MOST_PIXELS_PER_JPEG_BYTE = 512
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
 # Records and texts are kilobytes; what is larger is not read.
 MAX_TEXT_BYTES = 16 << 20
@@ -32,12 +33,13 @@ MAX_TEXT_BYTES = 16 << 20
 class Sample:
     """One clip read from a shard: its record and its still encoded pixels.
 
-    `parsed` is the record, or the Skip that says why a damaged sample has none. A frame of more than
-    `max_pixels` pixels is taken for damage, before memory is taken for it.
+    `parsed` is the record, or the Skip that says why a damaged sample has none; of a sample of others that
+    was read without its pixels, what is known then. A frame of more than `max_pixels` pixels is taken for
+    damage, before memory is taken for it.
     """
 
     key: str
-    parsed: ClipRecord | Skip
+    parsed: ClipRecord | ForeignClip | Skip
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -47,12 +49,21 @@ class Sample:
         """What KEY.json says; DatasetError where the sample is damaged."""
         if isinstance(self.parsed, Skip):
             raise DatasetError(f"sample {self.key}: {self.problem}")
+        if isinstance(self.parsed, ForeignClip):
+            raise DatasetError(
+                f"sample {self.key}: its times and sizes stand in its pixels, which were not read"
+            )
         return self.parsed
 
     @property
     def problem(self) -> str:
         """What is wrong with a damaged sample; empty for others."""
         return self.parsed.detail if isinstance(self.parsed, Skip) else ""
+
+    @property
+    def clip_id(self) -> str:
+        """The clip's id as its list has it; DatasetError where the sample is damaged."""
+        return self.parsed.clip_id if isinstance(self.parsed, ForeignClip) else self.record.clip_id
 
     @property
     def subtitle(self) -> str:
@@ -100,6 +111,8 @@ class Sample:
             # A short clip asks for the same frame several times: decode each once.
             decoded = {index: self._decode_jpeg(index) for index in dict.fromkeys(wanted)}
             return np.stack([decoded[index] for index in wanted])
+        if self.extension in IMAGE_EXTENSIONS:
+            return np.stack([self._decode_image()] * len(wanted))
         # FFmpeg takes a while to import, and only `--store video` needs it.
         from clipvip.media.mp4 import decode_mp4
 
@@ -109,6 +122,14 @@ class Sample:
             raise DatasetError(f"sample {self.key}: its video does not decode ({error})") from error
         self._require_size(wanted[0], *frames.shape[1:3])
         return frames
+
+    def _decode_image(self) -> np.ndarray:
+        try:
+            picture = decode_image(self.pixels, self.max_pixels)
+        except MediaError as error:
+            raise DatasetError(f"sample {self.key}: its picture does not decode ({error})") from error
+        self._require_size(0, *picture.shape[:2])
+        return picture
 
     def _decode_jpeg(self, index: int) -> np.ndarray:
         data = self.checked_jpeg(index)
@@ -147,11 +168,6 @@ class Sample:
     def middle_frame(self) -> np.ndarray:
         """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
         return self.decode([self.num_frames // 2])[0]
-
-
-def holds_pixels(jpeg: bytes, num_pixels: int) -> bool:
-    """Whether a JPEG of so few bytes can have so many pixels; where it cannot, it is damaged or a trap."""
-    return num_pixels <= _MOST_PIXELS_PER_JPEG_BYTE * len(jpeg)
 
 
 def list_shards(folder: Location | str) -> list[Location]:
@@ -243,14 +259,27 @@ def empty_shard(path: Location | str) -> Skip:
 
 
 def is_clip(span: SampleSpan) -> bool:
-    """Whether these members are a clip, or what is left of one."""
-    return "json" in span.members or span.first_of(PIXEL_EXTENSIONS) is not None
+    """Whether these members are a clip, of ours or others, or what is left of one."""
+    return "json" in span.members or span.first_of(PIXEL_EXTENSIONS + IMAGE_EXTENSIONS) is not None
 
 
 def read_sample(
     shard: ShardFile, span: SampleSpan, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Sample | Skip:
-    """One clip of a shard; a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted."""
+    """One clip of a shard; a Skip (`wrong_members`, `damaged_sample`) where its record cannot be trusted.
+
+    A sample of others has the record that follows from its members.
+    """
+    try:
+        foreign = read_foreign(shard, span)
+        if foreign is not None and not with_pixels:
+            return Sample(span.key, foreign, foreign.extension, b"", max_pixels)
+        if foreign is not None:
+            pixels = shard.read(span, foreign.extension)
+            record = record_of(foreign, pixels, max_pixels=max_pixels)
+            return Sample(span.key, record, foreign.extension, pixels, max_pixels)
+    except DatasetError as error:
+        return Skip("damaged_sample", span.shown_key, one_line(error))
     extension = span.first_of(PIXEL_EXTENSIONS)
     problem = span.problem
     if not is_safe_key(span.key):
@@ -260,11 +289,63 @@ def read_sample(
     if problem or extension is None:
         return Skip("wrong_members", span.shown_key, problem)
     try:
-        record = read_text_member(shard, span, "json")
-        sample = parse_sample(span.key, record, extension, b"", max_pixels=max_pixels)
+        data = read_text_member(shard, span, "json")
+        sample = parse_sample(span.key, data, extension, b"", max_pixels=max_pixels)
         return replace(sample, pixels=shard.read(span, extension)) if with_pixels else sample
     except DatasetError as error:
         return Skip("damaged_sample", span.key, one_line(error))
+
+
+def read_foreign(shard: ShardFile, span: SampleSpan) -> ForeignClip | None:
+    """What a sample of others says, pixels aside; None where it is one of ours, or what is left of one.
+
+    Raises DatasetError where KEY.json or KEY.txt is damaged or too large.
+    """
+    extension = span.foreign_extension
+    if extension is None or not is_foreign_key(span.key):
+        return None
+    json, text = (
+        read_text_member(shard, span, name) if name in span.members else None for name in ("json", "txt")
+    )
+    return foreign_clip(span.key, extension, json=json, text=text)
+
+
+def record_of(foreign: ForeignClip, pixels: bytes, *, max_pixels: int) -> ClipRecord:
+    """The record of a sample of others; DatasetError: its pixels do not decode."""
+    try:
+        return foreign.record(pixels, max_pixels=max_pixels)
+    except MediaError as error:
+        what = "video" if foreign.extension == VIDEO_EXTENSION else "picture"
+        raise DatasetError(f"its {what} does not decode ({error})") from error
+
+
+class WrongMembers(DatasetError):
+    """A sample is not whole: not as clipvip writes it, and not one of others."""
+
+
+class WholeSample(NamedTuple):
+    """What a sample says: the extension of its pixels, its record, and whether others made it."""
+
+    extension: str
+    record: ClipRecord
+    is_foreign: bool
+
+
+def read_record(shard: ShardFile, span: SampleSpan, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> WholeSample:
+    """The record of a sample, which must be whole; of one of others it is made of its pixels.
+
+    One of ours must have its members as they are written. Raises WrongMembers, or else DatasetError where
+    the record is damaged, or the pixels that that of others is made of.
+    """
+    foreign = read_foreign(shard, span)
+    if foreign is not None:
+        pixels = shard.read(span, foreign.extension)
+        record = record_of(foreign, pixels, max_pixels=max_pixels)
+        return WholeSample(foreign.extension, record, is_foreign=True)
+    if span.extension is None or not is_safe_key(span.key):
+        raise WrongMembers(span.problem or f"its members are {', '.join(span.members)[:200]!r}")
+    record = parse_record(read_text_member(shard, span, "json"))
+    return WholeSample(span.extension, record, is_foreign=False)
 
 
 def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pixels: int) -> Sample:

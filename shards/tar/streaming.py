@@ -22,8 +22,9 @@ from clipvip.shards.files.places import is_file
 from clipvip.shards.files.stores import store_errors
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 from clipvip.shards.format.record import ClipRecord
-from clipvip.shards.tar.index import PIXEL_EXTENSIONS
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, parse_sample
+from clipvip.shards.tar.foreign import foreign_clip
+from clipvip.shards.tar.index import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, PIXEL_EXTENSIONS
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, parse_sample, record_of
 
 _CAPTION_FILES_KEPT = 64
 
@@ -67,15 +68,8 @@ def decode_clip(
             message is one line with the key; webdataset's handlers catch it.
     """
     key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
-    extension = next((name for name in PIXEL_EXTENSIONS if name in sample), "")
-    record, pixels = sample.get("json"), sample.get(extension)
-    if not isinstance(record, bytes) or not isinstance(pixels, bytes):
-        raise DatasetError(
-            f"sample {key}: needs KEY.json and KEY.mjpg or KEY.mp4 as bytes (without .decode()), "
-            f"has {', '.join(name for name in sample if not name.startswith('__'))[:200]}"
-        )
     try:
-        clip = parse_sample(key, record, extension, pixels, max_pixels=max_pixels)
+        clip = _parse(key, sample, max_pixels)
     except DatasetError as error:
         raise DatasetError(f"sample {key}: {error}") from error
     if sampling == "uniform":
@@ -100,6 +94,29 @@ def decode_clip(
         caption=_caption(key, url, tuple(os.fspath(folder) for folder in folders)) if folders else "",
         record=clip.record,
     )
+
+
+def _parse(key: str, sample: Mapping[str, Any], max_pixels: int) -> Sample:
+    """A clip of ours, or of others, from the bytes of its members."""
+    extension = next((name for name in (*PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS) if name in sample), "")
+    record, text, pixels = sample.get("json"), sample.get("txt"), sample.get(extension)
+    has_words = _are_bytes(record, text) and (record, text) != (None, None)
+    if isinstance(pixels, bytes) and extension in FOREIGN_EXTENSIONS and has_words:
+        foreign = foreign_clip(key, extension, json=record, text=text)
+        if foreign is not None:
+            return Sample(
+                key, record_of(foreign, pixels, max_pixels=max_pixels), extension, pixels, max_pixels
+            )
+    if isinstance(record, bytes) and isinstance(pixels, bytes):
+        return parse_sample(key, record, extension, pixels, max_pixels=max_pixels)
+    raise DatasetError(
+        "needs KEY.json and KEY.mjpg or KEY.mp4 as bytes (without .decode()), "
+        f"has {', '.join(name for name in sample if not name.startswith('__'))[:200]}"
+    )
+
+
+def _are_bytes(*members: object) -> bool:
+    return all(member is None or isinstance(member, bytes) for member in members)
 
 
 def resize(frames: torch.Tensor, image_size: int) -> torch.Tensor:

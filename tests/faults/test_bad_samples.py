@@ -214,13 +214,18 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     assert int(kilobytes) < 400 << 10
 
 
-def test_samples_of_other_tools_are_refused_by_what_they_lack(tmp_path: Path, model: Path) -> None:
-    """As video2dataset writes them: the record is that of another tool."""
+@pytest.mark.parametrize(
+    ("extension", "why"), [("mjpg", "KEY.json lacks schema, video_id"), ("mp4", "its video does not decode")]
+)
+def test_samples_of_other_tools_are_refused_by_what_they_lack(
+    extension: str, why: str, tmp_path: Path, model: Path
+) -> None:
+    """The record is that of another tool, and the pixels are not."""
     folder = tmp_path / "shards"
     folder.mkdir()
     record = json.dumps({"key": "000000000", "caption": "a bird", "status": "success"}).encode()
-    write_members(folder / "00000.tar", [{"mp4": b"x" * 100, "txt": b"a bird", "json": record}] * 3)
+    write_members(folder / "00000.tar", [{extension: b"x" * 100, "txt": b"a bird", "json": record}] * 3)
     result = run("retrieval", "--model", model, "--shards", folder, "--device", "cpu", program=evaluate)
     assert result.exit_code == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert "KEY.json lacks schema, video_id" in line
+    assert why in line

@@ -15,6 +15,7 @@ from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
 from clipvip.shards.format.manifest import ShardRecord, write_manifest
 from clipvip.shards.tar.writer import write_shard
+from foreign_shards import make_video2dataset
 from make_shards import make_captioned_folder, make_shard_folder, stored_clip
 from tiny_ofa import make_fairseq, make_model, write_vocabulary
 
@@ -99,6 +100,10 @@ def _make_tables(folder: Path, videos: list[str]) -> None:
     questions = [[n, key, *(f"option {k}" for k in range(5)), n % 5] for n, key in enumerate(keys)]
     header = ["", "vid_key", "a1", "a2", "a3", "a4", "a5", "answer"]
     _write_table(folder / "MSR_MC_test.csv", header, questions)
+    make_video2dataset(folder / "video2dataset")
+    clip_ids = [f"video{shard}.{clip}.mp4" for shard in range(_SHARDS) for clip in range(_CLIPS_PER_SHARD)]
+    rows = [{"clip_id": clip_id, "caption": f"about {clip_id}"} for clip_id in clip_ids]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "classes.txt").write_text("dive\nrun\njump\n")
     labels = [[key, ("dive", "run", "jump")[n % 3]] for n, key in enumerate(keys)]
     _write_table(folder / "labels.csv", ["key", "label"], labels)

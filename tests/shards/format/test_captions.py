@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import (
+    Origin,
     captions_of_shard,
     is_made_of,
+    made_by,
     read_caption_file,
     read_captions,
     shard_source,
@@ -110,6 +113,48 @@ def test_a_file_counts_for_the_shard_that_it_was_made_of(tmp_path: Path) -> None
     (tmp_path / "damaged" / "000000.parquet").write_text("no table")
     assert found(str(tmp_path / "damaged"), right) == ({"a": "right"}, ["unreadable_captions"])
     assert found(str(tmp_path)) == ({}, ["no_captions"])
+
+
+def test_several_captions_of_a_clip_are_all_kept(tmp_path: Path) -> None:
+    """And whoever knows of one only finds the first where it always was."""
+    several = {"a_00000": ["one", "two"]}
+    for name in ("new", "again"):
+        write_captions(tmp_path / f"{name}.parquet", [("a_00000", "one"), ("b", "b")], alternatives=several)
+    assert (tmp_path / "new.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+    found = read_caption_file(tmp_path / "new.parquet")
+    assert found.rows == [("a_00000", "one"), ("b", "b")]
+    assert found.all_captions() == {"a_00000": ["one", "two"], "b": ["b"]}
+    table = pyarrow.parquet.read_table(tmp_path / "new.parquet")
+    assert table.column_names == ["key", "caption", "model", "revision", "options", "captions"]
+    assert table["captions"].to_pylist() == [["one", "two"], None]
+    write_captions(tmp_path / "single.parquet", [("b", "b")], alternatives={})
+    assert "captions" not in pyarrow.parquet.read_schema(tmp_path / "single.parquet").names
+
+
+def test_one_of_several_captions_is_drawn(tmp_path: Path) -> None:
+    for name, first in (("first", "one"), ("second", "other")):
+        (tmp_path / name).mkdir()
+        several = {"a": [first, "two", "three"]}
+        write_captions(tmp_path / name / "0.parquet", [("a", first), (name, "x")], alternatives=several)
+    folders = [str(tmp_path / "first"), str(tmp_path / "second")]
+    found = captions_of_shard(folders, "0", num_bytes=1, sha256=None, keys=["a", "first", "second", "z"])
+    rng, untouched = np.random.default_rng(3), np.random.default_rng(3)
+    assert [found.draw(key, rng) for key in ("first", "second", "z")] == ["x", "x", None]
+    assert rng.integers(1000) == untouched.integers(1000)
+    drawn = [found.draw("a", rng) for _ in range(60)]
+    assert set(drawn) == {"one", "two", "three"}
+
+
+def test_tables_of_others_need_no_more_than_key_and_caption(tmp_path: Path) -> None:
+    table = pyarrow.table({"key": ["a"], "caption": ["b"], "captions": [3], "score": [0.5]})
+    pyarrow.parquet.write_table(table, tmp_path / "0.parquet")
+    found = read_caption_file(tmp_path / "0.parquet", with_origins=True)
+    assert (found.rows, found.origins, found.skips, found.source) == ([("a", "b")], {Origin()}, [], "")
+    assert found.all_captions() == {"a": ["b"]}
+    assert made_by(tmp_path) == ""
+    write_captions(tmp_path / "00.parquet", ROWS, **ORIGIN)  # type: ignore[arg-type]
+    (tmp_path / "0.parquet").unlink()
+    assert made_by(tmp_path) == "ofa-large sha256:12"
 
 
 def test_what_is_no_caption_file_is_told_in_one_line(tmp_path: Path) -> None:
