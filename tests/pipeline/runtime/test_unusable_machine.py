@@ -27,6 +27,7 @@ TAKES_URLS = {
     ("clipvip-data clips", "--subtitles"),
     ("clipvip-data clips", "--subtitle-encoding"),
     ("clipvip-data shard", "--subtitle-encoding"),
+    ("clipvip-data shard", "--from-shards"),
     ("clipvip-data nmi", "--source"),
     ("clipvip-data nmi", "--model"),
     ("clipvip-data nmi", "--target"),
