@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
 from clipvip.shards.files.hashes import AT_ONCE, key_hash, key_hashes, parts_by_hash, sha256_of_file
+from clipvip.shards.files.places import size_of
 from clipvip.shards.files.scratch import ScratchFile
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, write_manifest
 
@@ -43,7 +44,7 @@ class CaptionSummary:
 class CaptionSkips:
     """What the caption files of a folder left out, and then `more`, as often as they are asked for."""
 
-    out: Path
+    out: Location
     stems: Sequence[str]
     more: Iterable[Skip] = ()
 
@@ -54,8 +55,8 @@ class CaptionSkips:
 
 
 def finish_captions(
-    out: Path,
-    shards: Sequence[Path],
+    out: Location,
+    shards: Sequence[Location],
     options: Options,
     *,
     stage: str = "caption",
@@ -78,14 +79,14 @@ def finish_captions(
     return Report(stage, options, counts=counts, details=details, skips=skips)
 
 
-def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
+def summarize(out: Location, stems: Sequence[str]) -> CaptionSummary:
     """Read the caption files of the shards `stems`."""
     summary = CaptionSummary()
     for stem in stems:
         path = captions_path(out, stem)
         content = read_caption_file(path)
         captions = [caption for texts in content.all_captions().values() for caption in texts]
-        record = ShardRecord(path.name, len(content.rows), path.stat().st_size, sha256_of_file(path))
+        record = ShardRecord(path.name, len(content.rows), size_of(path), sha256_of_file(path))
         summary.records.append(record)
         summary.num_captioned += len(content.rows)
         summary.num_skips += len(content.skips)
@@ -94,7 +95,7 @@ def summarize(out: Path, stems: Sequence[str]) -> CaptionSummary:
     return summary
 
 
-def statistics_of(summary: CaptionSummary, out: Path, stems: Sequence[str]) -> dict[str, Any]:
+def statistics_of(summary: CaptionSummary, out: Location, stems: Sequence[str]) -> dict[str, Any]:
     """Lengths in words, and how often captions repeat each other."""
     if not summary.words:
         return {}
@@ -131,7 +132,7 @@ def _lengths(words: Counter[int]) -> dict[str, float]:
     return {"mean": round(mean, 3), "median": median, "min": lengths[0], "max": lengths[-1]}
 
 
-def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:
+def _find(out: Location, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[int, str]]:
     """The captions with the digests `wanted`, each once."""
     for stem in stems:
         if not wanted:
@@ -145,7 +146,7 @@ def _find(out: Path, stems: Sequence[str], wanted: set[int]) -> Iterator[tuple[i
 
 
 def write_page(
-    out: Path, shards: Sequence[Path], *, options: Options, statistics: dict[str, Any], frame: str
+    out: Location, shards: Sequence[Location], *, options: Options, statistics: dict[str, Any], frame: str
 ) -> None:
     """Write report.html: frames and captions from all over the folder."""
     picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.captions]

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, LocalName, MaxPixels, RayAddress, at_least, opt, options
+from clipvip.pipeline.runtime.models import model_at_hand
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    DryRun,
+    MaxPixels,
+    RayAddress,
+    at_least,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import StageReport
@@ -21,6 +30,8 @@ from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import is_same_folder, location_of, sizes_in
+from clipvip.shards.files.stores import Location, is_url
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
 
@@ -38,11 +49,10 @@ _CORES_PER_WORKER = 4
 class CaptionOptions(StageOptions):
     """What `caption` is asked for."""
 
-    shards: Path = opt("Folder of shards, as 'clipvip-data shard' writes them.")
-    out: Path = opt("Folder for the captions, one file a shard.")
+    shards: Location = opt(f"Folder of shards, as 'clipvip-data shard' writes them; {ALSO}.")
+    out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
-        "OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file.",
-        LocalName(),
+        f"OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file; {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
     gpus: int | None = opt(
@@ -82,6 +92,7 @@ class CaptionOptions(StageOptions):
     "clipvip-data caption",
     "--shards clips/ --out captions/ --model OFA-Sys/ofa-base",
     "--shards clips/ --out captions/ --model ofa/ --gpus 0 --workers 4",
+    "--shards s3://bucket/clips --out s3://bucket/captions --model OFA-Sys/ofa-base",
 )
 def caption(options: CaptionOptions) -> StageReport:
     """Caption the middle frame of every clip with OFA, by its authors' settings.
@@ -99,7 +110,7 @@ def caption(options: CaptionOptions) -> StageReport:
     num_clips = manifest.num_samples if manifest else None
     sums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
     shards = {path: sums.get(path.name) for path in paths}
-    if out.exists() and out.samefile(options.shards):
+    if is_same_folder(out, options.shards):
         raise UserError(f"--out {out}: is the folder of the shards; give another one")
     # torch is imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.caption.report import finish_captions
@@ -174,15 +185,19 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
     found = range(0 if where.ray else torch.cuda.device_count())
     memory = min((torch.cuda.get_device_properties(number).total_memory for number in found), default=0)
     batch_size = options.batch_size or (gpu_batch_size(memory) if where.num_gpus else _CPU_BATCH_SIZE)
-    setup = CaptionSetup(str(folder), name, revision, options, where, batch_size, dtype)
+    setup = CaptionSetup(folder, name, revision, options, where, batch_size, dtype)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
     made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}
     return setup, made_by | setup.decoding_options(checked)
 
 
-def _find_model(name: str) -> tuple[Path, str, str, str]:
+def _find_model(name: str) -> tuple[str, str, str, str]:
     """The model's folder, what to call it, its revision, and a hash of all that captions depend on."""
+    if is_url(name):
+        with model_at_hand(name) as copy:
+            fingerprint = _fingerprint(Path(copy))
+        return name, location_of(name).name, f"sha256:{fingerprint}", fingerprint
     folder, called, revision = Path(name), Path(name).resolve().name, ""
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -196,27 +211,33 @@ def _find_model(name: str) -> tuple[Path, str, str, str]:
             absent = f"--model {name}: no such folder, and not to be had from the hub"
             raise UserError(f"{absent} ({one_line(error, most=200)})") from error
         called, revision = name, folder.name
+    fingerprint = _fingerprint(folder)
+    return str(folder), called, revision or f"sha256:{fingerprint}", fingerprint
+
+
+def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
         digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-    fingerprint = digest.hexdigest()
-    return folder, called, revision or f"sha256:{fingerprint}", fingerprint
+    return digest.hexdigest()
 
 
-def _check_against_manifest(shards: Path) -> Manifest | None:
+def _check_against_manifest(shards: Location) -> Manifest | None:
     """The manifest, if there is one. Its shards must have the sizes it says: a tar cut off is still a tar."""
     manifest = read_manifest(shards)
+    sizes = sizes_in(shards) if manifest else {}
     for record in manifest.shards if manifest else ():
-        path = shards / record.name
-        if path.stat().st_size != record.num_bytes:
+        path, size = shards / record.name, sizes.get(record.name)
+        if size != record.num_bytes:
             raise UserError(
-                f"{path}: has {path.stat().st_size} bytes, its manifest says {record.num_bytes}; "
-                "make this shard again"
+                f"{path}: has {size} bytes, its manifest says {record.num_bytes}; make this shard again"
             )
     return manifest
 
 
-def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, setup: "CaptionSetup") -> int:
+def _make_captions(
+    shards: Mapping[Location, str | None], num_clips: int | None, setup: "CaptionSetup"
+) -> int:
     """Caption every shard whose captions are not there yet; the number of captions made."""
     from clipvip.pipeline.caption.work import CaptionTask, caption_shard
 
@@ -239,7 +260,7 @@ def _make_captions(shards: Mapping[Path, str | None], num_clips: int | None, set
     return num_made
 
 
-def _num_done(shard: Path, out: Path, sha256: str | None) -> int | None:
+def _num_done(shard: Location, out: Location, sha256: str | None) -> int | None:
     """How many clips of a shard are done; None: the captions are missing, damaged, or of other content."""
     from clipvip.shards.format.captions import finished_captions
 

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,9 @@ from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, shard_source, write_captions
 from clipvip.shards.tar.reader import Sample, read_samples
 
@@ -31,7 +32,7 @@ _DECODING = ("prompt", "num_beams", "max_length")
 
 @dataclass(frozen=True, slots=True)
 class CaptionSetup:
-    """The captioner of a run. `folder` is local; `model`, `revision` are what the output says of it."""
+    """The captioner of a run. `model` and `revision` are what the output says of its `folder`."""
 
     folder: str
     model: str
@@ -44,9 +45,10 @@ class CaptionSetup:
     def load(self, device: torch.device) -> Captioner:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        kind = CAPTIONERS[require_kind(self.folder, CAPTIONERS)]
         asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
-        return kind(self.folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
+        with model_at_hand(self.folder) as folder:
+            kind = CAPTIONERS[require_kind(folder, CAPTIONERS)]
+            return kind(folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
 
     def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
@@ -59,7 +61,7 @@ class CaptionSetup:
 class CaptionTask:
     """One shard to caption. `sha256`: of the shard, where a manifest says it."""
 
-    shard: Path
+    shard: Location
     sha256: str | None
     setup: CaptionSetup
 
@@ -122,7 +124,9 @@ def _captioner(setup: CaptionSetup) -> Captioner:
     return setup.load(torch.device("cpu"))
 
 
-def _batches_ahead(shard: Path, captioner: Captioner, setup: CaptionSetup) -> Generator[_Batch, None, None]:
+def _batches_ahead(
+    shard: Location, captioner: Captioner, setup: CaptionSetup
+) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
     numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
 

@@ -16,7 +16,7 @@ from clipvip.pipeline.clips.journal import JOURNAL_NAME, Journal, parse_divided,
 from clipvip.pipeline.clips.work import ClipsTask, Divided, Division, divide_video
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import DryRun, SubtitleEncoding, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, DryRun, SubtitleEncoding, Workers, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -54,7 +54,7 @@ class ClipsOptions(StageOptions):
         "How much pictures on both sides of a cut differ, in levels of 255.", finite(0, 255), default=27.0
     )
     subtitles: str | None = opt(
-        "Folder of .vtt, .srt or .json3 files, for --by subtitles; also s3:// and gs://.", default=None
+        f"Folder of .vtt, .srt or .json3 files, for --by subtitles; {ALSO}.", default=None
     )
     subtitle_encoding: SubtitleEncoding = None
     workers: Workers = None
@@ -95,8 +95,8 @@ class ClipsOptions(StageOptions):
 def clips(options: ClipsOptions) -> StageReport:
     """List the clips of a folder of videos that has no list, as `shard` takes it for --metadata.
 
-    VIDEOS is a folder of video files, also s3:// and gs://. Files that are damaged are skipped and named;
-    one that is cut short is listed as far as it can be read. Run the same command again after an
+    VIDEOS is a folder of video files, also s3://, gs:// and hf://. Files that are damaged are skipped and
+    named; one that is cut short is listed as far as it can be read. Run the same command again after an
     interruption, or when videos were added: what was looked into is not looked into again.
 
     Raises:

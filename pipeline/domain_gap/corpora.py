@@ -6,11 +6,9 @@ keeps.
 
 import hashlib
 import json
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +21,8 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import make_folder, remove_folder
+from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.texts import read_texts
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Corpus:
     """A named set of texts on one side of the comparison, and what was counted in it."""
 
     name: str
-    path: Path
+    path: Location
     side: Side
     num_texts: int
     num_empty: int
@@ -57,7 +57,7 @@ class DrawnFeatures:
     num_encoded_now: int
 
 
-def count_texts(name: str, path: Path, side: Side, *, samples: int) -> Corpus:
+def count_texts(name: str, path: Location, side: Side, *, samples: int) -> Corpus:
     """Read through a corpus once; UserError where it has fewer texts than are to be drawn."""
     num_empty = num_texts = 0
     skips: list[Skip] = []
@@ -99,7 +99,7 @@ def encode_drawn(
     # Named by what goes in, so that a file can never be another corpus' or another model's.
     content = json.dumps([encoder.fingerprint, texts], ensure_ascii=False).encode()
     folder = options.out / FEATURES_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
     features = load_features(path, num_texts=len(texts))
     num_encoded = 0
@@ -113,7 +113,7 @@ def encode_drawn(
         if not np.isfinite(features).all():
             raise UserError(f"{corpus.name}: the model gives features that are not numbers; check --model")
         write_features(path, features)
-        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+        remove_folder(path.with_suffix(".parts"))
         num_encoded = len(texts)
     return DrawnFeatures(corpus, features, positions.reshape(draws.shape), num_encoded)
 
@@ -122,12 +122,12 @@ def _encode_on(
     ray: RayCluster,
     texts: Sequence[str],
     fingerprint: str,
-    parts: Path,
+    parts: Location,
     options: "DomainGapOptions",
     progress: Progress,
 ) -> np.ndarray:
     """What `TextEncoder.encode` gives, in the same batches on a cluster; `parts` keeps what is done."""
-    parts.mkdir(exist_ok=True)
+    make_folder(parts)
     batches, places = in_batches(texts, options.batch_size)
     device = "cuda" if ray.gpus_per_worker else "cpu"
     tasks = []

@@ -17,6 +17,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.weights import LOADING_ERRORS
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.models import model_at_hand
 
 _CLIP_TYPES = {"clip", "clip_text_model"}
 
@@ -61,11 +62,16 @@ def in_batches(texts: Sequence[str], batch_size: int) -> tuple[list[tuple[str, .
 
 
 def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
-    """The text tower of a CLIP or CLIP-ViP model: a local folder, or a name on the hub.
+    """The text tower of a CLIP or CLIP-ViP model: a folder, also of a store, or a name on the hub.
 
     Raises:
         UserError: nothing is there, it is another kind of model, or its weights are damaged.
     """
+    with model_at_hand(name) as folder_or_name:
+        return _load(folder_or_name, device)
+
+
+def _load(name: str, device: torch.device) -> TextEncoder:
     model_type = _model_type(name)
     # It would list every weight of the image tower as unexpected.
     transformers_logging.set_verbosity_error()

@@ -6,22 +6,31 @@ The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the te
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Device, LocalName, Named, RayAddress, at_least, opt, options
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    Device,
+    Named,
+    PlaceType,
+    RayAddress,
+    at_least,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import lock_folder
+from clipvip.shards.files.places import location_of
+from clipvip.shards.files.stores import Location
 
 if TYPE_CHECKING:
     from clipvip.pipeline.domain_gap.corpora import DrawnFeatures
@@ -35,22 +44,22 @@ PICTURE_NAME = "nmi.png"
 class DomainGapOptions(StageOptions):
     """What `nmi` is asked for. Corpora are {name: path}, or (name, path) pairs, or "NAME=PATH" texts."""
 
-    sources: Mapping[str, str | Path] = opt(
+    sources: Mapping[str, str | Location] = opt(
         "A corpus to train on; repeatable. PATH: a text file with one text a line, a .jsonl or .parquet "
-        "table, a folder of shards (subtitles) or of captions.",
+        f"table, a folder of shards (subtitles) or of captions; {ALSO}.",
         Named(),
         names=("--source",),
         metavar="NAME=PATH",
     )
-    targets: Mapping[str, str | Path] = opt(
+    targets: Mapping[str, str | Location] = opt(
         "A corpus of the task at hand, as MSR-VTT's captions; repeatable.",
         Named(),
         names=("--target",),
         metavar="NAME=PATH",
     )
-    model: str = opt("The CLIP model whose text tower is used.", LocalName(), metavar="FOLDER_OR_NAME")
-    out: Path = opt(
-        "Folder for nmi.json, nmi.png and the texts' features.", click.Path(file_okay=False, path_type=Path)
+    model: str = opt(f"The CLIP model whose text tower is used; {ALSO}.", metavar="FOLDER_OR_NAME")
+    out: Location = opt(
+        f"Folder for nmi.json, nmi.png and the texts' features; {ALSO}.", PlaceType(file_okay=False)
     )
     samples: int = opt(
         "Texts to draw on each side; the paper's number is the default.", at_least(1), default=1000
@@ -105,10 +114,10 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     from clipvip.pipeline.domain_gap.encoder import load_text_encoder
     from clipvip.pipeline.runtime.device import torch_device
 
-    sides: tuple[tuple[Side, Mapping[str, str | Path]], ...]
+    sides: tuple[tuple[Side, Mapping[str, str | Location]], ...]
     sides = ("source", options.sources), ("target", options.targets)
     corpora = [
-        count_texts(name, Path(path), side, samples=options.samples)
+        count_texts(name, location_of(path), side, samples=options.samples)
         for side, paths in sides
         for name, path in paths.items()
     ]

@@ -3,7 +3,6 @@
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,8 @@ from clipvip.pipeline.domain_gap.encoder import TextEncoder, load_text_encoder
 from clipvip.pipeline.runtime.device import torch_device
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.places import read_whole
+from clipvip.shards.files.stores import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class TextTask:
     """Batches of texts whose features go into `path`, one after another; by a model of that fingerprint."""
 
     batches: tuple[tuple[str, ...], ...]
-    path: Path
+    path: Location
     model: str
     fingerprint: str
     device: str
@@ -49,17 +50,17 @@ def _encoder(model: str, device: str) -> TextEncoder:
     return load_text_encoder(model, device=torch_device(device))
 
 
-def write_features(path: Path, features: np.ndarray) -> None:
+def write_features(path: Location, features: np.ndarray) -> None:
     """Write `features`, all or nothing."""
     buffer = io.BytesIO()
     np.save(buffer, features, allow_pickle=False)
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def load_features(path: Path, *, num_texts: int) -> np.ndarray | None:
+def load_features(path: Location, *, num_texts: int) -> np.ndarray | None:
     """The features of so many texts in `path`; None where there are none, or others."""
     try:
-        features: np.ndarray = np.load(path, allow_pickle=False)
+        features: np.ndarray = np.load(io.BytesIO(read_whole(path)), allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None  # or damaged by someone else: made again
     return features if features.ndim == 2 and len(features) == num_texts else None

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import Sample, list_shards
 
 RESULT_NAME = "actions.json"
@@ -37,8 +37,8 @@ DEFAULT_PROMPTS = (
 class ActionsOptions(ClipsOptions):
     """What `actions` is asked for."""
 
-    classes: Path = opt("Class names: one a line, or .json.")
-    labels: Path | None = opt(
+    classes: Location = opt("Class names: one a line, or .json.")
+    labels: Location | None = opt(
         "Classes of the clips: a table (.csv, .tsv) or records (.jsonl, .json) with `video` and `label`.",
         shown="the sentence that each clip has from its set's annotations",
         default=None,
@@ -51,7 +51,7 @@ class ActionsOptions(ClipsOptions):
         shown="; ".join(DEFAULT_PROMPTS),
         default=(),
     )
-    out: Path | None = result_folder(RESULT_NAME)
+    out: Location | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
     def sentences(self) -> tuple[str, ...]:

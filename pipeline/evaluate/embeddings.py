@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
 
 # libjpeg-turbo lets go of Python's lock, so threads decode side by side.
@@ -114,7 +114,11 @@ def settings_of(model: ClipVip) -> dict[str, int]:
 
 
 def embed_pairs(
-    encoder: ClipEncoder, shards: Iterable[Path], *, captions: Path | None = None, all_captions: bool = False
+    encoder: ClipEncoder,
+    shards: Iterable[Location],
+    *,
+    captions: Location | None = None,
+    all_captions: bool = False,
 ) -> PairEmbeddings:
     """Encode every clip that has a text: that in the folder `captions`, or else see `query_texts`.
 
@@ -125,7 +129,7 @@ def embed_pairs(
     text_rows: list[np.ndarray] = []
     by_key: dict[str, list[str]] = {}
 
-    def with_captions() -> Iterator[Path]:
+    def with_captions() -> Iterator[Location]:
         """The shards; while one is read, `by_key` has its captions."""
         nonlocal by_key
         for path in shards:
@@ -156,7 +160,7 @@ def embed_pairs(
 
 def embed_clips(
     encoder: ClipEncoder,
-    shards: Iterable[Path],
+    shards: Iterable[Location],
     choose: Callable[[Sample], T | Skip | None],
     *,
     on_batch: Callable[[list[T]], None] = lambda _: None,

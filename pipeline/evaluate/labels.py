@@ -5,11 +5,11 @@ Names are compared without case, underscores, brackets and extra space.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.video_set_files import (
     Row,
     first_of,
@@ -47,7 +47,7 @@ def same_class(name: str) -> str:
     return readable(name).casefold()
 
 
-def read_classes(path: Path) -> list[str]:
+def read_classes(path: Location) -> list[str]:
     """The class names of a file, as words: one a line, or as .json a list, or an object of names and numbers.
 
     An object, as Something-Something and Kinetics have, may go either way; its numbers give the order. A
@@ -70,7 +70,7 @@ def read_classes(path: Path) -> list[str]:
     return names
 
 
-def _from_json(path: Path, content: Any) -> list[str]:
+def _from_json(path: Location, content: Any) -> list[str]:
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return content
     if isinstance(content, dict):
@@ -81,7 +81,7 @@ def _from_json(path: Path, content: Any) -> list[str]:
     raise DatasetError(f"{path}: want a list of class names, or an object of class names and numbers")
 
 
-def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
+def read_labels(path: Location) -> tuple[Labels, list[Skip]]:
     """The labels of clips, and the rows that are none, of a table with a header, or .jsonl or .json records.
 
     A row has a name of the clip (see `_CLIP_FIELDS`) and its class (`_LABEL_FIELDS`). A DatasetError where
@@ -112,7 +112,7 @@ def read_labels(path: Path) -> tuple[Labels, list[Skip]]:
     return Labels(by_name, names_of_rows), skips
 
 
-def _records(path: Path, entries: Iterator[Any]) -> Iterator[Row | Skip]:
+def _records(path: Location, entries: Iterator[Any]) -> Iterator[Row | Skip]:
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name}, record {number}"
         if not isinstance(entry, dict):

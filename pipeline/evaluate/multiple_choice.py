@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from clipvip.pipeline.runtime.options import opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ RESULT_NAME = "multiple_choice.json"
 class MultipleChoiceOptions(ClipsOptions):
     """What `multiple_choice` is asked for."""
 
-    questions: Path = opt(
+    questions: Location = opt(
         'Lines {"video": id, "options": [texts], "answer": index from 0} (.jsonl), or the tables of '
         "MSR-VTT MC (JSFusion) or LSMDC MC as published."
     )
-    out: Path | None = result_folder(RESULT_NAME)
+    out: Location | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 

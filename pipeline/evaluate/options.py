@@ -1,12 +1,21 @@
 """The options that every stage has that encodes the clips of shards."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-
-from clipvip.pipeline.runtime.options import LAST, Device, LocalName, MaxPixels, Opt, at_least, opt, options
+from clipvip.pipeline.runtime.models import model_at_hand
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    LAST,
+    Device,
+    MaxPixels,
+    Opt,
+    PlaceType,
+    at_least,
+    opt,
+    options,
+)
 from clipvip.pipeline.runtime.stage import StageOptions
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -20,16 +29,16 @@ Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_l
 
 def result_folder(name: str) -> Any:
     """`--out` of a stage that writes its result to the file `name`."""
-    kind = click.Path(file_okay=False, path_type=Path)
-    return opt(f"Folder for {name} and report.json.", kind, shown="none is written", default=None)
+    kind = PlaceType(file_okay=False)
+    return opt(f"Folder for {name} and report.json; {ALSO}.", kind, shown="none is written", default=None)
 
 
 @options
 class ClipsOptions(StageOptions):
     """A model, clips, and how these are encoded."""
 
-    model: str = opt("A CLIP-ViP model.", LocalName(), metavar="FOLDER")
-    shards: Path = opt("Folder of shards.")
+    model: str = opt(f"A CLIP-ViP model; {ALSO}.", metavar="FOLDER")
+    shards: Location = opt(f"Folder of shards; {ALSO}.")
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
     )
@@ -46,13 +55,14 @@ class ClipsOptions(StageOptions):
         from clipvip.pipeline.evaluate.embeddings import load_clip_vip
         from clipvip.pipeline.runtime.device import torch_device
 
-        return load_clip_vip(
-            self.model,
-            device=torch_device(self.device),
-            num_frames=self.num_frames,
-            max_text_tokens=self.max_text_tokens,
-            needs_tokenizer=needs_tokenizer,
-        )
+        with model_at_hand(self.model) as name:
+            return load_clip_vip(
+                name,
+                device=torch_device(self.device),
+                num_frames=self.num_frames,
+                max_text_tokens=self.max_text_tokens,
+                needs_tokenizer=needs_tokenizer,
+            )
 
     def encoder(self, model: "ClipVip") -> "ClipEncoder":
         """The model, and how clips go through it."""

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.places import make_folder
+from clipvip.shards.files.stores import Location
 
 
 def finish(
-    report: Report, result: dict[str, Any], table: str, *, out: Path | None, name: str, started: float
+    report: Report, result: dict[str, Any], table: str, *, out: Location | None, name: str, started: float
 ) -> StageReport:
     """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
 
@@ -26,7 +27,7 @@ def finish(
     if out is None:
         content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
         return StageReport(content=content, text=table)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     head = {"schema": 1, "stage": report.stage, "options": report.options}
     write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
     written = report.finish(out, started=started, done_now=int(done), unit=unit)

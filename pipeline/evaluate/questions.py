@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.video_set_files import first_of, read_json, read_json_lines, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
@@ -28,7 +28,7 @@ class Question:
     answer: int
 
 
-def read_questions(path: Path) -> tuple[list[Question], list[Skip]]:
+def read_questions(path: Location) -> tuple[list[Question], list[Skip]]:
     """The questions of a file in its order, and the lines that are none.
 
     - `.jsonl`: `{"video": ..., "options": [...], "answer": 0}` a line (`clip_name` for `video` as ClipBERT
@@ -70,7 +70,7 @@ def _from_record(where: str, entry: Any) -> Question | Skip:
     return _question(where, video, options, entry.get("answer"))
 
 
-def _from_table(path: Path) -> Iterable[Question | Skip]:
+def _from_table(path: Location) -> Iterable[Question | Skip]:
     text = read_text(path)
     first = text.partition("\n")[0]
     delimiter = "\t" if "\t" in first else ","
@@ -85,7 +85,7 @@ def _from_table(path: Path) -> Iterable[Question | Skip]:
     )
 
 
-def _jsfusion(path: Path, text: str, delimiter: str) -> Iterator[Question | Skip]:
+def _jsfusion(path: Location, text: str, delimiter: str) -> Iterator[Question | Skip]:
     csv.field_size_limit(1 << 24)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [name for name in reader.fieldnames or [] if name[:1] == "a" and name[1:].isdecimal()]
@@ -99,7 +99,7 @@ def _jsfusion(path: Path, text: str, delimiter: str) -> Iterator[Question | Skip
         raise DatasetError(f"{path}: is not a table ({error})") from error
 
 
-def _lsmdc(path: Path, text: str) -> Iterator[Question | Skip]:
+def _lsmdc(path: Location, text: str) -> Iterator[Question | Skip]:
     for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path.name}, line {number}"
         cells = line.split("\t")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +23,11 @@ from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, Clip
 from clipvip.pipeline.evaluate.output import Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.options import ALSO, opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage
+from clipvip.shards.files.places import is_folder
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
@@ -46,17 +47,19 @@ _FEW_CLIPS = 20
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Path | None = opt("Folder of captions to search by, not by subtitles.", default=None)
+    captions: Location | None = opt(
+        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    )
     dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
     qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
-    query_bank: Path | None = opt(
+    query_bank: Location | None = opt(
         "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
         default=None,
     )
     all_captions: bool = opt(
         "Search by each caption of clips that have several, all being right.", default=False
     )
-    out: Path | None = result_folder(RESULT_NAME)
+    out: Location | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -146,7 +149,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     started = time.monotonic()
     shards, captions, all_captions = options.shards, options.captions, options.all_captions
     paths = list_shards(shards)
-    if captions is not None and not captions.is_dir():
+    if captions is not None and not is_folder(captions):
         raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from clipvip.media.jpeg import encode_jpeg
 from clipvip.pipeline.pages.html import data_url
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
 from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import SampleSpan, ShardFile
@@ -47,7 +47,7 @@ class Pick:
     `notes` are what a command has to say of it: (kind, text), shown first.
     """
 
-    path: Path
+    path: Location
     place: int
     key: str
     record: ClipRecord | None = None
@@ -58,7 +58,7 @@ class Pick:
 
 
 def pick_evenly(
-    shards: Sequence[Path], num: int, *, captions: Path | None = None, damage: list[str] | None = None
+    shards: Sequence[Location], num: int, *, captions: Location | None = None, damage: list[str] | None = None
 ) -> Iterator[Pick]:
     """Yield up to `num` clips at even distances from shards at even distances, without reading the others.
 
@@ -87,10 +87,10 @@ def _middles(length: int, parts: int) -> list[int]:
 
 
 def pick_keys(
-    shards: Sequence[Path],
+    shards: Sequence[Location],
     keys: Sequence[str],
     *,
-    captions: Path | None = None,
+    captions: Location | None = None,
     damage: list[str] | None = None,
 ) -> Iterator[Pick]:
     """Yield the clips with these keys, from shard after shard until all are found; see `pick_evenly`."""
@@ -126,7 +126,7 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
         return replace(pick, problem=one_line(error))
 
 
-def _with_captions(picks: list[Pick], captions: Path | None) -> Iterator[Pick]:
+def _with_captions(picks: list[Pick], captions: Location | None) -> Iterator[Pick]:
     if captions is None or not picks:
         yield from picks
         return

@@ -1,6 +1,7 @@
 """What a command computes on: the device that it names, a GPU of its own for each worker, the cores."""
 
 import os
+import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.files.claims import STATE_FOLDER
+from clipvip.shards.files.copies import url_hash
 from clipvip.shards.files.locks import locked
+from clipvip.shards.files.stores import Location
 
 if TYPE_CHECKING:
     import torch
@@ -41,16 +44,21 @@ def share_of_cores(parts: int) -> int:
     return max(1, num_cores() // parts)
 
 
-def claim_gpu(out: Path, num_gpus: int) -> int:
+def claim_gpu(out: Location, num_gpus: int) -> int:
     """The number of a GPU that no other worker of this run has; UserError if none is free in CLAIM_SECONDS.
 
     It is claimed by a lock rather than a counter: this is let go however the worker ends.
     """
+    if isinstance(out, Path):
+        folder = out / STATE_FOLDER
+    else:  # GPUs are of this machine
+        folder = Path(tempfile.gettempdir(), f"clipvip-gpus-{os.getuid()}-{url_hash(str(out))[:16]}")
+        folder.mkdir(exist_ok=True)
     deadline = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < deadline:
         for number in range(num_gpus):
             with suppress(BlockingIOError):
-                _held_locks.enter_context(locked(out / STATE_FOLDER / f"gpu{number}.lock", waits=False))
+                _held_locks.enter_context(locked(folder / f"gpu{number}.lock", waits=False))
                 return number
         time.sleep(0.1)
     raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")

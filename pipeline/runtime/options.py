@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import click
+from upath import UPath
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.places import location_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.subtitle_encoding import check_encoding
 
 Kind = TypeVar("Kind")
+ALSO = "also s3://, gs:// and hf://"
+"""What help says of an option that takes URLs, as a `Location` does."""
 
 
 def as_text(value: Any) -> str:
@@ -29,6 +35,22 @@ class LocalName(click.ParamType):
         value = as_text(value)
         require_local(param.opts[0] if param else "", value)
         return value
+
+
+class PlaceType(click.ParamType):
+    """A path on this machine's disk, or the URL of a file or folder in a store, as a `Location`."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        self._path = click.Path(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+        self.name = self._path.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        try:
+            place = location_of(value)
+        except DatasetError as error:
+            lead = f"{param.opts[0]} " if param and isinstance(param, click.Option) else ""
+            raise UserError(f"{lead}{error}") from error
+        return place if isinstance(place, UPath) else self._path.convert(place, param, ctx)
 
 
 class Listed(click.ParamType):
@@ -67,14 +89,13 @@ class Encoding(click.ParamType):
 
 
 class Named(click.ParamType):
-    """NAME=PATH, where the path is on this machine's disk; from Python also a pair of the two."""
+    """NAME=PATH, where the path may be a URL; from Python also a pair of the two."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name, path = value.partition("=")[::2] if isinstance(value, str) else map(as_text, value)
         lead = f"{param.opts[0]} " if param else ""
-        require_local(lead.strip(), f"{name}={path}")
         if not (name and path):
             raise UserError(f"{lead}{value}: give NAME=PATH, as in {lead}HowTo=texts.txt")
         return name, path
@@ -147,7 +168,9 @@ Device = Annotated[
 MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
-Captions = Annotated[Path | None, Opt("Folder that 'clipvip-data caption' wrote for these shards.")]
+Captions = Annotated[
+    Location | None, Opt(f"Folder that 'clipvip-data caption' wrote for these shards; {ALSO}.")
+]
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
 RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]

@@ -18,16 +18,20 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
+from functools import reduce
 from numbers import Integral, Real
+from operator import or_
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
 
 import click
+from upath import UPath
 
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, as_text, finite
+from clipvip.pipeline.runtime.options import LAST, Listed, Opt, PlaceType, as_text, finite
 from clipvip.pipeline.runtime.report import StageReport
+from clipvip.shards.files.stores import Location
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -204,7 +208,7 @@ class _Option:
 
     def convert_many(self, value: Any) -> Any:
         """All values of a repeatable option; a dict where each has a name."""
-        if isinstance(value, str | Path):
+        if isinstance(value, str | Path | UPath):
             value = (value,)
         values = tuple(map(self.convert, value.items() if isinstance(value, Mapping) else value))
         if not values and self.default is MISSING:
@@ -289,7 +293,7 @@ def _option(one: Field[Any]) -> _Option:
         opt = next((note for note in notes if isinstance(note, Opt)), opt)
     may_be_none = NoneType in get_args(kind)
     if may_be_none:
-        (kind,) = set(get_args(kind)) - {NoneType}
+        kind = reduce(or_, (one for one in get_args(kind) if one is not NoneType))
     is_named = get_origin(kind) is Mapping
     is_many = is_named or (get_origin(kind) is tuple and not isinstance(opt.type, Listed))
     if is_many:
@@ -312,4 +316,6 @@ def _type_of(kind: Any) -> click.ParamType:
         return click.Choice(get_args(kind))
     if kind is Path:
         return click.Path(path_type=Path)
+    if kind == Location:
+        return PlaceType()
     return {int: click.INT, float: finite(), bool: click.BOOL, str: click.STRING}[kind]

@@ -25,6 +25,8 @@ from clipvip.shards.files.atomic import (
 )
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.locks import locked
+from clipvip.shards.files.places import at_hand, is_file, make_folder, read_whole, sorted_glob
+from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards
 
@@ -53,7 +55,7 @@ class Maker:
 class Shard:
     """A shard to have in the index, the hash of its file, and how many clips it has, where that is known."""
 
-    path: Path
+    path: Location
     sha256: str
     num_clips: int | None
 
@@ -65,8 +67,8 @@ class Piece:
     `crc32` is that of the embeddings' bytes; None in pieces of earlier versions.
     """
 
-    path: Path
-    shard: Path
+    path: Location
+    shard: Location
     shard_sha256: str
     keys: list[str]
     skips: list[Skip]
@@ -75,7 +77,7 @@ class Piece:
     def vectors(self) -> np.ndarray:
         """The embeddings: float32 (clips, dim), each of unit length; a UserError where they are damaged."""
         try:
-            with safe_open(self.path, framework="numpy") as file:
+            with at_hand(self.path) as local, safe_open(local, framework="numpy") as file:
                 found: np.ndarray = file.get_tensor(_VECTORS)
         except SafetensorError as error:
             raise UserError(f"{self.path}: damaged ({error}); remove it to have it made again") from error
@@ -89,11 +91,11 @@ class Hit:
     """A clip that was found: cosine similarity, its shard and key."""
 
     similarity: float
-    shard: Path
+    shard: Location
     key: str
 
 
-def shards_of(folder: Path) -> list[Shard]:
+def shards_of(folder: Location) -> list[Shard]:
     """The shards of a folder with their hashes: of its manifest, or without one of the files themselves."""
     paths = list_shards(folder)
     manifest = read_manifest(folder)
@@ -103,7 +105,7 @@ def shards_of(folder: Path) -> list[Shard]:
     return [Shard(path, record.sha256, record.num_samples) for path, record in listed]
 
 
-def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
+def require_index(folder: Location, maker: Maker, *, rebuild: bool) -> None:
     """Refuse, by a UserError, a folder of other things, or without `rebuild` an index of another model."""
     found = _read_maker(folder)
     if found is None or found == maker or rebuild:
@@ -119,18 +121,21 @@ def require_index(folder: Path, maker: Maker, *, rebuild: bool) -> None:
     )
 
 
-def load_index(folder: Path, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:
+def load_index(folder: Location, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:
     """The pieces of `shards` in their order; None for one that is missing or not of the shard as it is."""
     return [_read_piece(folder, shard, maker) for shard in shards]
 
 
-def is_current(folder: Path, shards: Sequence[Shard], pieces: Sequence[Piece | None]) -> bool:
+def is_current(folder: Location, shards: Sequence[Shard], pieces: Sequence[Piece | None]) -> bool:
     """Whether an index is complete and has no piece of a shard that is gone."""
-    return all(pieces) and not _strays(folder, shards) and (folder / INDEX_NAME).is_file()
+    return all(pieces) and not _strays(folder, shards) and is_file(folder / INDEX_NAME)
 
 
 def update_index(
-    folder: Path, shards: Sequence[Shard], maker: Maker, encode: "Callable[[Path], ClipEmbeddings[str]]"
+    folder: Location,
+    shards: Sequence[Shard],
+    maker: Maker,
+    encode: "Callable[[Location], ClipEmbeddings[str]]",
 ) -> list[Piece]:
     """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
@@ -140,17 +145,19 @@ def update_index(
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
         DatasetError: `encode` cannot read a shard; pieces made before it stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder / _LOCK_NAME, waits=False))
+            if isinstance(folder, Path):  # a store has no locks
+                held.enter_context(locked(folder / _LOCK_NAME, waits=False))
         except BlockingIOError:
             raise UserError(f"{folder}: another run is building this index; wait for it") from None
         remove_temporary_files(folder)
         if _read_maker(folder) != maker:
             write_json(folder / INDEX_NAME, {"schema": _SCHEMA, "stage": "search", **asdict(maker)})
         for stray in _strays(folder, shards):
-            stray.unlink()
+            with store_errors(stray):
+                stray.unlink()
         return [
             _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
             for shard in shards
@@ -195,16 +202,15 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
     ]
 
 
-def _read_maker(folder: Path) -> Maker | None:
+def _read_maker(folder: Location) -> Maker | None:
     """What made the index in `folder`; None where there is nothing yet."""
     path = folder / INDEX_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_whole(path))
     except FileNotFoundError:
         # A run that was killed before it wrote the file may have left a lock and temporary files.
-        if folder.is_dir() and any(
-            path.name != _LOCK_NAME and not path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir()
-        ):
+        names = (found.name for found in sorted_glob(folder, "*"))
+        if any(name != _LOCK_NAME and not name.endswith(TEMPORARY_SUFFIX) for name in names):
             raise UserError(
                 f"{folder}: holds other things than a search index; give another --index"
             ) from None
@@ -219,21 +225,21 @@ def _read_maker(folder: Path) -> Maker | None:
     return Maker(*values)
 
 
-def _piece_path(folder: Path, shard: Shard) -> Path:
+def _piece_path(folder: Location, shard: Shard) -> Location:
     return folder / f"{shard.path.stem}{_PIECE_SUFFIX}"
 
 
-def _strays(folder: Path, shards: Sequence[Shard]) -> list[Path]:
+def _strays(folder: Location, shards: Sequence[Shard]) -> list[Location]:
     """Pieces of shards that are gone."""
     wanted = {_piece_path(folder, shard) for shard in shards}
-    return sorted(path for path in folder.glob(f"*{_PIECE_SUFFIX}") if path not in wanted)
+    return [path for path in sorted_glob(folder, f"*{_PIECE_SUFFIX}") if path not in wanted]
 
 
-def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
+def _read_piece(folder: Location, shard: Shard, maker: Maker) -> Piece | None:
     """The piece of `shard` as it is now; None where missing, damaged, or made of or by something else."""
     path = _piece_path(folder, shard)
     with suppress(FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        with safe_open(path, framework="numpy") as file:
+        with at_hand(path) as local, safe_open(local, framework="numpy") as file:
             about: dict[str, Any] = json.loads(file.metadata()[_ABOUT])
             vectors = file.get_slice(_VECTORS)
             form = (vectors.get_shape(), vectors.get_dtype())
@@ -248,7 +254,7 @@ def _read_piece(folder: Path, shard: Shard, maker: Maker) -> Piece | None:
 
 
 def _write_piece(
-    folder: Path, shard: Shard, maker: Maker, encode: "Callable[[Path], ClipEmbeddings[str]]"
+    folder: Location, shard: Shard, maker: Maker, encode: "Callable[[Location], ClipEmbeddings[str]]"
 ) -> Piece:
     # The file's own hash: a damaged shard is encoded again once it is repaired.
     sha256 = sha256_of_file(shard.path)

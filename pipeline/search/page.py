@@ -3,22 +3,22 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.search.index import Hit
+from clipvip.shards.files.stores import Location
 
 _CARDS_PER_WORKER = 8
 
 
 def look_up(hits: Collection[Hit]) -> dict[Hit, Pick]:
     """Read the clips of hits, each shard's headers once; one that is not found has a `problem`."""
-    keys: dict[Path, set[str]] = {}
+    keys: dict[Location, set[str]] = {}
     for hit in hits:
         keys.setdefault(hit.shard, set()).add(hit.key)
-    picks: dict[tuple[Path, str], Pick] = {}
+    picks: dict[tuple[Location, str], Pick] = {}
     for shard, wanted in keys.items():
         for pick in pick_keys([shard], list(wanted)):
             picks.setdefault((shard, pick.key), pick)

@@ -16,7 +16,7 @@ from clipvip.pipeline.evaluate.options import ClipsOptions
 from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import Pick, texts_of
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.options import ALSO, PlaceType, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage
@@ -36,6 +36,8 @@ from clipvip.pipeline.search.page import look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import REPORT_NAME
+from clipvip.shards.files.places import is_file
+from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
@@ -53,18 +55,18 @@ class SearchOptions(ClipsOptions):
 
     sentences: tuple[str, ...] = opt(argument=True, metavar="[SENTENCE]...", kw_only=False, default=())
     top: int = opt("Clips to show for each sentence.", click.IntRange(1, 10_000), default=10)
-    index: Path | None = opt(
-        "Folder for the index.",
-        click.Path(file_okay=False, path_type=Path),
+    index: Location | None = opt(
+        f"Folder for the index; {ALSO}.",
+        PlaceType(file_okay=False),
         shown=f"{INDEX_FOLDER}/ in the folder of shards",
         default=None,
     )
     rebuild: bool = opt(
         "Replace an index that another model, or another number of frames, made.", default=False
     )
-    page: Path | None = opt(
+    page: Location | None = opt(
         "Write a page with frames of the clips to this file.",
-        click.Path(dir_okay=False, path_type=Path),
+        PlaceType(dir_okay=False),
         default=None,
     )
     frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
@@ -114,7 +116,7 @@ def search(options: SearchOptions) -> SearchReport:
     page = options.page
     if not all(queries):
         raise UserError("a SENTENCE is blank; give some words")
-    if page is not None and not (queries and page.parent.is_dir()):
+    if page is not None and (not queries or (isinstance(page, Path) and not page.parent.is_dir())):
         reason = f"no such folder as {page.parent}; make it" if queries else "give a SENTENCE to find"
         raise UserError(f"--page {page}: {reason}")
     wanted = shards_of(options.shards)
@@ -167,7 +169,7 @@ def fingerprint(model: "ClipVip") -> str:
 
 
 def _bring_up_to_date(
-    folder: Path, shards: Sequence[Shard], maker: Maker, model: "ClipVip", asked: SearchOptions
+    folder: Location, shards: Sequence[Shard], maker: Maker, model: "ClipVip", asked: SearchOptions
 ) -> list[Piece]:
     """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
     from clipvip.pipeline.evaluate.embeddings import embed_clips
@@ -175,19 +177,20 @@ def _bring_up_to_date(
     started = time.monotonic()
     encoder = replace(asked.encoder(model), shows_progress=False)
     found = load_index(folder, shards, maker)
-    if is_current(folder, shards, found) and (folder / REPORT_NAME).is_file():
+    if is_current(folder, shards, found) and is_file(folder / REPORT_NAME):
         return [piece for piece in found if piece is not None]
     missing = [shard.num_clips for shard, piece in zip(shards, found, strict=True) if piece is None]
     total = None if None in missing else sum(count or 0 for count in missing)
     # Written again at the end: where it is missing, a build was cut short.
-    (folder / REPORT_NAME).unlink(missing_ok=True)
+    with store_errors(folder):
+        (folder / REPORT_NAME).unlink(missing_ok=True)
     with Progress("clips", total=total, unit="clips") as progress:
 
         def choose(sample: Sample) -> str:
             progress.add(1)
             return sample.key
 
-        def encode(path: Path) -> "ClipEmbeddings[str]":
+        def encode(path: Location) -> "ClipEmbeddings[str]":
             return embed_clips(encoder, [path], choose)
 
         pieces = update_index(folder, shards, maker, encode)

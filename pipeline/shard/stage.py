@@ -14,6 +14,7 @@ from clipvip.media.mp4 import DEFAULT_CRF
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions, require_local
 from clipvip.pipeline.runtime.options import (
+    ALSO,
     DryRun,
     RayAddress,
     SubtitleEncoding,
@@ -66,10 +67,10 @@ _MOST_FILES_OF_A_LIST = 2
 
 @options
 class ShardOptions(StageOptions):
-    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
+    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://, hf://) where the text says so."""
 
     metadata: str | None = opt(
-        "Clips to cut: HD-VILA-100M's JSONL, one video a line; also s3:// and gs://. With --dataset the"
+        f"Clips to cut: HD-VILA-100M's JSONL, one video a line; {ALSO}. With --dataset the"
         " set's annotation file, or the folder that has it. Without either each video is a clip.",
         names=("--metadata", "--annotations"),
         default=None,
@@ -87,14 +88,13 @@ class ShardOptions(StageOptions):
         metavar="NAME/SPLIT",
         default=None,
     )
-    videos: str | None = opt("Folder of video files, named by video id; also s3:// and gs://.", default=None)
+    videos: str | None = opt(f"Folder of video files, named by video id; {ALSO}.", default=None)
     subtitles: str | None = opt(
-        "Folder of .vtt, .srt or .json3 files, also s3:// and gs://, or a .jsonl/.parquet of clip id and"
-        " text.",
+        f"Folder of .vtt, .srt or .json3 files, {ALSO}, or a .jsonl/.parquet of clip id and text.",
         default=None,
     )
     subtitle_encoding: SubtitleEncoding = None
-    out: str = opt("Folder for the shards; also s3:// and gs://.")
+    out: str = opt(f"Folder for the shards; {ALSO}.")
     workers: Workers = None
     fps: float = opt("Frames kept per second.", finite(0, 240, above=True), default=3.0)
     size: int = opt("Short side in pixels; never scaled up.", click.IntRange(16, 4096), default=256)

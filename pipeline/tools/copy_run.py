@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -28,6 +27,8 @@ from clipvip.shards.building.marks import ShardMark, read_mark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import MANIFEST_NAME, STATE_FOLDER, claim_folder
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
+from clipvip.shards.files.places import is_folder, size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, finished_captions
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, read_manifest, write_manifest
 from clipvip.shards.tar.reader import list_shards
@@ -62,9 +63,9 @@ class Input:
     `identity` is a hash by which a later run knows that it has the same input.
     """
 
-    folder: Path
-    captions: Path | None
-    shards: list[tuple[Path, ShardRecord | None]]
+    folder: Location
+    captions: Location | None
+    shards: list[tuple[Location, ShardRecord | None]]
     options: dict[str, JsonValue]
     caption_options: dict[str, JsonValue]
     identity: str
@@ -76,7 +77,7 @@ class Input:
         return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
     @classmethod
-    def open(cls, folder: Path, captions: Path | None, captions_out: Path | None) -> "Input":
+    def open(cls, folder: Location, captions: Location | None, captions_out: Location | None) -> "Input":
         """Read what a folder says of itself; a DatasetError without shards, or captions of a finished run."""
         if (captions is None) != (captions_out is None):
             raise WrongOptions("--captions and --captions-out go together")
@@ -87,14 +88,14 @@ class Input:
         if captions is not None:
             found = read_manifest(captions)
             # Of a folder that others made there is neither.
-            is_ours = found is not None or (captions / STATE_FOLDER).exists() or not captions.is_dir()
+            is_ours = found is not None or is_folder(captions / STATE_FOLDER) or not is_folder(captions)
             if is_ours and (found is None or found.stage != CAPTION_STAGE):
                 raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
             caption_options = found.options if found else {}
-        if (folder / MANIFEST_NAME).is_file():
+        if manifest is not None:
             identity = sha256_of_file(folder / MANIFEST_NAME)
         else:
-            sizes = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
+            sizes = "".join(f"{path.name} {size_of(path)}\n" for path in paths)
             identity = hashlib.sha256(sizes.encode()).hexdigest()
         shards = [(path, records.get(path.name)) for path in paths]
         return cls(folder, captions, shards, manifest.options if manifest else {}, caption_options, identity)
@@ -108,8 +109,8 @@ class Output:
     """
 
     command: str
-    folder: Path
-    captions: Path | None
+    folder: Location
+    captions: Location | None
     made_by: dict[str, JsonValue]
     shard_size: int | None
 
@@ -124,7 +125,7 @@ class Survey:
     skips: dict[int, list[Skip]] = field(default_factory=dict)
 
     @property
-    def shards(self) -> list[tuple[Input, Path, ShardRecord | None]]:
+    def shards(self) -> list[tuple[Input, Location, ShardRecord | None]]:
         return [(source, *shard) for source in self.inputs for shard in source.shards]
 
     def common_options(self) -> dict[str, JsonValue]:

@@ -1,7 +1,6 @@
 """What worker processes of merge, split and subset do: list the keys of a shard, and write a new one."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +8,8 @@ from clipvip.shards.building.copying import Piece, copy_captions, copy_samples
 from clipvip.shards.building.marks import ShardMark, shard_path, write_mark
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.hashes import key_hashes, sha256_of_file
+from clipvip.shards.files.places import size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.clip import is_safe_key, video_of_key
 from clipvip.shards.format.manifest import ShardRecord
@@ -26,7 +27,7 @@ class SurveyTask:
     """
 
     number: int
-    path: Path
+    path: Location
     record: ShardRecord | None
     seed: int
     by_video: bool
@@ -47,9 +48,9 @@ class CopyTask:
     """One new shard of `out`, and its caption file in `captions_out`. `sha256`: what must come of it."""
 
     number: int
-    out: Path
+    out: Location
     pieces: tuple[Piece, ...]
-    captions_out: Path | None
+    captions_out: Location | None
     sha256: str | None
 
     @property
@@ -60,7 +61,7 @@ class CopyTask:
 def survey_shard(task: SurveyTask) -> SurveyedShard:
     """List a shard by its headers; a DatasetError where it is damaged, or not what its record says."""
     if task.record is not None:
-        same = task.path.stat().st_size == task.record.num_bytes
+        same = size_of(task.path) == task.record.num_bytes
         if not same or (task.check and sha256_of_file(task.path) != task.record.sha256):
             raise DatasetError(
                 f"{task.path}: is not what its manifest says; find out more by 'clipvip-data verify'"

@@ -1,7 +1,6 @@
 """The stage `inspect`: what is in a shard, on the terminal or as a page that `pages.cards` draws."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import click
 
@@ -9,10 +8,12 @@ from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.places import is_file, is_folder
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
 
@@ -20,13 +21,15 @@ from clipvip.shards.tar.reader import list_shards
 class InspectOptions(StageOptions):
     """What `inspect` is asked for."""
 
-    shard: Path = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
+    shard: Location = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
     num: int = opt("Clips to show, from all over.", at_least(1), default=10)
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )
     captions: Captions = None
-    html: Path | None = opt("Write a page with frames of these clips to this file.", default=None)
+    html: Location | None = opt(
+        f"Write a page with frames of these clips to this file; {ALSO}.", default=None
+    )
     frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
     workers: Workers = None
 
@@ -44,24 +47,27 @@ class InspectReport(StageReport):
     "clipvip-data inspect",
     "clips/ --captions captions/ --num 20 --html page.html",
     "clips/000012.tar --key QMi8x8o55Ns_00001",
+    "s3://bucket/clips --html page.html",
     resumable=False,
 )
 def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
-    Of a damaged shard the clips before the damage are shown, and a note says where it is.
+    They may also be in s3://, gs:// and hf://. Of a damaged shard the clips
+    before the damage are shown, and a note says where it is.
 
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.
     """
     shard, keys, captions = options.shard, options.keys, options.captions
-    if shard.is_file():
+    shards: list[Location]
+    if is_file(shard):
         shards = [shard]
-    elif shard.exists():
+    elif is_folder(shard):
         shards = list_shards(shard)
     else:
         raise UserError(f"{shard}: no such shard or folder; give a .tar file or the folder of some")
-    if captions is not None and not captions.is_dir():
+    if captions is not None and not is_folder(captions):
         raise UserError(f"{captions}: no such folder of captions")
     damage: list[str] = []
     if keys:

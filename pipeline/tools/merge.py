@@ -3,17 +3,17 @@
 from collections import defaultdict
 from dataclasses import replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, Survey, survey_inputs
 from clipvip.pipeline.tools.selection import without
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.index import ShardFile
 
 CUT_OPTIONS = ("fps", "size", "store", "quality", "max_frames")
@@ -25,14 +25,16 @@ _MAX_LOOKED_UP = 100
 class MergeOptions(CopyOptions):
     """What `merge` is asked for."""
 
-    folders: tuple[Path, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
-    out: Path = opt("Folder for the merged shards.")
+    folders: tuple[Location, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
+    out: Location = opt(f"Folder for the merged shards; {ALSO}.")
     duplicates: Literal["refuse", "first"] = opt(
         "Where several clips have one key: give up, or keep the first.", default="refuse"
     )
     mixed_options: bool = opt("Merge also what was cut in different ways.", default=False)
-    captions: tuple[Path, ...] = opt("Folder of captions, one for each DIR in their order.", default=())
-    captions_out: Path | None = opt("Folder for the merged captions.", default=None)
+    captions: tuple[Location, ...] = opt(
+        f"Folder of captions, one for each DIR in their order; {ALSO}.", default=()
+    )
+    captions_out: Location | None = opt(f"Folder for the merged captions; {ALSO}.", default=None)
     shard_size: int | None = opt(
         "Most clips in a shard; packs the clips anew.",
         at_least(1),
@@ -41,12 +43,17 @@ class MergeOptions(CopyOptions):
     )
 
 
-@stage(MergeOptions, "clipvip-data merge", "monday/ tuesday/ --out week/")
+@stage(
+    MergeOptions,
+    "clipvip-data merge",
+    "monday/ tuesday/ --out week/",
+    "s3://bucket/monday s3://bucket/tuesday --out s3://bucket/week",
+)
 def merge(options: MergeOptions) -> StageReport:
     """Put the shards of several folders into one, numbered anew in the order given.
 
-    Clips are copied byte for byte. Folders that were cut in different ways, or have clips in common, are
-    refused unless you say what to do about it.
+    Clips are copied byte for byte. Folders may also be in s3://, gs:// and hf://. Those that were cut in
+    different ways, or have clips in common, are refused unless you say what to do about it.
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.

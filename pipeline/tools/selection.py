@@ -4,7 +4,6 @@ Pure functions of hashes: the answer is the same on every machine, and small sub
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from clipvip.pipeline.tools.copy_run import Choose
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.files.names import spellings
+from clipvip.shards.files.places import at_hand, is_file
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import is_safe_key, make_key, video_of_key
 
 
@@ -42,12 +43,12 @@ def without(dropped: dict[int, list[int]]) -> Choose:
 class Listed:
     """Keys or video ids that a file lists, one a line, as hashes: 16 bytes each in memory."""
 
-    def __init__(self, path: Path, *, by_video: bool) -> None:
-        if not path.is_file():
+    def __init__(self, path: Location, *, by_video: bool) -> None:
+        if not is_file(path):
             raise UserError(f"{path}: no such file; give a text file with one key or id a line")
         self._path, self._by_video = path, by_video
         try:
-            with path.open(encoding="utf-8") as lines:
+            with at_hand(path) as local, local.open(encoding="utf-8") as lines:
                 hashed = key_hashes(key for line in lines if line.strip() for key in self._keys(line.strip()))
         except (UnicodeDecodeError, DatasetError) as error:
             raise UserError(f"{path}: {one_line(error)}; give one key or id a line") from error
@@ -83,7 +84,7 @@ class Listed:
         not_seen = {int(value) for value in self._hashes[~self._found]}
         missing: set[int] = set()
         examples: list[str] = []
-        with self._path.open(encoding="utf-8") as lines:
+        with at_hand(self._path) as local, local.open(encoding="utf-8") as lines:
             for text in filter(None, map(str.strip, lines)):
                 hashes = [key_hash(key) for key in self._keys(text)]
                 if not not_seen.issuperset(hashes):

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -11,11 +10,12 @@ import numpy as np
 from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import WrongOptions
-from clipvip.pipeline.runtime.options import opt, options
+from clipvip.pipeline.runtime.options import ALSO, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import between
+from clipvip.shards.files.stores import Location
 
 
 class Part(NamedTuple):
@@ -45,14 +45,14 @@ class _PartType(click.ParamType):
 class SplitOptions(CopyOptions):
     """What `split` is asked for; a part is ("val", 0.01) or "val=0.01"."""
 
-    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
-    out: Path = opt("Folder for the parts, each a folder of shards.")
+    folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
+    out: Location = opt(f"Folder for the parts, each a folder of shards; {ALSO}.")
     parts: tuple[tuple[str, float], ...] = opt(
         "A part and its share of the videos.", _PartType(), names=("--part",)
     )
     seed: int = opt("Seed of the split.", click.IntRange(0, 2**64 - 1), default=0)
-    captions: Path | None = opt("Folder of the clips' captions, to split along.", default=None)
-    captions_out: Path | None = opt("Folder for the parts of the captions.", default=None)
+    captions: Location | None = opt(f"Folder of the clips' captions, to split along; {ALSO}.", default=None)
+    captions_out: Location | None = opt(f"Folder for the parts of the captions; {ALSO}.", default=None)
     shard_size: ShardSize = None
 
 
@@ -67,13 +67,14 @@ class SplitReport(StageReport):
     SplitOptions,
     "clipvip-data split",
     "clips/ --part train=0.99 --part val=0.01 --out parts/",
-    note="The example writes parts/train and parts/val.",
+    "s3://bucket/clips --part train=0.99 --part val=0.01 --out s3://bucket/parts",
+    note="The first example writes parts/train and parts/val.",
 )
 def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 
     A video's part follows from a hash of its id and the seed: a video that is added later moves no other, and
-    shares hold over many videos, not exactly.
+    shares hold over many videos, not exactly. Folders may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: the parts do not add up, or what was given cannot be used.

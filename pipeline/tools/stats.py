@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import Captions, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage
@@ -25,6 +24,8 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import MANIFEST_NAME, SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
+from clipvip.shards.files.places import is_file, is_folder, make_folder
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
 STATS_NAME = "stats.json"
@@ -38,9 +39,11 @@ _NUM_BARS = 40
 class StatsOptions(StageOptions):
     """What `stats` is asked for."""
 
-    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
-    out: Path | None = opt(f"Folder for {STATS_NAME} and {PAGE_NAME}.", shown="none is written", default=None)
+    out: Location | None = opt(
+        f"Folder for {STATS_NAME} and {PAGE_NAME}; {ALSO}.", shown="none is written", default=None
+    )
     num: int = opt("Clips on the page.", at_least(0), default=24)
     workers: Workers = None
 
@@ -54,25 +57,31 @@ class StatsReport(StageReport):
     skipped: dict[str, int]
 
 
-@stage(StatsOptions, "clipvip-data stats", "clips/ --captions captions/ --out stats/", resumable=False)
+@stage(
+    StatsOptions,
+    "clipvip-data stats",
+    "clips/ --captions captions/ --out stats/",
+    "s3://bucket/clips",
+    resumable=False,
+)
 def stats(options: StatsOptions) -> StatsReport:
     """Count clips, hours, bytes and words, by reading tar headers and records but no pixels.
 
-    With --out, a page shows the distributions and some clips.
+    With --out, a page shows the distributions and some clips. DIR may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
     """
     folder, captions, out = options.folder, options.captions, options.out
     shards = list_shards(folder)
-    if captions is not None and not captions.is_dir():
+    if captions is not None and not is_folder(captions):
         raise UserError(f"{captions}: no such folder of captions")
     workers = options.workers or num_cores()
     tally, num_videos = _add_up(shards, captions, workers)
     skipped = _skipped(folder)
     content = _content(tally, num_videos, skipped, has_captions=captions is not None)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_json(out / STATS_NAME, content)
         with_captions = None if tally.missing_captions else captions
         picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
@@ -83,12 +92,12 @@ def stats(options: StatsOptions) -> StatsReport:
     return StatsReport(content=content, text=text, tally=tally, num_videos=num_videos, skipped=skipped)
 
 
-def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Tally, int]:
+def _add_up(shards: list[Location], captions: Location | None, workers: int) -> tuple[Tally, int]:
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
     videos = HashStore()
     # Others' samples, which stand in shards without a manifest, are read by FFmpeg: it may crash.
-    run = run_plain_units if (shards[0].parent / MANIFEST_NAME).is_file() else run_units
+    run = run_plain_units if is_file(shards[0].parent / MANIFEST_NAME) else run_units
     with Progress("stats", total=len(shards), unit="shard") as bar:
         for outcome in run(tally_shard, tasks, workers=min(workers, len(shards))):
             if outcome.result is None:
@@ -103,7 +112,7 @@ def _add_up(shards: list[Path], captions: Path | None, workers: int) -> tuple[Ta
         return tally, videos.count_distinct()
 
 
-def _skipped(folder: Path) -> dict[str, int]:
+def _skipped(folder: Location) -> dict[str, int]:
     """Reason -> how many clips the stage left out, the most frequent first."""
     try:
         return most_first(Counter(skip.reason for skip in read_skips(folder)))
@@ -144,7 +153,7 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
     return content
 
 
-def _table(folder: Path, content: dict[str, Any]) -> str:
+def _table(folder: Location, content: dict[str, Any]) -> str:
     tables = (_counts_table(content), _summary_table(content))
     lines = [f"stats: {folder}", *(table.text(gap="", indent="  ") for table in tables if table.rows)]
     for title in ("sizes", "source_sizes", "skipped_by_reason"):
@@ -186,7 +195,9 @@ def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
     return Plot(title, beyond, (start, end), (0, max(bars)), bars=bars)
 
 
-def _write_page(out: Path, name: str, content: dict[str, Any], tally: Tally, cards: Sequence[Card]) -> None:
+def _write_page(
+    out: Location, name: str, content: dict[str, Any], tally: Tally, cards: Sequence[Card]
+) -> None:
     """Write stats.html into `out`."""
     distributions = [
         ("Length of clips (seconds)", tally.clip_milliseconds, 1000),

@@ -1,39 +1,42 @@
 """The stage `subset`: some clips of a folder of shards, as a folder of their own."""
 
-from pathlib import Path
-
 import click
 from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, at_least, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import Listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
+from clipvip.shards.files.stores import Location
 
 
 @options
 class SubsetOptions(CopyOptions):
     """What `subset` is asked for: one of `num`, `fraction`, `keys` and `video_ids`."""
 
-    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
-    out: Path = opt("Folder for the new shards.")
+    folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
+    out: Location = opt(f"Folder for the new shards; {ALSO}.")
     num: int | None = opt("Take so many clips at random.", at_least(1), default=None)
     fraction: float | None = opt(
         "Take this part of the clips at random.", finite(0, 1, above=True), default=None
     )
-    keys: Path | None = opt("Take the clips whose keys this text file lists, one a line.", default=None)
-    video_ids: Path | None = opt("Take the clips of the videos whose ids this text file lists.", default=None)
+    keys: Location | None = opt(
+        f"Take the clips whose keys this text file lists, one a line; {ALSO}.", default=None
+    )
+    video_ids: Location | None = opt(
+        f"Take the clips of the videos whose ids this text file lists; {ALSO}.", default=None
+    )
     exclude: bool = opt("Take all but what --keys or --video-ids lists.", default=False)
     seed: int = opt(
         "Seed of --num and --fraction; with one seed, small subsets lie in larger ones.",
         click.IntRange(0, 2**64 - 1),
         default=0,
     )
-    captions: Path | None = opt("Folder of the clips' captions, to take along.", default=None)
-    captions_out: Path | None = opt("Folder for the captions taken along.", default=None)
+    captions: Location | None = opt(f"Folder of the clips' captions, to take along; {ALSO}.", default=None)
+    captions_out: Location | None = opt(f"Folder for the captions taken along; {ALSO}.", default=None)
     shard_size: ShardSize = None
 
     def listed(self) -> Listed | None:
@@ -55,13 +58,15 @@ class SubsetOptions(CopyOptions):
     "clipvip-data subset",
     "clips/ --num 10000000 --out clips10m/ --captions captions/ --captions-out captions10m/",
     "clips/ --video-ids test-videos.txt --exclude --out train/",
+    "s3://bucket/clips --fraction 0.01 --out few/",
     note="The first example is a random tenth of HD-VILA-100M, as in Fig. 1 of the paper.",
 )
 def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
     At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and
-    however often this runs, and of two sizes the smaller is part of the larger.
+    however often this runs, and of two sizes the smaller is part of the larger. Folders may also be
+    in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.

@@ -6,13 +6,14 @@ Numbers are whole (milliseconds, bytes), so that sums do not depend on the order
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import key_hashes
+from clipvip.shards.files.places import size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
 from clipvip.shards.format.clip import video_of_key
 from clipvip.shards.tar.index import SampleSpan, ShardFile
@@ -99,10 +100,10 @@ class Tally:
                     sizes["other"] += count
 
 
-def tally_shard(task: tuple[int, Path, Path | None]) -> tuple[Tally, np.ndarray]:
+def tally_shard(task: tuple[int, Location, Location | None]) -> tuple[Tally, np.ndarray]:
     """The sums of a shard (number, path, folder of captions), and a hash for each different video."""
     _, path, captions = task
-    tally = Tally(shards=1, bytes=path.stat().st_size)
+    tally = Tally(shards=1, bytes=size_of(path))
     videos: dict[str, None] = {}
     is_empty = True
     try:
@@ -137,7 +138,7 @@ def _add_clip(tally: Tally, shard: ShardFile, span: SampleSpan) -> None:
     tally.source_sizes[f"{record.source_width}x{record.source_height}"] += 1
 
 
-def _add_captions(tally: Tally, path: Path) -> None:
+def _add_captions(tally: Tally, path: Location) -> None:
     try:
         content = read_caption_file(path)
     except DatasetError:

@@ -2,20 +2,21 @@
 
 from collections import Counter
 from dataclasses import asdict, astuple, dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.options import Captions, MaxPixels, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, Captions, MaxPixels, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.tools.repair import repair
 from clipvip.pipeline.tools.verify_run import Verification, verify_folder
 from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.places import make_folder
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 VERIFY_NAME = "verify.json"
@@ -38,7 +39,7 @@ class _Decode(click.ParamType):
 class VerifyOptions(StageOptions):
     """What `verify` is asked for."""
 
-    folder: Path = opt(argument=True, metavar="DIR", kw_only=False)
+    folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = None
     decode: str = opt(
         "Samples of each shard whose frames are all decoded, at even distances.",
@@ -55,7 +56,7 @@ class VerifyOptions(StageOptions):
         "Remove broken shards and captions, so that the commands that made them make these again.",
         default=False,
     )
-    out: Path | None = opt(f"Folder for {VERIFY_NAME}.", shown="none is written", default=None)
+    out: Location | None = opt(f"Folder for {VERIFY_NAME}; {ALSO}.", shown="none is written", default=None)
 
     @property
     def num_decoded(self) -> int | None:
@@ -81,11 +82,14 @@ class VerifyReport(StageReport):
     "clipvip-data verify",
     "clips/ --captions captions/",
     "clips/ --captions captions/ --workers 16 --repair",
+    "s3://bucket/clips --captions s3://bucket/captions",
     note="Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.",
     resumable=False,
 )
 def verify(options: VerifyOptions) -> VerifyReport:
     """Check a folder of shards: checksums, tar structure, records, keys, pixels, captions.
+
+    DIR may also be in s3://, gs:// and hf://.
 
     Nothing is changed, unless --repair is given: then exactly the broken shards and caption files are
     removed with their marks, and the same 'clipvip-data shard' or 'caption' as before makes these again and
@@ -117,7 +121,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
         "notes": found.notes,
     }
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
         write_json(options.out / VERIFY_NAME, content)
     report = VerifyReport(
         content=content,

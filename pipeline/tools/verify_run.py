@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.workers import run_units
@@ -12,6 +12,7 @@ from clipvip.shards.checking.folder import check_folder
 from clipvip.shards.checking.shard import decode_all
 from clipvip.shards.files.claims import STATE_FOLDER
 from clipvip.shards.files.hashes import HashStore
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 
@@ -44,9 +45,9 @@ class Verification:
 
 
 def verify_folder(
-    folder: Path,
+    folder: Location,
     *,
-    captions: Path | None,
+    captions: Location | None,
     num_decoded: int | None,
     workers: int,
     timeout_seconds: float,
@@ -74,7 +75,7 @@ def verify_folder(
             num_decoded,
             timeout_seconds,
             captions=captions,
-            caption_record=listed.get(f"{Path(record.name).stem}.parquet"),
+            caption_record=listed.get(f"{PurePath(record.name).stem}.parquet"),
             caption_options=sidecars.options if sidecars else None,
             decode=decode,
             max_pixels=max_pixels,
@@ -162,7 +163,7 @@ def _find_repeated(found: Verification, hashes: HashStore) -> None:
             found.findings.add(Problem("key_in_several_shards", names[0], keys.pop(), detail))
 
 
-def _key_at(path: Path, place: int) -> str:
+def _key_at(path: Location, place: int) -> str:
     """The key at a place among the different keys of a shard."""
     keys: dict[str, None] = {}
     with ShardFile(path) as shard:

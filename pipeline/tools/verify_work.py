@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
@@ -11,6 +10,7 @@ from pydantic import JsonValue
 from clipvip.shards.checking.findings import Findings
 from clipvip.shards.checking.shard import ShardCheck, check_captions, check_shard, decode_all
 from clipvip.shards.files.hashes import key_hashes
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
@@ -30,11 +30,11 @@ class CheckTask:
     """
 
     number: int
-    path: Path
+    path: Location
     record: ShardRecord | None
     num_decoded: int | None
     timeout_seconds: float
-    captions: Path | None = None
+    captions: Location | None = None
     caption_record: ShardRecord | None = None
     caption_options: dict[str, JsonValue] | None = None
     only: int | None = None

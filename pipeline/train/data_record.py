@@ -21,6 +21,8 @@ from clipvip.pipeline.train.shard_set import open_shards
 from clipvip.pipeline.train.tensor_files import is_whole
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import location_of, sizes_in
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path
 from clipvip.shards.format.manifest import listed_files, read_manifest
 
@@ -148,9 +150,9 @@ def _sum_captions(part: SourcePart) -> str | None:
         return None
     stems = list(dict.fromkeys(shard.stem for shard in part.shards.shards))
     digest = hashlib.sha256()
-    for folder in map(Path, part.settings.captions):
-        known = _listed_in(folder)
-        paths = [path for stem in stems if (path := captions_path(folder, stem)).is_file()]
+    for folder in map(location_of, part.settings.captions):
+        known, there = _listed_in(folder), sizes_in(folder)
+        paths = [path for stem in stems if (path := captions_path(folder, stem)).name in there]
         unknown = [path for path in paths if path.name not in known]
         with ThreadPoolExecutor(8) as threads:
             sums = threads.map(sha256_of_file, unknown)
@@ -159,7 +161,7 @@ def _sum_captions(part: SourcePart) -> str | None:
     return digest.hexdigest()
 
 
-def _listed_in(folder: Path) -> dict[str, str]:
+def _listed_in(folder: Location) -> dict[str, str]:
     """The checksums in a folder's manifest; none where it has none of ours.
 
     A file that was written after the manifest, or is of another size, is not what is listed.

@@ -1,12 +1,12 @@
 """What `clipvip-train --dry-run` tells: the whole recipe, and what it comes to on what is there."""
 
-from pathlib import Path
 from typing import Any
 
 from clipvip.pipeline.train.batches import BatchPlan
 from clipvip.pipeline.train.checkpoint import list_checkpoints
 from clipvip.pipeline.train.recipe import Recipe, dump_recipe, recipe_tree
 from clipvip.pipeline.train.start import chosen_device, start_model
+from clipvip.pipeline.train.store_run import in_store, local_folder
 
 
 def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
@@ -15,7 +15,7 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     Loads the model, as the run would: UserError or CheckpointError where it does not go with the recipe.
     """
     num_parameters = sum(parameter.numel() for parameter in start_model(recipe).parameters())
-    checkpoints = list_checkpoints(Path(recipe.run.out))
+    checkpoints = list_checkpoints(local_folder(recipe))
     counts = {
         "steps": plan.num_steps(recipe),
         "steps_per_epoch": plan.order.steps_per_epoch,
@@ -26,7 +26,7 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     for part in plan.parts:
         held = {"shards": len(part.shards.shards), "samples": part.order.num_samples}
         sources[part.shards.name] = held | {"samples_per_batch": part.order.rows}
-    last = str(checkpoints[-1]) if checkpoints else None
+    last = in_store(recipe, str(checkpoints[-1])) if checkpoints else None
     told = {"counts": counts, "sources": sources, "goes_on_from": last}
     content = {"stage": "train", "options": recipe_tree(recipe), **told}
     lines = ["{steps:,} steps, {steps_per_epoch:,} in an epoch, batches of {batch_size:,}".format(**counts)]

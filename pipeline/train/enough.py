@@ -7,7 +7,6 @@ it. Of 64 of these pictures are decoded.
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import click
 import numpy as np
@@ -17,6 +16,7 @@ from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
+from clipvip.shards.files.places import is_folder, location_of
 from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.captions import ShardCaptions
 from clipvip.shards.tar.index import SampleSpan, ShardFile
@@ -152,8 +152,8 @@ def _check_captions_given(part: SourcePart) -> None:
             f"the loss needs captions for source {part.shards.name}; give --captions, or train without them "
             "(--set loss.pairs=baseline)"
         )
-    for folder in map(Path, part.settings.captions):
-        if not folder.is_dir():
+    for folder in map(location_of, part.settings.captions):
+        if not is_folder(folder):
             raise UserError(f"{folder}: no such folder of captions; make them with 'clipvip-data caption'")
 
 

@@ -36,6 +36,7 @@ from clipvip.pipeline.train.logs import Logs, Speed, open_logs
 from clipvip.pipeline.train.recipe import Recipe
 from clipvip.pipeline.train.report import finish
 from clipvip.pipeline.train.step import Job, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.train.store_run import local_folder, publish
 from clipvip.pipeline.train.validation import validate, write_rows
 
 
@@ -112,6 +113,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 save_checkpoint(
                     job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
                 )
+                distributed.together(lambda: publish(recipe) if place.is_first else None, place=place)
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
@@ -125,14 +127,14 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     model = start.start_model(recipe)
     torch.nn.Module.to(model, place.device).train()
     distributed.copy_from_first(model, place=place)
-    plan = plan_batches(recipe, cache=cache, order_version=order_of_run(Path(recipe.run.out)))
+    plan = plan_batches(recipe, cache=cache, order_version=order_of_run(local_folder(recipe)))
     require_same_data(plan, place=place)
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
     return Job(
         recipe=recipe,
         place=place,
-        out=Path(recipe.run.out),
+        out=local_folder(recipe),
         model=model,
         optimizer=start.start_optimizer(recipe, model),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),

@@ -15,6 +15,7 @@ from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import Stopped, leave
 from clipvip.pipeline.runtime.worker_process import die_with_parent
 from clipvip.pipeline.train.recipe import Recipe, recipe_from_tree, recipe_tree
+from clipvip.pipeline.train.store_run import naming_store
 
 
 class ProcessesFailed(UserError):
@@ -79,7 +80,7 @@ def _run_here(recipe: Recipe) -> StageReport:
     from clipvip.pipeline.train.loop import train
     from clipvip.pipeline.train.start import chosen_device
 
-    with process_group(chosen_device(recipe)) as place:
+    with naming_store(recipe), process_group(chosen_device(recipe)) as place:
         outcome = train(recipe, place=place)
     if outcome.stopped_by:
         raise Stopped(

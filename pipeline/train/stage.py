@@ -2,12 +2,12 @@
 
 import os
 import tempfile
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.pipeline.runtime.options import LocalName, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.train.processes import run_training
@@ -19,6 +19,7 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
+from clipvip.pipeline.train.store_run import in_store, local_folder, publish, run_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import lock_folder
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from clipvip.pipeline.train.batches import BatchPlan
 
 
-_local = partial(opt, type=LocalName(), default=None)
+def _place(what: str) -> Any:
+    return opt(f"{what}; {ALSO}.", metavar="DIR", default=None)
 
 
 @options
@@ -37,14 +39,14 @@ class TrainOptions(StageOptions):
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
-    captions: str | None = _local("Folder that 'clipvip-data caption' wrote for these shards.", metavar="DIR")
-    init: str | None = _local("The CLIP or CLIP-ViP model to start from.", metavar="FOLDER_OR_NAME")
-    out: str | None = _local("Folder for this run; the same command again goes on from there.", metavar="DIR")
-    gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
-    validation: str | None = _local(
-        "Folder of shards to score during training, each clip with one text.", metavar="DIR"
+    captions: str | None = _place("Folder that 'clipvip-data caption' wrote for these shards")
+    init: str | None = opt(
+        f"The CLIP or CLIP-ViP model to start from; {ALSO}.", metavar="FOLDER_OR_NAME", default=None
     )
-    test: str | None = _local("Folder of shards to score once, at the end, into test.json.", metavar="DIR")
+    out: str | None = _place("Folder for this run; the same command again goes on from there")
+    gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
+    validation: str | None = _place("Folder of shards to score during training, each clip with one text")
+    test: str | None = _place("Folder of shards to score once, at the end, into test.json")
     select: Literal["best", "last"] | None = opt(
         "The weights to keep: of the best validation, or of the last step.",
         shown="the recipe's",
@@ -85,6 +87,14 @@ def train(options: TrainOptions) -> StageReport:
         TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint is saved, and the same call goes on from there.
     """
     recipe = recipe_of(options)
+    if not recipe.run.out:
+        raise UserError("no folder for the run; give --out")
+    require_local("run.cache", recipe.run.cache)
+    with run_folder(recipe):
+        return _train(recipe, options)
+
+
+def _train(recipe: Recipe, options: TrainOptions) -> StageReport:
     plan = check(recipe, resume=options.resume)
     if options.dry_run:
         from clipvip.pipeline.train.dry_run import describe_run
@@ -96,11 +106,13 @@ def train(options: TrainOptions) -> StageReport:
 
     if os.environ.get("RANK", "0") != "0":
         return run_training(recipe)
-    out = Path(recipe.run.out)
+    out = local_folder(recipe)
     with lock_folder(out):  # against another run
         atomic_write_bytes(out / RECIPE_NAME, dump_recipe(recipe).encode())
         atomic_write_bytes(out / DATA_NAME, describe_data(recipe, plan).as_json().encode())
-        return run_training(recipe)
+        report = run_training(recipe)
+        publish(recipe)
+        return replace(report, text=in_store(recipe, report.text))
 
 
 def recipe_of(options: TrainOptions) -> Recipe:
@@ -137,11 +149,6 @@ def _source_for_options(recipe: Recipe) -> str:
 
 def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
-    if not recipe.run.out:
-        raise UserError("no folder for the run; give --out")
-    require_local("run.out", recipe.run.out)
-    require_local("run.cache", recipe.run.cache)
-    require_local("model.init", recipe.model.init)
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.train import data_record
     from clipvip.pipeline.train.batches import plan_batches
@@ -152,7 +159,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     from clipvip.pipeline.train.start import check_device, check_init
     from clipvip.pipeline.train.validation import check_splits
 
-    out = Path(recipe.run.out)
+    out = local_folder(recipe)
     check_device(recipe)
     if recipe.run.wandb_project is not None:
         require_wandb()

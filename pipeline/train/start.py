@@ -16,6 +16,7 @@ from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.variants import Precision
 from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.recipe import Recipe
 
@@ -29,6 +30,11 @@ def check_init(recipe: Recipe) -> None:
     init = recipe.model.init
     if not init:
         raise UserError("nothing to start from: give --init with a CLIP model, a folder or a name on the hub")
+    with model_at_hand(init) as name:
+        _check_init(recipe, name)
+
+
+def _check_init(recipe: Recipe, init: str) -> None:
     config = read_config(init)
     tokenizer = load_tokenizer(init)
     if tokenizer is None:
@@ -79,12 +85,13 @@ def check_device(recipe: Recipe) -> None:
 
 def start_model(recipe: Recipe) -> ClipVip:
     """The model at step 0, with its tokenizer. New parameters are drawn from the recipe's seed."""
-    check_init(recipe)
     disable_progress_bar()  # of transformers: it would run into ours
-    torch.manual_seed(recipe.seed)
     names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
-    model = ClipVip.from_clip(recipe.model.init, **asked).float()
+    with model_at_hand(recipe.model.init) as init:
+        _check_init(recipe, init)
+        torch.manual_seed(recipe.seed)
+        model = ClipVip.from_clip(init, **asked).float()
     if recipe.model.from_scratch:
         tokenizer, model = model.tokenizer, ClipVip(model.config)
         model.tokenizer = tokenizer

@@ -34,7 +34,8 @@ from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.start import save_model
 from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.atomic import write_json, write_jsonl
-from clipvip.shards.files.stores import is_remote
+from clipvip.shards.files.places import location_of, sorted_glob
+from clipvip.shards.files.stores import Location, is_remote, is_url
 from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
@@ -61,7 +62,7 @@ def check_splits(recipe: Recipe) -> None:
     for option, split in (("--validation", wanted.validation), ("--test", wanted.test)):
         if split is None:
             continue
-        folder = Path(split)
+        folder = location_of(split)
         num_clips = 0
         for path in list_shards(folder):
             for sample in read_shard(path, with_pixels=False):
@@ -77,13 +78,13 @@ def check_splits(recipe: Recipe) -> None:
         taken |= dict.fromkeys(identities, option)
 
 
-def _shards_of(folder: Path) -> list[str]:
+def _shards_of(folder: Location) -> list[str]:
     """What tells the shards of a folder from others: their checksums, else their paths."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         return [str(folder.resolve())]
     manifest = read_manifest(folder)
     if manifest is None:
-        return [str(path.resolve()) for path in sorted(folder.glob("*.tar"))]
+        return [str(path.resolve()) for path in sorted_glob(folder, "*.tar")]
     return [record.sha256 for record in manifest.shards]
 
 
@@ -92,7 +93,7 @@ def validate(job: Job, state: TrainState) -> Row:
     wanted, rows = job.recipe.evaluation, state.validations
     assert wanted.validation is not None
     job.model.eval()
-    result = _score(job, job.model, Path(wanted.validation))
+    result = _score(job, job.model, location_of(wanted.validation))
     job.model.train()
     metrics = result["metrics"]["plain"]
     row = {"step": state.step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
@@ -150,7 +151,7 @@ def score_test(job: Job, step: int, folder: Path) -> dict[str, Any] | None:
         # OUT/best of a run that an older version began does not say how it was trained.
         frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
         model = load_clip_vip(str(folder), device=job.place.device, num_frames=frames, max_text_tokens=tokens)
-        found = {**what, **_score(job, model, Path(split))}
+        found = {**what, **_score(job, model, location_of(split))}
         if job.place.is_first:
             write_json(path, found)
     barrier(job.place)
@@ -162,7 +163,7 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     recipe = job.recipe
     optim, init = recipe.optim, recipe.model.init
     training = {
-        **({} if Path(init).exists() else {"base_model": init}),
+        **({} if is_url(init) or Path(init).exists() else {"base_model": init}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
@@ -175,7 +176,7 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     write_card(folder, job.model.config, training=training, recipe=settings, scores=told)
 
 
-def _score(job: Job, model: ClipVip, folder: Path) -> dict[str, Any]:
+def _score(job: Job, model: ClipVip, folder: Location) -> dict[str, Any]:
     """The scores of a split, in every process."""
     mine = list_shards(folder)[job.place.rank :: job.place.world_size]
     encoder = ClipEncoder(model, job.recipe.evaluation.clips_at_once, shows_progress=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import DryRun, LocalName, at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, DryRun, LocalName, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -24,6 +24,8 @@ from clipvip.pipeline.transcribe.webvtt import read_head, transcript_path
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import is_file
+from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.hdvila import index_videos
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class TranscribeOptions(StageOptions):
     """What `transcribe` is asked for."""
 
     videos: str = opt("Folder of video files, named by video id.", argument=True, kw_only=False)
-    out: Path = opt("Folder for the subtitles, one .vtt file a video.")
+    out: Location = opt(f"Folder for the subtitles, one .vtt file a video; {ALSO}.")
     model: str = opt(
         "Whisper in CTranslate2's format: a size (tiny, base, small, medium, large-v3, turbo, ...), a name on"
         " the Hugging Face hub, or a folder.",
@@ -90,9 +92,9 @@ class TranscribeOptions(StageOptions):
 def transcribe(options: TranscribeOptions) -> StageReport:
     """Write down what is said in videos, with Whisper by faster-whisper, as subtitles for `shard`.
 
-    VIDEOS is a folder of video files, named by video id; also s3:// and gs://. A file appears when it is
-    whole, and what is there is not heard again: run the same command again after an interruption, or for more
-    videos. A video without sound, or a damaged one, is skipped, counted and named.
+    VIDEOS is a folder of video files, named by video id; also s3://, gs:// and hf://. A file appears when it
+    is whole, and what is there is not heard again: run the same command again after an interruption, or for
+    more videos. A video without sound, or a damaged one, is skipped, counted and named.
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no video has a transcript.
@@ -123,8 +125,8 @@ def transcribe(options: TranscribeOptions) -> StageReport:
     return made
 
 
-def _is_done(out: Path, video_id: str) -> bool:
-    return transcript_path(out, video_id).is_file()
+def _is_done(out: Location, video_id: str) -> bool:
+    return is_file(transcript_path(out, video_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ def _hear(videos: Mapping[str, str], setup: "WhisperSetup") -> tuple[int, dict[s
     return num_made, skips
 
 
-def _report(out: Path, videos: Mapping[str, str], made_by: Options, skips: Mapping[str, Skip]) -> Report:
+def _report(out: Location, videos: Mapping[str, str], made_by: Options, skips: Mapping[str, Skip]) -> Report:
     """Sum up what there is of these videos, whichever run made it."""
     languages: Counter[str] = Counter()
     num_warnings, examples = 0, list[str]()

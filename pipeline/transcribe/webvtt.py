@@ -8,14 +8,16 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from clipvip.shards.files.places import open_small
+from clipvip.shards.files.stores import Location
 
 _HEAD_BYTES = 512
 _EXTENSION = ".vtt"
 _UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
-def transcript_path(folder: Path, video_id: str) -> Path:
+def transcript_path(folder: Location, video_id: str) -> Location:
     return folder / f"{video_id}{_EXTENSION}"
 
 
@@ -53,9 +55,9 @@ def webvtt(heard: Iterable[Heard], head: Head) -> str:
     return f"WEBVTT\n{language}\n{warning}{''.join(cues)}"
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Location) -> Head:
     """What the file of `webvtt` says of itself; no more of it is read."""
-    with path.open("rb") as file:
+    with open_small(path) as file:
         lines = file.read(_HEAD_BYTES).decode("utf-8", "replace").split("\n")
     language = lines[1].removeprefix("Language: ") if len(lines) > 1 else ""
     note = lines[3 if language else 2] if len(lines) > 3 else ""

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipvip.shards.building.marks import ShardMark, shard_path
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
+from clipvip.shards.files.places import size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_object
 from clipvip.shards.format.captions import (
     Caption,
@@ -29,12 +30,14 @@ _TAR_RECORD_BYTES = 20 * TAR_BLOCK_BYTES
 class Piece:
     """Samples of one shard: those at `places`, ascending, in it. `captions` is the shard's caption file."""
 
-    path: Path
+    path: Location
     places: tuple[int, ...]
-    captions: Path | None = None
+    captions: Location | None = None
 
 
-def copy_samples(out: Path, shard: int, pieces: Sequence[Piece], *, sha256: str | None = None) -> ShardMark:
+def copy_samples(
+    out: Location, shard: int, pieces: Sequence[Piece], *, sha256: str | None = None
+) -> ShardMark:
     """Write the samples of `pieces` in their order as that shard of `out`, all or nothing; its mark.
 
     All samples of one shard give the same bytes again. Raises DatasetError where a shard is damaged, ends
@@ -87,7 +90,7 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
         raise DatasetError(f"{shard.path}: has no sample {min(wanted)} any more; it was changed meanwhile")
 
 
-def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256: str) -> None:
+def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location, sha256: str) -> None:
     """Write the captions, and what was left out, of the samples of `pieces` for their new shard.
 
     The file is the one that captioning the new shard by the same model would give. Raises DatasetError where
@@ -100,7 +103,7 @@ def copy_captions(target: Path, pieces: Sequence[Piece], *, shard: Path, sha256:
     for piece in pieces:
         assert piece.captions is not None
         content = read_caption_file(piece.captions, with_origins=True)
-        if not is_made_of(content.source, num_bytes=piece.path.stat().st_size, sha256=None):
+        if not is_made_of(content.source, num_bytes=size_of(piece.path), sha256=None):
             raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
         skipped = {skip.what: skip for skip in content.skips}

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pydantic import JsonValue
 
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import ShardRecord
 
 
@@ -48,7 +48,7 @@ class FolderCheck:
     of frames and of clips without subtitle; `options_to_restore` is what `_state/options.json` must say.
     """
 
-    folder: Path
+    folder: Location
     records: list[ShardRecord] = field(default_factory=list)
     is_listed: bool = True
     options: dict[str, JsonValue] | None = None

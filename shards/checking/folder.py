@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -13,6 +12,8 @@ from clipvip.shards.checking.state import check_marks, check_options, marks_of, 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import TEMPORARY_SUFFIX
 from clipvip.shards.files.claims import MANIFEST_NAME, REPORT_NAME, SKIPPED_NAME, STATE_FOLDER
+from clipvip.shards.files.places import is_folder, read_whole, sorted_glob
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.format.manifest import Manifest, ShardRecord, parse_manifest
 
@@ -23,14 +24,14 @@ _KNOWN_FILES = {
 }  # fmt: skip
 
 
-def check_folder(folder: Path, *, extension: str) -> FolderCheck:
+def check_folder(folder: Location, *, extension: str) -> FolderCheck:
     """Check the folder of a stage whose outputs end in `extension` (".tar", ".parquet").
 
     Kinds of problems: `damaged_manifest`, `unfinished` (no manifest yet), `damaged_skips`, `damaged_report`,
     `unlisted` (an output that the manifest does not name), and as `check_options` and `check_marks`.
     Raises DatasetError where there is no such folder, or nothing in it.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DatasetError(f"{folder}: no such folder; give one that a clipvip stage wrote")
     found = FolderCheck(folder)
     state = folder / STATE_FOLDER
@@ -41,19 +42,19 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
         for name, count in sorted(Counter(record.name for record in found.records).items()):
             if count > 1:
                 found.problem("damaged_manifest", MANIFEST_NAME, f"lists {name} twice")
-    elif state.is_dir() and extension == ".tar":
+    elif is_folder(state) and extension == ".tar":
         found.records = [mark.record for _, mark in marks_of(folder) if mark and mark.record]
         found.options = read_options(folder)
     else:
         found.is_listed = False
         found.options = read_options(folder)
-        paths = sorted(path for path in folder.glob(f"*{extension}") if path.is_file())
+        paths = [path for path in sorted_glob(folder, f"*{extension}") if path.is_file()]
         found.records = [ShardRecord(path.name, 0, 0, "") for path in paths]
     if manifest is None and not found.records and not found.findings.counts:
         raise DatasetError(f"{folder}: holds no *{extension} files; point at a folder that a stage wrote")
     report = _read_report(found)
     _check_skips(found)
-    if state.is_dir():
+    if is_folder(state):
         if manifest is not None:
             check_options(found, report.get("options"))
         if extension == ".tar":
@@ -67,9 +68,9 @@ def check_folder(folder: Path, *, extension: str) -> FolderCheck:
 def _read_manifest(found: FolderCheck, stage: str) -> Manifest | None:
     path = found.folder / MANIFEST_NAME
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
-        if (found.folder / STATE_FOLDER).is_dir():
+        if is_folder(found.folder / STATE_FOLDER):
             found.problem("unfinished", MANIFEST_NAME, "not there: the stage has not come to its end")
         else:
             found.notes.append(f"{path}: not there, so no checksum can be compared")
@@ -100,7 +101,7 @@ def _check_skips(found: FolderCheck) -> None:
 def _read_report(found: FolderCheck) -> dict[str, JsonValue]:
     """The report, which is empty where it is missing or damaged."""
     try:
-        content = parse_json((found.folder / REPORT_NAME).read_bytes())
+        content = parse_json(read_whole(found.folder / REPORT_NAME))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -112,7 +113,7 @@ def _read_report(found: FolderCheck) -> dict[str, JsonValue]:
 def _check_unlisted(found: FolderCheck, extension: str) -> None:
     """Our commands pass over such a file, but whoever takes all files of the folder takes it along."""
     listed = {record.name for record in found.records}
-    for path in sorted(found.folder.glob(f"*{extension}")):
+    for path in sorted_glob(found.folder, f"*{extension}"):
         if path.name not in listed:
             found.problem("unlisted", path.name, "the manifest does not name it; move it away or delete it")
 
@@ -120,8 +121,8 @@ def _check_unlisted(found: FolderCheck, extension: str) -> None:
 def _strangers(found: FolderCheck, told: str | None) -> Iterator[str]:
     """Files that no stage left there on purpose, without those that end in `told`."""
     listed = {record.name for record in found.records} | _KNOWN_FILES
-    of_state = (found.folder / STATE_FOLDER).glob(f".*{TEMPORARY_SUFFIX}")
-    for path in (*sorted(found.folder.iterdir()), *sorted(of_state)):
+    of_state = sorted_glob(found.folder / STATE_FOLDER, f".*{TEMPORARY_SUFFIX}")
+    for path in (*sorted_glob(found.folder, "*"), *of_state):
         if path.name.endswith(TEMPORARY_SUFFIX):
             yield f"{path}: temporary file of a run that was killed, or is at work"
         elif path.name not in listed and path.suffix != told:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from clipvip.shards.checking.findings import Findings, Problem
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.claims import Options
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import at_hand, is_file, size_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import CaptionFile, Origin, is_made_of, read_caption_file
 from clipvip.shards.format.clip import FRAMES_EXTENSION, make_key
 from clipvip.shards.format.manifest import ShardRecord
@@ -50,7 +51,7 @@ class ShardCheck:
 
 
 def check_shard(
-    path: Path,
+    path: Location,
     *,
     record: ShardRecord | None,
     places: Callable[[int], Sequence[int]],
@@ -66,12 +67,12 @@ def check_shard(
     `empty_shard` (of one that no manifest lists).
     """
     found = ShardCheck(path.name)
-    if not path.is_file():
+    if not is_file(path):
         found.note("missing", "", "no such file")
         return found
     if record is not None:
         _check_bytes(found, path, record, heartbeat)
-    with ShardFile(path) as shard:
+    with at_hand(path, heartbeat=heartbeat), ShardFile(path) as shard:
         spans, damage = shard.index()
         if damage:
             found.note("damaged_tar", "", _without_path(damage, path))
@@ -90,8 +91,10 @@ def check_shard(
     return found
 
 
-def _check_bytes(found: ShardCheck, path: Path, record: ShardRecord, heartbeat: Callable[[], None]) -> None:
-    size = path.stat().st_size
+def _check_bytes(
+    found: ShardCheck, path: Location, record: ShardRecord, heartbeat: Callable[[], None]
+) -> None:
+    size = size_of(path)
     if size != record.num_bytes:
         found.note("size_differs", "", f"{size} bytes, {record.num_bytes} listed")
         return
@@ -167,10 +170,10 @@ def decode_all(sample: Sample) -> None:
 
 
 def check_captions(
-    path: Path,
+    path: Location,
     *,
     keys: Sequence[str],
-    shard: Path,
+    shard: Location,
     options: Options | None,
     record: ShardRecord | None,
     shard_sha256: str | None = None,
@@ -186,7 +189,7 @@ def check_captions(
     def note(kind: str, detail: str, key: str = "") -> None:
         found.add(Problem(kind, path.name, key, detail))
 
-    if not path.is_file():
+    if not is_file(path):
         note("captions_missing", "no such file")
         return found
     if record is not None and sha256_of_file(path) != record.sha256:
@@ -196,7 +199,7 @@ def check_captions(
     except DatasetError as error:
         note("captions_unreadable", _without_path(one_line(error), path))
         return found
-    num_bytes = shard.stat().st_size
+    num_bytes = size_of(shard)
     if not is_made_of(content.source, num_bytes=num_bytes, sha256=shard_sha256):
         here = f"{num_bytes} bytes" + (f", sha256 {shard_sha256}" if shard_sha256 else "")
         note("captions_of_another_shard", f"made of a shard of {content.source}, this has {here}")
@@ -229,6 +232,6 @@ def _origin_of(options: Options) -> Origin:
     return Origin(str(options.get("model", "")), str(options.get("revision", "")), text)
 
 
-def _without_path(message: str, path: Path) -> str:
+def _without_path(message: str, path: Location) -> str:
     text = message.removeprefix(f"{path}: ")
     return text.removesuffix("; make this shard again").removesuffix("; make it again")

@@ -13,31 +13,33 @@ from clipvip.shards.building.marks import ShardMark, read_mark, shard_name
 from clipvip.shards.checking.findings import FolderCheck
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import OPTIONS_NAME, SKIPPED_NAME, STATE_FOLDER
+from clipvip.shards.files.places import is_file, read_whole, size_of, sorted_glob
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import json_lines, parse_object
 from clipvip.shards.format.manifest import ShardRecord
 
 
-def read_options(folder: Path) -> dict[str, JsonValue] | None:
+def read_options(folder: Location) -> dict[str, JsonValue] | None:
     """The options that a folder's state gives; None where they are missing or damaged."""
     try:
-        return parse_object((folder / STATE_FOLDER / OPTIONS_NAME).read_bytes())
+        return parse_object(read_whole(folder / STATE_FOLDER / OPTIONS_NAME))
     except (OSError, ValueError):
         return None
 
 
-def read_skips(folder: Path) -> Iterator[Skip]:
+def read_skips(folder: Location) -> Iterator[Skip]:
     """The skips that a folder lists. DatasetError: a line is none; the message does not name the file."""
     path = folder / SKIPPED_NAME
-    for line in json_lines(path) if path.is_file() else ():
+    for line in json_lines(path) if is_file(path) else ():
         try:
             yield Skip.from_json(line.value)
         except ValueError as error:
             raise DatasetError(f"line {line.number}: {line.problem or error}") from error
 
 
-def marks_of(folder: Path) -> Iterator[tuple[int, ShardMark | None]]:
+def marks_of(folder: Location) -> Iterator[tuple[int, ShardMark | None]]:
     """The numbers and marks of a folder's shards; None for a mark that is damaged or has lost its shard."""
-    names = (path.stem for path in (folder / STATE_FOLDER).glob("*.json"))
+    names = (path.stem for path in sorted_glob(folder / STATE_FOLDER, "*.json"))
     for number in sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name)):
         yield number, read_mark(folder, number)
 
@@ -70,7 +72,7 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
     """
     listed = {record.name: record for record in found.records}
     marked = set()
-    has_skips = "damaged_skips" not in found.findings.counts and (found.folder / SKIPPED_NAME).is_file()
+    has_skips = "damaged_skips" not in found.findings.counts and is_file(found.folder / SKIPPED_NAME)
     skips = read_skips(found.folder) if has_skips else None
     for number, mark in marks_of(found.folder):
         name = shard_name(number)
@@ -93,7 +95,7 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
 def _damaged_mark(found: FolderCheck, name: str, record: ShardRecord | None) -> None:
     """Note the mark, unless the shard itself is gone or of another length, which its own check tells."""
     path = found.folder / name
-    if record is None or (path.is_file() and path.stat().st_size == record.num_bytes):
+    if record is None or (is_file(path) and size_of(path) == record.num_bytes):
         _bad_mark(found, name, "damaged_mark", "not there or not that of the shard")
 
 

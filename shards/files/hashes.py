@@ -6,11 +6,12 @@ Memory is bounded by `AT_ONCE` hashes (about 0.4 GB), whatever the dataset; the 
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from clipvip.shards.files.places import location_of, open_file
 from clipvip.shards.files.scratch import ScratchFile
+from clipvip.shards.files.stores import Location
 
 AT_ONCE = 1 << 22
 _SCANNED_AT_ONCE = 1 << 18
@@ -155,10 +156,10 @@ def sha256_of_texts(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_file(path: Path | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
+def sha256_of_file(path: Location | str, *, heartbeat: Callable[[], None] = lambda: None) -> str:
     """The SHA-256 of a file, in hexadecimal; `heartbeat` is called for each megabyte."""
     digest = hashlib.sha256()
-    with Path(path).open("rb", buffering=0) as file:
+    with open_file(location_of(path), heartbeat=heartbeat) as file:
         while block := file.read(_READ_BYTES):
             heartbeat()
             digest.update(block)

@@ -5,7 +5,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -103,7 +103,7 @@ def copy_url(
         out.seek(0)
         out.truncate()
         digest = hashlib.sha256()
-        with _opened(url) as stream:
+        with _opened_anew(url) as stream:
             while block := stream.read(_BLOCK_BYTES):
                 out.write(block)
                 digest.update(block)
@@ -112,6 +112,20 @@ def copy_url(
             raise OSError(f"{url}: is not what its manifest says")
 
     _try_a_few_times(url, copy)
+
+
+@contextmanager
+def _opened_anew(url: str) -> Iterator[IO[bytes]]:
+    """The content behind `url`; where its store remembers that there was none, it is asked again."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(_opened(url))
+        except FileNotFoundError:
+            if url.startswith(COMMAND):
+                raise
+            fsspec.core.url_to_fs(url, **_options_of(url))[0].invalidate_cache()
+            stream = stack.enter_context(_opened(url))
+        yield stream
 
 
 def _opened(url: str) -> AbstractContextManager[IO[bytes]]:
@@ -155,6 +169,11 @@ def uploaded(target: UPath) -> Iterator[Path]:
         local = f"/dev/fd/{file.fileno()}"
         yield Path(local)
         _try_a_few_times(str(target), lambda: target.fs.put_file(local, target.path))
+
+
+def upload(file: Path, target: UPath) -> None:
+    """Let `target` be the content of a file, all or nothing. Raises as `uploaded`."""
+    _try_a_few_times(str(target), lambda: target.fs.put_file(str(file), target.path))
 
 
 def _try_a_few_times(url: str, action: Callable[[], None]) -> None:

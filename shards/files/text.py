@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
+
+from clipvip.shards.files.places import at_hand
+from clipvip.shards.files.stores import Location
 
 _READ_BYTES = 1 << 20
 
@@ -20,10 +22,10 @@ class JsonLine:
     problem: str = ""
 
 
-def json_lines(path: Path) -> Iterator[JsonLine]:
+def json_lines(path: Location) -> Iterator[JsonLine]:
     """The lines of a file but for blank ones, however large it is."""
     end = 0
-    with path.open("rb", buffering=_READ_BYTES) as file:
+    with at_hand(path) as local, local.open("rb", buffering=_READ_BYTES) as file:
         for number, raw in enumerate(file, start=1):
             at, end = end, end + len(raw)
             if not raw.strip():

@@ -6,7 +6,6 @@ A file is complete when it exists, and holds what was left out too, so it is the
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,8 @@ from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
+from clipvip.shards.files.places import is_file, location_of, open_small, size_of, sorted_glob
+from clipvip.shards.files.stores import Location
 
 CAPTIONS_EXTENSION = ".parquet"
 # Beside `caption`, in files with clips that have several: all captions of such a clip, else null.
@@ -60,13 +61,13 @@ class CaptionFile:
         return {row.key: self.alternatives.get(row.key, [row.caption]) for row in self.rows}
 
 
-def captions_path(folder: Path | str, shard_stem: str) -> Path:
-    return Path(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
+def captions_path(folder: Location | str, shard_stem: str) -> Location:
+    return location_of(folder) / f"{shard_stem}{CAPTIONS_EXTENSION}"
 
 
-def shard_source(shard: Path, sha256: str | None = None) -> str:
+def shard_source(shard: Location, sha256: str | None = None) -> str:
     """How a caption file names its shard, which is read where its `sha256` is not given."""
-    return f"{shard.stat().st_size} bytes, sha256 {sha256 or sha256_of_file(shard)}"
+    return f"{size_of(shard)} bytes, sha256 {sha256 or sha256_of_file(shard)}"
 
 
 def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
@@ -77,13 +78,13 @@ def is_made_of(source: str, *, num_bytes: int, sha256: str | None) -> bool:
     return not digest or sha256 is None or digest == sha256
 
 
-def finished_captions(folder: Path, shard: Path, sha256: str | None) -> CaptionFile | None:
+def finished_captions(folder: Location, shard: Location, sha256: str | None) -> CaptionFile | None:
     """What `folder` holds for `shard`; None where that is missing, damaged, or not said to be of it."""
     try:
         found = read_caption_file(captions_path(folder, shard.stem))
     except DatasetError:
         return None
-    is_same = is_made_of(found.source, num_bytes=shard.stat().st_size, sha256=sha256)
+    is_same = is_made_of(found.source, num_bytes=size_of(shard), sha256=sha256)
     return found if found.source and is_same else None
 
 
@@ -120,7 +121,7 @@ def captions_of_shard(
     is_used = False
     for folder in folders:
         path = captions_path(folder, shard_stem)
-        if not path.is_file():
+        if not is_file(path):
             continue
         try:
             found = read_caption_file(path)
@@ -146,7 +147,7 @@ def captions_of_shard(
 
 
 def write_captions(
-    path: Path | str,
+    path: Location | str,
     rows: Iterable[tuple[str, str]],
     *,
     model: str = "",
@@ -179,7 +180,7 @@ def write_captions(
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
 
-def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
+def read_captions(folder: Location | str, shard_stem: str) -> dict[str, str]:
     """Sample key -> caption, for the shard whose file name without extension is `shard_stem`.
 
     Raises:
@@ -188,21 +189,21 @@ def read_captions(folder: Path | str, shard_stem: str) -> dict[str, str]:
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
 
-def made_by(folder: Path) -> str:
+def made_by(folder: Location) -> str:
     """The model, and its revision, that the first captions of a folder name; "" where they name none.
 
     Raises as `read_captions`.
     """
-    for path in sorted(folder.glob(f"*{CAPTIONS_EXTENSION}")):
+    for path in sorted_glob(folder, f"*{CAPTIONS_EXTENSION}"):
         for origin in read_caption_file(path, with_origins=True).origins:
             return f"{origin.model} {origin.revision}".strip()
     return ""
 
 
-def read_caption_file(path: Path, *, with_origins: bool = False) -> CaptionFile:
+def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionFile:
     """What the Parquet file `path` says, `with_origins` also what made it. Raises as `read_captions`."""
     try:
-        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+        with open_small(path) as source, pyarrow.parquet.ParquetFile(source) as file:
             schema = file.schema_arrow
             if lacking := [name for name in Caption._fields if name not in schema.names]:
                 raise DatasetError(

@@ -4,15 +4,16 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from upath import UPath
 
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
+from clipvip.shards.files.places import read_whole, sizes_in
 from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.format.record import SCHEMA_VERSION
@@ -67,11 +68,11 @@ def write_manifest(folder: Location, *, stage: str, options: Options, shards: It
         file.write((f"{between}]{tail}\n" if between != "," else f"\n  ]{tail}\n").encode())
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Location) -> Manifest | None:
     """The manifest of `folder`, or None where there is none yet. Raises as `parse_manifest`."""
-    path = Path(folder) / MANIFEST_NAME
+    path = folder / MANIFEST_NAME
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         return None
     return parse_manifest(data, name=str(path))
@@ -111,8 +112,14 @@ class ListedFile:
     is_newer: bool
 
 
-def listed_files(folder: Path, records: Iterable[ShardRecord]) -> list[ListedFile]:
-    """How the files stand that the manifest of `folder` lists as `records`; OSError: the manifest is gone."""
+def listed_files(folder: Location, records: Iterable[ShardRecord]) -> list[ListedFile]:
+    """How the files stand that the manifest of `folder` lists as `records`; OSError: the manifest is gone.
+
+    What is in a store counts as written before the manifest, where it is of the right size.
+    """
+    if isinstance(folder, UPath):
+        sizes = sizes_in(folder)
+        return [ListedFile(r, sizes.get(r.name) == r.num_bytes, is_newer=False) for r in records]
     written = (folder / MANIFEST_NAME).stat().st_mtime
 
     def look(record: ShardRecord) -> ListedFile:
@@ -126,7 +133,7 @@ def listed_files(folder: Path, records: Iterable[ShardRecord]) -> list[ListedFil
         return list(threads.map(look, records))
 
 
-def num_samples(folder: Path) -> int | None:
+def num_samples(folder: Location) -> int | None:
     """How many clips a folder holds, by its manifest; None without one."""
     manifest = read_manifest(folder)
     return None if manifest is None else manifest.num_samples

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -12,6 +11,8 @@ from pydantic import JsonValue
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.json_stream import json_entries
+from clipvip.shards.files.places import at_hand
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import json_lines
 
 Fields = Mapping[str, JsonValue]
@@ -21,7 +22,7 @@ _ROWS_AT_ONCE = 1024
 _FIRST_RECORDS = 20
 
 
-def read_fields(path: Path) -> Iterator[tuple[str, Fields | None]]:
+def read_fields(path: Location) -> Iterator[tuple[str, Fields | None]]:
     """(place in the file, row) of each row of a table; None for what is no row.
 
     A table is `.parquet`, `.jsonl`, `.json` with a list of objects, or else text with a header, where cells
@@ -40,7 +41,7 @@ def read_fields(path: Path) -> Iterator[tuple[str, Fields | None]]:
             yield f"{path.name}, row {number}", dict(zip(names, cells, strict=False))
 
 
-def columns_of(path: Path) -> list[str]:
+def columns_of(path: Location) -> list[str]:
     """The names of a table's columns, of JSON those of its first records; none of an object of records.
 
     Raises DatasetError as `read_fields`.
@@ -53,7 +54,7 @@ def columns_of(path: Path) -> list[str]:
     return list(dict.fromkeys(name for _, entry in first if isinstance(entry, dict) for name in entry))
 
 
-def is_json(path: Path) -> bool:
+def is_json(path: Location) -> bool:
     return path.suffix.lower() in (".jsonl", ".json")
 
 
@@ -61,7 +62,7 @@ def in_small_letters(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name.strip().lower(): value for name, value in fields.items()}
 
 
-def read_objects(path: Path) -> Iterator[tuple[str, JsonValue]]:
+def read_objects(path: Location) -> Iterator[tuple[str, JsonValue]]:
     """(place in the file, value) of each line of a `.jsonl`, or of each item of the list in a `.json`.
 
     Raises DatasetError as `read_fields`.
@@ -70,7 +71,7 @@ def read_objects(path: Path) -> Iterator[tuple[str, JsonValue]]:
         try:
             yield from ((f"{path.name}, line {line.number}", line.value) for line in json_lines(path))
         except OSError as error:
-            raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
         return
     for number, (name, value) in enumerate(read_members(path)):
         if name is not None:
@@ -78,17 +79,18 @@ def read_objects(path: Path) -> Iterator[tuple[str, JsonValue]]:
         yield f"{path.name}, record {number}", value
 
 
-def read_members(path: Path) -> Iterator[tuple[str | None, JsonValue]]:
+def read_members(path: Location) -> Iterator[tuple[str | None, JsonValue]]:
     """As `json_entries`. Raises DatasetError where the file cannot be read, or is damaged."""
     try:
-        yield from json_entries(path)
+        with at_hand(path) as local:
+            yield from json_entries(local)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise DatasetError(f"{path}: is not JSON ({str(error)[:100]})") from error
 
 
-def open_table(path: Path) -> tuple[list[str], Iterator[Sequence[JsonValue]]]:
+def open_table(path: Location) -> tuple[list[str], Iterator[Sequence[JsonValue]]]:
     """The names of the columns, and the rows below as they are read: WebVid's table has ten million.
 
     A blank line is a row without cells. Raises DatasetError where it is damaged, empty, or no table.
@@ -102,7 +104,7 @@ def open_table(path: Path) -> tuple[list[str], Iterator[Sequence[JsonValue]]]:
     return [name.strip() for name in header], rows
 
 
-def column_of(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
+def column_of(path: Location, header: Sequence[str], names: Sequence[str]) -> int:
     """The place of the first of the names that the header has, in any case. DatasetError: it has none."""
     found = [name.lower() for name in header]
     for name in names:
@@ -113,31 +115,39 @@ def column_of(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
     raise DatasetError(f"{path}: has no column {' or '.join(names)}; its columns are {shown}")
 
 
-def _open_parquet(path: Path) -> tuple[list[str], Iterator[Sequence[JsonValue]]]:
+def _open_parquet(path: Location) -> tuple[list[str], Iterator[Sequence[JsonValue]]]:
     try:
-        header = pyarrow.parquet.read_schema(path).names
+        with at_hand(path) as local:
+            header = pyarrow.parquet.read_schema(local).names
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: not a readable Parquet file ({one_line(error, most=200)})") from error
     return [name.strip() for name in header], _parquet_rows(path, header)
 
 
-def _parquet_rows(path: Path, header: Sequence[str]) -> Iterator[Sequence[JsonValue]]:
+def _parquet_rows(path: Location, header: Sequence[str]) -> Iterator[Sequence[JsonValue]]:
     try:
-        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+        with (
+            at_hand(path) as local,
+            local.open("rb") as source,
+            pyarrow.parquet.ParquetFile(source) as file,
+        ):
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 yield from ([row[name] for name in header] for row in batch.to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: not a readable Parquet file ({one_line(error, most=200)})") from error
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+def _rows(path: Location, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 24)
     try:
         # Bytes that are no UTF-8 become lone surrogates, which no UTF-8 gives.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with (
+            at_hand(path) as local,
+            local.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+        ):
             yield from csv.reader(map(_repaired, file), delimiter=delimiter)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     except csv.Error as error:
         raise DatasetError(f"{path}: is not a table ({error})") from error
 

@@ -14,7 +14,9 @@ from pydantic import JsonValue
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.disk_index import DiskIndex, RepeatedKeyError
 from clipvip.shards.files.names import id_of
+from clipvip.shards.files.places import at_hand, location_of
 from clipvip.shards.files.scratch import ScratchFile, line_at
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import json_lines, parse_object
 
 ID_FIELDS = ("clip_id", "key")
@@ -67,14 +69,14 @@ def load_text_table(path: Path | str) -> Mapping[str, str]:
         ) from error
 
 
-def iter_texts(path: Path | str) -> Iterator[str]:
+def iter_texts(path: Location | str) -> Iterator[str]:
     """The texts of such a table in order, null as ""; no ids are needed. Raises as `load_text_table`."""
-    path = Path(path)
+    path = location_of(path)
     for number, _, row in _parquet_rows(path) if _is_parquet(path) else _json_rows(path):
         yield _text(row, f"{path}, row {number}") or ""
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: Location) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
@@ -98,7 +100,7 @@ def _row_number(lines: "_TableFile | ScratchFile", at: int) -> int:
     return 1 + sum(lines.read(start, min(_READ_BYTES, at - start)).count(b"\n") for start in starts)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
+def _json_rows(path: Location) -> Iterator[tuple[int, int, _Row]]:
     """Number of the line, the byte where it begins, row."""
     for line in json_lines(path):
         if line.problem:
@@ -119,10 +121,10 @@ def _copied_rows(path: Path, lines: ScratchFile) -> Iterator[tuple[int, int, _Ro
         yield number, lines.append(json.dumps(line).encode() + b"\n"), line
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, int, _Row]]:
+def _parquet_rows(path: Location) -> Iterator[tuple[int, int, _Row]]:
     """As `_json_rows`; no row has a place of its own."""
     try:
-        with path.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
+        with at_hand(path) as local, local.open("rb") as source, pyarrow.parquet.ParquetFile(source) as file:
             columns = [name for name in (*ID_FIELDS, *TEXT_FIELDS) if name in file.schema_arrow.names]
             batches = (batch.to_pylist() for batch in file.iter_batches(columns=columns))
             yield from ((number, 0, row) for number, row in enumerate(chain.from_iterable(batches), start=1))

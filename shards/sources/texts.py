@@ -1,13 +1,14 @@
 """All the texts of one corpus, in order, whatever it is stored as: lines, a table, shards, captions."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import at_hand, is_file, is_folder, location_of, sorted_glob
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import is_safe_key
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
 from clipvip.shards.tar.foreign import is_foreign_key
@@ -15,7 +16,7 @@ from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_foreign, read_text_member
 
 
-def read_texts(path: Path | str) -> Iterator[str | Skip]:
+def read_texts(path: Location | str) -> Iterator[str | Skip]:
     """The texts of a corpus in order, white space normalised, "" among them, read as a stream.
 
     A clip whose text cannot be read is yielded as the Skip that says why. `path` is a text file with one text
@@ -24,19 +25,19 @@ def read_texts(path: Path | str) -> Iterator[str | Skip]:
 
     Raises DatasetError where there is nothing at `path`, or it is none of these, or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = location_of(path)
+    if is_folder(path):
         return _texts_of_folder(path)
-    if not path.is_file():
+    if not is_file(path):
         raise DatasetError(f"{path}: no such file or folder of texts")
     if path.suffix.lower() in TABLE_EXTENSIONS:
         return _normalised(iter_texts(path))
     return _lines(path)
 
 
-def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
-    has_shards = any(folder.glob("*.tar"))
-    captions = [path for path in sorted(folder.glob("*.parquet")) if not (has_shards and _is_log(path))]
+def _texts_of_folder(folder: Location) -> Iterator[str | Skip]:
+    has_shards = bool(sorted_glob(folder, "*.tar"))
+    captions = [path for path in sorted_glob(folder, "*.parquet") if not (has_shards and _is_log(path))]
     if captions and has_shards:
         raise DatasetError(f"{folder}: holds both shards and captions; keep them in folders of their own")
     if captions:
@@ -48,16 +49,17 @@ def _texts_of_folder(folder: Path) -> Iterator[str | Skip]:
     )
 
 
-def _is_log(path: Path) -> bool:
+def _is_log(path: Location) -> bool:
     """Whether a table beside shards says what became of each URL, as img2dataset and video2dataset log it."""
     try:
-        return {"url", "status"} <= set(pyarrow.parquet.read_schema(path).names)
+        with at_hand(path) as local:
+            return {"url", "status"} <= set(pyarrow.parquet.read_schema(local).names)
     except (pyarrow.ArrowException, OSError):
         return False
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+def _lines(path: Location) -> Iterator[str]:
+    with at_hand(path) as local, local.open(encoding="utf-8-sig", errors="replace") as file:
         yield from _normalised(file)
 
 
@@ -72,7 +74,7 @@ def _text_of(file: ShardFile, span: SampleSpan) -> str:
     return read_text_member(file, span, "txt").decode("utf-8")
 
 
-def _subtitles(shard: Path) -> Iterator[str | Skip]:
+def _subtitles(shard: Location) -> Iterator[str | Skip]:
     """The texts of a shard, which are all that is read."""
     is_empty = True
     with ShardFile(shard) as file:

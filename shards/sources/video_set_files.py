@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of
+from clipvip.shards.files.places import read_whole
+from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 from clipvip.shards.sources.table_files import column_of, is_json, open_table, read_fields
@@ -36,12 +38,12 @@ Rows = Iterator[Row | Skip]
 _MOST_SECONDS = 1e9
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Location) -> str:
     """The file as text: UTF-8, or Windows-1252 as some tables are. DatasetError: missing or empty."""
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -51,7 +53,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_json(path: Path) -> JsonValue:
+def read_json(path: Location) -> JsonValue:
     """Raises DatasetError where `path` is missing or no JSON."""
     text = read_text(path)
     try:
@@ -60,7 +62,7 @@ def read_json(path: Path) -> JsonValue:
         raise DatasetError(f"{path}: is not JSON ({str(error)[:100]})") from error
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, JsonValue]]:
+def read_json_lines(path: Location) -> Iterator[tuple[int, JsonValue]]:
     """Number and value of each line that is not blank, None for no JSON. Raises as `read_text`."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -183,7 +185,7 @@ def read_activitynet(path: Path) -> Rows:
             yield make_row(f"{path.name}, {video[:80]}, sentence {number}", video, sentence, span)
 
 
-def read_table(path: Path, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
+def read_table(path: Location, *, video: Sequence[str], sentence: Sequence[str]) -> Rows:
     """A table with a header; `video` and `sentence` are the names that their columns may have.
 
     Raises DatasetError where it has no such columns, or is no table.

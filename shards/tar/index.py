@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Self
 
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.places import location_of, open_file
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION
 from clipvip.shards.tar.headers import Member, TarDamage, iter_members
 
@@ -59,13 +61,15 @@ class SampleSpan:
 class ShardFile:
     """An open tar file. Use it in a `with`, or `close` it; threads and forks may read from it at once."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Location | str) -> None:
         """DatasetError: it cannot be opened, or is no file."""
-        self.path = Path(path)
+        self.path = location_of(path)
         try:
-            if not self.path.is_file():
+            if isinstance(self.path, Path) and not self.path.is_file():
                 raise DatasetError(f"{path}: no such shard")
-            self._file = self.path.open("rb", buffering=0)
+            self._file = open_file(self.path)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path}: no such shard") from error
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
         # (offset, bytes) in one, so that threads see them change together.

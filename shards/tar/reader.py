@@ -2,18 +2,20 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+from upath import UPath
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import location_of, sizes_in
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
@@ -168,27 +170,20 @@ class Sample:
         return self.decode([self.num_frames // 2])[0]
 
 
-def list_shards(folder: Path | str) -> list[Path]:
+def list_shards(folder: Location | str) -> list[Location]:
     """The shards of a folder in order: those of its manifest, else every .tar file by name.
 
     Raises:
         DatasetError: the folder is missing or holds captions or no shard, or a shard is missing or no file.
     """
-    folder = Path(folder)
+    folder = location_of(folder)
+    if isinstance(folder, UPath):
+        return _list_in_store(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of shards")
-    manifest = read_manifest(folder)
-    if manifest is not None and manifest.stage == CAPTION_STAGE:
-        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
-    if manifest is None:
-        shards = sorted(folder.glob("*.tar"))
-    else:
-        shards = [folder / record.name for record in manifest.shards]
-        if not shards:
-            raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
-    if not shards:
-        raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
-    for shard in shards:
+    shards: list[Location] = []
+    for shard in (folder / name for name in _names(folder, (path.name for path in folder.glob("*.tar")))):
+        shards.append(shard)
         if shard.is_file():
             continue
         if os.path.lexists(shard):
@@ -199,7 +194,33 @@ def list_shards(folder: Path | str) -> list[Path]:
     return shards
 
 
-def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+def _list_in_store(folder: UPath) -> list[Location]:
+    if folder.protocol in ("http", "https"):  # which has no lists
+        return [folder / name for name in _names(folder, [])]
+    found = sizes_in(folder)
+    if not found:
+        raise DatasetError(f"{folder}: no such folder of shards")
+    names = _names(folder, (name for name in found if name.endswith(".tar")))
+    if missing := next((name for name in names if name not in found), ""):
+        what = "named in the manifest but missing; run 'clipvip-data shard' again"
+        raise DatasetError(f"{folder / missing}: {what}")
+    return [folder / name for name in names]
+
+
+def _names(folder: Location, found: Iterable[str]) -> list[str]:
+    """The names of the shards of a folder: of its manifest, or without one those that were `found`."""
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.stage == CAPTION_STAGE:
+        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
+    names = sorted(found) if manifest is None else [record.name for record in manifest.shards]
+    if manifest is not None and not names:
+        raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
+    if not names:
+        raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
+    return names
+
+
+def read_shard(path: Location | str, *, with_pixels: bool = True) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
     Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
@@ -216,7 +237,7 @@ def read_shard(path: Path | str, *, with_pixels: bool = True) -> Iterator[Sample
 
 
 def read_samples(
-    path: Path | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Location | str, *, with_pixels: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Iterator[Sample | Skip]:
     """As `read_shard`, but a damaged sample is yielded as the Skip that says why.
 
@@ -232,9 +253,9 @@ def read_samples(
         yield empty_shard(path)
 
 
-def empty_shard(path: Path | str) -> Skip:
+def empty_shard(path: Location | str) -> Skip:
     """What is said of a shard without a single sample: whoever gave it expects some."""
-    return Skip(EMPTY_SHARD, Path(path).name, "holds no samples")
+    return Skip(EMPTY_SHARD, location_of(path).name, "holds no samples")
 
 
 def is_clip(span: SampleSpan) -> bool:

@@ -18,6 +18,7 @@ from webdataset.gopen import gopen_schemes
 
 from clipvip.media.sampling import jittered_indices, uniform_indices
 from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.places import is_file
 from clipvip.shards.files.stores import store_errors
 from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
 from clipvip.shards.format.record import ClipRecord
@@ -151,7 +152,7 @@ def _captions(folder: str, url: str) -> dict[str, str] | None:
     Those of another shard are told where the shard is on a disk.
     """
     path = captions_path(folder, url.rpartition("/")[2].partition(".")[0])
-    if not path.is_file():
+    if not is_file(path):
         return None
     found = read_caption_file(path)
     shard = unquote(urlsplit(url).path) if url.startswith("file:") else url

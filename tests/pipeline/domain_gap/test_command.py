@@ -106,7 +106,6 @@ def test_the_function_finds_what_the_command_finds(
     [
         ({}, "sources: give at least one"),
         ("nonsense", "nonsense: give NAME=PATH"),
-        ({"a": "s3://bucket/texts"}, "a URL cannot be used here"),
         ([("a", "one.txt"), "a=two.txt"], "--source a: given twice"),
     ],
 )

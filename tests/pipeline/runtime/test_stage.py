@@ -17,7 +17,7 @@ from upath import UPath
 
 import clipvip
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import LocalName, Named, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import LocalName, Named, PlaceType, Workers, finite, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import (
     StageFailed,
@@ -27,6 +27,7 @@ from clipvip.pipeline.runtime.stage import (
     stage,
     stage_command,
 )
+from clipvip.shards.files.stores import Location
 from make_videos import make_video
 
 
@@ -118,6 +119,36 @@ def test_values_are_checked_as_on_the_command_line(wrong: dict[str, object], mes
     with pytest.raises(UserError) as error:
         example(**({"folders": ("a",), "out": "o"} | wrong))  # type: ignore[arg-type]
     assert message in error.value.message
+
+
+@options
+class PlaceOptions(StageOptions):
+    """Options that take paths and URLs."""
+
+    folders: tuple[Location, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
+    out: Location | None = opt("Folder.", PlaceType(file_okay=False), default=None)
+
+
+@stage(PlaceOptions, "clipvip-data places")
+def places(given: PlaceOptions) -> StageReport:
+    """Say what was given."""
+    return StageReport(content={}, text=" ".join(map(str, (*given.folders, given.out))))
+
+
+def test_a_place_is_a_path_or_a_url(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    made = places(("a", Path("b"), f"file://{tmp_path}", UPath("https://host/c")), out="https://host/d")  # type: ignore[arg-type]
+    assert made.text == f"a b {tmp_path} https://host/c https://host/d"
+    assert places("a").text == "a None"  # type: ignore[arg-type]
+    for wrong, said in {
+        "memory://x": "--out memory://x: the memory of one process",
+        "nothing://x": "--out nothing://x: ",
+        str(tmp_path / "file"): "is a file",
+    }.items():
+        result = CliRunner().invoke(stage_command(places), ["a", "--out", wrong])
+        assert result.exit_code in (1, 2) and said in result.output, result.output
+        with pytest.raises(UserError):
+            places("a", out=wrong)  # type: ignore[arg-type]
 
 
 def test_numbers_and_paths_may_be_those_of_libraries() -> None:

@@ -23,7 +23,19 @@ TAKES_URLS = {
     ("clipvip-data shard", "--videos"),
     ("clipvip-data shard", "--subtitles"),
     ("clipvip-data shard", "--out"),
+    ("clipvip-data caption", "--model"),
+    ("clipvip-data clips", "--subtitles"),
+    ("clipvip-data clips", "--subtitle-encoding"),
+    ("clipvip-data shard", "--subtitle-encoding"),
+    ("clipvip-data shard", "--from-shards"),
+    ("clipvip-data nmi", "--source"),
+    ("clipvip-data nmi", "--model"),
+    ("clipvip-data nmi", "--target"),
     ("clipvip-train", "--shards"),
+    ("clipvip-train", "--captions"),
+    ("clipvip-train", "--out"),
+    ("clipvip-train", "--init"),
+    *((f"clipvip-eval {name}", "--model") for name in ("retrieval", "multiple-choice", "actions", "search")),
     ("clipvip-train", "--validation"),
     ("clipvip-train", "--test"),
 }
@@ -67,13 +79,11 @@ def test_a_url_where_a_path_is_wanted_is_refused(
 
 def test_training_refuses_them_in_settings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for key in ("run.out", "run.cache", "model.init"):
-        words = ["demo", "--shards", "shards", "--init", "start", "--out", "run", "--set", f"{key}={URL}"]
-        words = [word for word in words if key != "run.out" or word not in {"--out", "run"}]
-        words = words if key != "model.init" else [word for word in words if word not in {"--init", "start"}]
+    for out in ("run", "s3://bucket/run"):
+        words = ["demo", "--shards", "shards", "--init", "start", "--out", out, "--set", f"run.cache={URL}"]
         result = CliRunner().invoke(PROGRAMS["clipvip-train"], words)
         assert result.exit_code == 1 and result.output.count("\n") == 1, result.output
-        assert f"{key} {URL}" in result.output and not list(tmp_path.iterdir())
+        assert f"run.cache {URL}" in result.output and not list(tmp_path.iterdir())
 
 
 def _run(

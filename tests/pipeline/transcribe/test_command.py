@@ -123,18 +123,22 @@ def test_a_video_that_takes_too_long_is_given_up(videos: Path, english: Path, tm
 
 
 @pytest.mark.needs("s3fs")
-def test_videos_may_be_in_a_store(
+def test_videos_and_subtitles_may_be_in_a_store(
     undisturbed: Path, videos: Path, english: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(videos, tmp_path / "store" / "bucket" / "videos")
     with s3_server(tmp_path / "store") as address:
         use_s3(monkeypatch, address)
-        result = run(
-            *("transcribe", "s3://bucket/videos", "--out", tmp_path / "out", "--model", english),
-            *("--gpus", 0, "--workers", 1, *ALL_HEARD),
-        )
-    assert result.exit_code == 0, result.output
-    assert content(tmp_path / "out") == content(undisturbed)
+        words = ("--model", english, "--gpus", 0, "--workers", 1, *ALL_HEARD)
+        for out in (tmp_path / "out", "s3://bucket/out"):
+            run_well("transcribe", "s3://bucket/videos", "--out", out, *words)
+        (tmp_path / "store" / "bucket" / "out" / "long.vtt").unlink()
+        run_well("transcribe", "s3://bucket/videos", "--out", "s3://bucket/out", *words)
+    expected = content(undisturbed)
+    assert content(tmp_path / "out") == expected
+    del expected["_state/lock"]
+    assert content(tmp_path / "store" / "bucket" / "out") == expected
+    assert report(tmp_path / "store" / "bucket" / "out")["this_run"]["transcripts"] == 1
 
 
 def test_words_have_times_of_their_own(videos: Path, english: Path, tmp_path: Path) -> None:
