@@ -21,9 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("analysis", "benchmarks", "experiments", "media", "model", "pipeline", "recipes", "shards", "src")
 # What a machine with torch and transformers lacks. faiss-cpu is for whatever else is to be tried there.
 PACKAGES = (
-    "annotated-types", "braceexpand", "pathlib-abc", "pydantic", "pydantic-core", "simplejpeg",
-    "typing-extensions",
-    "typing-inspection", "universal-pathlib", "webdataset", "faiss-cpu",
+    "annotated-types", "braceexpand", "charset-normalizer", "pathlib-abc", "pydantic", "pydantic-core",
+    "simplejpeg", "typing-extensions", "typing-inspection", "universal-pathlib", "webdataset", "faiss-cpu",
 )  # fmt: skip
 # pip matches the number in a platform's name exactly.
 _PLATFORMS = (

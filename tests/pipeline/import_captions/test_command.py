@@ -22,6 +22,7 @@ from clipvip.shards.tar.writer import write_shard
 from commands import error_of, run, run_well
 from make_shards import make_shard_folder, stored_clip
 from outputs import content, report, skipped
+from resources import need
 
 # Three shards of four clips: video0_00000, whose clip id is video0.0.mp4, to video2_00003.
 ROWS = [
@@ -88,7 +89,7 @@ def test_rows_go_to_their_clips_and_the_others_are_told(shards: Path, tmp_path: 
 def test_each_kind_gives_the_same_captions(name: str, shards: Path, tmp_path: Path) -> None:
     texts = {f"video{n}.{k}.mp4": f"clip {k} of {n}" for n in range(3) for k in range(4)}
     if name == "lmdb":
-        pytest.importorskip("lmdb")
+        need("lmdb")
         values = [text.encode() if n % 2 else pickle.dumps(text) for n, text in enumerate(texts.values())]
         source = write_lmdb(tmp_path / name, dict(zip(texts, values, strict=True)))
     else:
@@ -202,7 +203,7 @@ def test_kills_and_a_last_run_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_ends_in_one_line(shards: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lmdb")
+    need("lmdb")
     strangers = write_rows(tmp_path / "strangers.jsonl", [{"key": "nobody", "caption": "x"}])
     code = write_lmdb(tmp_path / "code_db", {"video0.0.mp4": pickle.dumps(os.system)})
     fields = write_rows(tmp_path / "fields.csv", [{"name": "video0_00000", "said": "x"}])

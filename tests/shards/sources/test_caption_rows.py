@@ -10,6 +10,7 @@ import pytest
 from caption_sources import write_lmdb, write_rows
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.sources.caption_rows import CaptionRow, Columns, find_caption_files, read_caption_rows
+from resources import need
 
 ROWS: list[dict[str, Any]] = [
     {"key": "a_00000", "caption": "a dog\n runs"},
@@ -101,7 +102,7 @@ def test_json_in_the_forms_of_captioners(tmp_path: Path) -> None:
 
 
 def test_lmdb_of_texts_and_pickles(tmp_path: Path) -> None:
-    pytest.importorskip("lmdb")
+    need("lmdb")
     values = {
         "v.0.mp4": b"a man walks",
         "v.1.mp4": pickle.dumps("pickled", 0),
@@ -128,7 +129,7 @@ def test_lmdb_of_texts_and_pickles(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("lmdb")
+    need("lmdb")
     whole = write_lmdb(tmp_path / "whole", {f"v.{n}.mp4": b"text " * 50 for n in range(2000)}) / "data.mdb"
     (tmp_path / "cut.mdb").write_bytes(whole.read_bytes()[:100_000])
     (tmp_path / "tiny.mdb").write_bytes(whole.read_bytes()[:5000])
