@@ -39,6 +39,15 @@ def append_line(unit: tuple[Path, int]) -> int:
     return number
 
 
+def append_line_and_hold(unit: tuple[Path, int, Path | None]) -> int:
+    """As `append_line`, but the unit ends when the file that it waits for is there."""
+    folder, number, awaited = unit
+    append_line((folder, number))
+    while awaited is not None and not awaited.exists():
+        time.sleep(0.05)
+    return number
+
+
 def visible_gpus(unit: int) -> str:
     """The GPUs that this process is shown; after a while, so that every worker gets a unit."""
     time.sleep(0.3)

@@ -15,7 +15,7 @@ from clipvip.pipeline.runtime.ray_units import RayCluster, connect
 from clipvip.pipeline.runtime.workers import run_units
 from ray_nodes import find_functions_of_tests, ray_nodes
 from resources import need
-from unit_functions import append_line, kill_parent, square
+from unit_functions import append_line, append_line_and_hold, kill_parent, square
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
@@ -49,19 +49,24 @@ def test_a_lost_machine_loses_no_unit(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with ray_nodes(monkeypatch) as nodes:
         nodes.add_node(num_cpus=2)
         victim = nodes.add_node(num_cpus=2)
-        units = [(tmp_path, number) for number in range(24)]
-        done = []
-        for outcome in run_units(append_line, units, workers=1, ray=RayCluster(nodes.address)):
-            assert outcome.failure is None
-            done.append(outcome.result)
-            if len(done) == 6:
-                nodes.remove_node(victim, allow_graceful=False)
-        assert sorted(done) == list(range(24))
-        lines = [path.read_text().splitlines() for path in sorted(tmp_path.iterdir())]
+        begun, gone = tmp_path / "begun", tmp_path / "gone"
+        begun.mkdir()
+
+        def lose_it_at_work() -> None:
+            while len(list(begun.iterdir())) < 6 + 4:  # then all four workers are at units that wait
+                time.sleep(0.05)
+            nodes.remove_node(victim, allow_graceful=False)
+            gone.touch()
+
+        loser = threading.Thread(target=lose_it_at_work, daemon=True)
+        loser.start()
+        units = [(begun, number, gone if number >= 6 else None) for number in range(24)]
+        outcomes = list(run_units(append_line_and_hold, units, workers=1, ray=RayCluster(nodes.address)))
+        loser.join()
+        assert sorted(outcome.result for outcome in outcomes) == list(range(24))
+        lines = [path.read_text().splitlines() for path in sorted(begun.iterdir())]
         assert len(lines) == 24
-        assert 24 < sum(map(len, lines)) <= 26, (
-            "what the lost machine had at hand was begun again, and no more"
-        )
+        assert sum(map(len, lines)) == 26, "what the lost machine had at hand was begun again, and no more"
 
 
 @pytest.mark.slow
