@@ -176,6 +176,7 @@ def test_decord_reads_what_it_can_seek_in(
     assert bool(opened) == is_decords
 
 
+@pytest.mark.slow
 @pytest.mark.needs_shared
 def test_all_real_videos(shared_dir: Path) -> None:
     """And those of ours that mislead. The others hold no picture, but for one that is damaged after 3.3 s."""

@@ -76,6 +76,7 @@ def test_stats_inspect_and_verify(folders: dict[str, Path], tmp_path: Path) -> N
     assert found["counts"]["clips_decoded"] == 7
 
 
+@pytest.mark.slow
 def test_caption(folders: dict[str, Path], tmp_path: Path) -> None:
     ofa = make_ofa(tmp_path / "ofa")
     for name, num_captions in (("videos", 7), ("pictures", 4)):

@@ -52,6 +52,7 @@ COMMANDS = {
     "search": "search words --model {in}/models/vip --shards {in}/clips --index {out}/index"
     " --page {out}/page.html --device cpu",
 }
+QUICK = ("verify", "stats", "subset", "retrieval")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,10 @@ def tree(folder: Path, *prefixes: str | Path) -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in COMMANDS],
+)
 def test_a_command_on_a_store_makes_what_it_makes_in_folders(
     name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
