@@ -1,6 +1,5 @@
 """What a worker process of `clipvip-data clips` does: look into one video, and divide it into clips."""
 
-import os
 import posixpath
 import signal
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from clipvip.media.decode import Video, open_video
 from clipvip.media.errors import one_line
 from clipvip.pipeline.clips.spans import Span, inside, pieces, sentences, shots
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
-from clipvip.shards.files.stores import is_url, local_copy
-from clipvip.shards.sources.subtitles import Cue, parse_subtitles
+from clipvip.shards.files.stores import local_copy
+from clipvip.shards.sources.subtitles import Cue, read_subtitles
 
 _TICKS_PER_SECOND = 1_000_000
 # Cuts show in small pictures too, and less noise does; PySceneDetect scales to about as much.
@@ -70,9 +69,7 @@ def divide_video(task: ClipsTask) -> Divided:
     try:
         allow_more_time()
         with ExitStack() as resources:
-            path = task.path
-            if is_url(path):
-                path = resources.enter_context(local_copy(path, heartbeat=allow_more_time))
+            path = resources.enter_context(local_copy(task.path, heartbeat=allow_more_time))
             cues = _cues(task)
             with open_video(path) as video:
                 return _divide(task, video, cues, allow_more_time)
@@ -165,13 +162,4 @@ def _cues(task: ClipsTask) -> list[Cue]:
     place = task.subtitles
     if place is None:
         return []
-    try:
-        with ExitStack() as resources:
-            file = resources.enter_context(local_copy(place)) if is_url(place) else place
-            with open(file, "rb") as opened:
-                return parse_subtitles(
-                    opened.read(), name=posixpath.basename(place), encoding=task.division.subtitle_encoding
-                )
-    except OSError as error:
-        name = os.path.basename(place)
-        raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
+    return read_subtitles(place, name=posixpath.basename(place), encoding=task.division.subtitle_encoding)

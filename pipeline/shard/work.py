@@ -6,9 +6,8 @@ import os
 import posixpath
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.shard.blame import read_blame, take_note, write_note
@@ -17,11 +16,11 @@ from clipvip.shards.building.marks import PlacedSkip, ShardMark, shard_path, wri
 from clipvip.shards.building.pictures import cut_picture
 from clipvip.shards.building.plan import Unit
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
-from clipvip.shards.files.stores import Location, is_url, local_copy
+from clipvip.shards.files.stores import Location, local_copy
 from clipvip.shards.format.clip import VIDEO_EXTENSION, StoredClip
 from clipvip.shards.sources.foreign_shards import ForeignSource
 from clipvip.shards.sources.hdvila import Source
-from clipvip.shards.sources.subtitles import Cue, parse_subtitles, text_in_spans
+from clipvip.shards.sources.subtitles import Cue, read_subtitles, text_in_spans
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import read_foreign
 from clipvip.shards.tar.writer import write_shard
@@ -166,12 +165,11 @@ def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterato
         allow_more_time()
         source = task.unit.sources[index]
         with ExitStack() as stack:
-            if is_url(path):
-                try:
-                    path = stack.enter_context(local_copy(path, heartbeat=allow_more_time))
-                except OSError as error:
-                    yield from _all_skipped(source, *_why_not_fetched(error))
-                    return
+            try:
+                path = stack.enter_context(local_copy(path, heartbeat=allow_more_time))
+            except OSError as error:
+                yield from _all_skipped(source, *_why_not_fetched(error))
+                return
             for outcome in cut_clips(
                 path, source.clips, subtitles=subtitles, options=task.options, heartbeat=allow_more_time
             ):
@@ -215,10 +213,6 @@ def _cues(task: ShardTask, index: int, warnings: list[str]) -> list[Cue] | None:
     place = None if task.subtitles is None else task.subtitles[index]
     if place is None:
         return None
-    name = posixpath.basename(place)
-    try:
-        with local_copy(place) if is_url(place) else nullcontext(place) as file:
-            data = Path(file).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
-    return parse_subtitles(data, name=name, encoding=task.subtitle_encoding, warn=warnings.append)
+    return read_subtitles(
+        place, name=posixpath.basename(place), encoding=task.subtitle_encoding, warn=warnings.append
+    )

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -79,13 +78,8 @@ def transcribe_video(task: TranscribeTask) -> Skip | None:
     model = _model(task.setup)
     try:
         allow_more_time()
-        is_remote = is_url(task.place)
-        with (
-            local_copy(task.place, heartbeat=allow_more_time)
-            if is_remote
-            else nullcontext(task.place) as file
-        ):
-            _transcribe(task, model, str(file), allow_more_time)
+        with local_copy(task.place, heartbeat=allow_more_time) as file:
+            _transcribe(task, model, file, allow_more_time)
             return None
     except UnreadableVideo as error:
         return Skip(error.reason, task.video_id, str(error))

@@ -72,13 +72,17 @@ def list_urls(folder: str, *, below: bool = True) -> list[str]:
 
 
 @contextmanager
-def local_copy(url: str, *, heartbeat: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """A local path with the content of the file behind `url`, for as long as the context lasts.
+def local_copy(place: str, *, heartbeat: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """A local path with the content of the file at `place`, for as long as the context lasts.
 
-    The copy has no name on the disk, so that a killed process leaves none. Raises as `copy_url`.
+    That of a file on a disk is its own. The copy of one behind a URL has no name on the disk, so that a
+    killed process leaves none. Raises as `copy_url`.
     """
+    if not is_url(place):
+        yield place
+        return
     with tempfile.TemporaryFile(prefix="clipvip-") as file:
-        copy_url(url, file, heartbeat=heartbeat)
+        copy_url(place, file, heartbeat=heartbeat)
         file.flush()
         yield f"/dev/fd/{file.fileno()}"
 

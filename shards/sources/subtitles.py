@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.disk_index import DiskIndex
-from clipvip.shards.files.stores import is_url, list_urls
+from clipvip.shards.files.stores import is_url, list_urls, local_copy
 from clipvip.shards.sources.rolling_captions import without_repeated_states
 from clipvip.shards.sources.subtitle_cues import ShownCue
 from clipvip.shards.sources.subtitle_formats import parse_shown_cues
@@ -32,22 +32,28 @@ class Cue:
 
 
 def read_subtitles(
-    path: Path | str, *, encoding: str | None = None, warn: Callable[[str], None] = lambda _: None
+    path: str | Path,
+    *,
+    name: str = "",
+    encoding: str | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Cue]:
-    """The words of a subtitle file in order, each once.
+    """The words of a subtitle file, or of one behind a URL, in order, each once.
 
-    `encoding` is that of files that are no UTF-8 (such as "cp1251"); without it, it is found out. `warn` is
-    told, in a line that begins with the path, of damaged cues, which are left out, and of encodings that were
-    guessed.
+    `name` is what messages call it instead of its path. `encoding` is that of files that are no UTF-8 (such
+    as "cp1251"); without it, it is found out. `warn` is told, in a line that begins with the name, of damaged
+    cues, which are left out, and of encodings that were guessed.
 
     Raises:
         DatasetError: naming the file, and the line where nothing in it can be understood.
     """
+    name = name or str(path)
     try:
-        data = Path(path).read_bytes()
+        with local_copy(str(path)) as file:
+            data = Path(file).read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_subtitles(data, name=str(path), encoding=encoding, warn=warn)
+        raise DatasetError(f"{name}: cannot be read ({error.strerror or error})") from error
+    return parse_subtitles(data, name=name, encoding=encoding, warn=warn)
 
 
 def parse_subtitles(
