@@ -75,7 +75,7 @@ def import_captions(options: ImportCaptionsOptions) -> StageReport:
     """
     started = time.monotonic()
     out, workers = options.out, options.workers or num_cores()
-    paths = [Path(str(path)) for path in list_shards(options.shards)]
+    paths = list_shards(options.shards)
     manifest = read_manifest(options.shards)
     sums = {record.name: record.sha256 for record in manifest.shards} if manifest else {}
     if out.exists() and out.samefile(options.shards):

@@ -1,5 +1,6 @@
 """The stage `inspect`: what is in a shard, on the terminal or as a page that `pages.cards` draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -60,7 +61,7 @@ def inspect(options: InspectOptions) -> InspectReport:
         UserError, DatasetError: there are no such shards, captions or clips.
     """
     shard, keys, captions = options.shard, options.keys, options.captions
-    shards: list[Location]
+    shards: Sequence[Location]
     if is_file(shard):
         shards = [shard]
     elif is_folder(shard):

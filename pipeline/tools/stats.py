@@ -92,7 +92,7 @@ def stats(options: StatsOptions) -> StatsReport:
     return StatsReport(content=content, text=text, tally=tally, num_videos=num_videos, skipped=skipped)
 
 
-def _add_up(shards: list[Location], captions: Location | None, workers: int) -> tuple[Tally, int]:
+def _add_up(shards: Sequence[Location], captions: Location | None, workers: int) -> tuple[Tally, int]:
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
     videos = HashStore()

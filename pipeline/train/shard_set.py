@@ -102,7 +102,7 @@ def _local_shards(given: list[str], kind: str) -> list[Shard]:
             if expanded.endswith(".tar"):
                 paths.append(folder)
                 continue
-            paths += map(Path, map(str, list_shards(folder)))
+            paths += list_shards(folder)
             manifest = read_manifest(folder)
             if manifest and kind != "clips":
                 raise UserError(f"{folder}: holds clips, and the source is of kind {kind}")

@@ -30,16 +30,11 @@ def find_shards(given: Iterable[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for name in given:
         path = Path(name)
-        if path.is_dir():
-            found.update(dict.fromkeys(map(Path, map(str, list_shards(path)))))
-            continue
-        matches = [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(name))]
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(name))]
         if not matches:
             raise DatasetError(f"{name}: no such shards; give a folder, a .tar file, or a pattern of these")
         for match in matches:
-            found.update(
-                dict.fromkeys(map(Path, map(str, list_shards(match))) if match.is_dir() else [match])
-            )
+            found.update(dict.fromkeys(list_shards(match) if match.is_dir() else [match]))
     return list(found)
 
 

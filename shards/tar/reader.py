@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, overload
 
 import numpy as np
 import simplejpeg
@@ -170,7 +171,11 @@ class Sample:
         return self.decode([self.num_frames // 2])[0]
 
 
-def list_shards(folder: Location | str) -> list[Location]:
+@overload
+def list_shards(folder: Path) -> list[Path]: ...
+@overload
+def list_shards(folder: UPath | str) -> list[Location]: ...
+def list_shards(folder: Location | str) -> list[Location] | list[Path]:
     """The shards of a folder in order: those of its manifest, else every .tar file by name.
 
     Raises:
@@ -181,7 +186,7 @@ def list_shards(folder: Location | str) -> list[Location]:
         return _list_in_store(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of shards")
-    shards: list[Location] = []
+    shards = []
     for shard in (folder / name for name in _names(folder, (path.name for path in folder.glob("*.tar")))):
         shards.append(shard)
         if shard.is_file():
