@@ -17,6 +17,7 @@ from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
     DryRun,
+    Gpus,
     MaxPixels,
     RayAddress,
     at_least,
@@ -55,12 +56,7 @@ class CaptionOptions(StageOptions):
         f"OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file; {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
-    gpus: int | None = opt(
-        "Processes with a GPU each; 0: compute on the CPU.",
-        at_least(0),
-        shown="all there are, else 0",
-        default=None,
-    )
+    gpus: Gpus = None
     workers: int | None = opt(
         "Processes on the CPU, or threads that prepare images for each GPU.",
         at_least(1),

@@ -162,6 +162,10 @@ def finite(least: float | None = None, most: float | None = None, *, above: bool
 
 
 Workers = Annotated[int | None, Opt("Processes.", at_least(1), shown="one per core")]
+Gpus = Annotated[
+    int | None,
+    Opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), shown="all there are, else 0"),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Opt("Where to compute; auto: on a GPU where there is one.")
 ]

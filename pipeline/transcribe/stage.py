@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import ALSO, DryRun, LocalName, at_least, finite, opt, options
+from clipvip.pipeline.runtime.options import ALSO, DryRun, Gpus, LocalName, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
@@ -54,12 +54,7 @@ class TranscribeOptions(StageOptions):
     language: str | None = opt(
         "What is spoken, as en or de.", metavar="CODE", shown="found out for each video", default=None
     )
-    gpus: int | None = opt(
-        "Processes with a GPU each; 0: compute on the CPU.",
-        at_least(0),
-        shown="all there are, else 0",
-        default=None,
-    )
+    gpus: Gpus = None
     workers: int | None = opt(
         "Processes on the CPU.", at_least(1), shown=f"one per {_CORES_PER_WORKER} cores", default=None
     )

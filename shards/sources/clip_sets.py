@@ -220,18 +220,21 @@ def _whole(value: JsonValue) -> str:
     return str(value).strip().removesuffix(".0")
 
 
+def _about(where: str, video: JsonValue, sentence: JsonValue, spans: list[JsonValue] | None) -> Rows:
+    """A row about each of the spans, or about the whole video where none are told."""
+    if spans is None:
+        yield make_row(where, video, sentence)
+    else:
+        yield from (clip_row(where, video, sentence, span) for span in spans)
+
+
 def read_qvhighlights(path: Path) -> Rows:
     """QVHighlights' lines: a query and the windows that it is about; without any (test) all of the video."""
     for where, row in _tables(path, "vid", "query"):
         if isinstance(row, Skip):
             yield row
             continue
-        windows = _list_of(row.get("relevant_windows"))
-        if not windows:
-            yield make_row(where, row["vid"], row["query"])
-            continue
-        for window in windows:
-            yield clip_row(where, row["vid"], row["query"], window)
+        yield from _about(where, row["vid"], row["query"], _list_of(row.get("relevant_windows")) or None)
 
 
 def read_tvr(path: Path) -> Rows:
@@ -241,7 +244,4 @@ def read_tvr(path: Path) -> Rows:
             yield row
             continue
         moment = _list_of(row.get("ts"))
-        if moment is None:
-            yield make_row(where, row["vid_name"], row["desc"])
-        else:
-            yield clip_row(where, row["vid_name"], row["desc"], moment)
+        yield from _about(where, row["vid_name"], row["desc"], None if moment is None else [moment])

@@ -18,7 +18,7 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.tar.index import ShardFile
 from clipvip.shards.tar.reader import Sample, read_samples
 from clipvip.shards.tar.writer import write_shard
-from commands import run, run_well
+from commands import printed_by, run
 from make_shards import stored_clip
 from tiny_clip import make_text_tower
 from tiny_ofa import make_ofa
@@ -46,12 +46,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def report_of(program: Any, *arguments: object) -> dict[str, Any]:
-    result = run_well(*arguments, "--json", program=program)
-    content: dict[str, Any] = json.loads(result.stdout)
-    return content
-
-
 def reasons(report: dict[str, Any]) -> dict[str, int]:
     return {reason: row["count"] for reason, row in report["skipped_by_reason"].items()}
 
@@ -75,22 +69,22 @@ def test_every_stage_goes_on_past_bad_samples(shards: Path, model: Path, tmp_pat
     ofa, clip = make_ofa(tmp_path / "ofa"), make_text_tower(tmp_path / "clip")
     (tmp_path / "q.txt").write_text("".join(f"a red star {n}\n" for n in range(20)))
 
-    counted = report_of(data, "stats", shards, "--workers", 1)["counts"]
+    counted = printed_by(data, "stats", shards, "--workers", 1)["counts"]
     assert counted["unreadable_shards"] == 0 and counted["unreadable_clips"] >= 10
     captions = ("--model", ofa, "--gpus", 0, "--workers", 1, "--num-beams", 1, "--out", tmp_path / "c")
-    report = report_of(data, "caption", "--shards", shards, *captions)
+    report = printed_by(data, "caption", "--shards", shards, *captions)
     # The frames that are damaged are not always the middle one, which is captioned.
     assert report["counts"]["clips"] == NUM_GOOD + NUM_BAD
     assert report["counts"]["captions"] < NUM_GOOD + 6 and report["skipped"] > NUM_BAD - 6
     assert set(reasons(report)) <= {"damaged_sample", "wrong_members", "undecodable_frame", "empty_caption"}
 
     texts = ("--source", f"s={shards}", "--target", f"q={tmp_path / 'q.txt'}", "--samples", 5)
-    report = report_of(data, "nmi", *texts, "--model", clip, "--out", tmp_path / "n", "--device", "cpu")
+    report = printed_by(data, "nmi", *texts, "--model", clip, "--out", tmp_path / "n", "--device", "cpu")
     assert report["counts"]["texts"] == NUM_GOOD + NUM_BAD - 1 + 20
     assert reasons(report) == {"unreadable_text": 1}
 
     encoding = ("--model", model, "--shards", shards, "--device", "cpu", "--num-frames", 3)
-    report = report_of(evaluate, "retrieval", *encoding, "--bootstrap", 0)
+    report = printed_by(evaluate, "retrieval", *encoding, "--bootstrap", 0)
     assert report["counts"]["clips"] == NUM_GOOD and report["skipped"] == NUM_BAD
     assert set(reasons(report)) == {"damaged_sample", "wrong_members"}
     pages = ("--index", tmp_path / "i", "--page", tmp_path / "p.html")
@@ -99,14 +93,15 @@ def test_every_stage_goes_on_past_bad_samples(shards: Path, model: Path, tmp_pat
     assert found["counts"]["clips"] == NUM_GOOD and found["skipped"] == NUM_BAD
     questions = [{"video": "good_00001", "options": ["a", "b"], "answer": 0}]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
-    report = report_of(evaluate, "multiple-choice", *encoding, "--questions", tmp_path / "questions.jsonl")
+    report = printed_by(evaluate, "multiple-choice", *encoding, "--questions", tmp_path / "questions.jsonl")
     assert report["counts"]["clips"] == 1
 
-    merged = report_of(data, "merge", shards, "--workers", 1, "--out", tmp_path / "merged")
-    assert (
-        merged["counts"]["clips"] == NUM_GOOD + NUM_BAD - 2
-    )  # whole samples are copied without a look at them
-    shown = report_of(data, "inspect", shards, "--num", 100, "--workers", 1, "--html", tmp_path / "page.html")
+    merged = printed_by(data, "merge", shards, "--workers", 1, "--out", tmp_path / "merged")
+    # Whole samples are copied without a look at them.
+    assert merged["counts"]["clips"] == NUM_GOOD + NUM_BAD - 2
+    shown = printed_by(
+        data, "inspect", shards, "--num", 100, "--workers", 1, "--html", tmp_path / "page.html"
+    )
     assert sum(row["problem"] is None for row in shown["clips"]) >= NUM_GOOD
 
 
@@ -138,7 +133,7 @@ def train_options(shards: Path, out: Path, *, batch_size: int) -> list[object]:
 
 
 def test_training_goes_on_past_bad_samples(shards: Path, tmp_path: Path) -> None:
-    report = report_of(train, *train_options(shards, tmp_path / "run", batch_size=4))
+    report = printed_by(train, *train_options(shards, tmp_path / "run", batch_size=4))
     assert report["counts"]["steps"] == 10
     assert {"damaged_sample", "wrong_members"} <= set(reasons(report))
 
@@ -148,7 +143,7 @@ def test_training_tells_of_a_shard_that_is_damaged(tmp_path: Path) -> None:
     folder.mkdir()
     data = write_members(folder / "000001.tar", [members_of(number) for number in range(4)]).read_bytes()
     (folder / "000000.tar").write_bytes(bytes([data[0] ^ 1]) + data[1:])
-    report = report_of(train, *train_options(folder, tmp_path / "run", batch_size=2))
+    report = printed_by(train, *train_options(folder, tmp_path / "run", batch_size=2))
     assert report["counts"]["steps"] == 10
     assert set(reasons(report)) == {"unreadable_shard"}
     skipped = (tmp_path / "run" / "skipped.jsonl").read_text()

@@ -14,7 +14,7 @@ from clipvip.pipeline.cli import main as data
 from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main as train
 from clipvip.shards.format.captions import read_captions
-from commands import error_of, run, run_well
+from commands import error_of, printed_by, run, run_well
 from foreign_shards import make_img2dataset, make_video2dataset, video_bytes, write_tar
 from outputs import samples
 from tiny_clip import make_text_tower
@@ -39,17 +39,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def report_of(program: Any, *arguments: object) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(run_well(*arguments, "--json", program=program).stdout)
-    return content
-
-
 def reasons(report: dict[str, Any]) -> dict[str, int]:
     return {reason: row["count"] for reason, row in report["skipped_by_reason"].items()}
 
 
 def test_stats_inspect_and_verify(folders: dict[str, Path], tmp_path: Path) -> None:
-    counts = report_of(data, "stats", folders["videos"], "--out", tmp_path, "--num", 4)["counts"]
+    counts = printed_by(data, "stats", folders["videos"], "--out", tmp_path, "--num", 4)["counts"]
     wanted = {
         "shards": 3,
         "clips": 7,
@@ -60,9 +55,9 @@ def test_stats_inspect_and_verify(folders: dict[str, Path], tmp_path: Path) -> N
     }
     assert {name: counts[name] for name in wanted} == wanted
     assert counts["hours"] == pytest.approx(14 / 3600, abs=1e-3)
-    counts = report_of(data, "stats", folders["pictures"])["counts"]
+    counts = printed_by(data, "stats", folders["pictures"])["counts"]
     assert (counts["clips"], counts["frames"], counts["hours"]) == (4, 4, 0)
-    shown = report_of(data, "inspect", folders["videos"], "--num", 9, "--html", tmp_path / "page.html")[
+    shown = printed_by(data, "inspect", folders["videos"], "--num", 9, "--html", tmp_path / "page.html")[
         "clips"
     ]
     assert [row["key"] for row in shown][:4] == ["000000000", "000000001", "000000002", "000010000"]
@@ -82,7 +77,7 @@ def test_caption(folders: dict[str, Path], tmp_path: Path) -> None:
     for name, num_captions in (("videos", 7), ("pictures", 4)):
         out = tmp_path / name
         words = ("--shards", folders[name], "--out", out, "--model", ofa, "--gpus", 0, "--workers", 1)
-        report = report_of(data, "caption", *words, "--num-beams", 1)
+        report = printed_by(data, "caption", *words, "--num-beams", 1)
         assert report["counts"]["captions"] == num_captions
         assert reasons(report) == ({"damaged_sample": 1} if name == "videos" else {})
     assert list(read_captions(tmp_path / "videos", "00001")) == ["000010000", "000010001", "000010002"]
@@ -93,7 +88,7 @@ def test_captions_are_imported(folders: dict[str, Path], tmp_path: Path) -> None
     """Here from the tables that lie beside the shards."""
     out = tmp_path / "out"
     words = ("import-captions", "--shards", folders["videos"], "--from", folders["videos"], "--out", out)
-    assert report_of(data, *words)["counts"] == {
+    assert printed_by(data, *words)["counts"] == {
         "clips": 8, "captions": 6, "shards": 3, "rows": 6, "rows_without_clip": 0,
     }  # fmt: skip
 
@@ -111,10 +106,10 @@ def test_search_and_retrieval(folders: dict[str, Path], model: Path, tmp_path: P
         given = ("--model", model, "--shards", folders[name], "--device", "cpu")
         page = tmp_path / f"{name}.html"
         words = ("a bird", *given, "--index", tmp_path / name, "--top", 9, "--page", page)
-        found = report_of(evaluate, "search", *words)
+        found = printed_by(evaluate, "search", *words)
         assert len(found["clips"]) == num_clips
         assert page.read_text().count("data:image/jpeg") >= num_clips
-        scored = report_of(
+        scored = printed_by(
             evaluate, "retrieval", *given, "--bootstrap", 0, "--out", tmp_path / f"{name}-scores"
         )
         assert reasons(scored) == ({"damaged_sample": 1} if name == "videos" else {})
@@ -129,7 +124,7 @@ def test_train(name: str, folders: dict[str, Path], model: Path, tmp_path: Path)
     ]  # fmt: skip
     words = [word for setting in settings for word in ("--set", setting)]
     given = ("demo", "--shards", folders[name], "--init", WEIGHTS / "clip", "--out", tmp_path / "run")
-    report = report_of(train, *given, "--gpus", 0, *words)
+    report = printed_by(train, *given, "--gpus", 0, *words)
     assert report["counts"]["samples"] == 12
     assert reasons(report) == ({"damaged_sample": 1} if name == "videos" else {})
 

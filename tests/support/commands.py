@@ -1,5 +1,6 @@
 """Run our commands: in this process, or in one of their own that can be killed and leaves nothing behind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def run_well(*words: object, program: click.Command = data) -> Result:
     result = run(*words, program=program)
     assert result.exit_code == 0, result.output
     return result
+
+
+def printed_by(program: click.Command, *words: object) -> dict[str, Any]:
+    """The JSON object that a command prints with --json."""
+    content: dict[str, Any] = json.loads(run_well(*words, "--json", program=program).stdout)
+    return content
 
 
 def error_of(result: Result) -> str:
