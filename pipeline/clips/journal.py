@@ -30,9 +30,9 @@ class Journal:
         self.known = read_journal(folder)
 
     def _drop_torn_line(self) -> None:
-        data = self._path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            os.truncate(self._path, data.rfind(b"\n") + 1)
+        with self._path.open("rb") as file:
+            end = sum(len(line) for line in file if line.endswith(b"\n"))  # only the last may be torn
+        os.truncate(self._path, end)
 
     def add(self, file: str, divided: Divided) -> None:
         """Note what was found. It is on the disk when the run ends, or another process looks."""
