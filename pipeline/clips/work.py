@@ -1,9 +1,7 @@
 """What a worker process of `clipvip-data clips` does: look into one video, and divide it into clips."""
 
 import posixpath
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from clipvip.media.container import UnreadableVideo
 from clipvip.media.decode import Video, open_video
 from clipvip.media.errors import one_line
 from clipvip.pipeline.clips.spans import Span, inside, pieces, sentences, shots
+from clipvip.pipeline.runtime.time_limit import time_limit
 from clipvip.shards.errors import NO_ROOM, DatasetError, Skip
 from clipvip.shards.files.stores import local_copy
 from clipvip.shards.sources.subtitles import Cue, read_subtitles
@@ -61,15 +60,11 @@ class Divided:
 
 def divide_video(task: ClipsTask) -> Divided:
     """Divide one video; files that crash or block their readers end the process."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-    def allow_more_time() -> None:
-        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
-
     try:
-        allow_more_time()
-        with ExitStack() as resources:
-            path = resources.enter_context(local_copy(task.path, heartbeat=allow_more_time))
+        with (
+            time_limit(task.timeout_seconds) as allow_more_time,
+            local_copy(task.path, heartbeat=allow_more_time) as path,
+        ):
             cues = _cues(task)
             with open_video(path) as video:
                 return _divide(task, video, cues, allow_more_time)
@@ -80,8 +75,6 @@ def divide_video(task: ClipsTask) -> Divided:
         if error.errno in NO_ROOM:
             raise
         return Divided((), Skip("unreachable_video", task.name, one_line(error, most=200)))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _divide(task: ClipsTask, video: Video, cues: list[Cue], heartbeat: Callable[[], None]) -> Divided:

@@ -26,7 +26,7 @@ _MOST_KILLS = 3
 class Failure:
     """A unit whose process died (`crashed`) or ran past its time limit (`timeout`).
 
-    A function may set a limit of its own on a part of its unit: dying of an alarm (`signal.setitimer`, whose
+    A function may set a limit of its own on a part of its unit: dying of an alarm (as by `time_limit`, whose
     default action works inside native code too) is a `timeout`.
     """
 

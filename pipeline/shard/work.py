@@ -5,11 +5,12 @@ import itertools
 import os
 import posixpath
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from clipvip.media.errors import one_line
+from clipvip.pipeline.runtime.time_limit import time_limit
 from clipvip.pipeline.shard.blame import read_blame, take_note, write_note
 from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.building.marks import PlacedSkip, ShardMark, shard_path, write_mark
@@ -113,26 +114,11 @@ def _all_skipped(source: Source, reason: str, detail: str) -> list[StoredClip | 
     return [Skip(reason, clip.clip_id, detail) for clip in source.clips]
 
 
-@contextmanager
-def _in_time(task: ShardTask) -> Iterator[Callable[[], None]]:
-    """A file that crashes or blocks its readers ends the process; what is yielded allows it more time."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-    def allow_more_time() -> None:
-        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
-
-    try:
-        allow_more_time()
-        yield allow_more_time
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def _cut_sample(task: ShardTask, source: ForeignSource) -> Iterator[StoredClip | Skip]:
     """The clip that a sample of others is, with its text and what its KEY.json says."""
     (clip,), span = source.clips, source.span
     assert span is not None
-    with _in_time(task) as allow_more_time, ShardFile(source.file) as shard:
+    with time_limit(task.timeout_seconds) as allow_more_time, ShardFile(source.file) as shard:
         try:
             foreign = read_foreign(shard, span)
             pixels = b"" if foreign is None else shard.read(span, foreign.extension)
@@ -160,7 +146,7 @@ def _cut_sample(task: ShardTask, source: ForeignSource) -> Iterator[StoredClip |
 
 def _cut(task: ShardTask, index: int, path: str, warnings: list[str]) -> Iterator[StoredClip | Skip]:
     """The clips of source number `index`."""
-    with _in_time(task) as allow_more_time:
+    with time_limit(task.timeout_seconds) as allow_more_time:
         subtitles = _subtitles(task, index, warnings)
         allow_more_time()
         source = task.unit.sources[index]

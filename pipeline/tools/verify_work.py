@@ -1,12 +1,12 @@
 """What a worker process of `clipvip-data verify` does: check one shard and its captions. It may die of it."""
 
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import JsonValue
 
+from clipvip.pipeline.runtime.time_limit import time_limit
 from clipvip.shards.checking.findings import Findings
 from clipvip.shards.checking.shard import ShardCheck, check_captions, check_shard, decode_all
 from clipvip.shards.files.hashes import key_hashes
@@ -53,12 +53,7 @@ class CheckResult:
 
 def check_unit(task: CheckTask) -> CheckResult:
     """Check a shard and its captions, with the process at stake."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-    def allow_more_time() -> None:
-        signal.setitimer(signal.ITIMER_REAL, task.timeout_seconds)
-
-    try:
+    with time_limit(task.timeout_seconds) as allow_more_time:
         found = check_shard(
             task.path,
             record=task.record,
@@ -78,8 +73,6 @@ def check_unit(task: CheckTask) -> CheckResult:
                 record=task.caption_record,
                 shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
             )
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return CheckResult(found, key_hashes(dict.fromkeys(found.keys)), captions)
 
 

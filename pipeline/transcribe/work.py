@@ -1,6 +1,5 @@
 """What a worker process of `clipvip-data transcribe` does: hear one video, and write its subtitles."""
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from clipvip.media.sound import Damage, Sound, read_sound
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.memory import is_out_of_memory
+from clipvip.pipeline.runtime.time_limit import time_limit
 from clipvip.pipeline.transcribe.webvtt import Head, Heard, Word, transcript_path, webvtt
 from clipvip.shards.errors import NO_ROOM, Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -70,15 +70,12 @@ def transcribe_video(task: TranscribeTask) -> Skip | None:
     Raises:
         UserError: the GPU's memory does not suffice, or this machine is at fault.
     """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-    def allow_more_time() -> None:
-        signal.setitimer(signal.ITIMER_REAL, task.setup.options.video_timeout)
-
     model = _model(task.setup)
     try:
-        allow_more_time()
-        with local_copy(task.place, heartbeat=allow_more_time) as file:
+        with (
+            time_limit(task.setup.options.video_timeout) as allow_more_time,
+            local_copy(task.place, heartbeat=allow_more_time) as file,
+        ):
             _transcribe(task, model, file, allow_more_time)
             return None
     except UnreadableVideo as error:
@@ -97,8 +94,6 @@ def transcribe_video(task: TranscribeTask) -> Skip | None:
         if is_out_of_memory(error):
             raise
         return Skip("not_transcribed", task.video_id, one_line(error, most=200))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @lru_cache(maxsize=1)
