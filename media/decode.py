@@ -240,7 +240,9 @@ class Video:
         if self._clock.is_joined:
             return ""
         if self.stream.duration is not None:
-            start = 0 if self.container.format.name == "wtv" else self.stream.start_time or 0
+            # These two say where the file ends on its own clock, not for how long it lasts.
+            is_end = self.container.format.name in ("asf", "wtv")
+            start = 0 if is_end else self.stream.start_time or 0
             header_end = (start + self.stream.duration) * self.stream.time_base
         elif self.container.duration is not None:
             # Of the whole file, whose sound may be longer than its pictures.

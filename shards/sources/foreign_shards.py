@@ -11,7 +11,7 @@ from clipvip.shards.files.hashes import Repeats
 from clipvip.shards.format.clip import Clip, make_key, video_of_key
 from clipvip.shards.sources.hdvila import Source
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import is_clip, list_shards
+from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def read_foreign_sources(shards: Sequence[Path], survey: ForeignSurvey) -> Itera
     """Yield a source for each sample, in order, with the number of the sample for its line.
 
     Reasons of skips: `unsafe_id` (a key that none of ours can be made of), `duplicate_clip`,
-    `unreadable_shard` (damaged from there on; what is before it is taken).
+    `unreadable_shard` (damaged from there on; what is before it is taken), `empty_shard` (nothing in it is
+    a video, a picture or a record).
     """
     number = 0
     for source in _sources(shards):
@@ -79,14 +80,18 @@ def read_foreign_sources(shards: Sequence[Path], survey: ForeignSurvey) -> Itera
 def _sources(shards: Sequence[Path]) -> Iterator[Source]:
     line = 0
     for path in shards:
+        num_before = line
         try:
             with ShardFile(path) as shard:
                 for span in filter(is_clip, shard.spans()):
                     line += 1
                     yield _source_of(line, path, span)
+            skip = None if line > num_before else empty_shard(path)
         except DatasetError as error:
+            skip = Skip("unreadable_shard", path.name, str(error))
+        if skip is not None:
             line += 1
-            yield Source(line, "", skips=((0, Skip("unreadable_shard", path.name, str(error))),))
+            yield Source(line, "", skips=((0, skip),))
 
 
 def _source_of(line: int, path: Path, span: SampleSpan) -> Source:

@@ -23,7 +23,7 @@ from clipvip.shards.format.clip import Clip, make_key
 
 VIDEO_EXTENSIONS = {
     ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
-    ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv",
+    ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".wtv",
 }  # fmt: skip
 
 _WANTED = 'want {"video_id": "...", "clip": [...]}'

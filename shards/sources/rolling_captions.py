@@ -120,7 +120,8 @@ def _text_lines(cue: ShownCue) -> list[Line]:
 
 def _follows(before: ShownCue, cue: ShownCue) -> bool:
     gap = cue.start_seconds - before.end_seconds
-    return gap <= _STATE_GAP_SECONDS and cue.start_seconds >= before.start_seconds
+    # In whole milliseconds, as files have them: 1.1 s is more than 0.1 s behind 1.0 s in binary.
+    return round(gap, 3) <= _STATE_GAP_SECONDS and cue.start_seconds >= before.start_seconds
 
 
 def _step(before: ShownCue, cue: ShownCue) -> _Step:

@@ -80,7 +80,7 @@ def _subtitles(shard: Location) -> Iterator[str | Skip]:
     with ShardFile(shard) as file:
         for span in file.spans():
             is_named = is_safe_key(span.key) or (span.foreign_extension and is_foreign_key(span.key))
-            if not is_named or not (is_clip(span) or "txt" in span.members):
+            if not is_named or not is_clip(span):
                 continue
             is_empty = False
             try:

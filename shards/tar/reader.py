@@ -265,7 +265,7 @@ def empty_shard(path: Location | str) -> Skip:
 
 def is_clip(span: SampleSpan) -> bool:
     """Whether these members are a clip, of ours or others, or what is left of one."""
-    return "json" in span.members or span.first_of(PIXEL_EXTENSIONS + IMAGE_EXTENSIONS) is not None
+    return span.first_of(("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)) is not None
 
 
 def read_sample(

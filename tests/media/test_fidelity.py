@@ -113,6 +113,7 @@ CODECS: dict[str, Known] = {
     "mpeg4_no_b_frames.avi": mpeg("mpeg4", options={"g": "12", "bf": "0"}),
     "msmpeg4.avi": mpeg("msmpeg4", options={"g": "12"}),
     "wmv2.wmv": mpeg("wmv2", options={"g": "12"}, container="asf"),
+    "late.wmv": mpeg("wmv2", options={"g": "12"}, container="asf", clock_seconds=Fraction(100)),
     "flv1.flv": mpeg("flv", options={"g": "12"}),
     "h263.3gp": mpeg("h263", options={"g": "12"}, size=(176, 144)),
     "rv20.rm": mpeg("rv20", options={"g": "12"}, size=(176, 144)),
@@ -154,7 +155,7 @@ JOINED_AND_RUN_OVER: dict[str, Known] = {
 ALL = {"a": CONTAINERS, "b": WITHOUT_TIMES, "c": CODECS, "d": JOINED_AND_RUN_OVER}
 QUICK = {
     *("h264.mp4", "h264.mkv", "open.ts", "uneven.mkv", "gap.mov", "held.mp4", "held.mkv", "late.flv"),
-    *("edited.mp4", "h264.avi", "mpeg2.mpg", "mpeg4.avi", "vp9.webm", "msmpeg4.avi"),
+    *("edited.mp4", "h264.avi", "mpeg2.mpg", "mpeg4.avi", "vp9.webm", "msmpeg4.avi", "late.wmv"),
     *("h264_continues.ts", "h264_restarts.ts", "runs_over.ts", "interlaced.ts"),
 }
 

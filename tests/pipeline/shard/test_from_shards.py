@@ -130,6 +130,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_made(tmp_path: Path) -> None:
         "junk": {"jpg": b"junk", "txt": b"a"},
         "latin": {"mp4": data, "txt": b"caf\xe9"},
         "sound": {"m4a": data, "txt": b"a", "json": b"{}"},
+        "other": {"webm": data, "txt": b"a"},
         "good": {"mp4": data, "txt": b"good"},
     }
     write_tar(theirs / "0.tar", bad)
@@ -138,13 +139,16 @@ def test_what_is_damaged_is_told_and_the_rest_is_made(tmp_path: Path) -> None:
     ).read_bytes()
     (theirs / "1.tar").write_bytes(whole[: len(whole) // 2])
     write_shard(theirs / "2.tar", [stored_clip("ours", 0)])
+    write_tar(theirs / "3.tar", {"a": {"mkv": data}})
     assert convert(theirs, tmp_path / "out").exit_code == 0
     found = skipped(tmp_path / "out")
-    assert found[:4] == [
+    assert found[:5] == [
         ("undecodable_video", "cut"), ("undecodable_picture", "junk"), ("damaged_sample", "latin"),
-        ("wrong_members", "sound"),
+        ("wrong_members", "sound"), ("wrong_members", "other"),
     ]  # fmt: skip
-    assert ("unreadable_shard", "1.tar") in found and found[-1] == ("wrong_members", "ours_00000")
+    assert ("unreadable_shard", "1.tar") in found and found[-2:] == [
+        ("wrong_members", "ours_00000"), ("empty_shard", "3.tar"),
+    ]  # fmt: skip
     assert {"good_00000", "p_00000"} <= set(samples(tmp_path / "out"))
 
 

@@ -176,3 +176,12 @@ def test_videos_are_found_by_stem_at_any_depth(tmp_path: Path) -> None:
     assert found == {"a": "a.mp4", "b": "b.MOV", "c": "deep/er/c.webm", "c d": "c d.mkv"}
     with pytest.raises(DatasetError, match="no such folder"):
         index_videos(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "extension",
+    ["mp4", "mov", "mkv", "webm", "avi", "flv", "ts", "m2ts", "mpg", "asf", "ogv", "mxf", "rm", "wtv", "dv"],
+)
+def test_the_containers_of_the_docs_are_found(extension: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.{extension.upper()}").touch()
+    assert list(index_videos(tmp_path)) == ["a"]
