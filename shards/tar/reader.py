@@ -25,6 +25,7 @@ from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleS
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
 DEFAULT_MAX_PIXELS = 1 << 26
+_CLIP_EXTENSIONS = ("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
 # Records and texts are kilobytes; what is larger is not read.
 MAX_TEXT_BYTES = 16 << 20
@@ -265,7 +266,7 @@ def empty_shard(path: Location | str) -> Skip:
 
 def is_clip(span: SampleSpan) -> bool:
     """Whether these members are a clip, of ours or others, or what is left of one."""
-    return span.first_of(("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)) is not None
+    return span.first_of(_CLIP_EXTENSIONS) is not None
 
 
 def read_sample(
