@@ -121,8 +121,8 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], scale: Tensor) -> Tensor:
     """Mean over the samples that have both sides of -log softmax at the positive; zero where none has.
 
-    `has` tells by letter which samples have an input; one that all have is not in it. What is absent is masked
-    and not taken out of the tensors: how much that leaves is known to the GPU alone, which would be waited for.
+    `has` tells by letter which samples have an input; one that all have is not in it. What is absent is
+    masked and not taken out: how much that leaves is known to the GPU alone, which would be waited for.
     """
     anchors, columns = rows[term.anchor], rows[term.positives]
     kept, there = _both(has.get(term.anchor), has.get(term.positives)), None

@@ -44,9 +44,13 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
         planes = F.interpolate(
             planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
         )
-    mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]
+    mean, std = _per_colour(CLIP_MEAN, planes.device), _per_colour(CLIP_STD, planes.device)
     return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
+
+
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1), filled where it is needed: what is copied to a GPU would be waited for."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:
