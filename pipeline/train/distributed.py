@@ -136,7 +136,7 @@ def begin_sum(values: torch.Tensor) -> Callable[[], object]:
     """
     work = dist.all_reduce(values, async_op=True)
     assert work is not None
-    return work.wait  # type: ignore[no-any-return]
+    return work.wait
 
 
 def copy_from_first(module: torch.nn.Module, *, place: Place) -> None:
