@@ -77,6 +77,11 @@ class Chunk:
     def num_rows_without_caption(self) -> int:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
+    @property
+    def num_pixel_bytes(self) -> int:
+        """Of its videos and single frames."""
+        return len(self.video.values) + (0 if self.frame is None else len(self.frame.values))
+
     def _parts(self) -> dict[str, Any]:
         """What of it is on a device: tensors and pixels, by field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

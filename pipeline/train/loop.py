@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
-from clipvip.pipeline.train import distributed, start
+from clipvip.pipeline.train import distributed, memory, start
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
@@ -69,7 +69,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
     with (
         distributed.shared_temporary_folder() as folder,
         StopSignal() as stop,
-        naming_lack_of_memory(recipe),
+        naming_lack_of_memory(recipe) as at_once,
         ExitStack() as stack,
     ):
         job = prepare(recipe, place, cache=folder if run.cache is None else Path(run.cache))
@@ -80,6 +80,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=first_step))
             logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
+        at_once.chosen, at_once.number = state.chunk_size, most_rows(job, state)
         upload, stop_signals = Uploads(place.device), distributed.LateLargest(place=place)
         journal = stack.enter_context(Journal(job, logs))
         met = TrainState()  # in this process since the last checkpoint
@@ -191,19 +192,30 @@ def resume(job: Job) -> TrainState:
 
 def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
     """This process's part of the batches that remain."""
-    run, place = job.recipe.run, job.place
+    place = job.place
     pins = place.device.type == "cuda"
-    mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size)
-    specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
     dataset = ChunkDataset(
         job.plan,
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
         resizes=not start.resizes_on_device(job.recipe, place.device),
-        reuses_memory=pins,
     )
-    return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
+    row_bytes = memory.bytes_of_rows(dataset)
+    state.chunk_size = memory.choose_chunk_size(job, state.chunk_size, max(row_bytes))
+    mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=state.chunk_size)
+    specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
+    chunk_bytes = max((spec.stop - spec.start) * row_bytes[spec.source] for spec in mine(state.step))
+    workers, prefetch = memory.choose_loaders(job, chunk_bytes)
+    dataset = replace(dataset, reuses_memory=pins)
+    return load_batches(dataset, specs, workers=workers, prefetch=prefetch, pin_memory=pins)
+
+
+def most_rows(job: Job, state: TrainState) -> int:
+    """The rows of this process's largest chunk."""
+    place = job.place
+    specs = job.plan.chunks(0, rank=place.rank, world_size=place.world_size, chunk_size=state.chunk_size)
+    return max(spec.stop - spec.start for spec in specs)
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:

@@ -72,7 +72,7 @@ def job_of(world: Path, *settings: str) -> tuple[Job, list[Chunk]]:
 
 
 def in_mode(job: Job, chunks: list[Chunk], mode: FakeTensorMode) -> tuple[Job, list[Chunk]]:
-    """The job and the chunks with tensors that have shapes and no content, as to a host that does not wait."""
+    """Both with tensors that have shapes and no content, as to a host that does not wait."""
     for module in job.model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             fake = torch.nn.Parameter(mode.from_tensor(parameter.data), parameter.requires_grad)
@@ -81,4 +81,5 @@ def in_mode(job: Job, chunks: list[Chunk], mode: FakeTensorMode) -> tuple[Job, l
             module._buffers[name] = mode.from_tensor(buffer)
     encode = make_encoder(job.model, precision="bf16", device=job.place.device, compiled=False)
     optimizer = start_optimizer(job.recipe, job.model)
-    return replace(job, encode=encode, optimizer=optimizer), [valueless(chunk, mode) for chunk in chunks]
+    fake_chunks = [valueless(chunk, mode) for chunk in chunks]
+    return replace(job, encode=encode, optimizer=optimizer), fake_chunks
