@@ -171,8 +171,8 @@ class Run:
     """One per GPU on this machine; `--gpus` sets it. Under torchrun, torchrun's number holds."""
     chunk_size: Annotated[int | Literal["auto"] | None, BeforeValidator(_checked_chunk_size)] = "auto"
     """Samples encoded at a time by a process; null encodes its whole share of the batch at once. Smaller
-    needs less memory and one forward pass more; the gradient is the same but for rounding. `auto`: on a GPU
-    what its memory allows, which a run keeps when it goes on; on a CPU the whole share."""
+    needs less memory and one forward pass more; the gradient is the same but for rounding. `auto`: as many as
+    fit into the memory of the GPU or, on a CPU, of the machine, which a run keeps when it goes on."""
     workers: int = Field(default=4, ge=0)
     """Loading processes per training process; 0 loads in the training process itself."""
     prefetch: int = Field(default=2, ge=1)
