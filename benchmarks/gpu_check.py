@@ -49,6 +49,7 @@ SECTIONS = {
     "correctness": Section("correctness", "correctness", 75),
     "step": Section("training", "step", 110),
     "split": Section("training", "split", 40),
+    "ways": Section("ways", "ways", 75),
     "profile": Section("training", "profile", 30),
     "captioner": Section("captioning", "captioner", 60),
     "memory": Section("training", "memory", 30),
