@@ -52,6 +52,7 @@ SECTIONS = {
     "profile": Section("training", "profile", 30),
     "captioner": Section("captioning", "captioner", 60),
     "memory": Section("training", "memory", 30),
+    "neighbours": Section("neighbours", "neighbours", 30),
     "loop": Section("commands", "loop", 150),
     "group": Section("commands", "group", 70),
     "end_to_end": Section("commands", "end_to_end", 110),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
+from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
+from clipvip.analysis.faiss_tools import require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -106,7 +107,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     """
     started = time.monotonic()
     try:
-        require_faiss()
+        require_faiss("the domain gap")
     except ImportError as error:
         raise UserError(str(error)) from error
     # torch is imported from here on, so that mistakes above are told at once.
@@ -127,7 +128,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     with lock_folder(out):
         drawn = [encode_drawn(corpus, encoder, options, cluster) for corpus in corpora]
         sources, targets = drawn[: len(options.sources)], drawn[len(options.sources) :]
-        gaps = [_gap(source, target, seed=options.seed) for source in sources for target in targets]
+        gaps = [_gap(source, target, options) for source in sources for target in targets]
         rows = {name: [gap for gap in gaps if gap.source == name] for name in options.sources}
         means = {name: float(np.mean([gap.mean for gap in row])) for name, row in rows.items()}
         made_by = {name: getattr(options, name) for name in ("model", "samples", "repeats", "seed")}
@@ -180,12 +181,17 @@ def _cluster(options: DomainGapOptions) -> RayCluster:
     return ray
 
 
-def _gap(source: "DrawnFeatures", target: "DrawnFeatures", *, seed: int) -> CorpusGap:
+def _gap(source: "DrawnFeatures", target: "DrawnFeatures", options: DomainGapOptions) -> CorpusGap:
     """`clipvip.analysis.domain_gap.domain_gap` of the two corpora, from the drawn features alone."""
     pairs = zip(source.positions, target.positions, strict=True)
     gap = DomainGap(
         tuple(
-            cluster_agreement(source.features[rows], target.features[columns], seed=seed + n)
+            cluster_agreement(
+                source.features[rows],
+                target.features[columns],
+                seed=options.seed + n,
+                use_gpu=options.device != "cpu",
+            )
             for n, (rows, columns) in enumerate(pairs)
         )
     )

@@ -17,6 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 VARIABLE = "CLIPVIP_TESTS_REQUIRE"
 
+
+def _faiss_has_gpu() -> bool:
+    if find_spec("faiss") is None:
+        return False
+    import faiss
+    import torch
+
+    from clipvip.analysis.faiss_tools import has_gpu
+
+    return has_gpu(faiss) and torch.cuda.is_available()
+
+
 RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "shared": ("../shared beside the checkout (real videos, texts, annotations)", SHARED.is_dir),
     "git": ("a git checkout", lambda: shutil.which("git") is not None and (ROOT / ".git").exists()),
@@ -29,6 +41,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "lmdb": ("the package lmdb", lambda: find_spec("lmdb") is not None),
     "scenedetect": ("the package scenedetect", lambda: find_spec("scenedetect") is not None),
     "faster_whisper": ("the package faster-whisper", lambda: find_spec("faster_whisper") is not None),
+    "faiss_gpu": ("a GPU that faiss and torch compute on", _faiss_has_gpu),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
 }
 
