@@ -75,6 +75,20 @@ def test_table_files_and_numbers(tmp_path: Path, model: Path, corpora: dict[str,
     assert report["counts"] == {"texts": 120, "empty_texts_passed_over": 6, "pairs": 2}
 
 
+def test_a_corpus_in_another_encoding_is_told_in_one_line(
+    tmp_path: Path, model: Path, corpora: dict[str, Path]
+) -> None:
+    other = tmp_path / "other.txt"
+    lines = [f"мужчина номер {number} чинит велосипед" for number in range(40)]
+    other.write_bytes("\n".join(lines).encode("cp1251"))
+    words = ["--source", f"ru={other}", "--target", f"b={corpora['b']}", *options(model, tmp_path / "out")]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    told = f"{other}: is not UTF-8, read as cp1251; if that is wrong, save the file as UTF-8"
+    assert result.stderr.splitlines().count(told) == 1
+    assert "Warning" not in result.stderr
+
+
 def test_the_function_finds_what_the_command_finds(
     tmp_path: Path, model: Path, corpora: dict[str, Path]
 ) -> None:
