@@ -1,4 +1,4 @@
-"""The stage `nmi`: texts of corpora -> CLIP features -> how far apart their language is (Table 1).
+"""The stage `nmi`: texts of corpora -> features -> how far apart their language is (Table 1).
 
 The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the texts that it draws.
 """
@@ -58,7 +58,11 @@ class DomainGapOptions(StageOptions):
         names=("--target",),
         metavar="NAME=PATH",
     )
-    model: str = opt(f"The CLIP model whose text tower is used; {ALSO}.", metavar="FOLDER_OR_NAME")
+    model: str = opt(
+        "The text encoder: a CLIP, CLIP-ViP or SigLIP, of which the text tower is used, or a "
+        f"sentence-embedding model; {ALSO}.",
+        metavar="FOLDER_OR_NAME",
+    )
     out: Location = opt(
         f"Folder for nmi.json, nmi.png and the texts' features; {ALSO}.", PlaceType(file_okay=False)
     )
@@ -99,7 +103,7 @@ class DomainGapReport(StageReport):
 def nmi(options: DomainGapOptions) -> DomainGapReport:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 
-    0: their texts cannot be told apart; 1: two clusters of CLIP features are the two corpora. Writes
+    0: their texts cannot be told apart; 1: two clusters of features are the two corpora. Writes
     nmi.json, nmi.png and report.json. Features are kept under --out, so the same command again is quick.
 
     Raises:

@@ -244,9 +244,9 @@ def test_mistakes_are_one_line_and_write_nothing(
     good, out = f"a={corpora['a']}", tmp_path / "out"
     empty = tmp_path / "empty"
     empty.mkdir()
-    other = tmp_path / "bert"
+    other = tmp_path / "vit"
     other.mkdir()
-    (other / "config.json").write_text('{"model_type": "bert"}')
+    (other / "config.json").write_text('{"model_type": "vit"}')
     damaged = shutil.copytree(model, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -272,7 +272,7 @@ def test_mistakes_are_one_line_and_write_nothing(
         ),
         (["--source", good], tmp_path / "nowhere", "check --model"),
         (["--source", good], empty, "not a model folder"),
-        (["--source", good], other, "a model of type 'bert'"),
+        (["--source", good], other, "a model of type 'vit'"),
         (["--source", good], damaged, "the text tower does not load"),
         (["--source", good], lacking, "lacks weights of the text tower, such as text_projection.weight"),
     ]
