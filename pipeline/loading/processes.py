@@ -34,19 +34,23 @@ _DEATH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How many processes load, how many parts each has ready, and who is told what when one of them dies.
+class Advice:
+    """What a user is told when loading processes end: how to go on, and what needs less memory."""
 
-    `module` is what they import before they start. `goes_on` says how the user goes on, `less` what needs
-    less memory, of which shared memory is a part.
-    """
+    goes_on: str
+    when_dead: str
+    when_failed: str
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How many processes load, and how many parts each has ready; `module` is what they have imported."""
 
     workers: int
     prefetch: int
     pin_memory: bool
     module: str
-    goes_on: str
-    less: tuple[str, str]
+    advice: Advice
 
 
 def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -> Generator[Part, None, None]:
@@ -64,7 +68,7 @@ def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -
         pin_memory=loading.pin_memory,
         worker_init_fn=_start_worker,
         # A fork of a process with threads and a GPU may hang; the fork server has neither.
-        multiprocessing_context=_fork_server(loading.module) if workers else None,
+        multiprocessing_context=fork_server(loading.module) if workers else None,
     )
     others = set(multiprocessing.active_children())
     iterator = None
@@ -72,14 +76,14 @@ def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -
         with without_main():
             iterator = iter(loader)
         processes = set(multiprocessing.active_children()) - others
-        yield from _explained(iterator, processes, loading)
+        yield from _explained(iterator, processes, loading.advice)
     finally:
         if workers:
             _end(iterator, set(multiprocessing.active_children()) - others)
 
 
 def _explained(
-    parts: Iterator[Part], processes: set[BaseProcess], loading: Loading
+    parts: Iterator[Part], processes: set[BaseProcess], advice: Advice
 ) -> Generator[Part, None, None]:
     """The parts; what ends them and is no mistake of ours is a UserError."""
     try:
@@ -91,11 +95,11 @@ def _explained(
         if processes and wait([process.sentinel for process in processes], timeout=_DEATH_SECONDS):
             raise UserError(
                 f"a loading process died ({lines[-1]}): too little memory (also in /dev/shm), or a video "
-                f"that crashes the decoder. {loading.goes_on}; {loading.less[0]}"
+                f"that crashes the decoder. {advice.goes_on}; {advice.when_dead}"
             ) from error
         if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
             raise UserError(
-                f"a loading process failed: {lines[-1]}. {loading.less[1]}, of which /dev/shm is a part"
+                f"a loading process failed: {lines[-1]}. {advice.when_failed}, of which /dev/shm is a part"
             ) from error
         raise
 
@@ -122,8 +126,11 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _fork_server(module: str) -> Any:
-    """Where one runs already, it has imported what it was started with."""
+def fork_server(module: str) -> Any:
+    """What makes forks that have imported `module`; where one runs already, what it was started with.
+
+    It starts without being waited for.
+    """
     forkserver.set_forkserver_preload([module])
     # A signal to all processes of a run must end neither the server nor its forks, which inherit the mask.
     start_resource_tracker()  # which unblocks them

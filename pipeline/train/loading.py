@@ -4,9 +4,15 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
-from clipvip.pipeline.loading.processes import Loading, load_parts
+from clipvip.pipeline.loading.processes import Advice, Loading, load_parts
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.shards.errors import DatasetError
+
+ADVICE = Advice(
+    "The same command goes on from the last checkpoint",
+    "fewer run.workers need less memory",
+    "Fewer run.workers, run.prefetch or a smaller run.chunk_size need less memory",
+)
 
 
 def load_batches(
@@ -22,11 +28,7 @@ def load_batches(
         prefetch,
         pin_memory,
         module=__name__,
-        goes_on="The same command goes on from the last checkpoint",
-        less=(
-            "fewer run.workers need less memory",
-            "Fewer run.workers, run.prefetch or a smaller run.chunk_size need less memory",
-        ),
+        advice=ADVICE,
     )
     batch: list[Chunk] = []
     with closing(load_parts(dataset, specs, loading)) as chunks:
