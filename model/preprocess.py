@@ -40,8 +40,7 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
     """
     frames = torch.as_tensor(frames)
     planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1)
-    mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]
+    mean, std = _per_colour(CLIP_MEAN, planes.device), _per_colour(CLIP_STD, planes.device)
     pixels = torch.empty(len(planes), 3, image_size, image_size, device=planes.device)
     # On a CPU one by one: a frame in floating point fits into its cache.
     at_once = 1 if planes.is_cpu else max(len(planes), 1)
@@ -53,6 +52,11 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
             )
         torch.sub(resized, mean, out=into).div_(std)
     return pixels.reshape(*frames.shape[:-3], 3, image_size, image_size)
+
+
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1), filled where it is needed: what is copied to a GPU would be waited for."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:

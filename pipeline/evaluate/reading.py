@@ -5,6 +5,7 @@ read and decoded ahead of it: of the first clips by threads, and if there are ma
 processes. What fails is named in its place.
 """
 
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -34,6 +35,8 @@ FEW_CLIPS = 256
 _THREADS = 2
 _AHEAD_OF_THREADS = 4 * _THREADS
 _CHUNKS_AHEAD = 2
+_CHUNKS_IN_MEMORY = _CHUNKS_AHEAD + 2  # of a process: one is written, one is copied
+_SHARED_MEMORY = "/dev/shm"
 # What bounds memory: a chunk has so many clips, and unless one clip alone is larger, so many bytes.
 _CLIPS_A_CHUNK = 8
 _BYTES_A_CHUNK = 32 << 20
@@ -211,16 +214,14 @@ def read_clips(
     """Yield the clips of which `choose` says something, those of one shard after another, as chunks.
 
     `choose` sees samples without their pixels; those that it gives None for are not decoded. Read ahead are
-    8 clips, and where processes read, 2 chunks of each, which are of 32 MiB at most, or of one clip. Closed,
-    it ends its processes.
+    8 clips, and where processes read, 2 chunks of each, which are of 32 MiB at most, or of one clip. Where
+    /dev/shm has no room for that, there are fewer processes. Closed, it ends them.
 
     Raises:
         DatasetError: a shard cannot be read; clips before it have been yielded. Also what `choose` raises.
         UserError: a loading process died.
     """
-    is_little = reading.total is not None and reading.total < 2 * FEW_CLIPS
-    if is_little or sys.platform != "linux":  # others have no /proc, see `_Shard`
-        reading = replace(reading, workers=0)
+    reading = replace(reading, workers=_useful_workers(reading))
     if reading.workers and reading.total is not None:
         fork_server(__name__)  # which starts while threads read
     ahead: deque[_Chunk[T]] = deque()
@@ -238,6 +239,15 @@ def read_clips(
             yield _joined(chunk, part, reading)
             if chunk.ends_shard and chunk.shard is not None and chunk.shard.file is not None:
                 chunk.shard.file.close()
+
+
+def _useful_workers(reading: Reading) -> int:
+    """The processes that are worth their start and have room for their chunks; threads need no room."""
+    is_little = reading.total is not None and reading.total < 2 * FEW_CLIPS
+    if is_little or sys.platform != "linux":  # others have no /proc, see `_Shard`
+        return 0
+    room = shutil.disk_usage(_SHARED_MEMORY).free
+    return min(reading.workers, room // (_CHUNKS_IN_MEMORY * _BYTES_A_CHUNK))
 
 
 def _loaded(jobs: Iterator[_Job | None], reading: Reading) -> Generator[_Loaded, None, None]:

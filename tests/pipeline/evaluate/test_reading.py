@@ -3,10 +3,12 @@
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +165,15 @@ def test_few_clips_are_read_without_processes(mixed: list[Path], monkeypatch: py
     monkeypatch.setattr(reading, "fork_server", refuse)
     few = Reading(FRAMES, IMAGE_SIZE, CPU, workers=2, total=511)
     assert len(read_all(mixed, few)[0]) == 31
+    assert len(read_all(mixed, SETTINGS)[0]) == 31
+
+
+def test_without_room_for_chunks_threads_read(
+    few: int, mixed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, which has 64 MB by default."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
+    monkeypatch.setattr(reading, "load_parts", lambda *_: pytest.fail("a process was started"))
     assert len(read_all(mixed, SETTINGS)[0]) == 31
 
 
