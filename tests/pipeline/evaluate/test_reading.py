@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +23,12 @@ from clipvip.pipeline.evaluate.embeddings import ClipEncoder, embed_by_shard, em
 from clipvip.pipeline.evaluate.reading import ClipsRead, Reading, read_clips
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import location_of
+from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import Sample, list_shards, read_shard
 from clipvip.shards.tar.writer import write_shard
 from make_shards import make_shard_folder, stored_clip
+from s3_server import s3_server, use_s3
 from tiny_clip import IMAGE_SIZE, make_clip
 
 FRAMES = 4
@@ -73,7 +76,9 @@ def choose(sample: Sample) -> str | Skip | None:
     return None if sample.key == "b_00003" else sample.key
 
 
-def read_all(shards: list[Path], settings: Reading) -> tuple[list[str], torch.Tensor, list[Skip], int]:
+def read_all(
+    shards: Sequence[Location], settings: Reading
+) -> tuple[list[str], torch.Tensor, list[Skip], int]:
     found = list(read_clips(shards, choose, settings))
     assert sum(read.ends_shard for read in found) == len(shards)
     rows = torch.cat([read.rows for read in found if read.rows is not None])
@@ -214,6 +219,19 @@ def test_embeddings_do_not_depend_on_who_reads(
     by_shard = dict(embed_by_shard(encoder, mixed, lambda sample: sample.key, before=lambda _: None))
     assert list(by_shard) == mixed and [len(found.about) for found in by_shard.values()] == [7, 1, 0, 25]
     assert np.array_equal(by_shard[mixed[1]].videos, unit(model.encode_video([frames[6]])))
+
+
+@pytest.mark.needs("s3fs")
+def test_processes_read_the_one_copy_of_a_shard_in_a_store(
+    few: int, mixed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read_all(mixed, SETTINGS)
+    store = tmp_path / "store"
+    shutil.copytree(mixed[0].parent, store / "bucket/clips", ignore=lambda *_: ["store"])
+    with s3_server(store) as address:
+        use_s3(monkeypatch, address)
+        found = read_all(list_shards(location_of("s3://bucket/clips")), SETTINGS)
+    assert found[0] == expected[0] and torch.equal(found[1], expected[1]) and found[2:] == expected[2:]
 
 
 def unit(embeds: torch.Tensor) -> np.ndarray:
