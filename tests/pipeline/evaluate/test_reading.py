@@ -221,6 +221,21 @@ def test_embeddings_do_not_depend_on_who_reads(
     assert np.array_equal(by_shard[mixed[1]].videos, unit(model.encode_video([frames[6]])))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_gives_the_embeddings_of_a_processor(
+    few: int, mixed: list[Path], tmp_path: Path, workers: int
+) -> None:
+    model = ClipVip.from_clip(str(make_clip(tmp_path / "clip"))).eval()
+    expected = embed_pairs(ClipEncoder(model, batch_size=4, shows_progress=False), mixed)
+    torch.nn.Module.to(model, "cuda")
+    found = embed_pairs(ClipEncoder(model, batch_size=4, shows_progress=False, workers=workers), mixed)
+    assert found.sentences == expected.sentences and found.skips == expected.skips
+    for ours, theirs in ((found.videos, expected.videos), (found.texts, expected.texts)):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=0.03)
+
+
 @pytest.mark.needs("s3fs")
 def test_processes_read_the_one_copy_of_a_shard_in_a_store(
     few: int, mixed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
