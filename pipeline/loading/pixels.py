@@ -121,14 +121,14 @@ class PixelsWriter:
         self._is_open = False
         self._values = torch.empty(0, dtype=torch.uint8)
 
-    def begin(self) -> None:
-        """Begin a chunk; one that was not finished is dropped."""
+    def begin(self, *, expected: int = 0) -> None:
+        """Begin a chunk, for which so many bytes are expected; one that was not finished is dropped."""
         if self._is_open:
             self._give_back(self._values)
         self._is_open = True
         self._runs: list[Run] = []
         self._num_bytes = 0
-        self._values = self._take(self._num_bytes_expected)
+        self._values = self._take(max(self._num_bytes_expected, expected))
 
     def space(self, shape: tuple[int, ...]) -> np.ndarray:
         """Room for the next row's frames, uint8 of `shape`; it is not a row before `keep`."""

@@ -39,6 +39,11 @@ class SampleSettings:
     captions: tuple[str, ...] = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
 
+    @property
+    def frames_of_row(self) -> int:
+        """Of a sample, the middle frame counted again where it is wanted."""
+        return self.num_frames + self.needs_frame
+
 
 @dataclass(frozen=True)
 class Example:
