@@ -46,10 +46,9 @@ def peak_flops(device: torch.device) -> float | None:
 
 @dataclass
 class Speed:
-    """Rates since the last log line, of all processes together."""
+    """Rates since the last log line: samples of all processes together, the rest of this one."""
 
     device: torch.device
-    world_size: int
     samples: int = 0
     flops: float = 0.0
     wait_seconds: float = 0.0
@@ -64,7 +63,7 @@ class Speed:
         }
         peak = peak_flops(self.device)
         if peak is not None:
-            rates["mfu"] = self.flops / seconds / (peak * self.world_size)
+            rates["mfu"] = self.flops / seconds / peak
         if self.device.type == "cuda":
             rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.samples, self.flops, self.wait_seconds = 0, 0.0, 0.0
