@@ -65,7 +65,7 @@ def main() -> None:
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True)
 @click.option("--encoder", default="vip", show_default=True, help="As model.encoder of a recipe.")
 @click.option("--frames", type=click.IntRange(1), default=12, show_default=True)
-@click.option("--texts", type=click.IntRange(0), default=2, show_default=True)
+@click.option("--texts", type=click.IntRange(1, 2), default=2, show_default=True)
 @click.option("--tokens", type=click.IntRange(1), default=70, show_default=True)
 @click.option("--frame/--no-frame", "with_frame", default=True, help="Encode the middle frame too.")
 @click.option("--top", type=int, default=12, show_default=True, help="Kinds of kernels listed.")
