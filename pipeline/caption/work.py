@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
+from clipvip.model.image_captioner import ImageCaptioner, default_batch_size
+from clipvip.model.ofa.captioner import CAPTIONERS
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
@@ -39,18 +40,27 @@ class CaptionSetup:
     revision: str
     options: "CaptionOptions"
     where: "Where"
-    batch_size: int
     dtype: torch.dtype  # one for all workers, whatever their GPUs
 
-    def load(self, device: torch.device) -> Captioner:
+    def load(self, device: torch.device) -> ImageCaptioner:
+        """The captioner on a device, which decides how many frames it takes at once where none is asked."""
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
+        asked = self.options
         with model_at_hand(self.folder) as folder:
             kind = CAPTIONERS[require_kind(folder, CAPTIONERS)]
-            return kind(folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
+            return kind(
+                folder,
+                device=device,
+                dtype=self.dtype,
+                batch_size=asked.batch_size or default_batch_size(device),
+                prompt=asked.prompt,
+                num_beams=asked.num_beams,
+                max_length=asked.max_length,
+                image_size=asked.image_size,
+            )
 
-    def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
+    def decoding_options(self, captioner: ImageCaptioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
         asked = {name: getattr(self.options, name) for name in _DECODING}
         dtype = str(captioner.dtype).removeprefix("torch.")
@@ -97,7 +107,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
                         skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory does not hold --batch-size {setup.batch_size}; give less"
+            f"the GPU's memory does not hold --batch-size {captioner.batch_size}; give less"
         ) from error
     write_captions(
         captions_path(setup.options.out, task.shard.stem),
@@ -112,7 +122,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _captioner(setup: CaptionSetup) -> Captioner:
+def _captioner(setup: CaptionSetup) -> ImageCaptioner:
     """This worker's captioner, loaded when the first shard comes."""
     where = setup.where
     if where.num_gpus:
@@ -125,7 +135,7 @@ def _captioner(setup: CaptionSetup) -> Captioner:
 
 
 def _batches_ahead(
-    shard: Location, captioner: Captioner, setup: CaptionSetup
+    shard: Location, captioner: ImageCaptioner, setup: CaptionSetup
 ) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
     numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
@@ -152,7 +162,7 @@ def _batches_ahead(
                 executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
+def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: ImageCaptioner) -> _Batch:
     found, frames, skips = [], [], []
     for number, sample in samples:
         if isinstance(sample, Skip):
