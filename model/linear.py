@@ -34,14 +34,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
-def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Write `linear(x, weight, bias)` to `out` (..., out), which is contiguous; no gradients."""
-    if prefers_convolution(x, weight):
-        out.copy_(linear(x, weight, bias))
-    else:
-        torch.addmm(bias, x.flatten(0, -2), weight.t(), out=out.view(-1, out.shape[-1]))
-
-
 class Linear(nn.Linear):
     """`torch.nn.Linear` that computes by `linear`."""
 

@@ -128,7 +128,7 @@ class OfaEncoder(nn.Module):
         states = [x]
         for index, layer in enumerate(self.layers):
             cells, tokens = self.image_rel_pos_table_list[index], self.token_rel_pos_table_list[index]
-            bias = absolute + relative_bias(cells(of_cells), tokens(of_tokens))
+            bias = add_relative(absolute, cells(of_cells), tokens(of_tokens))
             x = layer(x, bias if key_mask is None else bias + key_mask)
             states.append(x)
         return OfaEncoderOutput(
@@ -148,11 +148,15 @@ class OfaEncoder(nn.Module):
         return torch.cat([cells, tokens])[None]
 
 
-def relative_bias(of_cells: Tensor, of_tokens: Tensor) -> Tensor:
-    """(heads, S, S) of (cells, cells, heads) and (tokens, tokens, heads), and nothing between the two."""
-    cells, tokens = of_cells.permute(2, 0, 1), of_tokens.permute(2, 0, 1)
-    after, before = tokens.shape[-1], cells.shape[-1]
-    return F.pad(cells, (0, after, 0, after)) + F.pad(tokens, (before, 0, before, 0))
+def add_relative(absolute: Tensor, of_cells: Tensor, of_tokens: Tensor) -> Tensor:
+    """(1, heads, S, S) of positions, and on it what pairs of cells and pairs of tokens add.
+
+    These are (cells, cells, heads) and (tokens, tokens, heads); between the two kinds nothing is added.
+    """
+    bias, num_cells = absolute.clone(), len(of_cells)
+    bias[..., :num_cells, :num_cells] += of_cells.permute(2, 0, 1)
+    bias[..., num_cells:, num_cells:] += of_tokens.permute(2, 0, 1)
+    return bias
 
 
 def relative_tables(num_buckets: int, num_heads: int, num_layers: int) -> nn.ModuleList:

@@ -5,6 +5,7 @@ and values are one product, and all that depends on positions alone is computed 
 prompt and the greatest length are fixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipvip.model.linear import Linear, linear, linear_into
-from clipvip.model.ofa.attention import Attention, position_bias
+from clipvip.model.linear import Linear, linear
+from clipvip.model.ofa.attention import Attention, position_bias, split_heads
 from clipvip.model.ofa.decoder import DecoderLayer, OfaDecoder
-from clipvip.model.ofa.encoder import EncoderLayer, OfaEncoder, relative_bias
+from clipvip.model.ofa.encoder import EncoderLayer, OfaEncoder, add_relative
 from clipvip.model.ofa.folded_resnet import FoldedResNet
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.ofa.positions import image_buckets, token_buckets
@@ -40,20 +41,34 @@ def product(weight: Tensor, bias: Tensor) -> Linear:
     return layer
 
 
-def product_of(*layers: nn.Linear) -> Linear:
-    """Several layers with the same input as one, outputs next to each other."""
-    if len(layers) == 1:
-        return product(layers[0].weight.data, layers[0].bias.data)
-    return product(
-        torch.cat([layer.weight.data for layer in layers]), torch.cat([layer.bias.data for layer in layers])
-    )
+class Products(nn.Module):
+    """Several layers with the same input, `fused` into one product.
+
+    That copies their weights, so on a CPU, which gains nothing by it, they stay apart.
+    """
+
+    def __init__(self, *layers: nn.Linear, fused: bool) -> None:
+        super().__init__()
+        self.number = len(layers)
+        if fused and len(layers) > 1:
+            weight = torch.cat([layer.weight.data for layer in layers])
+            self.layers = nn.ModuleList([product(weight, torch.cat([layer.bias.data for layer in layers]))])
+        else:
+            self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        """The output (..., width) of each."""
+        if len(self.layers) == self.number:
+            return [layer(x) for layer in self.layers]
+        outputs: Sequence[Tensor] = self.layers[0](x).chunk(self.number, dim=-1)
+        return outputs
 
 
-def out_product(attention: Attention) -> Linear:
-    """The product after attention, with the factors of the heads in it."""
+def out_product(attention: Attention) -> nn.Linear:
+    """The product after attention, with the factors of the heads in it: in place, which copies nothing."""
     weight = attention.out_proj.weight.data
-    factors = attention.c_attn.data.repeat_interleave(weight.shape[1] // attention.num_heads)
-    return product(weight * factors, attention.out_proj.bias.data)
+    weight *= attention.c_attn.data.repeat_interleave(weight.shape[1] // attention.num_heads)
+    return attention.out_proj
 
 
 class FoldedFeedForward(nn.Module):
@@ -66,24 +81,23 @@ class FoldedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What to add to `x`."""
-        added: Tensor = self.fc2(self.inner_norm(F.gelu(self.fc1(self.norm(x)))))
+        added: Tensor = self.fc2(self.inner_norm(torch.ops.aten.gelu_(self.fc1(self.norm(x)))))
         return added
 
 
 class FoldedEncoderLayer(nn.Module):
-    def __init__(self, layer: EncoderLayer) -> None:
+    def __init__(self, layer: EncoderLayer, *, fused: bool) -> None:
         super().__init__()
         attention = layer.self_attn
         self.num_heads, self.scale = attention.num_heads, attention.scale
         self.norm, self.mid_norm = layer.self_attn_layer_norm, layer.self_attn_mid_layer_norm
-        self.qkv = product_of(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qkv = Products(attention.q_proj, attention.k_proj, attention.v_proj, fused=fused)
         self.out = out_product(attention)
         self.feed_forward = FoldedFeedForward(layer)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(batch, S, width) -> the same, in place."""
-        qkv = self.qkv(self.norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)
+        queries, keys, values = (split_heads(part, self.num_heads) for part in self.qkv(self.norm(x)))
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
         x += self.mid_norm(self.out(attended.transpose(1, 2).flatten(2)))
         x += self.feed_forward(x)
@@ -111,7 +125,9 @@ class FoldedEncoder(nn.Module):
         tokens = encoder.layernorm_embedding(encoder.embed_tokens(prompt) + encoder.type_embedding.weight[0])
         self.tokens = nn.Buffer(tokens)
         self.biases = EncoderBiases(encoder, self.grid, num_tokens, kept=for_gpu, dtype=dtype)
-        self.layers = nn.ModuleList(FoldedEncoderLayer(cast(EncoderLayer, layer)) for layer in encoder.layers)
+        self.layers = nn.ModuleList(
+            FoldedEncoderLayer(cast(EncoderLayer, layer), fused=for_gpu) for layer in encoder.layers
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, image_size, image_size), normalised."""
@@ -156,13 +172,13 @@ class EncoderBiases(nn.Module):
         return self.kept[layer][..., : self.length] if len(self.kept) else self._compute(layer)
 
     def _compute(self, layer: int) -> Tensor:
-        relative = relative_bias(self.cells[layer](self.of_cells), self.tokens[layer](self.of_tokens))
-        return relative + self.absolute
+        cells, tokens = self.cells[layer](self.of_cells), self.tokens[layer](self.of_tokens)
+        return add_relative(self.absolute, cells, tokens)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder reads and writes, allocated once for all batches and steps.
+    """What the decoder reads and writes, allocated once for all steps.
 
     own: of each layer (batch, slots, 2, heads, head width): keys and values of the tokens so far. The step
         `t` writes the slots from t * beams on, and none is ever moved: a mask says which a beam may read.
@@ -174,16 +190,17 @@ class Memory:
 
 
 class FoldedDecoderLayer(nn.Module):
-    def __init__(self, layer: DecoderLayer) -> None:
+    def __init__(self, layer: DecoderLayer, *, fused: bool) -> None:
         super().__init__()
         own, cross = layer.self_attn, layer.cross_attn
         self.num_heads, self.scale = own.num_heads, own.scale
         self.own_norm, self.own_mid_norm = layer.self_attn_layer_norm, layer.self_attn_mid_layer_norm
-        self.own_qkv = product_of(own.q_proj, own.k_proj, own.v_proj)
+        self.own_qkv = Products(own.q_proj, own.k_proj, own.v_proj, fused=True)
         self.own_out = out_product(own)
         self.cross_norm, self.cross_mid_norm = layer.cross_attn_layer_norm, layer.cross_attn_mid_layer_norm
-        self.cross_q = product_of(cross.q_proj)
-        self.cross_kv = product_of(cross.k_proj, cross.v_proj)
+        self.cross_q = cross.q_proj
+        self.fused = fused
+        self.cross_kv = Products(cross.k_proj, cross.v_proj, fused=fused)
         self.cross_out = out_product(cross)
         self.feed_forward = FoldedFeedForward(layer)
 
@@ -191,7 +208,8 @@ class FoldedDecoderLayer(nn.Module):
         self, x: Tensor, own: Tensor, first: int, own_bias: Tensor, cross: Tensor, cross_bias: Tensor
     ) -> Tensor:
         """(batch, beams, width) of one step -> the same, in place; `first` is the first slot to write."""
-        qkv = self.own_qkv(self.own_norm(x)).unflatten(-1, (3, self.num_heads, -1))
+        # One product here on any device: a step is short.
+        qkv = self.own_qkv.layers[0](self.own_norm(x)).unflatten(-1, (3, self.num_heads, -1))
         own[:, first : first + x.shape[1]] = qkv[:, :, 1:]
         attended = self._attend(qkv[:, :, 0], own[:, : own_bias.shape[-1]], own_bias)
         x += self.own_mid_norm(self.own_out(attended))
@@ -202,7 +220,13 @@ class FoldedDecoderLayer(nn.Module):
 
     def remember(self, states: Tensor, cross: Tensor) -> None:
         """Write the keys and values of the encoder's (batch, S, width)."""
-        linear_into(cross.flatten(2), states, self.cross_kv.weight, self.cross_kv.bias)
+        if self.fused:
+            joint = cast(nn.Linear, self.cross_kv.layers[0])
+            out = cross.flatten(2).flatten(0, 1)
+            torch.addmm(joint.bias, states.flatten(0, 1), joint.weight.t(), out=out)
+            return
+        for number, part in enumerate(self.cross_kv(states)):
+            cross[:, :, number] = part.unflatten(-1, (self.num_heads, -1))
 
     def _attend(self, queries: Tensor, keys_values: Tensor, bias: Tensor) -> Tensor:
         keys, values = keys_values.permute(2, 0, 3, 1, 4)
@@ -239,7 +263,9 @@ class FoldedDecoder(nn.Module):
         own, cross = _decoder_biases(decoder, positions, num_steps, num_beams)
         self.own_bias, self.cross_bias = nn.Buffer(own.to(dtype)), nn.Buffer(cross.to(dtype))
         self.num_positions = positions.shape[1]
-        self.layers = nn.ModuleList(FoldedDecoderLayer(cast(DecoderLayer, layer)) for layer in decoder.layers)
+        self.layers = nn.ModuleList(
+            FoldedDecoderLayer(cast(DecoderLayer, layer), fused=for_gpu) for layer in decoder.layers
+        )
 
     def memory(self, batch_size: int) -> Memory:
         """Room for `batch_size` images, on the decoder's device and in its format."""
@@ -327,5 +353,5 @@ class FoldedOfa(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         self.eval().requires_grad_(False).to(dtype)
         for part in encoder.resnet.modules():
-            if isinstance(part, nn.Conv2d):
+            if for_gpu and isinstance(part, nn.Conv2d):  # a CPU's library orders them for itself anyway
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,5 @@
 """OFA's image tower for inference: BatchNorm folded into the convolutions, channels last."""
 
-import copy
 from typing import cast
 
 import torch
@@ -11,19 +10,17 @@ from clipvip.model.ofa.resnet import Bottleneck, ResNet
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution that gives what `norm` in evaluation makes of `conv`'s output.
+    """Make `conv` give what `norm` in evaluation makes of its output; returns it.
 
-    The factors are computed in float64, so that only the product is rounded to the weights' format.
+    The factors are computed in float64, and the weights are changed in place: copies would need memory.
     """
     assert norm.running_mean is not None and norm.running_var is not None
-    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    folded = copy.copy(conv)
-    folded._parameters = dict(conv._parameters)  # the copy would share the table of them
-    weight = conv.weight.double() * factor[:, None, None, None]
-    bias = norm.bias.double() - norm.running_mean.double() * factor
-    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    folded.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-    return folded
+    weight = conv.weight.data
+    factor = norm.weight.data.double() / (norm.running_var.double() + norm.eps).sqrt()
+    weight *= factor[:, None, None, None]
+    bias = norm.bias.data.double() - norm.running_mean.double() * factor
+    conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+    return conv
 
 
 class FoldedBottleneck(nn.Module):
@@ -48,7 +45,9 @@ class FoldedBottleneck(nn.Module):
 
 
 class FoldedResNet(nn.Module):
-    """What `ResNet` in evaluation computes; `forward` takes images whose channels may come last in memory.
+    """What `ResNet` in evaluation computes, of which the convolutions are taken over.
+
+    `forward` takes images whose channels may come last in memory.
 
     `fused`: cuDNN adds the bias and the residual and cuts off negatives as it writes a convolution's output.
     """

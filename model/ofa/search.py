@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipvip.model.ofa.folded import FoldedDecoder, aligned
+from clipvip.model.ofa.folded import FoldedDecoder, Memory, aligned
 
 # Steps that one graph holds: a search ends early at such a boundary only.
 STEPS_AT_ONCE = 4
@@ -43,11 +43,13 @@ class Beams:
     tokens: (batch, beams, t + 1), from <s> on.
     scores: (batch, beams) float32, the sum of logarithms of probabilities.
     mask: (batch, beams, slots), 0 where the beam's own keys are, else -inf.
+    memory: keys and values, in place.
     """
 
     tokens: Tensor
     scores: Tensor
     mask: Tensor
+    memory: Memory
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Ended:
 
 
 class BeamSearch:
-    """A search over batches of `batch_size` images, with all its memory allocated once.
+    """A search over batches of `batch_size` images.
 
     Args:
         steps_at_once: after so many steps the host asks whether all captions have ended; 1 by default on the
@@ -153,7 +155,8 @@ class BeamSearch:
         self.captured = on_gpu if captured is None else captured
         size = steps_at_once or (STEPS_AT_ONCE if on_gpu else 1)
         self.parts = [range(n, min(n + size, rules.num_steps)) for n in range(0, rules.num_steps, size)]
-        self.memory = decoder.memory(batch_size)
+        # Graphs read and write where they were captured; elsewhere memory is given back after each batch.
+        self._memory = decoder.memory(batch_size) if self.captured else None
         beams, rows = rules.num_beams, batch_size * rules.num_beams
         self._first_rows = torch.arange(0, rows, beams, device=table.device)[:, None]
         # Slots of one step, of which each beam writes and reads its own; behind them, slots not yet written.
@@ -165,16 +168,16 @@ class BeamSearch:
         scores = torch.zeros(batch_size, beams, device=table.device)
         scores[:, 1:] = -1e9
         tokens = torch.full((batch_size, beams, 1), rules.bos, device=table.device)
-        self._start = Beams(tokens, scores, self._mask(None, 0))
+        self._start = tokens, scores, self._mask(None, 0)
         self._graphs: list[tuple[torch.cuda.CUDAGraph, Candidates]] = []
 
     @torch.inference_mode()
     def __call__(self, states: Tensor) -> list[list[int]]:
         """Tokens of a caption for each of the encoder's (batch_size, S, width), without <s> and </s>."""
-        self.decoder.remember(states, self.memory)
+        beams = self.begin(states)
         ended = Ended(self.batch_size, self.rules)
         under_way = deque[tuple[Candidates, torch.cuda.Event | None]]()
-        for candidates in self._run():
+        for candidates in self._run(beams):
             event = None
             host = candidates.to_host()
             if states.device.type == "cuda":
@@ -190,31 +193,35 @@ class BeamSearch:
             _add_first(ended, under_way)
         return ended.best
 
-    def _run(self) -> Iterator[Candidates]:
+    def begin(self, states: Tensor) -> Beams:
+        """The beams before the first step, for the encoder's `states`."""
+        memory = self._memory or self.decoder.memory(self.batch_size)
+        self.decoder.remember(states, memory)
+        return Beams(*self._start, memory)
+
+    def _run(self, beams: Beams) -> Iterator[Candidates]:
         """The candidates of each part, as they are computed."""
         if self.captured:
             if not self._graphs:
-                self._capture()
+                self._capture(beams)
             for graph, candidates in self._graphs:
                 graph.replay()
                 yield candidates
         else:
-            beams = self._start
             for part in self.parts:
                 beams, candidates = self.steps(part, beams)
                 yield candidates
 
-    def _capture(self) -> None:
+    def _capture(self, beams: Beams) -> None:
         """Record the kernels of each part; memory of all parts comes out of one pool."""
         device = self.decoder.table.device
         pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # libraries allocate in their first calls, which no graph may hold
-            beams = self._start
+            tried = beams
             for part in self.parts:
-                beams, _ = self.steps(part, beams)
+                tried, _ = self.steps(part, tried)
         torch.cuda.current_stream(device).wait_stream(stream)
-        beams = self._start
         for part in self.parts:
             graph = torch.cuda.CUDAGraph()
             # Threads that prepare images may allocate pinned memory meanwhile.
@@ -243,7 +250,7 @@ class BeamSearch:
 
     def _log_probs(self, beams: Beams, step: int) -> Tensor:
         """(batch, beams, vocabulary) float32; -inf at padding and what would repeat three tokens."""
-        logits = self.decoder(beams.tokens[..., -1], step, beams.mask, self.memory)
+        logits = self.decoder(beams.tokens[..., -1], step, beams.mask, beams.memory)
         log_probs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (self.batch_size, -1))
         log_probs[..., self.rules.pad] = -torch.inf
         tokens, before = beams.tokens, NO_REPEAT_NGRAM - 1
@@ -266,7 +273,7 @@ class BeamSearch:
         past = beams.tokens.flatten(0, 1).index_select(0, rows).unflatten(0, scores.shape)
         grown = torch.cat([past, tokens.gather(1, chosen)[..., None]], dim=-1)
         mask = beams.mask.flatten(0, 1).index_select(0, rows).unflatten(0, scores.shape)
-        going_on = Beams(grown, scores, self._mask(mask, step + 1))
+        going_on = Beams(grown, scores, self._mask(mask, step + 1), beams.memory)
         return going_on, Candidates(best, tokens, parents, chosen, last=None)
 
     def _mask(self, past: Tensor | None, step: int) -> Tensor:
