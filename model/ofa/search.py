@@ -252,7 +252,7 @@ class BeamSearch:
         """(batch, beams, vocabulary) float32; -inf at padding and what would repeat three tokens."""
         logits = self.decoder(beams.tokens[..., -1], step, beams.mask, beams.memory)
         log_probs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (self.batch_size, -1))
-        log_probs[..., self.rules.pad] = -torch.inf
+        log_probs.select(-1, self.rules.pad).fill_(-torch.inf)
         tokens, before = beams.tokens, NO_REPEAT_NGRAM - 1
         if tokens.shape[-1] > before:
             # Where the last two tokens came before, what followed them must not follow again.
