@@ -35,11 +35,8 @@ class ImageCaptioner(ABC):
         """Captions of what `preprocess` gave, for `batch_size` images at most."""
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
-        """What `caption_pixels` takes: (n, image_size, image_size, 3) uint8 on the host.
-
-        For a GPU they are in pinned memory. Safe in any thread.
-        """
-        return resize_images(images, self.image_size, pinned=self.device.type == "cuda")
+        """What `caption_pixels` takes: uint8 (n, image_size, image_size, 3). Safe in any thread."""
+        return resize_images(images, self.image_size)
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
         """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from captioner_vs_reference import PROMPT_IDS, SIZES, our_search
+from captioner_vs_reference import PROMPT_IDS, SIZES, plain_search
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -114,7 +114,7 @@ def count_plain(size: str, batch_size: int) -> int:
     with torch.no_grad():
         model.encoder.embed_tokens.weight[2] = 0  # no caption ends early
         model.encoder.embed_tokens.weight[3:] += torch.randn(7997, 16)
-    search = our_search(model, torch.rand(batch_size, 3, 32, 32))
+    search = plain_search(model, torch.rand(batch_size, 3, 32, 32))
     with _Counter() as counter:
         found = search()
     if max(map(len, found)) < DEFAULT_MAX_LENGTH:

@@ -16,12 +16,9 @@ def preprocess_images(images: Sequence[np.ndarray], image_size: int) -> Tensor:
     return scale_pixels(resize_images(images, image_size))
 
 
-def resize_images(images: Sequence[np.ndarray], image_size: int, *, pinned: bool = False) -> Tensor:
-    """The first half of `preprocess_images`: (len(images), image_size, image_size, 3) uint8.
-
-    `pinned` memory is copied to a GPU several times as fast, and while the host goes on.
-    """
-    pixels = torch.empty(len(images), image_size, image_size, 3, dtype=torch.uint8, pin_memory=pinned)
+def resize_images(images: Sequence[np.ndarray], image_size: int) -> Tensor:
+    """The first half of `preprocess_images`: (len(images), image_size, image_size, 3) uint8."""
+    pixels = torch.empty(len(images), image_size, image_size, 3, dtype=torch.uint8)
     for row, image in zip(pixels.numpy(), images, strict=True):
         row[:] = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
     return pixels

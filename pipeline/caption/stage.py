@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.caption.work import CaptionSetup
 
 _MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
-_GPU_THREADS = 4
+_GPU_THREADS = 8
 # A process on the CPU is worth it for every so many cores: each holds the model.
 _CORES_PER_WORKER = 4
 
@@ -59,7 +59,7 @@ class CaptionOptions(StageOptions):
     workers: int | None = opt(
         "Processes on the CPU, or threads that prepare images for each GPU.",
         at_least(1),
-        shown="one per 4 cores, or 4 threads",
+        shown="one per 4 cores, or up to 8 threads",
         default=None,
     )
     batch_size: int | None = opt(
