@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,12 +76,12 @@ def our_search(model: Any, pixels: torch.Tensor) -> Search:
     return search
 
 
-def plain_search(model: Any, pixels: torch.Tensor) -> Search:
+def plain_search(model: Any, pixels: torch.Tensor, prompt: Sequence[int] = PROMPT_IDS) -> Search:
     """The plain network with transformers' search."""
     from clipvip.model.ofa.captioner import authors_search
 
     settings, processors = authors_search(model.config, num_beams=NUM_BEAMS, max_length=MAX_LENGTH)
-    ids = torch.tensor([PROMPT_IDS] * len(pixels), device=pixels.device)
+    ids = torch.tensor([prompt] * len(pixels), device=pixels.device)
 
     @torch.inference_mode()
     def search() -> list[list[int]]:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from captioner_vs_reference import GFLOP_PER_IMAGE, plain_search
 
-from clipvip.model.ofa import OfaForConditionalGeneration
-from clipvip.model.ofa.captioner import Captioner
+from clipvip.model.ofa import OfaForConditionalGeneration, OfaTokenizer
+from clipvip.model.ofa.captioner import DEFAULT_PROMPT, Captioner
 from clipvip.model.ofa.images import scale_pixels
 from clipvip.model.ofa.search import BeamSearch
 from gpu_sections.made_data import make_ofa
@@ -74,7 +74,8 @@ def _without_parts(check: Check, folder: Path, batch_size: int) -> None:
     by_graph, images = _parts_off(check, folder, batch_size, row)
     check.free()
     plain = OfaForConditionalGeneration.from_pretrained(folder, dtype=images.dtype).eval().to(check.device)
-    search = plain_search(plain, images.contiguous())
+    prompt = OfaTokenizer.from_pretrained(folder)(DEFAULT_PROMPT).input_ids
+    search = plain_search(plain, images.contiguous(), prompt)
     equal = sum(a == b for a, b in zip(search(), by_graph, strict=True))
     row("plain network, transformers' search", search, same_captions=equal)
 

@@ -195,7 +195,7 @@ class FoldedDecoderLayer(nn.Module):
         own, cross = layer.self_attn, layer.cross_attn
         self.num_heads, self.scale = own.num_heads, own.scale
         self.own_norm, self.own_mid_norm = layer.self_attn_layer_norm, layer.self_attn_mid_layer_norm
-        self.own_qkv = Products(own.q_proj, own.k_proj, own.v_proj, fused=True)
+        self.own_qkv = Products(own.q_proj, own.k_proj, own.v_proj, fused=fused)
         self.own_out = out_product(own)
         self.cross_norm, self.cross_mid_norm = layer.cross_attn_layer_norm, layer.cross_attn_mid_layer_norm
         self.cross_q = cross.q_proj
@@ -208,15 +208,24 @@ class FoldedDecoderLayer(nn.Module):
         self, x: Tensor, own: Tensor, first: int, own_bias: Tensor, cross: Tensor, cross_bias: Tensor
     ) -> Tensor:
         """(batch, beams, width) of one step -> the same, in place; `first` is the first slot to write."""
-        # One product here on any device: a step is short.
-        qkv = self.own_qkv.layers[0](self.own_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        own[:, first : first + x.shape[1]] = qkv[:, :, 1:]
-        attended = self._attend(qkv[:, :, 0], own[:, : own_bias.shape[-1]], own_bias)
+        queries = self._own(self.own_norm(x), own[:, first : first + x.shape[1]])
+        attended = self._attend(queries, own[:, : own_bias.shape[-1]], own_bias)
         x += self.own_mid_norm(self.own_out(attended))
         queries = self.cross_q(self.cross_norm(x)).unflatten(-1, (self.num_heads, -1))
         x += self.cross_mid_norm(self.cross_out(self._attend(queries, cross, cross_bias)))
         x += self.feed_forward(x)
         return x
+
+    def _own(self, x: Tensor, slots: Tensor) -> Tensor:
+        """The queries of a step; its keys and values go to `slots` (batch, beams, 2, heads, head width)."""
+        if self.fused:  # both in one kernel
+            qkv = self.own_qkv.layers[0](x).unflatten(-1, (3, self.num_heads, -1))
+            slots.copy_(qkv[:, :, 1:])
+            return qkv[:, :, 0]
+        queries, *others = (part.unflatten(-1, (self.num_heads, -1)) for part in self.own_qkv(x))
+        for number, part in enumerate(others):
+            slots[:, :, number] = part
+        return queries
 
     def remember(self, states: Tensor, cross: Tensor) -> None:
         """Write the keys and values of the encoder's (batch, S, width)."""
