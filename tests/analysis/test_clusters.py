@@ -87,6 +87,7 @@ def test_only_many_queries_go_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
 
 
+@pytest.mark.gpu
 @pytest.mark.needs("faiss_gpu")
 def test_a_gpu_finds_the_clusters_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "LEAST_NUMBERS_ON_GPU", 0)
@@ -97,6 +98,7 @@ def test_a_gpu_finds_the_clusters_of_a_processor(monkeypatch: pytest.MonkeyPatch
     assert adjusted_rand_score(expected, found) > 0.99
 
 
+@pytest.mark.gpu
 @pytest.mark.needs("faiss_gpu")
 def test_a_gpu_finds_the_neighbours_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_tools, "LEAST_PRODUCTS_ON_GPU", 0)
