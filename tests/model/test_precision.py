@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipvip.model import precision
-from clipvip.model.ofa.captioner import default_dtype
+from clipvip.model.image_captioner import default_dtype
 from clipvip.model.precision import choose_precision, half_dtype
 
 
