@@ -97,8 +97,14 @@ class ClipVip(CLIPPreTrainedModel):
         super()._init_weights(module)
         # CLIP's rules know neither of these; models built on the meta device need them set here.
         if isinstance(module, VideoEmbeddings):
-            init.normal_(module.added_cls, std=1.0)
-            init.zeros_(module.temporal_embedding)
+            if self.config.proxy_start == "class":
+                init.copy_(module.added_cls, module.class_copies())
+            else:
+                init.normal_(module.added_cls, std=1.0)
+            if self.config.temporal_std:
+                init.normal_(module.temporal_embedding, std=self.config.temporal_std)
+            else:
+                init.zeros_(module.temporal_embedding)
         elif isinstance(module, FrameTransformer):
             init.normal_(module.frame_position_embeddings.weight, std=0.02)
         elif isinstance(module, nn.MultiheadAttention):
@@ -209,7 +215,8 @@ class ClipVip(CLIPPreTrainedModel):
         """Start from a plain CLIP in Hugging Face layout, or a ClipVip; `overrides` are of `ClipVipConfig`.
 
         CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a
-        normal distribution of deviation 1, and temporal positions are zero.
+        normal distribution of deviation 1, and temporal positions are zero; `proxy_start` and
+        `temporal_start` say otherwise. What a ClipVip has of them is kept.
 
         Raises:
             CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.

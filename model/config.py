@@ -1,10 +1,10 @@
 """The settings of a ClipVip model: a CLIP of any size, and how its image encoder reads video."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 
-from clipvip.model.variants import ENCODERS
+from clipvip.model.variants import ENCODERS, ProxyStart, TemporalStart, check_temporal_start
 
 # Post-pretraining pads and cuts texts to this many tokens (section 5.1 of the paper; CLIP itself has 77).
 MAX_TEXT_TOKENS = 70
@@ -26,13 +26,18 @@ class ClipVipConfig(PreTrainedConfig):
         encoder: a row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
         num_proxies: video proxy tokens M, the class token included (paper: 4).
         temporal_size: frames of the temporal position table (paper: 12), else interpolated.
+        proxy_start: how proxies that CLIP does not have begin: `random`, normal of deviation 1, as in the
+            released code; `class`, copies of CLIP's class embedding plus noise of deviation 0.02.
+        temporal_start: how the temporal table begins: `zero`, as in the released code, or normal of this
+            deviation. Both are of a start without these parameters; docs/method.md says what they do.
         num_frame_layers, num_frame_heads: of the sequence transformer over frames (CLIP4Clip: 4 and 8).
         num_frames: frames of a clip in training, and so in scoring; None for `temporal_size`.
         max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for
             all of a shorter table. `scored_frames` and `scored_text_tokens` fill the defaults in.
 
     Raises:
-        ValueError: an unknown encoder, fewer than one proxy or frame, or texts longer than their table.
+        ValueError: an unknown encoder or start, fewer than one proxy or frame, or texts longer than their
+            table.
     """
 
     model_type = "clip_vip"
@@ -48,6 +53,8 @@ class ClipVipConfig(PreTrainedConfig):
         encoder: str = "vip",
         num_proxies: int = 4,
         temporal_size: int = 12,
+        proxy_start: ProxyStart = "random",
+        temporal_start: TemporalStart = "zero",
         num_frame_layers: int = 4,
         num_frame_heads: int = 8,
         num_frames: int | None = None,
@@ -65,6 +72,10 @@ class ClipVipConfig(PreTrainedConfig):
         self.encoder = encoder
         self.num_proxies = num_proxies
         self.temporal_size = temporal_size
+        if proxy_start not in get_args(ProxyStart):
+            raise ValueError(f"{proxy_start = } must be one of {', '.join(get_args(ProxyStart))}")
+        self.proxy_start = proxy_start
+        self.temporal_start = check_temporal_start(temporal_start)
         self.num_frame_layers = num_frame_layers
         self.num_frame_heads = num_frame_heads
         self.num_frames = _at_least("num_frames", num_frames, 1)
@@ -74,6 +85,11 @@ class ClipVipConfig(PreTrainedConfig):
             raise ValueError(f"{max_text_tokens = } is more than the {most} of the model's table")
         self.initializer_factor = kwargs.pop("initializer_factor", 1.0)
         super().__init__(**kwargs)
+
+    @property
+    def temporal_std(self) -> float:
+        """The deviation of the temporal table at the start."""
+        return 0.0 if self.temporal_start == "zero" else float(self.temporal_start)
 
     @property
     def scored_frames(self) -> int:

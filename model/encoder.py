@@ -22,6 +22,9 @@ from clipvip.model.attention import PROXY_GUIDED
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.linear import linear, prefers_convolution
 
+# Of what keeps proxies apart that begin as copies of the class embedding.
+PROXY_NOISE = 0.02
+
 
 class VideoEmbeddings(CLIPVisionEmbeddings):
     """Patches with spatial and temporal positions, behind M proxy tokens (Eq. 1).
@@ -33,6 +36,10 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
         super().__init__(config)
         self.added_cls = nn.Parameter(torch.randn(num_proxies - 1, self.embed_dim))
         self.temporal_embedding = nn.Parameter(torch.zeros(1, temporal_size, self.embed_dim))
+
+    def class_copies(self) -> Tensor:
+        """Further proxies, each the class embedding with noise of its own: (proxies - 1, width)."""
+        return self.class_embedding + PROXY_NOISE * torch.randn_like(self.added_cls)
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""

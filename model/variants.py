@@ -3,9 +3,10 @@
 Plug-ins may add encoders and losses.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from clipvip.plugins import Registry
 
@@ -17,6 +18,18 @@ ENCODERS: Registry[Callable[[Any], Any] | None] = Registry(
 
 Weighting = Literal["released", "paper"]
 Precision = Literal["bf16", "fp16", "fp32"]
+ProxyStart = Literal["random", "class"]
+TemporalStart = Literal["zero"] | float
+
+
+def check_temporal_start(value: Any) -> TemporalStart:
+    """`value` if a temporal table can begin so; else ValueError."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value != "zero" and not (is_number and 0 < value < math.inf):
+        raise ValueError(
+            f"the start of the temporal table is 'zero' or a standard deviation above 0, not {value!r}"
+        )
+    return cast(TemporalStart, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,10 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     }
     new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
     _load_state(model, source, state, may_be_missing=new)
+    if model.config.proxy_start == "class" and _ADDED_PROXIES in new:
+        embeddings: Any = model.vision_model.embeddings
+        with torch.no_grad():
+            embeddings.added_cls.copy_(embeddings.class_copies())
     if model.config.encoder == "seq_transformer" and new:
         model.frame_transformer.start_from_text_tower(model.text_model)
     model.tokenizer = load_tokenizer(source)

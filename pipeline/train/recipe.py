@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from clipvip.media.errors import one_line
-from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
+from clipvip.model.variants import (
+    ENCODERS,
+    VARIANTS,
+    Precision,
+    ProxyStart,
+    TemporalStart,
+    Weighting,
+    check_temporal_start,
+)
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -88,11 +96,17 @@ class Model:
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
-    """A row of Table 2, or a plug-in's. Null here and in the next three: as `init`, or the default."""
+    """A row of Table 2, or a plug-in's. Null here and in the next five: as `init`, or the default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
     """Frames that the temporal position table is made for."""
+    proxy_start: ProxyStart | None = None
+    """How proxies begin that `init` does not have: `random`, as in the released code, or `class`, copies of
+    its class embedding with a little noise."""
+    temporal_start: Annotated[TemporalStart, PlainValidator(check_temporal_start)] | None = None
+    """How the temporal table begins, if `init` has none: `zero`, as in the released code, or drawn at random
+    with this standard deviation."""
     num_frame_layers: int | None = Field(default=None, ge=1)
     """Layers of the `seq_transformer` over frames."""
     logit_scale: float | None = Field(default=4.60, ge=0)

@@ -86,7 +86,9 @@ def check_device(recipe: Recipe) -> None:
 def start_model(recipe: Recipe) -> ClipVip:
     """The model at step 0, with its tokenizer. New parameters are drawn from the recipe's seed."""
     disable_progress_bar()  # of transformers: it would run into ours
-    names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
+    names = (
+        "encoder", "num_proxies", "temporal_size", "proxy_start", "temporal_start", "num_frame_layers"
+    )  # fmt: skip
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     with model_at_hand(recipe.model.init) as init:
         _check_init(recipe, init)
