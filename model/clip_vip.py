@@ -216,7 +216,8 @@ class ClipVip(CLIPPreTrainedModel):
 
         CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a
         normal distribution of deviation 1, and temporal positions are zero; `proxy_start` and
-        `temporal_start` say otherwise. What a ClipVip has of them is kept.
+        `temporal_start` say otherwise. What a ClipVip has of them is kept. `image_size` is an override too:
+        positions of patches are interpolated for it (see `positions`), bicubic with antialiasing.
 
         Raises:
             CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.

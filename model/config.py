@@ -1,5 +1,8 @@
 """The settings of a ClipVip model: a CLIP of any size, and how its image encoder reads video."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
@@ -11,8 +14,19 @@ MAX_TEXT_TOKENS = 70
 
 # With this id transformers' CLIP, as the reference, takes a text's feature at its highest token, the end.
 END_IS_HIGHEST = 2
+# Of CLIP's training images: openai/CLIP and most checkpoints derived from it.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # The start, a token, and the end.
 FEWEST_TEXT_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """The mean and deviation of each colour, in 0 to 1, that pixels are normalised by; CLIP's by default."""
+
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
 
 class ClipVipConfig(PreTrainedConfig):
@@ -34,6 +48,8 @@ class ClipVipConfig(PreTrainedConfig):
         num_frames: frames of a clip in training, and so in scoring; None for `temporal_size`.
         max_text_tokens: tokens that texts were cut to in training, and so are in scoring; None for 70, or for
             all of a shorter table. `scored_frames` and `scored_text_tokens` fill the defaults in.
+        image_mean, image_std: of the colours, in 0 to 1, by which pixels are normalised; None for CLIP's.
+            `normalization` fills the defaults in.
 
     Raises:
         ValueError: an unknown encoder or start, fewer than one proxy or frame, or texts longer than their
@@ -59,6 +75,8 @@ class ClipVipConfig(PreTrainedConfig):
         num_frame_heads: int = 8,
         num_frames: int | None = None,
         max_text_tokens: int | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         if encoder not in ENCODERS:
@@ -80,6 +98,8 @@ class ClipVipConfig(PreTrainedConfig):
         self.num_frame_heads = num_frame_heads
         self.num_frames = _at_least("num_frames", num_frames, 1)
         self.max_text_tokens = _at_least("max_text_tokens", max_text_tokens, FEWEST_TEXT_TOKENS)
+        self.image_mean = _three("image_mean", image_mean)
+        self.image_std = _three("image_std", image_std)
         most = self.text_config.max_position_embeddings
         if max_text_tokens is not None and max_text_tokens > most:
             raise ValueError(f"{max_text_tokens = } is more than the {most} of the model's table")
@@ -90,6 +110,14 @@ class ClipVipConfig(PreTrainedConfig):
     def temporal_std(self) -> float:
         """The deviation of the temporal table at the start."""
         return 0.0 if self.temporal_start == "zero" else float(self.temporal_start)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How pixels are normalised."""
+        return Normalization(
+            CLIP_MEAN if self.image_mean is None else tuple(self.image_mean),
+            CLIP_STD if self.image_std is None else tuple(self.image_std),
+        )
 
     @property
     def scored_frames(self) -> int:
@@ -134,6 +162,16 @@ def _at_least(name: str, value: int | None, least: int) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise ValueError(f"{name} is {value!r}, must be a whole number of at least {least}")
     return value
+
+
+def _three(name: str, values: Sequence[float] | None) -> list[float] | None:
+    if values is None:
+        return None
+    numbers = list(values) if isinstance(values, list | tuple) else []
+    good = [isinstance(number, int | float) and math.isfinite(number) for number in numbers]
+    if len(numbers) != 3 or not all(good) or (name == "image_std" and min(numbers) <= 0):
+        raise ValueError(f"{name} is {values!r}, must be three numbers, those of a deviation above 0")
+    return [float(number) for number in numbers]
 
 
 def _as_config(kind: type, value: Any) -> Any:

@@ -13,24 +13,31 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig
 
 from clipvip.media.errors import one_line
-from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS
+from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
 from clipvip.model.errors import CheckpointError
 
-# Of CLIP's training images: openai/CLIP and every checkpoint derived from it.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+    *("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
 # No text, some text, and more than fits.
 _PROBES = ("", "a dog runs", "a " * 40)
 _PROBE_TOKENS = 16
 
 
-def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias: bool = True) -> Tensor:
+def preprocess_frames(
+    frames: Tensor | np.ndarray,
+    image_size: int,
+    *,
+    antialias: bool = True,
+    normalization: Normalization = Normalization(),  # noqa: B008  (it is frozen)
+) -> Tensor:
     """Resize frames to a square, as the reference does without keeping the aspect ratio, and normalise them.
 
     Args:
         frames: (..., height, width, 3) uint8 RGB.
         antialias: as torchvision since 0.17 does with the reference's transform, and before did not.
+        normalization: the model's, `config.normalization`; without it CLIP's.
 
     Returns:
         (..., 3, image_size, image_size) float32.
@@ -44,8 +51,8 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
         planes = F.interpolate(
             planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
         )
-    mean = torch.tensor(CLIP_MEAN, device=planes.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=planes.device)[:, None, None]
+    mean = torch.tensor(normalization.mean, device=planes.device)[:, None, None]
+    std = torch.tensor(normalization.std, device=planes.device)[:, None, None]
     return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
@@ -71,6 +78,13 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     Raises:
         CheckpointError: it is damaged, or there is none and it is `required`.
     """
+    if Path(folder_or_name).is_dir() and not _has_tokenizer_files(folder_or_name, where):
+        # Of a folder without one the library makes a tokenizer of three tokens, by the model's type.
+        if required:
+            raise CheckpointError(
+                f"{folder_or_name}: has no tokenizer that loads (no {' and no '.join(_TOKENIZER_FILES[:2])})"
+            )
+        return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_name, **where)
     # The tokenizers library raises nothing more specific than Exception.

@@ -3,7 +3,8 @@
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
+from clipvip.model.positions import fit_positions, resized_vision
 from clipvip.model.preprocess import load_tokenizer
 from clipvip.plugins import HINT, Registry
 
@@ -150,6 +152,7 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     """What `ClipVip.from_clip` does. Raises as there."""
     from transformers import AutoModel
 
+    overrides = dict(overrides)
     source = str(folder_or_name)
     is_ours = require_kind(source, {"clip", "clip_vip"}) == "clip_vip"
     if is_ours and not overrides:
@@ -157,6 +160,8 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     known = read_config(source)
     settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
     settings.pop("model_type", None)
+    if (image_size := overrides.pop("image_size", None)) is not None:
+        settings["vision_config"] = resized_vision(known.vision_config, image_size)
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
     # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
@@ -166,6 +171,8 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
         for name, tensor in found.state_dict().items()
         if not name.endswith("position_ids") and (name in own or name not in _NEW_PARAMETERS)
     }
+    if image_size is not None:
+        fit_positions(state, model.config)
     new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
     _load_state(model, source, state, may_be_missing=new)
     if model.config.proxy_start == "class" and _ADDED_PROXIES in new:
@@ -181,13 +188,21 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
 def read_config(source: str) -> ClipVipConfig:
     """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with; else CheckpointError."""
     from transformers import CLIPConfig
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
 
     kind = require_kind(source, {"clip", "clip_vip"})
     try:
         if kind == "clip_vip":
             return ClipVipConfig.from_pretrained(source)
         clip: Any = CLIPConfig.from_pretrained(source)
-        return ClipVipConfig(clip.text_config, clip.vision_config, projection_dim=clip.projection_dim)
+        pixels = get_image_processor_config(source)
+        return ClipVipConfig(
+            clip.text_config,
+            clip.vision_config,
+            projection_dim=clip.projection_dim,
+            image_mean=pixels.get("image_mean"),
+            image_std=pixels.get("image_std"),
+        )
     except LOADING_ERRORS as error:
         raise not_loaded(source, error) from error
 
@@ -322,8 +337,7 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
-    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
-    another name, and config.json, without which it is no model, gets its own last.
+    `folder` must not exist yet or be empty (see `whole_folder`).
 
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
@@ -331,15 +345,29 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     """
     from clipvip.model.clip_vip import ClipVip
 
+    with whole_folder(folder) as partial:
+        model = load_released(ClipVip, path, None)
+        if tokenizer is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer), required=True)
+        model.save_pretrained(partial)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to: it becomes `folder` at the end, or nothing of it is left.
+
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
+    another name, and config.json, without which it is no model, gets its own last.
+
+    Raises:
+        CheckpointError: `folder` holds something.
+    """
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
-    model = load_released(ClipVip, path, None)
-    if tokenizer is not None:
-        model.tokenizer = load_tokenizer(str(tokenizer), required=True)
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
+        yield partial
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             os.replace(file, folder / file.name)
         partial.rmdir()

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from clipvip.model.config import Normalization
 from clipvip.model.preprocess import preprocess_frames
 
 # Bounds the memory that the frames take in floating point, 8 bytes a pixel and colour.
@@ -59,7 +60,11 @@ class Pixels:
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
         return replace(self, values=self.values.to(device, non_blocking=non_blocking))
 
-    def normalized(self, image_size: int) -> torch.Tensor:
+    def normalized(
+        self,
+        image_size: int,
+        normalization: Normalization = Normalization(),  # noqa: B008  (it is frozen)
+    ) -> torch.Tensor:
         """What the model takes, float32 (rows, frames, 3, image_size, image_size): as `preprocess_frames`."""
         num_rows = sum(run.num_rows for run in self.runs)
         num_frames = self.runs[0].shape[0]
@@ -68,7 +73,9 @@ class Pixels:
         row = 0
         for of_run in self.by_size():
             for frames in of_run.split(rows_at_once):
-                result[row : row + len(frames)] = preprocess_frames(frames, image_size)
+                result[row : row + len(frames)] = preprocess_frames(
+                    frames, image_size, normalization=normalization
+                )
                 row += len(frames)
         return result
 

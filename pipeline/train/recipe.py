@@ -109,6 +109,9 @@ class Model:
     with this standard deviation."""
     num_frame_layers: int | None = Field(default=None, ge=1)
     """Layers of the `seq_transformer` over frames."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the images in pixels, a multiple of the patches'; null: as `init`. For another size than
+    its own the positions of patches are interpolated (bicubic, antialiased)."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 

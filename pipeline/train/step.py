@@ -67,16 +67,16 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
     if compiled:
         compile_layers(model)
     forward = partial(model, embeds_only=True)
-    image_size = model.config.vision_config.image_size
+    pixels = model.config.vision_config.image_size, model.config.normalization
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
         with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
-            embeddings["video"] = forward(pixel_values=chunk.video.normalized(image_size)).video_embeds
+            embeddings["video"] = forward(pixel_values=chunk.video.normalized(*pixels)).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
+                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(*pixels)).video_embeds
             for role, ids, mask in (
                 ("text", chunk.text_ids, chunk.text_mask),
                 ("caption", chunk.caption_ids, chunk.caption_mask),
