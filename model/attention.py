@@ -1,17 +1,30 @@
 """Proxy-guided attention (Eq. 2): proxies see everything, a frame's patches see the proxies and their frame.
 
-Registered with transformers by name, so that CLIP's own layers call it. No mask of all tokens against all
-is ever built. Letters: B batch, H heads, T frames, N patches per frame, M proxies, L = M + T*N, K head width.
+No mask of all tokens against all is ever built. Letters: B batch, H heads, T frames, N patches per frame, M
+proxies, L = M + T*N, K head width.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
-PROXY_GUIDED = "clipvip_proxy_guided"
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`scaled_dot_product_attention` of (batch, tokens, heads, head width), as is what is returned."""
+    heads_first = (x.transpose(1, 2) for x in (query, key, value))
+    mixed = F.scaled_dot_product_attention(
+        *heads_first, attn_mask=mask, is_causal=is_causal, scale=scale, dropout_p=dropout
+    )
+    return mixed.transpose(1, 2)
 
 
 def proxy_guided_attention(
@@ -22,6 +35,7 @@ def proxy_guided_attention(
     num_proxies: int,
     num_frames: int,
     scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention under the mask M_ViP of Eq. 2, in two dense pieces.
 
@@ -29,26 +43,30 @@ def proxy_guided_attention(
     computed, not all 592 x 592 = 350,464.
 
     Args:
-        query, key, value: (batch, heads, proxies + frames * patches, head width), as is what is returned; the
+        query, key, value: (batch, proxies + frames * patches, heads, head width), as is what is returned; the
             proxies come first, then the patches frame by frame.
         scale: factor on the logits; None for 1/sqrt(head width).
+        dropout: the share of attention weights that are set to zero.
     """
-    batch, heads, length, width = query.shape
-    num_patches = (length - num_proxies) // num_frames
+    if num_frames == 1:  # all see all
+        return attend(query, key, value, scale=scale, dropout=dropout)
+    batch, length, heads, width = query.shape
+    patches = length - num_proxies
 
-    def parts(x: Tensor) -> tuple[Tensor, Tensor]:  # (B, H, L, K) -> (B, H, M, K) and (B*H, T, N, K)
-        proxies, patches = x.split([num_proxies, length - num_proxies], dim=2)
-        return proxies, patches.reshape(batch * heads, num_frames, num_patches, width)
+    def frames(x: Tensor) -> Tensor:  # (B, T*N, H, K) -> (B, T, N, H, K)
+        return x.unflatten(1, (num_frames, -1))
 
-    def by_frame(x: Tensor) -> Tensor:  # (B, H, L, K) -> (B*H, T, M+N, K)
-        proxies, patches = parts(x)
-        shared = proxies.reshape(batch * heads, 1, num_proxies, width).expand(-1, num_frames, -1, -1)
-        return torch.cat([shared, patches], dim=2)
+    def by_frame(x: Tensor) -> Tensor:  # (B, L, H, K) -> (B*T, M+N, H, K)
+        shared, own = x.split([num_proxies, patches], dim=1)
+        shared = shared[:, None].expand(-1, num_frames, -1, -1, -1)
+        return torch.cat([shared, frames(own)], dim=2).flatten(0, 1)
 
-    of_proxies, of_patches = parts(query)
-    proxies = F.scaled_dot_product_attention(of_proxies, key, value, scale=scale)
-    patches = F.scaled_dot_product_attention(of_patches, by_frame(key), by_frame(value), scale=scale)
-    return torch.cat([proxies, patches.reshape(batch, heads, length - num_proxies, width)], dim=2)
+    of_proxies, of_patches = query.split([num_proxies, patches], dim=1)
+    for_proxies = attend(of_proxies, key, value, scale=scale, dropout=dropout)
+    for_patches = attend(
+        frames(of_patches).flatten(0, 1), by_frame(key), by_frame(value), scale=scale, dropout=dropout
+    )
+    return torch.cat([for_proxies, for_patches.reshape(batch, patches, heads, width)], dim=1)
 
 
 def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Tensor:
@@ -56,15 +74,3 @@ def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Te
     frame = torch.arange(num_frames).repeat_interleave(num_patches)
     same_frame = frame[:, None] == frame[None, :]
     return F.pad(same_frame, (num_proxies, 0, num_proxies, 0), value=True)
-
-
-def _attention_function(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, scaling: float, **others: Any
-) -> tuple[Tensor, None]:
-    """What CLIP's attention calls; the layout comes down as keyword arguments of the encoder."""
-    layout = {name: others[name] for name in ("num_proxies", "num_frames")}
-    output = proxy_guided_attention(query, key, value, scale=scaling, **layout)
-    return output.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(PROXY_GUIDED, _attention_function)

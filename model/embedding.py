@@ -83,6 +83,6 @@ def embed_texts(
     rows = []
     for start in range(0, len(texts), batch_size):
         tokens = tokenize(model.tokenizer, texts[start : start + batch_size], max_tokens=limit)
-        tokens = {name: ids.to(model.device) for name, ids in tokens.items()}
-        rows.append(model.get_text_features(**tokens).float().cpu())
+        # Padded at the end, where no token of the text sees it: no mask is needed.
+        rows.append(model.get_text_features(tokens["input_ids"].to(model.device)).float().cpu())
     return torch.cat(rows) if rows else torch.empty(0, model.config.projection_dim)

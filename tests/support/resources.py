@@ -2,6 +2,7 @@
 names it.
 
 `@pytest.mark.needs(NAME)` on a test, or `need(NAME)` in what tests share; no other skips.
+`@pytest.mark.gpu` is `needs("gpu")`, and `pytest -m gpu` runs what it marks.
 """
 
 import os
@@ -16,6 +17,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 VARIABLE = "CLIPVIP_TESTS_REQUIRE"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
 
 RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "shared": ("../shared beside the checkout (real videos, texts, annotations)", SHARED.is_dir),
@@ -34,7 +42,11 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
         lambda: find_spec("open_clip") is not None,
     ),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
+    "gpu": ("a GPU that torch sees (torch.cuda.is_available())", _has_gpu),
 }
+
+# For `@pytest.mark.parametrize("device", DEVICES)`: what has to be the same on a processor and on a GPU.
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def required() -> set[str]:
