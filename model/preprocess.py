@@ -51,9 +51,13 @@ def preprocess_frames(
         planes = F.interpolate(
             planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
         )
-    mean = torch.tensor(normalization.mean, device=planes.device)[:, None, None]
-    std = torch.tensor(normalization.std, device=planes.device)[:, None, None]
+    mean, std = (_per_colour(part, planes.device) for part in (normalization.mean, normalization.std))
     return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
+
+
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1), filled where it is needed: what is copied to a GPU would be waited for."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int = MAX_TEXT_TOKENS) -> dict[str, Tensor]:

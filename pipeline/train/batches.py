@@ -36,6 +36,8 @@ from clipvip.shards.errors import DatasetError, Skip
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300
 _MAX_REMEMBERED = 100_000
+# Texts of a chunk are cut to a multiple of this: each length costs a compiled encoder some seconds, once.
+_TOKENS_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Chunk:
     """Some rows of a batch, from one source.
 
     `frame` is the middle frame, as a video of one frame. Token ids and masks are int64 (rows, tokens).
-    `has_caption` is bool (rows,). The fields that the loss has no use for are None.
+    `has_caption` is bool (rows,). The fields that the loss has no use for are None. Of the tokens only the
+    first `num_tokens` are needed: those of the longest text, and a few, so that chunks have few lengths.
     """
 
     source: str
@@ -68,18 +71,24 @@ class Chunk:
     caption_ids: torch.Tensor | None = None
     caption_mask: torch.Tensor | None = None
     has_caption: torch.Tensor | None = None
+    num_tokens: int = 0
 
     @property
     def num_rows_without_caption(self) -> int:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
+    @property
+    def num_pixel_bytes(self) -> int:
+        """Of its videos and single frames."""
+        return len(self.video.values) + (0 if self.frame is None else len(self.frame.values))
+
+    def _parts(self) -> dict[str, Any]:
+        """What of it is on a device: tensors and pixels, by field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels)}
+
     def _map(self, function: Any) -> Self:
-        parts = {
-            field.name: function(value)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor | Pixels)
-        }
-        return replace(self, **parts)
+        return replace(self, **{name: function(value) for name, value in self._parts().items()})
 
     def pin_memory(self) -> Self:
         """A copy that a GPU can fetch while it computes; DataLoader calls this."""
@@ -88,6 +97,11 @@ class Chunk:
     def to(self, device: torch.device) -> Self:
         """The chunk on `device`; from pinned memory without waiting."""
         return self._map(lambda part: part.to(device, non_blocking=True))
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Its memory on a GPU is not given to others before what `stream` has now to do is done."""
+        for part in self._parts().values():
+            part.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -304,7 +318,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
             tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
         keys = tuple(example.key for example in examples)
-        return Chunk(part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors)
+        longest = max(int(mask.sum(1).max()) for name, mask in tensors.items() if name.endswith("_mask"))
+        num_tokens = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, self.max_text_tokens)
+        return Chunk(
+            part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors, num_tokens=num_tokens
+        )
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = tokenize(self.tokenizer, texts, max_tokens=self.max_text_tokens)

@@ -28,10 +28,9 @@ _LARGEST_VALUE = 1e300
 
 @dataclass
 class Speed:
-    """Rates since the last log line, of all processes together."""
+    """Rates since the last log line: samples of all processes together, the rest of this one."""
 
     device: torch.device
-    world_size: int
     samples: int = 0
     flops: float = 0.0
     wait_seconds: float = 0.0
@@ -47,7 +46,7 @@ class Speed:
         }
         peak = peak_of(self.device)
         if peak is not None:
-            rates["mfu"] = self.flops / seconds / (peak.flops * self.world_size)
+            rates["mfu"] = self.flops / seconds / peak.flops
             if peak.remark and not self._has_remarked:
                 click.echo(peak.remark, err=True)
                 self._has_remarked = True
