@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
-from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers import (
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedConfig,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+)
 
 from clipvip.model.variants import ENCODERS, ProxyStart, TemporalStart, check_temporal_start
 
@@ -17,6 +23,8 @@ END_IS_HIGHEST = 2
 # Of CLIP's training images: openai/CLIP and most checkpoints derived from it.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Where SigLIP's training begins with its logit bias.
+SIGLIP_BIAS = -10.0
 # The start, a token, and the end.
 FEWEST_TEXT_TOKENS = 3
 
@@ -33,10 +41,12 @@ class ClipVipConfig(PreTrainedConfig):
     """Configuration of `ClipVip`.
 
     Args:
-        text_config, vision_config: CLIP's own configurations, as objects or dictionaries. An `eos_token_id`
-            outside the vocabulary stands for the highest id of a text.
+        text_config, vision_config: CLIP's own configurations, or SigLIP's, as objects or dictionaries
+            (SigLIP's with their `model_type`). An `eos_token_id` of CLIP's outside the vocabulary stands for
+            the highest id of a text.
         projection_dim: width of the shared space.
         logit_scale_init_value: logarithm of the inverse temperature.
+        logit_bias_init_value: what is added to logits in the sigmoid loss; None for a model without it.
         encoder: a row of Table 2: `vip`, `mean_pool`, `seq_transformer` or `full_attention`; or a plug-in's.
         num_proxies: video proxy tokens M, the class token included (paper: 4).
         temporal_size: frames of the temporal position table (paper: 12), else interpolated.
@@ -66,6 +76,7 @@ class ClipVipConfig(PreTrainedConfig):
         *,
         projection_dim: int = 512,
         logit_scale_init_value: float = 4.60,
+        logit_bias_init_value: float | None = None,
         encoder: str = "vip",
         num_proxies: int = 4,
         temporal_size: int = 12,
@@ -83,10 +94,15 @@ class ClipVipConfig(PreTrainedConfig):
             raise ValueError(ENCODERS.refusal("encoder", encoder))
         if num_proxies < 1 or temporal_size < 1:
             raise ValueError(f"{num_proxies = } and {temporal_size = } must be at least 1")
-        self.text_config = _as_config(CLIPTextConfig, _with_end_token(text_config))
-        self.vision_config = _as_config(CLIPVisionConfig, vision_config)
+        self.text_config = _as_config(_tower_kind(text_config, CLIPTextConfig), _with_end_token(text_config))
+        self.vision_config = _as_config(_tower_kind(vision_config, CLIPVisionConfig), vision_config)
+        if self.is_siglip != isinstance(self.text_config, SiglipTextConfig):
+            raise ValueError("text_config and vision_config: one is SigLIP's and the other CLIP's")
+        if self.is_siglip and proxy_start == "class":
+            raise ValueError("proxy_start = 'class': SigLIP has no class token; proxies begin at random")
         self.projection_dim = projection_dim
         self.logit_scale_init_value = logit_scale_init_value
+        self.logit_bias_init_value = logit_bias_init_value
         self.encoder = encoder
         self.num_proxies = num_proxies
         self.temporal_size = temporal_size
@@ -110,6 +126,11 @@ class ClipVipConfig(PreTrainedConfig):
     def temporal_std(self) -> float:
         """The deviation of the temporal table at the start."""
         return 0.0 if self.temporal_start == "zero" else float(self.temporal_start)
+
+    @property
+    def is_siglip(self) -> bool:
+        """Whether the towers are SigLIP's."""
+        return isinstance(self.vision_config, SiglipVisionConfig)
 
     @property
     def normalization(self) -> Normalization:
@@ -143,8 +164,8 @@ def b16(**overrides: Any) -> ClipVipConfig:
 
 def _with_end_token(value: CLIPTextConfig | dict[str, Any] | None) -> CLIPTextConfig | dict[str, Any] | None:
     """The same settings, where CLIP's own token ids lie outside a smaller vocabulary with ids that do not."""
-    if value is None:
-        return None
+    if value is None or _tower_kind(value, CLIPTextConfig) is SiglipTextConfig:
+        return value  # SigLIP's feature is at the last token, whatever it is
     default = CLIPTextConfig()
     settings = value if isinstance(value, dict) else value.to_dict()
     vocabulary = settings.get("vocab_size", default.vocab_size)
@@ -156,6 +177,15 @@ def _with_end_token(value: CLIPTextConfig | dict[str, Any] | None) -> CLIPTextCo
     if not replaced:
         return value
     return settings | replaced if isinstance(value, dict) else CLIPTextConfig(**(settings | replaced))
+
+
+def _tower_kind(value: Any, otherwise: type) -> type:
+    """The class of a tower's configuration: by its `model_type`."""
+    name = value.get("model_type") if isinstance(value, dict) else getattr(value, "model_type", None)
+    for kind in (SiglipTextConfig, SiglipVisionConfig):
+        if name == kind.model_type:
+            return kind
+    return otherwise
 
 
 def _at_least(name: str, value: int | None, least: int) -> int | None:

@@ -56,10 +56,14 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
 
     def temporal_positions(self, num_frames: int) -> Tensor:
         """(1, num_frames, width): the table, linearly interpolated; an image, one frame, gets its middle."""
-        table = self.temporal_embedding
-        if num_frames == table.shape[1]:
-            return table
-        return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
+        return interpolate_frames(self.temporal_embedding, num_frames)
+
+
+def interpolate_frames(table: Tensor, num_frames: int) -> Tensor:
+    """(1, frames, width) -> (1, num_frames, width), linearly interpolated."""
+    if num_frames == table.shape[1]:
+        return table
+    return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
 
 
 def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:

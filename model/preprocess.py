@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextConfig
+from transformers import AutoTokenizer, CLIPTextConfig, SiglipTextConfig
 
 from clipvip.media.errors import one_line
 from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
@@ -119,8 +119,8 @@ def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
         return False
 
 
-def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
-    """CheckpointError unless the model has all tokens in its table, and finds a text's end."""
+def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig | SiglipTextConfig) -> None:
+    """CheckpointError unless the model has all tokens in its table, and finds a text's end, or padding."""
     name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < 0:
@@ -132,6 +132,13 @@ def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
         )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has neither a padding nor an end token; CLIP needs one")
+    if isinstance(text_config, SiglipTextConfig):
+        if tokenizer.pad_token_id != text_config.pad_token_id:
+            raise CheckpointError(
+                f"{name}: its tokenizer pads with token {tokenizer.pad_token_id}, the model was trained with "
+                f"{text_config.pad_token_id} (pad_token_id in config.json), which its texts see"
+            )
+        return
     end = highest if text_config.eos_token_id == END_IS_HIGHEST else text_config.eos_token_id
     for text in _PROBES:
         tokens = tokenize(

@@ -29,6 +29,7 @@ from clipvip.media.errors import one_line
 from clipvip.model.variants import (
     ENCODERS,
     VARIANTS,
+    Contrast,
     Precision,
     ProxyStart,
     TemporalStart,
@@ -136,6 +137,10 @@ class Loss:
 
     pairs: Annotated[str, _one_of(VARIANTS, "loss")] = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
+    contrast: Contrast = "softmax"
+    """`softmax`: InfoNCE, as in the paper. `sigmoid`: the loss of SigLIP, with a learnable bias: for each
+    pair of inputs that `pairs` names, V-S, V-C or F-C, every combination of samples is right or wrong by
+    itself. To it `d` is `c`, and it has no `weighting`."""
     weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
 

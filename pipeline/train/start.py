@@ -9,13 +9,14 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from clipvip.model import ClipVip
+from clipvip.model.config import SIGLIP_BIAS
 from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import parameter_groups
 from clipvip.model.positions import resized_vision
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.starts import read_config
 from clipvip.model.variants import Precision
-from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.train.distributed import Place
@@ -99,6 +100,8 @@ def start_model(recipe: Recipe) -> ClipVip:
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     with model_at_hand(recipe.model.init) as init:
         _check_init(recipe, init)
+        if recipe.loss.contrast == "sigmoid" and read_config(init).logit_bias_init_value is None:
+            asked["logit_bias_init_value"] = SIGLIP_BIAS
         torch.manual_seed(recipe.seed)
         model = ClipVip.from_clip(init, **asked).float()
     if recipe.model.from_scratch:

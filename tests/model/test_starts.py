@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipvip.model import ClipVip, ClipVipConfig
-from clipvip.model.weights import read_config
+from clipvip.model.starts import read_config
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.recipe import load_recipe
 from clipvip.pipeline.train.start import start_model
