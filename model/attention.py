@@ -4,6 +4,8 @@ No mask of all tokens against all is ever built. Letters: B batch, H heads, T fr
 proxies, L = M + T*N, K head width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +22,14 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """`scaled_dot_product_attention` of (batch, tokens, heads, head width), as is what is returned."""
-    heads_first = (x.transpose(1, 2) for x in (query, key, value))
     mixed = F.scaled_dot_product_attention(
-        *heads_first, attn_mask=mask, is_causal=is_causal, scale=scale, dropout_p=dropout
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        dropout_p=dropout,
     )
     return mixed.transpose(1, 2)
 
@@ -42,6 +49,11 @@ def proxy_guided_attention(
     4 proxies and 12 frames of 49 patches are 592 tokens: 4 x 592 + 12 x 49 x (4 + 49) = 33,532 pairs are
     computed, not all 592 x 592 = 350,464.
 
+    By the cost model (docs/benchmarks.md) its copies of keys and values are 4% of a step of B/32. One kernel
+    under a mask in blocks (FlexAttention) makes none, but blocks of 64 tokens that do not meet frames of 49
+    are half of all pairs, and it has no gradient on a processor; one over sequences of any length reads keys
+    twice in a row, so it copies as much.
+
     Args:
         query, key, value: (batch, proxies + frames * patches, heads, head width), as is what is returned; the
             proxies come first, then the patches frame by frame.
@@ -53,20 +65,42 @@ def proxy_guided_attention(
     batch, length, heads, width = query.shape
     patches = length - num_proxies
 
-    def frames(x: Tensor) -> Tensor:  # (B, T*N, H, K) -> (B, T, N, H, K)
-        return x.unflatten(1, (num_frames, -1))
-
-    def by_frame(x: Tensor) -> Tensor:  # (B, L, H, K) -> (B*T, M+N, H, K)
-        shared, own = x.split([num_proxies, patches], dim=1)
-        shared = shared[:, None].expand(-1, num_frames, -1, -1, -1)
-        return torch.cat([shared, frames(own)], dim=2).flatten(0, 1)
-
     of_proxies, of_patches = query.split([num_proxies, patches], dim=1)
     for_proxies = attend(of_proxies, key, value, scale=scale, dropout=dropout)
     for_patches = attend(
-        frames(of_patches).flatten(0, 1), by_frame(key), by_frame(value), scale=scale, dropout=dropout
+        of_patches.unflatten(1, (num_frames, -1)).flatten(0, 1),
+        _ByFrame.apply(key, num_proxies, num_frames),
+        _ByFrame.apply(value, num_proxies, num_frames),
+        scale=scale,
+        dropout=dropout,
     )
     return torch.cat([for_proxies, for_patches.reshape(batch, patches, heads, width)], dim=1)
+
+
+class _ByFrame(torch.autograd.Function):
+    """(B, M + T*N, H, K) -> (B*T, M+N, H, K): what the patches of each frame see.
+
+    Its gradient is written where it belongs; torch's own for the same would copy it twice more.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, num_proxies: int, num_frames: int) -> Tensor:
+        shared, patches = x[:, None, :num_proxies], x[:, num_proxies:].unflatten(1, (num_frames, -1))
+        return torch.cat([shared.expand(-1, num_frames, -1, -1, -1), patches], dim=2).flatten(0, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        _, ctx.num_proxies, ctx.num_frames = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        by_frame = grad.unflatten(0, (-1, ctx.num_frames))
+        shared, patches = by_frame[:, :, : ctx.num_proxies], by_frame[:, :, ctx.num_proxies :]
+        length = ctx.num_proxies + patches.shape[1] * patches.shape[2]
+        whole = grad.new_empty(len(by_frame), length, *grad.shape[2:])
+        whole[:, : ctx.num_proxies] = shared.sum(dim=1)
+        whole[:, ctx.num_proxies :].unflatten(1, patches.shape[1:3]).copy_(patches)
+        return whole, None, None
 
 
 def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Tensor:

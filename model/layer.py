@@ -87,18 +87,22 @@ class QuickGeluMLP(CLIPMLP):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         rows = hidden_states.flatten(0, -2)
-        if rows.device.type != "cpu":
-            # A factor of the product itself would cost a pass over the inner tensor for the gradient.
-            inner = F.linear(rows, self.fc1.weight * self.FACTOR, self.fc1.bias * self.FACTOR)
-            outer = F.linear(F.silu(inner), self.fc2.weight * (1 / self.FACTOR), self.fc2.bias)
-        elif prefers_convolution(rows, self.fc1.weight):
+        compute = self.on_processor if rows.device.type == "cpu" else self.with_folded_factors
+        return compute(rows).view_as(hidden_states)
+
+    def on_processor(self, rows: Tensor) -> Tensor:
+        """(n, width) -> (n, width), the weights as they are."""
+        if prefers_convolution(rows, self.fc1.weight):
             inner = linear(rows * self.FACTOR, self.fc1.weight, self.fc1.bias * self.FACTOR)
             outer = linear(F.silu(inner), self.fc2.weight)
-            outer = torch.add(self.fc2.bias, outer, alpha=1 / self.FACTOR)
-        else:
-            inner = torch.addmm(self.fc1.bias, rows, self.fc1.weight.T, beta=self.FACTOR, alpha=self.FACTOR)
-            outer = torch.addmm(self.fc2.bias, F.silu(inner), self.fc2.weight.T, alpha=1 / self.FACTOR)
-        return outer.view_as(hidden_states)
+            return torch.add(self.fc2.bias, outer, alpha=1 / self.FACTOR)
+        inner = torch.addmm(self.fc1.bias, rows, self.fc1.weight.T, beta=self.FACTOR, alpha=self.FACTOR)
+        return torch.addmm(self.fc2.bias, F.silu(inner), self.fc2.weight.T, alpha=1 / self.FACTOR)
+
+    def with_folded_factors(self, rows: Tensor) -> Tensor:
+        """The same for GPUs, where a product's own factor costs its gradient a pass over the inner tensor."""
+        inner = F.linear(rows, self.fc1.weight * self.FACTOR, self.fc1.bias * self.FACTOR)
+        return F.linear(F.silu(inner), self.fc2.weight * (1 / self.FACTOR), self.fc2.bias)
 
 
 def use_fast_layers(module: nn.Module) -> None:

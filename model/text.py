@@ -1,6 +1,6 @@
 """CLIP's text tower that never waits for the device; transformers' looks into the mask that it is given."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class TextTransformer(CLIPTextModel):
         for layer in self.encoder.layers:
             hidden = layer(hidden, mask, is_causal=mask is None)
         hidden = self.final_layer_norm(hidden)
-        ends = input_ids if self.eos_token_id == END_IS_HIGHEST else input_ids.eq(self.eos_token_id).int()
+        end = self.eos_token_id
+        ends = input_ids if end == END_IS_HIGHEST else torch.eq(input_ids, cast(int, end)).int()
         # Gathering, unlike indexing, does not sort for the gradient.
         feature = torch.take_along_dim(hidden, ends.argmax(dim=-1)[:, None, None], dim=1)[:, 0]
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=feature)
