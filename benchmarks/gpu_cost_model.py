@@ -2,6 +2,7 @@
 
 python benchmarks/gpu_cost_model.py step [--patch 16 --batch 32] [--encoder full_attention] [--old CHECKOUT]
     python benchmarks/gpu_cost_model.py table --old CHECKOUT
+    python benchmarks/gpu_cost_model.py captions [--size large --batch 256]
 
 Operations are counted on meta tensors under autocast to bf16. "eager": each starts a kernel. "compiled
 parts": chains of pointwise operations and reductions are one kernel in what the product compiles, which is
@@ -65,7 +66,7 @@ def main() -> None:
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True)
 @click.option("--encoder", default="vip", show_default=True, help="As model.encoder of a recipe.")
 @click.option("--frames", type=click.IntRange(1), default=12, show_default=True)
-@click.option("--texts", type=click.IntRange(0), default=2, show_default=True)
+@click.option("--texts", type=click.IntRange(1, 2), default=2, show_default=True)
 @click.option("--tokens", type=click.IntRange(1), default=70, show_default=True)
 @click.option("--frame/--no-frame", "with_frame", default=True, help="Encode the middle frame too.")
 @click.option("--top", type=int, default=12, show_default=True, help="Kinds of kernels listed.")
@@ -180,6 +181,35 @@ def table(old: Path, tokens: int, old_tokens: int, **options: Any) -> None:
                 )
             ]
             click.echo(f"| {name}, {scope} | {' | '.join(cells)} |")
+
+
+@main.command()
+@click.option("--size", type=click.Choice(["base", "large"]), default="base", show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--plain-batch", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--top", type=int, default=12, show_default=True, help="Kinds of kernels listed.")
+@device_options
+def captions(size: str, batch: int, plain_batch: int, top: int, **options: Any) -> None:
+    """A batch of captions, and kernels a caption beside the plain network's with transformers' search."""
+    from cost_model.captioner import count, count_plain
+    from cost_model.fusion import kernels
+    from cost_model.report import most_costly
+
+    device = device_of(options)
+    found, recorder = count(size, batch, device)
+    plain = count_plain(size, plain_batch)
+    rate = batch / found.milliseconds * 1000
+    click.echo(
+        f"OFA {size}, batch {batch}, a model's figures: {found.kernels:,} kernels, "
+        f"{found.gigabytes:,.0f} GB, "
+        f"{found.teraflops:.1f} TFLOP, {found.milliseconds:.0f} ms, {rate:,.0f} captions/s"
+    )
+    each, of_plain = found.kernels / batch, plain / plain_batch
+    click.echo(
+        f"kernels a caption: {each:.1f}; plain, batch {plain_batch}: {of_plain:.1f} ({plain:,} a batch); "
+        f"ratio {of_plain / each:.1f}"
+    )
+    click.echo("\n".join(most_costly(kernels(recorder.operations, scope="eager"), device, most=top)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ class Normalization:
     std: tuple[float, ...] = CLIP_STD
 
 
+CLIP_NORMALIZATION = Normalization()
+
+
 class ClipVipConfig(PreTrainedConfig):
     """Configuration of `ClipVip`.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, SiglipTextConfig
 
 from clipvip.media.errors import one_line
-from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
+from clipvip.model.config import CLIP_NORMALIZATION, END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
 from clipvip.model.errors import CheckpointError
 
 _TOKENIZER_FILES = (
@@ -30,7 +30,7 @@ def preprocess_frames(
     image_size: int,
     *,
     antialias: bool = True,
-    normalization: Normalization = Normalization(),  # noqa: B008  (it is frozen)
+    normalization: Normalization = CLIP_NORMALIZATION,
 ) -> Tensor:
     """Resize frames to a square, as the reference does without keeping the aspect ratio, and normalise them.
 
@@ -46,13 +46,19 @@ def preprocess_frames(
         RuntimeError, ValueError: frames without pixels, or of another number of colours; of torch.
     """
     frames = torch.as_tensor(frames)
-    planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().div(255)
-    if planes.shape[-2:] != (image_size, image_size):
-        planes = F.interpolate(
-            planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
-        )
+    planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1)
     mean, std = (_per_colour(part, planes.device) for part in (normalization.mean, normalization.std))
-    return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
+    pixels = torch.empty(len(planes), 3, image_size, image_size, device=planes.device)
+    # On a CPU one by one: a frame in floating point fits into its cache.
+    at_once = 1 if planes.is_cpu else max(len(planes), 1)
+    for some, into in zip(planes.split(at_once), pixels.split(at_once), strict=True):
+        resized = some.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        if resized.shape[-2:] != (image_size, image_size):
+            resized = F.interpolate(
+                resized, (image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
+            )
+        torch.sub(resized, mean, out=into).div_(std)
+    return pixels.reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
 def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:

@@ -2,6 +2,8 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -20,7 +22,7 @@ from cost_model.report import Totals, totals
 
 @dataclass(frozen=True)
 class Step:
-    """What is encoded: `batch` videos of `frames` frames, a middle frame and `texts` texts of `tokens`."""
+    """What is encoded: `batch` videos of `frames` frames, a middle frame and 1 or 2 texts of `tokens`."""
 
     patch: int = 32
     batch: int = 128
@@ -61,24 +63,42 @@ def record(step: Step) -> Recorder:
             stack.enter_context(patch.object(masking_utils, "fast_all", lambda mask: False))
         stack.enter_context(recorder.recording(model, regions))
         with gpu_autocast():
-            outputs = _encode(model, step)
-        outputs = [output.float() for output in outputs]
+            encode = step_module.make_encoder(
+                model, precision="bf16", device=torch.device("meta"), compiled=False
+            )
+            outputs = list(encode(_chunk(step)).values())
         recorder.phase = "backward"
         torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
     return recorder
 
 
-def _encode(model: ClipVip, step: Step) -> list[torch.Tensor]:
-    shape = (step.batch, step.frames, 3, step.image_size, step.image_size)
-    pixels = torch.empty(shape, device="meta")
-    outputs = [model(pixel_values=pixels, embeds_only=True).video_embeds]
-    if step.with_frame:
-        frame = torch.empty((shape[0], 1, *shape[2:]), device="meta")
-        outputs.append(model(pixel_values=frame, embeds_only=True).video_embeds)
-    for _ in range(step.texts):
-        ids = torch.zeros(step.batch, step.tokens, dtype=torch.int64, device="meta")
-        outputs.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).text_embeds)
-    return outputs
+@dataclass(frozen=True)
+class _Pixels:
+    """Pictures that are resized already, which is no part of what is counted."""
+
+    shape: tuple[int, ...]
+
+    def normalized(self, *settings: object) -> torch.Tensor:
+        return torch.empty(self.shape, device="meta")
+
+
+def _chunk(step: Step) -> Any:
+    """What the product's encoder takes of a chunk."""
+    video = (step.batch, step.frames, 3, step.image_size, step.image_size)
+    ids = torch.zeros(step.batch, step.tokens, dtype=torch.int64, device="meta")
+    texts = [ids.clone() if number < step.texts else None for number in range(2)]
+    masks = [None if text is None else torch.ones_like(text) for text in texts]
+    return SimpleNamespace(
+        video=_Pixels(video),
+        frame=_Pixels((video[0], 1, *video[2:])) if step.with_frame else None,
+        text_ids=texts[0],
+        text_mask=masks[0],
+        caption_ids=texts[1],
+        caption_mask=masks[1],
+        num_tokens=step.tokens,
+        keys=[str(row) for row in range(step.batch)],
+        source="clips",
+    )
 
 
 def compiled_parts(model: ClipVip) -> list[nn.Module]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
 from clipvip.model.variants import inputs_of
+from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
@@ -27,7 +28,6 @@ from clipvip.pipeline.train.order import (
     share,
     split_by_weight,
 )
-from clipvip.pipeline.train.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
@@ -204,6 +204,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     Frames have the model's size, or with `resizes=False` that in which they are stored. With `reuses_memory`
     the reader has to copy the pixels of each chunk (`pin_memory` does), and they are overwritten after that.
+    `frame_bytes` are those that a frame of each source is expected to have, where that is known.
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
 
@@ -214,6 +215,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     max_text_tokens: int
     resizes: bool = True
     reuses_memory: bool = False
+    frame_bytes: tuple[int, ...] = ()
     _open: list[_Open] = field(default_factory=list, init=False)  # in the process that loads
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,8 +224,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._open:
             self._open = [self._opened(source) for source in range(len(self.plan.parts))]
-        self._open[spec.source].video.begin()
-        self._open[spec.source].frame.begin()
+        settings = self.plan.parts[spec.source].settings
+        of_frame = self.frame_bytes[spec.source] if self.frame_bytes else 0
+        of_frames = (spec.stop - spec.start) * of_frame
+        self._open[spec.source].video.begin(expected=of_frames * settings.num_frames)
+        self._open[spec.source].frame.begin(expected=of_frames * settings.needs_frame)
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]

@@ -202,13 +202,17 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
         max_text_tokens=job.recipe.data.max_text_tokens,
         resizes=not start.resizes_on_device(job.recipe, place.device),
     )
-    row_bytes = memory.bytes_of_rows(dataset)
+    frame_bytes = memory.bytes_of_frames(dataset)
+    row_bytes = [
+        num_bytes * part.settings.frames_of_row
+        for num_bytes, part in zip(frame_bytes, job.plan.parts, strict=True)
+    ]
     state.chunk_size = memory.choose_chunk_size(job, state.chunk_size, max(row_bytes))
     mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=state.chunk_size)
     specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
-    chunk_bytes = max((spec.stop - spec.start) * row_bytes[spec.source] for spec in mine(state.step))
-    workers, prefetch = memory.choose_loaders(job, chunk_bytes)
-    dataset = replace(dataset, reuses_memory=pins)
+    largest = max(mine(state.step), key=lambda spec: (spec.stop - spec.start) * row_bytes[spec.source])
+    workers, prefetch = memory.choose_loaders(job, largest, frame_bytes[largest.source])
+    dataset = replace(dataset, reuses_memory=pins, frame_bytes=frame_bytes)
     return load_batches(dataset, specs, workers=workers, prefetch=prefetch, pin_memory=pins)
 
 

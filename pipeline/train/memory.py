@@ -32,6 +32,9 @@ _STORED_FRAME_BYTES = 256 * 456 * 3
 # Chunks are a multiple of this, which matrix products like, where the batch allows it.
 _ROWS_STEP = 8
 _ROWS_LOOKED_AT = 4
+# Of a chunk besides pixels: token ids and masks of two texts; pages that are not full, and semaphores.
+_TOKEN_BYTES = 4 * 8
+_SMALL_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def fitting_chunk(shares: Sequence[int], most: int) -> int | None:
         shares: a process's rows of each source in a batch.
 
     A divisor of the largest share where one is near: of 1,024 where 200 fit 128, of which there are 8. Else
-    chunks as even as they come: of 1,000 where 300 fit 256.
+    chunks as even as they come: of 500 where 120 fit 104, of which there are 5.
     """
     largest, most = max(shares), max(most, 1)
     if sum(shares) <= most:
@@ -186,22 +189,21 @@ def _free_on(job: Job) -> float:
     return float(free)
 
 
-def bytes_of_rows(dataset: ChunkDataset) -> list[float]:
-    """For each source the bytes of a row's frames, as loading processes hand them over.
+def bytes_of_frames(dataset: ChunkDataset) -> tuple[int, ...]:
+    """For each source the bytes of a frame, as loading processes hand them over.
 
     Where these are of the size in which they are stored, of the first rows, where these are on this machine.
     """
     found = []
     for number, part in enumerate(dataset.plan.parts):
-        frame_bytes = 3 * dataset.image_size**2 if dataset.resizes else _STORED_FRAME_BYTES
-        num_bytes = float(frame_bytes * (part.settings.num_frames + part.settings.needs_frame))
+        num_bytes = 3 * dataset.image_size**2 if dataset.resizes else _STORED_FRAME_BYTES
         if not dataset.resizes and not is_remote(part.shards.shards[0].location):
             rows = min(part.order.rows, _ROWS_LOOKED_AT)
             chunk = dataset[ChunkSpec(number, 0, 0, rows, ends_batch=True)]
             if isinstance(chunk, Chunk):  # else the run will say why not
-                num_bytes = chunk.num_pixel_bytes / rows
+                num_bytes = math.ceil(chunk.num_pixel_bytes / rows / part.settings.frames_of_row)
         found.append(num_bytes)
-    return found
+    return tuple(found)
 
 
 def fitting_loaders(
@@ -229,19 +231,22 @@ def fitting_loaders(
     needed = 2 * processes * chunk_bytes
     if needed > shared:
         raise UserError(
-            f"{SHARED_MEMORY} has {_in_mib(shared)} free, and a loading process with chunks of "
-            f"{_in_mib(chunk_bytes)} needs {_in_mib(needed)}: give it more (docker run --shm-size=16g), or "
+            f"{SHARED_MEMORY} has {_size(shared)} free, and a loading process with chunks of "
+            f"{_size(chunk_bytes)} needs {_size(needed)}: give it more (docker run --shm-size=16g), or "
             "set a smaller run.chunk_size, or run.workers=0"
         )
     return workers, prefetch
 
 
-def choose_loaders(job: Job, chunk_bytes: float) -> tuple[int, int]:
+def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int, int]:
     """`run.workers` and `run.prefetch`, or fewer where memory does not suffice, which is said.
 
     Raises as `fitting_loaders`.
     """
     run, place = job.recipe.run, job.place
+    row_bytes = frame_bytes * job.plan.parts[largest.source].settings.frames_of_row
+    row_bytes += job.recipe.data.max_text_tokens * _TOKEN_BYTES
+    chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:
         return 0, run.prefetch
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))
@@ -255,13 +260,13 @@ def choose_loaders(job: Job, chunk_bytes: float) -> tuple[int, int]:
         run.prefetch,
         chunk_bytes=chunk_bytes,
         processes=processes,
-        shared=free[0],
-        memory=free[1],
+        shared=free_shared,
+        memory=free,
     )
     if (workers, prefetch) != (run.workers, run.prefetch) and place.is_first:
         click.echo(
             f"run.workers={workers} run.prefetch={prefetch}, less than asked for: chunks of "
-            f"{_in_mib(chunk_bytes)}, {_in_mib(free_shared)} free in {SHARED_MEMORY}, {_in_mib(free)} in all",
+            f"{_size(chunk_bytes)}, {_size(free_shared)} free in {SHARED_MEMORY}, {_size(free)} in all",
             err=True,
         )
     return workers, prefetch
@@ -280,5 +285,5 @@ def free_memory() -> float:
     return min(found)
 
 
-def _in_mib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**20:,.0f} MiB"
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB" if num_bytes >= 2**23 else f"{num_bytes / 2**10:,.0f} KiB"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from clipvip.model import ClipVip, ClipVipConfig, precision
 from clipvip.model.baselines import FrameTransformer
-from clipvip.model.ofa.captioner import default_dtype
+from clipvip.model.image_captioner import default_dtype
 from clipvip.model.precision import choose_precision, half_dtype
 from clipvip.model.variants import ENCODERS
 from tiny_clip import tiny_text_config

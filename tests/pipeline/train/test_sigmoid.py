@@ -1,17 +1,20 @@
 """SigLIP and its loss through training: gradients of chunks and processes, and the command to its scores."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import webdataset as wds
 from safetensors.torch import load_file
 
 import commands
 from clipvip.model import ClipVip
 from clipvip.pipeline.domain_gap.encoder import load_text_encoder
 from clipvip.pipeline.evaluate.cli import main as evaluate
+from clipvip.pipeline.evaluate.embeddings import ClipEncoder, embed_pairs
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.launch import launch
@@ -20,6 +23,8 @@ from clipvip.pipeline.train.recipe import load_recipe, recipe_from_tree
 from clipvip.pipeline.train.start import start_model
 from clipvip.pipeline.train.step import batch_terms
 from clipvip.shards.format.captions import write_captions
+from clipvip.shards.tar.reader import list_shards
+from clipvip.shards.tar.streaming import decode_clip
 from make_shards import make_captioned_folder, make_shard_folder
 from tiny_clip import MAX_TOKENS, make_clip
 from tiny_siglip import WIDTH, make_siglip
@@ -146,3 +151,16 @@ def test_the_recipe_of_siglip_2() -> None:
         None,
         64,
     )
+
+
+def test_scores_are_of_pixels_that_are_normalised_as_the_models(world: Path) -> None:
+    model = ClipVip.from_clip(world / "clip", num_frames=3)
+    shards = list_shards(world / "clips")
+    found = embed_pairs(ClipEncoder(model, 4, shows_progress=False), shards)
+    urls = [str(path) for path in shards]
+    clips = list(wds.WebDataset(urls, shardshuffle=False).map(partial(decode_clip, num_frames=3)))
+    expected = model.encode_video([clip["frames"] for clip in clips])
+    # Loading processes resize in whole numbers, which changes a little.
+    assert (torch.from_numpy(found.videos) - expected).abs().max() < 0.005
+    model.config.image_mean = model.config.image_std = None
+    assert (model.encode_video([clip["frames"] for clip in clips]) - expected).abs().max() > 0.03

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from clipvip.model.config import Normalization
+from clipvip.model.config import CLIP_NORMALIZATION, Normalization
 from clipvip.model.preprocess import preprocess_frames
 
 # Bounds the memory that the frames take in floating point, 8 bytes a pixel and colour.
@@ -72,7 +72,7 @@ class Pixels:
     def normalized(
         self,
         image_size: int,
-        normalization: Normalization = Normalization(),  # noqa: B008  (it is frozen)
+        normalization: Normalization = CLIP_NORMALIZATION,
     ) -> torch.Tensor:
         """What the model takes, float32 (rows, frames, 3, image_size, image_size): as `preprocess_frames`."""
         num_rows = sum(run.num_rows for run in self.runs)
@@ -128,14 +128,14 @@ class PixelsWriter:
         self._is_open = False
         self._values = torch.empty(0, dtype=torch.uint8)
 
-    def begin(self) -> None:
-        """Begin a chunk; one that was not finished is dropped."""
+    def begin(self, *, expected: int = 0) -> None:
+        """Begin a chunk, for which so many bytes are expected; one that was not finished is dropped."""
         if self._is_open:
             self._give_back(self._values)
         self._is_open = True
         self._runs: list[Run] = []
         self._num_bytes = 0
-        self._values = self._take(self._num_bytes_expected)
+        self._values = self._take(max(self._num_bytes_expected, expected))
 
     def space(self, shape: tuple[int, ...]) -> np.ndarray:
         """Room for the next row's frames, uint8 of `shape`; it is not a row before `keep`."""
