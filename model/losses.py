@@ -55,6 +55,7 @@ def omnisource_terms(
     variant: str = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
+    checks_scale: bool = True,
 ) -> dict[str, Tensor]:
     """The weighted terms of the loss by name, such as `V->S+C`.
 
@@ -68,6 +69,7 @@ def omnisource_terms(
             baseline, a, b and c; `paper` reads Eq. 3 and 4 literally.
         caption_mask: (batch,), true where a sample has a caption. One without is left out of all terms of
             captions and frames.
+        checks_scale: false: believe a scalar tensor, and so wait for no GPU that has its value.
 
     Computed in float32 at least, also under autocast: at a scale of 100 bfloat16 rounds logits to 0.5.
 
@@ -75,7 +77,8 @@ def omnisource_terms(
         ValueError: an unknown variant or weighting, an input that the variant needs is None, or a logit_scale
             that is no finite scalar or no logarithm of an inverse temperature.
     """
-    logit_scale = _checked_scale(logit_scale, like=video)
+    if checks_scale or not isinstance(logit_scale, Tensor):
+        logit_scale = _checked_scale(logit_scale, like=video)
     if variant not in VARIANTS:
         raise ValueError(VARIANTS.refusal("variant", variant))
     if weighting not in ("released", "paper"):
@@ -85,11 +88,11 @@ def omnisource_terms(
     for letter in inputs_of(variant):
         if rows[letter] is None:
             raise ValueError(f"variant {variant!r} needs {names[letter]}")
-    present = torch.ones(len(video), dtype=torch.bool, device=video.device)
-    has = {"V": present, "S": present}
-    has["F"] = has["C"] = present if caption_mask is None else caption_mask.to(video.device).bool()
+    has = {} if caption_mask is None else dict.fromkeys("FC", caption_mask.to(video.device).bool())
     with torch.autocast(video.device.type, enabled=False):
         full = {letter: _at_least_float32(row) for letter, row in rows.items() if row is not None}
+        # What lies in the rows of absent inputs is of no account, be it no number.
+        full |= {letter: full[letter].where(has[letter][:, None], 0.0) for letter in full.keys() & has.keys()}
         scale = _at_least_float32(logit_scale).exp()
         losses = {term.name: _cross_entropy(term, full, has, scale) for term in VARIANTS[variant]}
         if weighting == "paper":
@@ -116,36 +119,71 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], scale: Tensor) -> Tensor:
-    """Mean over the samples that have both sides of -log softmax at the positive."""
-    kept = (has[term.anchor] & has[term.positives]).nonzero().squeeze(1)
-    anchors, columns = rows[term.anchor][kept], rows[term.positives][kept]
-    owners = kept
+    """Mean over the samples that have both sides of -log softmax at the positive; zero where none has.
+
+    `has` tells by letter which samples have an input; one that all have is not in it. What is absent is
+    masked and not taken out: how much that leaves is known to the GPU alone, which would be waited for.
+    """
+    anchors, columns = rows[term.anchor], rows[term.positives]
+    kept, there = _both(has.get(term.anchor), has.get(term.positives)), None
+    own = torch.arange(len(anchors), device=anchors.device)
+    owners = None
     if term.negatives is not None:
-        others = has[term.negatives].nonzero().squeeze(1)
-        columns = torch.cat([columns, rows[term.negatives][others]])
-        owners = torch.cat([kept, others])
-    if len(kept) == 0:
-        return anchors.sum() * scale  # zero, with a gradient of zero
-    own = torch.arange(len(kept), device=kept.device)
-    if len(kept) <= _ROWS_PER_CHUNK:
-        return _chunk_sum(anchors, columns, owners, own, scale) / len(kept)
+        columns, owners = torch.cat([columns, rows[term.negatives]]), torch.cat([own, own])
+    if kept is not None or term.negatives in has:
+        all_have = torch.ones_like(own, dtype=torch.bool)
+        there = all_have if kept is None else kept
+        if term.negatives is not None:
+            there = torch.cat([there, has.get(term.negatives, all_have)])
+    parts = [slice(start, start + _ROWS_PER_CHUNK) for start in range(0, len(own), _ROWS_PER_CHUNK)]
     total = torch.zeros((), dtype=anchors.dtype, device=anchors.device)
-    for start in range(0, len(kept), _ROWS_PER_CHUNK):
-        part = slice(start, start + _ROWS_PER_CHUNK)
-        total = total + checkpoint(
-            _chunk_sum, anchors[part], columns, owners, own[part], scale, use_reentrant=False
-        )
-    return total / len(kept)
+    for part in parts:
+        kept_of_part = None if kept is None else kept[part]
+        arguments = (anchors[part], columns, own[part], owners, kept_of_part, there, scale)
+        if len(parts) == 1:
+            return _part_sum(*arguments) / _count(own, kept)
+        total = total + checkpoint(_part_sum, *arguments, use_reentrant=False)
+    return total / _count(own, kept)
 
 
-def _chunk_sum(anchors: Tensor, columns: Tensor, owners: Tensor, own: Tensor, scale: Tensor) -> Tensor:
+def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The samples that have both; None: all."""
+    return second if first is None else first if second is None else first & second
+
+
+def _count(samples: Tensor, kept: Tensor | None) -> Tensor | int:
+    return len(samples) if kept is None else kept.sum().clamp(min=1)
+
+
+def _part_sum(
+    anchors: Tensor,
+    columns: Tensor,
+    own: Tensor,
+    owners: Tensor | None,
+    kept: Tensor | None,
+    there: Tensor | None,
+    scale: Tensor,
+) -> Tensor:
     """Sum of cross-entropies of some anchors. Column `own[i]` is anchor i's positive.
 
-    `owners` says whose each column is: a negative of the anchor's own sample is in no denominator (Eq. 4).
+    `owners` says whose each column is, where samples have several: a negative of the anchor's own sample is
+    in no denominator (Eq. 4), and nor is what is not `there`. Anchors that are not `kept` add nothing. The
+    last three are None where there is nothing of the kind.
     """
-    # V->S+C of two samples, the second without a caption: the columns S0 S1 C0 have the owners 0 1 0. V0 is
-    # contrasted with S0 and S1 alone, since C0 is its own and not its positive; V1 with all three.
+    # V->S+C of two samples, the second without a caption: the columns S0 S1 C0 C1 have the owners 0 1 0 1. V0
+    # is contrasted with S0 and S1 alone, since C0 is its own and not its positive, and C1 is not there; V1
+    # with S0, S1 and C0.
     logits = scale * (anchors @ columns.T)
-    same = owners[own][:, None] == owners[None, :]
-    same[torch.arange(len(own), device=own.device), own] = False
-    return F.cross_entropy(logits.masked_fill(same, float("-inf")), own, reduction="sum")
+    left_out = None
+    if owners is not None:
+        column = torch.arange(len(columns), device=own.device)
+        left_out = (owners == own[:, None]) & (column != own[:, None])
+    if there is not None:
+        left_out = ~there.expand(len(own), -1) if left_out is None else left_out | ~there
+    if left_out is not None:
+        # An anchor that does not count keeps all its columns: with none, its gradient would be no number.
+        left_out = left_out if kept is None else left_out & kept[:, None]
+        logits = logits.masked_fill(left_out, float("-inf"))
+    if kept is None:
+        return F.cross_entropy(logits, own, reduction="sum")
+    return torch.where(kept, F.cross_entropy(logits, own, reduction="none"), 0.0).sum()

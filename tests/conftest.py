@@ -23,6 +23,8 @@ def pytest_configure() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_shared"):
         need("shared")
+    if item.get_closest_marker("gpu"):
+        need("gpu")
     for mark in item.iter_markers("needs"):
         for name in mark.args:
             need(name)

@@ -39,7 +39,7 @@ def find(model_folder: Path, shards: Path) -> Found:
     encoder = ClipEncoder(model, batch_size=16, shows_progress=False)
     clips = embed_clips(encoder, list_shards(shards), about)
     keys, texts = [key for key, _ in clips.about], [text for _, text in clips.about]
-    return Found(keys, texts, embed_texts(model, texts, show_progress=False) @ clips.videos.T)
+    return Found(keys, texts, embed_texts(encoder, texts, show_progress=False) @ clips.videos.T)
 
 
 def twins_of(keys: list[str], truth: Mapping[str, Scene]) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from clipvip.analysis.faiss_tools import largest_products, require_faiss
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import (
@@ -136,10 +137,12 @@ def update_index(
     shards: Sequence[Shard],
     maker: Maker,
     encode: "Callable[[Location], ClipEmbeddings[str]]",
+    hash_of: Callable[[Location], str] = sha256_of_file,
 ) -> list[Piece]:
     """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
-    `encode` gives the embeddings of a shard's clips `about` their keys.
+    `encode` gives the embeddings of a shard's clips `about` their keys, `hash_of` the hash of its file
+    from before it was read.
 
     Raises:
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
@@ -159,21 +162,24 @@ def update_index(
             with store_errors(stray):
                 stray.unlink()
         return [
-            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
+            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode, hash_of)
             for shard in shards
         ]
 
 
-def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
+def nearest(
+    pieces: Sequence[Piece], queries: np.ndarray, *, top: int, use_gpu: bool = True
+) -> list[list[Hit]]:
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
     `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
-    equal similarities the first in the shards is first. A UserError without faiss, or of a damaged piece.
+    equal similarities the first in the shards is first. Many queries are compared on a GPU where faiss has
+    one, unless `use_gpu` is false. A UserError without faiss, or of a damaged piece.
     """
     try:
-        import faiss
+        require_faiss("search")
     except ImportError as error:
-        raise UserError("search needs faiss: pip install 'clipvip[cpu]' (or 'clipvip[gpu]')") from error
+        raise UserError(str(error)) from error
     scores = np.empty((len(queries), 0), np.float32)
     places = np.empty((len(queries), 0), np.int64)
     first_place = 0
@@ -181,8 +187,8 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
         if not piece.keys:
             continue
         most = min(top, len(piece.keys))
-        found, rows = faiss.knn(queries, piece.vectors(), most, metric=faiss.METRIC_INNER_PRODUCT)
-        if (rows < 0).any():
+        found, rows = largest_products(queries, piece.vectors(), most, use_gpu=use_gpu)
+        if (rows < 0).any() or np.isnan(found).any():
             raise UserError(f"{piece.path}: damaged, it holds NaN; remove it to have it made again")
         scores = np.concatenate([scores, found], axis=1)
         places = np.concatenate([places, rows + first_place], axis=1)
@@ -254,10 +260,14 @@ def _read_piece(folder: Location, shard: Shard, maker: Maker) -> Piece | None:
 
 
 def _write_piece(
-    folder: Location, shard: Shard, maker: Maker, encode: "Callable[[Location], ClipEmbeddings[str]]"
+    folder: Location,
+    shard: Shard,
+    maker: Maker,
+    encode: "Callable[[Location], ClipEmbeddings[str]]",
+    hash_of: Callable[[Location], str],
 ) -> Piece:
     # The file's own hash: a damaged shard is encoded again once it is repaired.
-    sha256 = sha256_of_file(shard.path)
+    sha256 = hash_of(shard.path)
     encoded = encode(shard.path)
     if not np.isfinite(encoded.videos).all():
         raise UserError(

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
 from clipvip.model.variants import inputs_of
+from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
@@ -27,7 +28,6 @@ from clipvip.pipeline.train.order import (
     share,
     split_by_weight,
 )
-from clipvip.pipeline.train.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
@@ -36,6 +36,8 @@ from clipvip.shards.errors import DatasetError, Skip
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300
 _MAX_REMEMBERED = 100_000
+# Texts of a chunk are cut to a multiple of this: each length costs a compiled encoder some seconds, once.
+_TOKENS_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Chunk:
     """Some rows of a batch, from one source.
 
     `frame` is the middle frame, as a video of one frame. Token ids and masks are int64 (rows, tokens).
-    `has_caption` is bool (rows,). The fields that the loss has no use for are None.
+    `has_caption` is bool (rows,). The fields that the loss has no use for are None. Of the tokens only the
+    first `num_tokens` are needed: those of the longest text, and a few, so that chunks have few lengths.
     """
 
     source: str
@@ -68,18 +71,24 @@ class Chunk:
     caption_ids: torch.Tensor | None = None
     caption_mask: torch.Tensor | None = None
     has_caption: torch.Tensor | None = None
+    num_tokens: int = 0
 
     @property
     def num_rows_without_caption(self) -> int:
         return 0 if self.has_caption is None else int((~self.has_caption).sum())
 
+    @property
+    def num_pixel_bytes(self) -> int:
+        """Of its videos and single frames."""
+        return len(self.video.values) + (0 if self.frame is None else len(self.frame.values))
+
+    def _parts(self) -> dict[str, Any]:
+        """What of it is on a device: tensors and pixels, by field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels)}
+
     def _map(self, function: Any) -> Self:
-        parts = {
-            field.name: function(value)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor | Pixels)
-        }
-        return replace(self, **parts)
+        return replace(self, **{name: function(value) for name, value in self._parts().items()})
 
     def pin_memory(self) -> Self:
         """A copy that a GPU can fetch while it computes; DataLoader calls this."""
@@ -88,6 +97,11 @@ class Chunk:
     def to(self, device: torch.device) -> Self:
         """The chunk on `device`; from pinned memory without waiting."""
         return self._map(lambda part: part.to(device, non_blocking=True))
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Its memory on a GPU is not given to others before what `stream` has now to do is done."""
+        for part in self._parts().values():
+            part.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     Frames have the model's size, or with `resizes=False` that in which they are stored. With `reuses_memory`
     the reader has to copy the pixels of each chunk (`pin_memory` does), and they are overwritten after that.
+    `frame_bytes` are those that a frame of each source is expected to have, where that is known.
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
 
@@ -200,6 +215,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     max_text_tokens: int
     resizes: bool = True
     reuses_memory: bool = False
+    frame_bytes: tuple[int, ...] = ()
     _open: list[_Open] = field(default_factory=list, init=False)  # in the process that loads
 
     def __getstate__(self) -> dict[str, Any]:
@@ -208,8 +224,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     def __getitem__(self, spec: ChunkSpec) -> Chunk | DatasetError:
         if not self._open:
             self._open = [self._opened(source) for source in range(len(self.plan.parts))]
-        self._open[spec.source].video.begin()
-        self._open[spec.source].frame.begin()
+        settings = self.plan.parts[spec.source].settings
+        of_frame = self.frame_bytes[spec.source] if self.frame_bytes else 0
+        of_frames = (spec.stop - spec.start) * of_frame
+        self._open[spec.source].video.begin(expected=of_frames * settings.num_frames)
+        self._open[spec.source].frame.begin(expected=of_frames * settings.needs_frame)
         skips: list[Skip] = []
         try:
             examples = [self._example(spec, row, skips) for row in range(spec.start, spec.stop)]
@@ -304,7 +323,11 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
             tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
             tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
         keys = tuple(example.key for example in examples)
-        return Chunk(part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors)
+        longest = max(int(mask.sum(1).max()) for name, mask in tensors.items() if name.endswith("_mask"))
+        num_tokens = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, self.max_text_tokens)
+        return Chunk(
+            part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors, num_tokens=num_tokens
+        )
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = tokenize(self.tokenizer, texts, max_tokens=self.max_text_tokens)

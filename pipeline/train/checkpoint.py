@@ -36,12 +36,17 @@ class DamagedCheckpoint(UserError):
 
 @dataclass
 class TrainState:
-    """How far a run is, and what it has met; `validations` are the scores so far, see validation.py."""
+    """How far a run is, and what it has met.
+
+    `validations` are the scores so far, see validation.py; `chunk_size` what run.chunk_size=auto chose when
+    the run began, so that it ends in the same numbers.
+    """
 
     step: int = 0
     rows_without_caption: int = 0
     skips: dict[tuple[str, str], Skip] = field(default_factory=dict)
     validations: list[dict[str, Any]] = field(default_factory=list)
+    chunk_size: int | None = None
 
     def add(self, rows_without_caption: int, skips: Iterable[Skip]) -> None:
         self.rows_without_caption += rows_without_caption
@@ -52,7 +57,7 @@ class TrainState:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TrainState":
-        state = cls(value["step"], validations=value["validations"])
+        state = cls(value["step"], validations=value["validations"], chunk_size=value.get("chunk_size"))
         state.add(value["rows_without_caption"], [Skip(**row) for row in value["skips"]])
         return state
 

@@ -6,7 +6,7 @@ Everything works the same for a single process, which starts no group at all.
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,11 +17,10 @@ import torch
 import torch.distributed as dist
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.attempts import store_of_attempt
 from clipvip.pipeline.train.order import share
 from clipvip.pipeline.train.ring import Ring
 
-# One collective moves this much: big enough for full bandwidth, small enough to need little extra memory.
-_BUCKET_BYTES = 64 * 2**20
 # Saving a checkpoint or building an index on one process must not look like a hang to the others.
 _GROUP_TIMEOUT = timedelta(minutes=30)
 
@@ -96,9 +95,11 @@ def process_group(device: str) -> Iterator[Place]:
         yield Place(0, 1, chosen)
         return
     # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
-    place = Place(dist.get_rank(), dist.get_world_size(), chosen)
-    with Ring() if place.world_size > 1 else nullcontext():
+    store, attempt, rank, size = store_of_attempt(_GROUP_TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_GROUP_TIMEOUT, store=store, rank=rank, world_size=size)
+    place = Place(rank, size, chosen)
+    with Ring(attempt) if place.world_size > 1 else nullcontext():
         yield place
     # Not after an error: it may wait for collectives of which the others are in the middle.
     dist.destroy_process_group()
@@ -118,7 +119,7 @@ def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor
     """Join the rows (share, dim) of all processes, in order of rank, to (total, dim). Carries no gradient.
 
     It needs none: every process computes the loss of the whole batch from the joined rows, so its gradient
-    for the process's own rows is exact; what remains to be summed is that of the weights (`sum_gradients`).
+    for the process's own rows is exact; what remains to be summed is that of the weights (`GradientSums`).
     """
     if place.world_size == 1:
         return rows.detach()
@@ -131,32 +132,14 @@ def gather_rows(rows: torch.Tensor, *, total: int, place: Place) -> torch.Tensor
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
-def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, place: Place) -> None:
-    """Replace each gradient by its sum over all processes; a missing gradient counts as zero."""
-    if place.world_size == 1:
-        return
-    bucket: list[torch.Tensor] = []
-    bucket_bytes = 0
-    for parameter in parameters:
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        bucket.append(parameter.grad)
-        bucket_bytes += parameter.grad.nbytes
-        if bucket_bytes >= _BUCKET_BYTES:
-            _sum_bucket(bucket)
-            bucket, bucket_bytes = [], 0
-    if bucket:
-        _sum_bucket(bucket)
+def begin_sum(values: torch.Tensor) -> Callable[[], object]:
+    """Begin to replace `values` by their sum over all processes; what is returned waits for it.
 
-
-def _sum_bucket(gradients: list[torch.Tensor]) -> None:
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    sizes = [gradient.numel() for gradient in gradients]
-    for gradient, summed in zip(gradients, flat.split(sizes), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    On a GPU what is computed next waits, and not the thread.
+    """
+    work = dist.all_reduce(values, async_op=True)
+    assert work is not None
+    return work.wait
 
 
 def copy_from_first(module: torch.nn.Module, *, place: Place) -> None:
@@ -174,6 +157,28 @@ def largest(value: int, *, place: Place) -> int:
     values = torch.tensor([value])
     dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return int(values.item())
+
+
+class LateLargest:
+    """The largest of the processes' values, found while they go on, and read when they come by again."""
+
+    def __init__(self, *, place: Place) -> None:
+        self._is_alone = place.world_size == 1
+        self._values = torch.zeros(1, dtype=torch.int64)
+        self._work: dist.Work | None = None
+
+    def begin(self, value: int) -> None:
+        """Give this process's value; every process has to, as often."""
+        self._values = torch.tensor([value])
+        if not self._is_alone:
+            self._work = dist.all_reduce(self._values, op=dist.ReduceOp.MAX, async_op=True)
+
+    def read(self) -> int:
+        """What came of the last `begin`, the same in every process; 0 before the first."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return int(self._values.item())
 
 
 def gather_objects(value: Any, *, place: Place) -> list[Any]:

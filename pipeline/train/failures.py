@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,17 +31,34 @@ def diverged(out: Path, step: int, why: str, *, last_good: int) -> UserError:
     )
 
 
+@dataclass
+class RowsAtOnce:
+    """How many samples a process encodes at a time, 0 as long as that is not known.
+
+    `chosen` is what run.chunk_size=auto chose: None for the whole batch.
+    """
+
+    number: int = 0
+    chosen: int | None = None
+
+
 @contextmanager
-def naming_lack_of_memory(recipe: Recipe) -> Iterator[None]:
-    """UserError with what to change, where memory does not suffice: a GPU's or the machine's."""
+def naming_lack_of_memory(recipe: Recipe) -> Iterator[RowsAtOnce]:
+    """UserError with what to change, where memory does not suffice: a GPU's or the machine's.
+
+    Yields what the block may tell of the run.
+    """
+    rows = RowsAtOnce()
     try:
-        yield
+        yield rows
     except (MemoryError, RuntimeError) as error:
         is_lack = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not is_lack and "can't allocate memory" not in str(error):
             raise
+        asked = recipe.run.chunk_size
+        now = asked if isinstance(asked, int) else rows.chosen or "the whole batch"
+        less = f"run.chunk_size={rows.number // 2}" if rows.number > 1 else "A smaller run.chunk_size"
         raise UserError(
-            f"out of memory ({one_line(error, most=200)}). A smaller run.chunk_size "
-            f"(now {recipe.run.chunk_size or 'the whole batch'}), run.checkpoint_activations=true and, "
-            "in validation, fewer evaluation.clips_at_once need less"
+            f"out of memory ({one_line(error, most=200)}). {less} (now {now}), "
+            "run.checkpoint_activations=true and, in validation, fewer evaluation.clips_at_once need less"
         ) from error

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,15 +11,13 @@ from pathlib import Path
 import click
 import torch
 
-from clipvip.model import ClipVip
-from clipvip.model.flops import text_flops, video_flops
-from clipvip.model.optim import learning_rate
+from clipvip.model.optim import freeze_key_biases, learning_rate
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
-from clipvip.pipeline.train import distributed, start
-from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
+from clipvip.pipeline.train import distributed, memory, start
+from clipvip.pipeline.train.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
     TrainState,
@@ -31,12 +29,22 @@ from clipvip.pipeline.train.checkpoint import (
 from clipvip.pipeline.train.data_record import order_of_run, require_same_data
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.failures import diverged, has_finite_weights, naming_lack_of_memory
+from clipvip.pipeline.train.gradients import GradientSums
+from clipvip.pipeline.train.journal import Done, Journal, diverged_in
 from clipvip.pipeline.train.loading import load_batches
-from clipvip.pipeline.train.logs import Logs, Speed, open_logs
+from clipvip.pipeline.train.logs import Logs, open_logs
 from clipvip.pipeline.train.recipe import Recipe
 from clipvip.pipeline.train.report import finish
-from clipvip.pipeline.train.step import Job, NotFinite, StepResult, make_encoder, train_step
+from clipvip.pipeline.train.step import (
+    Job,
+    NotFinite,
+    StepResult,
+    make_encoder,
+    step_flops,
+    train_step,
+)
 from clipvip.pipeline.train.store_run import local_folder, publish
+from clipvip.pipeline.train.uploads import Uploads
 from clipvip.pipeline.train.validation import validate, write_rows
 
 
@@ -53,14 +61,15 @@ class Outcome:
 def train(recipe: Recipe, *, place: Place) -> Outcome:
     """Train as the recipe says, from the last checkpoint in its folder where there is one.
 
-    SIGTERM and Ctrl-C end it after the current step, with a checkpoint. Raises as the stage does.
+    SIGTERM and Ctrl-C end it after the current step, with a checkpoint; several processes do one more, while
+    they tell each other. Raises as the stage does.
     """
     began = time.perf_counter()
     optim, run = recipe.optim, recipe.run
     with (
         distributed.shared_temporary_folder() as folder,
         StopSignal() as stop,
-        naming_lack_of_memory(recipe),
+        naming_lack_of_memory(recipe) as at_once,
         ExitStack() as stack,
     ):
         job = prepare(recipe, place, cache=folder if run.cache is None else Path(run.cache))
@@ -71,34 +80,37 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             bar = stack.enter_context(Progress("train", total=job.num_steps, unit="step", initial=first_step))
             logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
+        at_once.chosen, at_once.number = state.chunk_size, most_rows(job, state)
+        upload, stop_signals = Uploads(place.device), distributed.LateLargest(place=place)
+        journal = stack.enter_context(Journal(job, logs))
         met = TrainState()  # in this process since the last checkpoint
-        speed = Speed(device=place.device, world_size=place.world_size)
 
         if state.step == 0 and is_scored(job, 0):
             score(job, state, logs)
         while state.step < job.num_steps:
             wait_from = time.perf_counter()
-            chunks = [chunk.to(place.device) for chunk in next(batches)]
-            speed.wait_seconds += time.perf_counter() - wait_from
+            chunks = next(batches)
+            waited = time.perf_counter() - wait_from
 
             state.step += 1
             fraction = optim.warmup_fraction
             rate = learning_rate(optim.learning_rate, state.step, job.num_steps, warmup_fraction=fraction)
-            result = step_or_explain(job, chunks, step=state.step, rate=rate)
+            result = step_or_explain(job, upload(chunks), step=state.step, rate=rate)
+            journal.add(Done(state.step, result, rate, step_flops(chunks, job.model.config), waited))
             for chunk in chunks:
                 met.add(chunk.num_rows_without_caption, chunk.skips)
-            speed.samples += optim.batch_size
-            speed.flops += job.step_flops
 
-            stop_signal = distributed.largest(stop.number, place=place)
             is_last = state.step == job.num_steps
-            if logs is not None:
-                logs.bar.add(1)
-                if is_last or state.step == 1 or state.step % run.log_every_steps == 0:
-                    logs.write(log_row(job, state.step, result, rate), speed.take())
+            if place.world_size == 1:
+                stop_signals.begin(stop.number)
+            stop_signal = stop_signals.read()
+            if place.world_size > 1 and not is_last and not stop_signal:
+                stop_signals.begin(stop.number)
             scores = is_scored(job, state.step)
             keeps = run.keep_models_every_steps is not None and state.step % run.keep_models_every_steps == 0
             saves = is_last or stop_signal or scores or state.step % run.save_every_steps == 0
+            if saves or keeps:
+                journal.settle()
             if (saves or keeps) and not has_finite_weights(job.model):
                 why = "its update made weights that are not finite"
                 raise diverged(job.out, state.step, why, last_good=state.step - 1)
@@ -131,31 +143,20 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     require_same_data(plan, place=place)
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
+    freeze_key_biases(model)
+    trained = (parameter for parameter in model.parameters() if parameter is not model.logit_scale)
     return Job(
         recipe=recipe,
         place=place,
         out=local_folder(recipe),
         model=model,
         optimizer=start.start_optimizer(recipe, model),
+        gradient_sums=GradientSums(trained, place=place),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
-        step_flops=step_flops(recipe, plan, model),
     )
-
-
-def step_flops(recipe: Recipe, plan: BatchPlan, model: ClipVip) -> float:
-    """FLOPs that a step needs; what chunks or checkpointed activations do twice is not counted."""
-    total = 0
-    for part in plan.parts:
-        wanted = part.settings
-        texts = wanted.needs_subtitle + wanted.needs_caption
-        forward = video_flops(model.config, wanted.num_frames, embeds_only=True)
-        forward += texts * text_flops(model.config, recipe.data.max_text_tokens)
-        forward += wanted.needs_frame * video_flops(model.config, 1, embeds_only=True)
-        total += part.order.rows * forward
-    return float(3 * total)  # a backward pass costs twice the forward pass
 
 
 def resume(job: Job) -> TrainState:
@@ -191,28 +192,42 @@ def resume(job: Job) -> TrainState:
 
 def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None]:
     """This process's part of the batches that remain."""
-    run, place = job.recipe.run, job.place
+    place = job.place
     pins = place.device.type == "cuda"
-    mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=run.chunk_size)
-    specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
     dataset = ChunkDataset(
         job.plan,
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
         resizes=not start.resizes_on_device(job.recipe, place.device),
-        reuses_memory=pins,
     )
-    return load_batches(dataset, specs, workers=run.workers, prefetch=run.prefetch, pin_memory=pins)
+    frame_bytes = memory.bytes_of_frames(dataset)
+    row_bytes = [
+        num_bytes * part.settings.frames_of_row
+        for num_bytes, part in zip(frame_bytes, job.plan.parts, strict=True)
+    ]
+    state.chunk_size = memory.choose_chunk_size(job, state.chunk_size, max(row_bytes))
+    mine = partial(job.plan.chunks, rank=place.rank, world_size=place.world_size, chunk_size=state.chunk_size)
+    specs = chain.from_iterable(mine(step) for step in range(state.step, job.num_steps))
+    largest = max(mine(state.step), key=lambda spec: (spec.stop - spec.start) * row_bytes[spec.source])
+    workers, prefetch = memory.choose_loaders(job, largest, frame_bytes[largest.source])
+    dataset = replace(dataset, reuses_memory=pins, frame_bytes=frame_bytes)
+    return load_batches(dataset, specs, workers=workers, prefetch=prefetch, pin_memory=pins)
+
+
+def most_rows(job: Job, state: TrainState) -> int:
+    """The rows of this process's largest chunk."""
+    place = job.place
+    specs = job.plan.chunks(0, rank=place.rank, world_size=place.world_size, chunk_size=state.chunk_size)
+    return max(spec.stop - spec.start for spec in specs)
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
-    """One step; a loss that is not finite ends the run in one line."""
+    """One step; a loss that is not finite, where that is known at once, ends the run in one line."""
     try:
         return train_step(job, chunks, learning_rate=rate)
     except NotFinite as error:
-        # The weights of the step before gave this: a checkpoint of that step is no good either.
-        raise diverged(job.out, step, str(error), last_good=step - 2) from error
+        raise diverged_in(job, step, error) from error
 
 
 def is_scored(job: Job, step: int) -> bool:
@@ -243,16 +258,3 @@ def keep_model(job: Job, step: int) -> None:
         folder.mkdir(exist_ok=True)
         start.save_model(job.model, folder / f"step-{step:06d}")
     distributed.barrier(job.place)
-
-
-def log_row(job: Job, step: int, result: StepResult, rate: float) -> dict[str, float]:
-    """What log.jsonl keeps of a step."""
-    return {
-        "step": step,
-        "epoch": round(job.plan.order.epochs_after(step), 4),
-        "loss": result.loss,
-        **{f"loss/{name}": value for name, value in result.terms.items()},
-        "logit_scale": result.logit_scale,
-        "grad_norm": result.grad_norm,
-        "learning_rate": rate,
-    }

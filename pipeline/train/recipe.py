@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
@@ -41,6 +49,12 @@ def _one_of(registry: Registry[Any], what: str) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _checked_chunk_size(value: object) -> object:
+    if value is None or value == "auto" or (isinstance(value, int) and value >= 1):
+        return value
+    raise ValueError(f"give a number of samples, 1 or more, or auto, or null (given: {value!r})")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)
@@ -177,9 +191,10 @@ class Run:
     device: Literal["auto", "cuda", "cpu"] = "auto"
     processes: int = Field(default=1, ge=1)
     """One per GPU on this machine; `--gpus` sets it. Under torchrun, torchrun's number holds."""
-    chunk_size: int | None = Field(default=None, ge=1)
+    chunk_size: Annotated[int | Literal["auto"] | None, BeforeValidator(_checked_chunk_size)] = "auto"
     """Samples encoded at a time by a process; null encodes its whole share of the batch at once. Smaller
-    needs less memory and one forward pass more; the gradient is the same."""
+    needs less memory and one forward pass more; the gradient is the same but for rounding. `auto`: on a GPU
+    what its memory allows, which a run keeps when it goes on; on a CPU the whole share."""
     workers: int = Field(default=4, ge=0)
     """Loading processes per training process; 0 loads in the training process itself."""
     prefetch: int = Field(default=2, ge=1)

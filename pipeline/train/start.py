@@ -10,7 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from clipvip.model import ClipVip
 from clipvip.model.losses import MAX_LOGIT_SCALE
-from clipvip.model.optim import freeze_key_biases, parameter_groups
+from clipvip.model.optim import parameter_groups
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.variants import Precision
@@ -117,7 +117,6 @@ def start_model(recipe: Recipe) -> ClipVip:
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     """AdamW with the reference's groups: biases and the temperature are not decayed."""
     optim = recipe.optim
-    freeze_key_biases(model)
     return torch.optim.AdamW(
         parameter_groups(model, weight_decay=optim.weight_decay),
         lr=optim.learning_rate,

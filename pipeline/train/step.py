@@ -8,6 +8,7 @@ passes (first only embeddings, then once more with gradient), which is exact and
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,13 @@ from pathlib import Path
 import torch
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.losses import omnisource_terms
 from clipvip.model.variants import Precision
 from clipvip.pipeline.train.batches import BatchPlan, Chunk
-from clipvip.pipeline.train.distributed import Place, gather_rows, sum_gradients
+from clipvip.pipeline.train.distributed import Place, gather_rows
+from clipvip.pipeline.train.gradients import GradientSums
 from clipvip.pipeline.train.recipe import Loss, Recipe
 
 # (source, role): the embeddings of one kind of input; roles are video, frame, text, caption.
@@ -28,8 +31,9 @@ Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 
 # In fp16: the largest number sent back through the encoder; the next is tried if one overflows (65,504).
 _LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
-# Beyond so many shapes torch.compile stops compiling; its own limit of 8 is reached by three sources of data.
-MAX_SHAPES = 64
+# Beyond so many shapes torch.compile stops compiling. A source has one of videos, one of frames and nine of
+# texts, and as many again where its last chunk of a batch is smaller.
+MAX_SHAPES = 128
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,15 @@ class Job:
     out: Path
     model: ClipVip
     optimizer: torch.optim.Optimizer
+    gradient_sums: GradientSums
     encode: Encoder
     precision: Precision
     plan: BatchPlan
     num_steps: int
-    step_flops: float
 
 
 @dataclass(frozen=True)
-class StepResult:
+class StepValues:
     """What a step gave: the loss of the whole batch and its terms, before the update."""
 
     loss: float
@@ -60,6 +64,36 @@ class StepResult:
 
 class NotFinite(ArithmeticError):
     """The loss or the gradient is infinite or not a number; the weights are as before the step."""
+
+
+class StepResult:
+    """The values of a step that a GPU may still be computing."""
+
+    def __init__(
+        self,
+        loss: torch.Tensor,
+        terms: dict[str, torch.Tensor],
+        logit_scale: torch.Tensor,
+        grad_norm: torch.Tensor,
+    ) -> None:
+        values = torch.stack([loss, logit_scale, grad_norm, *terms.values()])
+        self.is_finite = values[:3].isfinite().all()  # a scalar on the device
+        self._names = list(terms)
+        self._values = values.to("cpu", non_blocking=True)
+        self._is_there = torch.cuda.Event() if values.device.type == "cuda" else None
+        if self._is_there is not None:
+            self._is_there.record()
+
+    def read(self) -> StepValues:
+        """Wait for the values. NotFinite where they are not, and so nothing was updated."""
+        if self._is_there is not None:
+            self._is_there.synchronize()
+        loss, logit_scale, grad_norm, *terms = self._values.tolist()
+        if not math.isfinite(logit_scale):
+            raise NotFinite(f"logit_scale {logit_scale}")
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise NotFinite(f"loss {loss}, gradient norm {grad_norm}")
+        return StepValues(loss, dict(zip(self._names, terms, strict=True)), logit_scale, grad_norm)
 
 
 def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, compiled: bool) -> Encoder:
@@ -77,12 +111,13 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
                 embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
-            for role, ids, mask in (
-                ("text", chunk.text_ids, chunk.text_mask),
-                ("caption", chunk.caption_ids, chunk.caption_mask),
-            ):
-                if ids is not None:
-                    embeddings[role] = forward(input_ids=ids, attention_mask=mask).text_embeds
+            texts = {"text": chunk.text_ids, "caption": chunk.caption_ids}
+            ids = {
+                role: tokens[:, : chunk.num_tokens] for role, tokens in texts.items() if tokens is not None
+            }
+            # In one pass, and without masks: tokens see none that come after them, and padding is last.
+            rows = forward(input_ids=torch.cat(list(ids.values()))).text_embeds
+            embeddings |= zip(ids, rows.split(len(chunk.keys)), strict=True)
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
@@ -106,33 +141,47 @@ def compile_layers(model: ClipVip) -> None:
 def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepResult:
     """Update the weights by one batch, of which `chunks` (on the device) is this process's part.
 
-    NotFinite, before anything is updated, where the loss or the gradient is not.
+    Where the loss or the gradient is not finite nothing is updated, which whoever reads the result is told. A
+    GPU is not waited for, except in fp16, where a gradient that overflows is computed again: there NotFinite
+    is raised here.
     """
     model, optimizer, optim = job.model, job.optimizer, job.recipe.optim
-    logit_scale = model.logit_scale.item()
-    if not math.isfinite(logit_scale):  # which the loss refuses
-        raise NotFinite(f"logit_scale {logit_scale}")
-    for largest in _LARGEST_FP16 if job.precision == "fp16" else (None,):
+    is_fp16 = job.precision == "fp16"
+    for largest in _LARGEST_FP16 if is_fp16 else (None,):
         optimizer.zero_grad(set_to_none=True)
-        value, terms = compute_gradients(job, chunks, largest=largest)
-        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm).item()
-        if math.isfinite(grad_norm) or not math.isfinite(value):
+        loss, terms = compute_gradients(job, chunks, largest=largest)
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+        if is_fp16 and (grad_norm.isfinite() | ~loss.isfinite()).item():
             break
-    if not math.isfinite(value) or not math.isfinite(grad_norm):
-        raise NotFinite(f"loss {value}, gradient norm {grad_norm}")
+    result = StepResult(loss, terms, model.logit_scale.detach(), grad_norm)
+    if is_fp16:
+        result.read()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+    # By which torch's GradScaler tells a fused optimizer to leave the weights as they are.
+    optimizer.found_inf = 1 - result.is_finite.float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, math.log(optim.max_scale))
-    return StepResult(value, terms, logit_scale, grad_norm)
+    return result
+
+
+def step_flops(chunks: list[Chunk], config: ClipVipConfig) -> float:
+    """FLOPs that a step on `chunks` needs; what is done twice, to save memory, counts once."""
+    total = 0
+    for chunk in chunks:
+        videos = [chunk.video] if chunk.frame is None else [chunk.video, chunk.frame]
+        forward = sum(video_flops(config, video.num_frames, embeds_only=True) for video in videos)
+        texts = (chunk.text_ids is not None) + (chunk.caption_ids is not None)
+        total += len(chunk.keys) * (forward + texts * text_flops(config, chunk.num_tokens))
+    return float(3 * total)  # a backward pass costs twice the forward pass
 
 
 def compute_gradients(
     job: Job, chunks: list[Chunk], *, largest: float | None = None
-) -> tuple[float, dict[str, float]]:
-    """Set the gradient of the whole batch's loss in every process; return the loss and its terms.
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Set the gradient of the whole batch's loss in every process; return the loss and its terms, scalars.
 
     With `largest` what goes back through the encoder is scaled so that about this is its largest number, and
     the gradient scaled back: fp16 has no numbers below 6e-8. The scale follows from the batch alone.
@@ -150,11 +199,11 @@ def compute_gradients(
     total = torch.stack(list(terms.values())).sum()
     total.backward()
 
-    scale_up = _power_of_two(largest, joined.values())
+    scale_up = None if largest is None else _power_of_two(largest, joined.values())
     # Of 16 rows the second of two processes has 8 to 16. In chunks of 3 these are 8 to 11, 11 to 14 and 14 to
     # 16 of the joined rows, and so of their gradients.
     offsets = {key: place.share(len(rows))[0] for key, rows in joined.items()}
-    for chunk, output in zip(chunks, outputs, strict=True):
+    for number, (chunk, output) in enumerate(zip(chunks, outputs, strict=True), start=1):
         if two_passes:
             output = job.encode(chunk)
         gradients = []
@@ -162,16 +211,17 @@ def compute_gradients(
             key = (chunk.source, role)
             mine = slice(offsets[key], offsets[key] + len(rows))
             offsets[key] = mine.stop
-            gradients.append(_gradient(joined[key])[mine] * scale_up)
-        torch.autograd.backward(list(output.values()), gradients)
-    if scale_up != 1:
+            gradient = _gradient(joined[key])[mine]
+            gradients.append(gradient if scale_up is None else gradient * scale_up)
+        # Every process has the whole gradient of the temperature already: it is not among the sums.
+        with job.gradient_sums.last_pass() if number == len(chunks) else nullcontext():
+            torch.autograd.backward(list(output.values()), gradients)
+    if scale_up is not None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale_up
-    # Every process has the whole gradient of the temperature already: it is not summed.
-    sum_gradients((p for p in model.parameters() if p is not model.logit_scale), place=place)
     model.logit_scale.grad = scale.grad
-    return total.item(), {name: term.item() for name, term in terms.items()}
+    return total.detach(), {name: term.detach() for name, term in terms.items()}
 
 
 def batch_terms(
@@ -195,6 +245,7 @@ def batch_terms(
             caption=joined.get((part.shards.name, "caption")),
             caption_mask=has_caption.get(part.shards.name),
             logit_scale=logit_scale,
+            checks_scale=False,  # it is kept in its bounds after each step
             variant=loss.pairs if part.shards.kind == "clips" else "baseline",
             weighting=loss.weighting,
         )
@@ -226,12 +277,12 @@ def _gradient(tensor: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def _power_of_two(largest: float | None, rows: Iterable[torch.Tensor]) -> float:
+def _power_of_two(largest: float, rows: Iterable[torch.Tensor]) -> torch.Tensor:
     """The factor, exact in any format, that brings the largest gradient to `largest` or up to half less.
 
     For 16, where the largest is 0.003, it is 4,096, which makes 12.3 of it.
     """
-    most = 0.0 if largest is None else max(_gradient(tensor).abs().max().item() for tensor in rows)
-    if largest is None or not 0 < most < math.inf:
-        return 1.0
-    return float(2.0 ** math.floor(math.log2(largest / most)))
+    most = torch.stack([_gradient(tensor).abs().max() for tensor in rows]).max()
+    mantissa, _ = torch.frexp(largest / most)  # in [0.5, 1); the division by it gives a power of two
+    factor = largest / most / mantissa / 2
+    return torch.where((most > 0) & most.isfinite(), factor, 1.0)

@@ -2,6 +2,7 @@
 names it.
 
 `@pytest.mark.needs(NAME)` on a test, or `need(NAME)` in what tests share; no other skips.
+`@pytest.mark.gpu` is `needs("gpu")`, and `pytest -m gpu` runs what it marks.
 """
 
 import os
@@ -17,6 +18,23 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 VARIABLE = "CLIPVIP_TESTS_REQUIRE"
 
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _faiss_has_gpu() -> bool:
+    if find_spec("faiss") is None or not _has_gpu():
+        return False
+    import faiss
+
+    from clipvip.analysis.faiss_tools import has_gpu
+
+    return has_gpu(faiss)
+
+
 RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "shared": ("../shared beside the checkout (real videos, texts, annotations)", SHARED.is_dir),
     "git": ("a git checkout", lambda: shutil.which("git") is not None and (ROOT / ".git").exists()),
@@ -29,8 +47,13 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "lmdb": ("the package lmdb", lambda: find_spec("lmdb") is not None),
     "scenedetect": ("the package scenedetect", lambda: find_spec("scenedetect") is not None),
     "faster_whisper": ("the package faster-whisper", lambda: find_spec("faster_whisper") is not None),
+    "faiss_gpu": ("a GPU that faiss and torch compute on", _faiss_has_gpu),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
+    "gpu": ("a GPU that torch sees (torch.cuda.is_available())", _has_gpu),
 }
+
+# For `@pytest.mark.parametrize("device", DEVICES)`: what has to be the same on a processor and on a GPU.
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def required() -> set[str]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from clipvip.pipeline.train.checkpoint import TrainState
-from clipvip.pipeline.train.distributed import Place, process_group
+from clipvip.pipeline.train.distributed import LateLargest, Place, process_group
 from clipvip.pipeline.train.loop import batches_of, prepare
 from clipvip.pipeline.train.recipe import recipe_from_tree
 from clipvip.pipeline.train.step import compute_gradients, train_step
@@ -52,6 +52,19 @@ def plain_gradients(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
     terms = batch_terms(embeddings, has_caption, job.model.logit_scale, plan=job.plan, loss=job.recipe.loss)
     torch.stack(list(terms.values())).sum().backward()
     return {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+
+
+def signals_seen(folder: str) -> int:
+    """Write what this process reads at each of four steps; the second is told to stop at the third."""
+    with process_group("cpu") as place:
+        signals = LateLargest(place=place)
+        seen = []
+        for step in range(4):
+            seen.append(signals.read())
+            signals.begin(15 if place.rank == 1 and step == 2 else 0)
+        signals.read()
+        Path(folder, str(place.rank)).write_text(" ".join(map(str, seen)))
+    return 0
 
 
 class Unsendable(Dataset[Any]):

@@ -83,9 +83,15 @@ def test_a_start_that_holds_no_numbers_is_refused(world: Path, tmp_path: Path) -
 
 def test_too_little_memory_says_what_needs_less(world: Path) -> None:
     recipe = load_recipe(str(world / "recipe.yaml"))
-    said = r"out of memory .* smaller run\.chunk_size \(now the whole batch\)"
+    said = r"out of memory .*A smaller run\.chunk_size \(now the whole batch\)"
     with pytest.raises(UserError, match=said), naming_lack_of_memory(recipe):
         torch.empty(2**60)
+    with (
+        pytest.raises(UserError, match=r"\. run\.chunk_size=3 \(now the whole batch\)"),
+        naming_lack_of_memory(recipe) as at_once,
+    ):
+        at_once.number = 6
+        raise torch.OutOfMemoryError("CUDA out of memory.")
     with pytest.raises(RuntimeError, match="shape"), naming_lack_of_memory(recipe):
         torch.empty(3).view(2)
 

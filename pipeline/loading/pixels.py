@@ -38,6 +38,11 @@ class Pixels:
     runs: tuple[Run, ...]
     is_lent: bool = False
 
+    @property
+    def num_frames(self) -> int:
+        """Frames of each row."""
+        return self.runs[0].shape[0]
+
     def by_size(self) -> Iterator[torch.Tensor]:
         """The frames of each run: (rows, frames, height, width, 3)."""
         start = 0
@@ -59,12 +64,15 @@ class Pixels:
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
         return replace(self, values=self.values.to(device, non_blocking=non_blocking))
 
+    def record_stream(self, stream: torch.Stream) -> None:
+        """The memory on a GPU is not given to others before what `stream` has now to do is done."""
+        self.values.record_stream(stream)
+
     def normalized(self, image_size: int) -> torch.Tensor:
         """What the model takes, float32 (rows, frames, 3, image_size, image_size): as `preprocess_frames`."""
         num_rows = sum(run.num_rows for run in self.runs)
-        num_frames = self.runs[0].shape[0]
-        rows_at_once = max(_FRAMES_RESIZED_AT_ONCE // num_frames, 1)
-        result = torch.empty(num_rows, num_frames, 3, image_size, image_size, device=self.values.device)
+        rows_at_once = max(_FRAMES_RESIZED_AT_ONCE // self.num_frames, 1)
+        result = torch.empty(num_rows, self.num_frames, 3, image_size, image_size, device=self.values.device)
         row = 0
         for of_run in self.by_size():
             for frames in of_run.split(rows_at_once):
@@ -113,14 +121,14 @@ class PixelsWriter:
         self._is_open = False
         self._values = torch.empty(0, dtype=torch.uint8)
 
-    def begin(self) -> None:
-        """Begin a chunk; one that was not finished is dropped."""
+    def begin(self, *, expected: int = 0) -> None:
+        """Begin a chunk, for which so many bytes are expected; one that was not finished is dropped."""
         if self._is_open:
             self._give_back(self._values)
         self._is_open = True
         self._runs: list[Run] = []
         self._num_bytes = 0
-        self._values = self._take(self._num_bytes_expected)
+        self._values = self._take(max(self._num_bytes_expected, expected))
 
     def space(self, shape: tuple[int, ...]) -> np.ndarray:
         """Room for the next row's frames, uint8 of `shape`; it is not a row before `keep`."""
