@@ -51,8 +51,9 @@ def headline(results: dict[str, Any]) -> str:
     """The result in a sentence, whatever it is."""
     average, trained = (results["retrieval"][name]["text_to_video"]["r1"] for name in (BASELINE, TRAINED))
     if trained > average and 100 * trained > _BLIND:
-        tenths = round(10 * trained)
-        return f"An encoder that cannot see order finds at most half; CLIP-ViP finds {tenths} in 10."
+        return (
+            f"An encoder that cannot see order finds at most half; CLIP-ViP finds {100 * trained:.0f} of 100."
+        )
     return (
         f"CLIP with its frames averaged finds {100 * average:.0f} of 100 clips; CLIP-ViP finds "
         f"{100 * trained:.0f}."
@@ -70,13 +71,13 @@ def _result(results: dict[str, Any]) -> Section:
         "R@1, text to video, in percent, with 95% intervals",
         bars,
         most=100,
-        limits={"blind to order": _BLIND},
+        limits={"most, if blind to order": _BLIND},
         is_wide=True,
     )
     note = (
         f"{results['num_queries']:,} test clips: each is there once more, played backwards, with its own "
-        "description, by which it is to be found at the first place. Who averages frames cannot tell the two "
-        "apart; the one trained alike has had the same texts and as many steps as CLIP-ViP."
+        "description, by which it is to be found at the first place. An encoder that averages frames cannot "
+        "tell the two apart; the one trained alike has had the same texts and as many steps as CLIP-ViP."
     )
     return Section(headline(results), note, [chart])
 
