@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
     BlipImageProcessor,
     BlipProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
     GitConfig,
     GitForCausalLM,
     GitProcessor,
@@ -19,6 +26,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    OPTConfig,
     PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
@@ -40,10 +48,11 @@ CHAT = (
 _TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SQUARE = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
 _CLIP_IMAGES = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": _SQUARE}
+_ENDS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
 _NUM_TOKENS = len(SPECIALS) + len(WORDS) + len(MORE_WORDS)
 
 
-def make_tokenizer(*, closed: bool = False) -> Any:
+def make_tokenizer(*, closed: bool = False, **more: Any) -> Any:
     """Words are tokens; `closed`: a text stands between [CLS] and [SEP], else nothing is added to it."""
     vocabulary = {token: number for number, token in enumerate(SPECIALS + WORDS + MORE_WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -57,6 +66,7 @@ def make_tokenizer(*, closed: bool = False) -> Any:
         additional_special_tokens=["<image>", "[DEC]"],
         **special,
         bos_token="[CLS]",
+        **more,
     )
 
 
@@ -130,9 +140,68 @@ def llava(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def florence2(folder: Path) -> None:
+    """Pictures of 64 pixels a side are 4 patches, and one token for all of them."""
+    vision = {
+        "depths": (1, 1, 1, 1),
+        "embed_dim": (8, 8, 16, 16),
+        "num_heads": (2, 2, 2, 2),
+        "num_groups": (2, 2, 2, 2),
+        "window_size": 4,
+        "projection_dim": 32,
+    }
+    text = BartConfig(
+        vocab_size=_NUM_TOKENS,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+        **_ENDS,
+        decoder_start_token_id=3,
+        forced_eos_token_id=None,
+    )
+    config = Florence2Config(
+        text_config=text, vision_config=vision, image_token_id=SPECIALS.index("<image>"), **_ENDS
+    )
+    loud(Florence2ForConditionalGeneration(config)).save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    images = CLIPImageProcessor(size=size, crop_size=size, image_seq_length=5)
+    tokenizer = make_tokenizer(closed=True, extra_special_tokens={"image_token": "<image>"})
+    Florence2Processor(images, tokenizer).save_pretrained(folder)
+
+
+def blip2(folder: Path) -> None:
+    text = OPTConfig(
+        vocab_size=_NUM_TOKENS,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        **_ENDS,
+    )
+    config = Blip2Config(
+        vision_config={**_TOWER, "image_size": IMAGE_SIZE, "patch_size": 16},
+        qformer_config={**_TOWER, "encoder_hidden_size": 32, "vocab_size": _NUM_TOKENS},
+        text_config=text,
+        num_query_tokens=3,
+        image_token_index=SPECIALS.index("<image>"),
+    )
+    loud(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
+    images = BlipImageProcessor(size=_SQUARE)
+    Blip2Processor(images, make_tokenizer(), num_query_tokens=3).save_pretrained(folder)
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "blip": blip,
     "git": git,
     "vision-encoder-decoder": vision_encoder_decoder,
     "llava": llava,
+    "florence2": florence2,
+    "blip-2": blip2,
 }
