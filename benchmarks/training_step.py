@@ -2,8 +2,8 @@
 
     python benchmarks/training_step.py [--against OTHER/src] [--rounds 5]
 
-Each round is a process of its own; the two take turns. CLIP B/32 of four layers, six frames, loss (d),
-batches of 16 whole and in chunks of 4, one thread; the processor time of a step, and its peak of memory.
+Each round is a process of its own; the two take turns. CLIP B/32 of two layers, four frames, loss (d),
+batches of 8 whole and in chunks of 4, one thread; the processor time of a step, and its peak of memory.
 """
 
 import json
@@ -51,6 +51,7 @@ def _in_process(source: str, way: str, folder: str) -> tuple[float, float]:
     command = [sys.executable, str(Path(__file__).resolve()), "--one", way, "--folder", folder]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    print(f"{way}, {source}: {seconds:.3f} s, {peak:.0f} MB", file=sys.stderr)
     return seconds, peak
 
 
@@ -69,14 +70,14 @@ def measure(folder: Path, chunk_size: str) -> tuple[float, float]:
     torch.set_num_threads(1)
     shards, captions = folder / "shards", folder / "captions"
     if not shards.exists():
-        make_shards(shards, captions, Sizes(1, 32, 14, 256, 456))
-    init = make_clip(folder / "clip", patch_size=32, num_layers=4, tiny=False)
+        make_shards(shards, captions, Sizes(1, 16, 14, 256, 456))
+    init = make_clip(folder / "clip", patch_size=32, num_layers=2, tiny=False)
     settings = {
         "data.sources.clips.shards": shards,
         "data.sources.clips.captions": captions,
-        "data.num_frames": 6,
+        "data.num_frames": 4,
         "model.init": init,
-        "optim.batch_size": 16,
+        "optim.batch_size": 8,
         "optim.epochs": "null",
         "optim.steps": 1000,
         "run.chunk_size": chunk_size,

@@ -144,7 +144,8 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
     freeze_key_biases(model)
-    trained = (parameter for parameter in model.parameters() if parameter is not model.logit_scale)
+    of_loss = {"logit_scale", "logit_bias"}
+    trained = (parameter for name, parameter in model.named_parameters() if name not in of_loss)
     return Job(
         recipe=recipe,
         place=place,

@@ -23,7 +23,7 @@ from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.stores import is_remote
 
 SHARED_MEMORY = Path("/dev/shm")
-# Of what is free on a GPU, for what the count below leaves out: the allocator's gaps, workspaces, kernels.
+# Of what is free, for what the count below leaves out: the allocator's gaps, workspaces, kernels.
 _USED_PART = 0.9
 # Frames are resized so many at a time, see `Pixels.normalized`; in floating point that takes about this.
 _RESIZING_BYTES = 2**30
@@ -130,22 +130,52 @@ def fitting_chunk(shares: Sequence[int], most: int) -> int | None:
 
 
 def choose_chunk_size(job: Job, kept: int | None, row_bytes: float) -> int | None:
-    """What `run.chunk_size` says; for `auto` on a GPU what its memory allows, the same in every process.
+    """What `run.chunk_size` says; for `auto` what memory allows, the same in every process.
 
     Args:
         kept: what this run chose when it began, which holds as long as it fits.
         row_bytes: of the frames of a row as they are sent to the device.
     """
-    recipe, place, model = job.recipe, job.place, job.model
+    recipe, place = job.recipe, job.place
     asked = recipe.run.chunk_size
     if asked != "auto":
         return asked
-    if place.device.type != "cuda":
+    free = min(distributed.gather_objects(_free_on(job), place=place))
+    shares = [math.ceil(part.order.rows / place.world_size) for part in job.plan.parts]
+    if sum(shares) * _bytes_at_most(job) < _USED_PART * free:
         return None
+    needs = _needs(job)
+    per_row = max(need.per_row for need in needs)
+    # Of this batch and the next, which is copied meanwhile.
+    free -= _RESIZING_BYTES + 2 * sum(shares) * row_bytes + max(need.besides for need in needs)
+    chosen = fitting_chunk(shares, int(_USED_PART * free / per_row)) or max(shares)
+    if kept is not None and min(kept * len(shares), sum(shares)) <= free / per_row:
+        chosen = kept
+    if place.is_first:
+        what = f"{chosen:,} samples" if chosen < max(shares) else "the whole batch"
+        room = f"{per_row / 2**30:.2g} GiB a sample, {free / 2**30:.1f} GiB free"
+        click.echo(f"run.chunk_size=auto: {what} at a time ({room})", err=True)
+    return chosen
+
+
+def _bytes_at_most(job: Job) -> float:
+    """More than a sample can need, by a formula, so that small models need no count."""
+    config, data = job.model.config, job.recipe.data
+    vision, text = config.vision_config, config.text_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    num_tokens = (config.num_proxies + 1 + patches) * (data.num_frames + 1)
+    values = num_tokens * vision.num_hidden_layers * (vision.hidden_size + vision.intermediate_size)
+    values += 2 * data.max_text_tokens * text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
+    return 64.0 * values
+
+
+def _needs(job: Job) -> list[SavedBytes]:
+    """Of each source; UserError: an encoder of which it cannot be counted."""
+    recipe = job.recipe
     try:
-        needs = [
+        return [
             saved_bytes(
-                model.config,
+                job.model.config,
                 part.settings,
                 num_tokens=recipe.data.max_text_tokens,
                 precision=job.precision,
@@ -157,36 +187,26 @@ def choose_chunk_size(job: Job, kept: int | None, row_bytes: float) -> int | Non
         raise UserError(
             f"run.chunk_size=auto: what this encoder needs cannot be counted ({error}); give a number"
         ) from error
-    shares = [stop - start for start, stop in (place.share(part.order.rows) for part in job.plan.parts)]
-    per_row = max(need.per_row for need in needs)
-    free = _free_on(job)
-    # Of this batch and the next, which is copied meanwhile.
-    taken = _RESIZING_BYTES + 2 * sum(shares) * row_bytes + max(need.besides for need in needs)
-    fits = int((_USED_PART * free - taken) / per_row)
-    most = -distributed.largest(-max(fits, 1), place=place)
-    chosen = fitting_chunk(shares, most)
-    if kept is not None and kept <= most:
-        chosen = kept if kept < max(shares) or chosen is None else chosen
-    if place.is_first:
-        what = f"{chosen:,} samples" if chosen else "the whole batch"
-        click.echo(
-            f"run.chunk_size=auto: {what} at a time ({per_row / 2**30:.2g} GiB a sample, "
-            f"{free / 2**30:.1f} GiB free)",
-            err=True,
-        )
-    return chosen
 
 
 def _free_on(job: Job) -> float:
-    """Bytes on the GPU that are free, less those that gradient and optimizer will take."""
+    """Bytes of the device that are free, less those that gradient and optimizer will take."""
     device = job.place.device
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "cuda":
+        free = float(torch.cuda.mem_get_info(device)[0])
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        free = free_memory() / _processes_here(job)
     for parameter in job.model.parameters():
         if parameter.requires_grad:
             has_moments = bool(job.optimizer.state.get(parameter))
             free -= (1 if has_moments else 3) * parameter.nbytes
-    return float(free)
+    return free
+
+
+def _processes_here(job: Job) -> int:
+    """Training processes of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", job.place.world_size))
 
 
 def bytes_of_frames(dataset: ChunkDataset) -> tuple[int, ...]:
@@ -249,7 +269,6 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:
         return 0, run.prefetch
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))
     shared = math.inf
     if SHARED_MEMORY.is_dir():
         shared = shutil.disk_usage(SHARED_MEMORY).free
@@ -259,7 +278,7 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
         run.workers,
         run.prefetch,
         chunk_bytes=chunk_bytes,
-        processes=processes,
+        processes=_processes_here(job),
         shared=free_shared,
         memory=free,
     )

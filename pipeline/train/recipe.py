@@ -13,12 +13,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from clipvip.media.errors import one_line
-from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
+from clipvip.model.variants import (
+    ENCODERS,
+    VARIANTS,
+    Contrast,
+    Precision,
+    ProxyStart,
+    TemporalStart,
+    Weighting,
+    check_temporal_start,
+)
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -94,13 +111,22 @@ class Model:
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
-    """A row of Table 2, or a plug-in's. Null here and in the next three: as `init`, or the default."""
+    """A row of Table 2, or a plug-in's. Null here and in the next five: as `init`, or the default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
     """Frames that the temporal position table is made for."""
+    proxy_start: ProxyStart | None = None
+    """How proxies begin that `init` does not have: `random`, as in the released code, or `class`, copies of
+    its class embedding with a little noise."""
+    temporal_start: Annotated[TemporalStart, PlainValidator(check_temporal_start)] | None = None
+    """How the temporal table begins, if `init` has none: `zero`, as in the released code, or drawn at random
+    with this standard deviation."""
     num_frame_layers: int | None = Field(default=None, ge=1)
     """Layers of the `seq_transformer` over frames."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the images in pixels, a multiple of the patches'; null: as `init`. For another size than
+    its own the positions of patches are interpolated (bicubic, antialiased)."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 
@@ -111,6 +137,10 @@ class Loss:
 
     pairs: Annotated[str, _one_of(VARIANTS, "loss")] = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
+    contrast: Contrast = "softmax"
+    """`softmax`: InfoNCE, as in the paper. `sigmoid`: the loss of SigLIP, with a learnable bias: for each
+    pair of inputs that `pairs` names, V-S, V-C or F-C, every combination of samples is right or wrong by
+    itself. To it `d` is `c`, and it has no `weighting`."""
     weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
 
@@ -171,8 +201,8 @@ class Run:
     """One per GPU on this machine; `--gpus` sets it. Under torchrun, torchrun's number holds."""
     chunk_size: Annotated[int | Literal["auto"] | None, BeforeValidator(_checked_chunk_size)] = "auto"
     """Samples encoded at a time by a process; null encodes its whole share of the batch at once. Smaller
-    needs less memory and one forward pass more; the gradient is the same but for rounding. `auto`: on a GPU
-    what its memory allows, which a run keeps when it goes on; on a CPU the whole share."""
+    needs less memory and one forward pass more; the gradient is the same but for rounding. `auto`: as many as
+    fit into the memory of the GPU or, on a CPU, of the machine, which a run keeps when it goes on."""
     workers: int = Field(default=4, ge=0)
     """Loading processes per training process; 0 loads in the training process itself."""
     prefetch: int = Field(default=2, ge=1)

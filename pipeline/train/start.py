@@ -9,12 +9,14 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from clipvip.model import ClipVip
+from clipvip.model.config import SIGLIP_BIAS
 from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import parameter_groups
+from clipvip.model.positions import resized_vision
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.starts import read_config
 from clipvip.model.variants import Precision
-from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.train.distributed import Place
@@ -40,6 +42,11 @@ def _check_init(recipe: Recipe, init: str) -> None:
     if tokenizer is None:
         raise UserError(f"{init}: has no tokenizer files beside its weights; add them")
     check_tokenizer(tokenizer, config.text_config)
+    if recipe.model.image_size is not None:
+        try:
+            resized_vision(config.vision_config, recipe.model.image_size)
+        except ValueError as error:
+            raise UserError(f"model.image_size: {error}") from error
     data, limit = recipe.data, config.text_config.max_position_embeddings
     if data.max_text_tokens > limit:
         raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
@@ -86,10 +93,15 @@ def check_device(recipe: Recipe) -> None:
 def start_model(recipe: Recipe) -> ClipVip:
     """The model at step 0, with its tokenizer. New parameters are drawn from the recipe's seed."""
     disable_progress_bar()  # of transformers: it would run into ours
-    names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
+    names = (
+        "encoder", "num_proxies", "temporal_size", "proxy_start", "temporal_start", "num_frame_layers",
+        "image_size",
+    )  # fmt: skip
     asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     with model_at_hand(recipe.model.init) as init:
         _check_init(recipe, init)
+        if recipe.loss.contrast == "sigmoid" and read_config(init).logit_bias_init_value is None:
+            asked["logit_bias_init_value"] = SIGLIP_BIAS
         torch.manual_seed(recipe.seed)
         model = ClipVip.from_clip(init, **asked).float()
     if recipe.model.from_scratch:

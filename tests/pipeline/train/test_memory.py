@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,30 +87,44 @@ def job(world: Path, tmp_path: Path) -> Job:
     return prepare(recipe_of(world), ALONE, cache=tmp_path)
 
 
-def test_on_a_processor_auto_is_the_whole_batch(job: Job) -> None:
+def test_where_there_is_room_auto_is_the_whole_batch(job: Job) -> None:
     state = TrainState()
     assert job.recipe.run.chunk_size == "auto"
     assert len(next(batches_of(job, state))) == 1
     assert state.chunk_size is None
 
 
-@pytest.mark.parametrize(("kept", "fits", "chosen"), [
-    (None, 100, None), (None, 4, 3), (2, 4, 2), (5, 4, 3), (None, 0, 1), (2, 100, 2),
-])  # fmt: skip
-def test_a_gpu_gets_what_fits_and_a_run_keeps_what_it_began_with(
-    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    kept: int | None, fits: int, chosen: int | None,
-) -> None:  # fmt: skip
-    """With the free memory and the needs of a GPU that is not here; batches are of 6."""
+@pytest.mark.parametrize(
+    ("kept", "fits", "chosen"),
+    [(None, 100, 6), (None, 4, 3), (2, 4, 2), (5, 4, 3), (None, 0, 1), (2, 100, 2), (6, 6, 6)],
+)
+def test_a_run_gets_what_fits_and_keeps_what_it_began_with(
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kept: int | None,
+    fits: int,
+    chosen: int,
+) -> None:
+    """Of batches of 6, of which a sample needs a GiB."""
     monkeypatch.setattr(memory, "saved_bytes", lambda *_, **__: SavedBytes(GIB, GIB))
-    free = (fits * GIB + 2 * GIB + 12 * 1000) / 0.9 + 100
+    monkeypatch.setattr(memory, "_bytes_at_most", lambda job: math.inf)
+    free = (fits + 0.05) * GIB / 0.9 + 2 * GIB + 12 * 1000
     monkeypatch.setattr(memory, "_free_on", lambda job: free)
-    on_gpu = replace(job, place=Place(0, 1, torch.device("cuda")))
-    assert memory.choose_chunk_size(on_gpu, kept, row_bytes=1000) == chosen
+    assert memory.choose_chunk_size(job, kept, row_bytes=1000) == chosen
     said = capsys.readouterr().err
     assert said.startswith("run.chunk_size=auto: ") and said.count("\n") == 1
-    explicit = replace(on_gpu, recipe=recipe_of_job(job, chunk_size=4))
+    explicit = replace(job, recipe=recipe_of_job(job, chunk_size=4))
     assert memory.choose_chunk_size(explicit, kept, row_bytes=1000) == 4
+
+
+def test_a_bound_saves_small_models_the_count(world: Path, job: Job) -> None:
+    """It is above what is counted, of large models as of small ones."""
+    for config in (job.model.config, ClipVipConfig(), ClipVipConfig(vision_config={"patch_size": 16})):
+        large = replace(job, recipe=recipe_of(world, "data.num_frames=12", "data.max_text_tokens=70"))
+        large = replace(large, model=SimpleNamespace(config=config))
+        need = saved_bytes(config, CLIPS, num_tokens=24, precision="fp32")
+        assert need.per_row < memory._bytes_at_most(large)
 
 
 def recipe_of_job(job: Job, **changes: int) -> Recipe:
@@ -147,7 +162,7 @@ def test_loading_takes_what_memory_there_is(shared: int, free: int, expected: tu
 
 def test_several_processes_share_it() -> None:
     assert fitting_loaders(4, 1, chunk_bytes=10, processes=2, shared=80, memory=1000) == (2, 1)
-    with pytest.raises(UserError, match=r"KiB free, and a loading process .* docker run --shm-size"):
+    with pytest.raises(UserError, match=r"KiB free, and a loading process .*docker run --shm-size"):
         fitting_loaders(4, 1, chunk_bytes=10, processes=2, shared=39, memory=1000)
 
 
