@@ -19,7 +19,6 @@ from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weig
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
-from clipvip.plugins import HINT, Registry
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
@@ -58,8 +57,12 @@ _SIZES_FROM = {
 }
 
 
-def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
-    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
+def model_type(folder_or_name: str, **where: Any) -> str:
+    """The model type that config.json names, "none" where it names none. `where`: HUB_OPTIONS.
+
+    Raises:
+        CheckpointError: no such folder, or no config.json that can be read.
+    """
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
@@ -70,13 +73,16 @@ def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> s
         raise CheckpointError(f"{absent}: {one_line(error)}") from error
     if not content:
         raise CheckpointError(absent)
-    found = str(content.get("model_type", "none"))
+    return str(content.get("model_type", "none"))
+
+
+def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
+    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
+    found = model_type(folder_or_name, **where)
     if found not in kinds:
         hint = "; start from a CLIP with ClipVip.from_clip" if found in ("clip", "siglip") else ""
         if found == "siglip2":
             hint = "; it is a NaFlex model, for images of any shape: give a SigLIP 2 of a fixed resolution"
-        if isinstance(kinds, Registry):
-            hint = f"; {HINT}"
         raise CheckpointError(
             f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(sorted(kinds))}{hint}"
         )
@@ -95,9 +101,16 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
 
 
 def load_with_info(
-    load: Callable[..., Any], source: Any, *args: Any, what: str = "does not load", **kwargs: Any
+    load: Callable[..., Any],
+    source: Any,
+    *args: Any,
+    what: str = "does not load",
+    unused_are_left: bool = False,
+    **kwargs: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Call a `from_pretrained`; the model, and what the library says of its tensors.
+
+    `unused_are_left`: tensors that the model has no place for are no fault, as in many published ones.
 
     Raises:
         CheckpointError: files are missing or damaged, or tensors do not fit the configuration.
@@ -116,7 +129,7 @@ def load_with_info(
         f"{source}: tensors do not fit the configuration",
         {
             "missing": set(info["missing_keys"]) - set(shapes),
-            "unexpected": info["unexpected_keys"],
+            "unexpected": () if unused_are_left else info["unexpected_keys"],
             "of another shape": shapes.values(),
         },
     )
