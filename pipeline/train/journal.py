@@ -12,13 +12,17 @@ from clipvip.pipeline.train.step import Job, NotFinite, StepResult, StepValues
 
 @dataclass(frozen=True)
 class Done:
-    """A step that was given to the device, with what this process did for it."""
+    """A step that was given to the device, with what this process did for it.
+
+    `at` is when it was given, by `time.perf_counter`: results are read in ones and twos, so rates go by this.
+    """
 
     step: int
     result: StepResult
     rate: float
     flops: float
     wait_seconds: float
+    at: float
 
 
 class Journal:
@@ -62,7 +66,7 @@ class Journal:
         logs.bar.add(1)
         is_first_or_last = done.step in (1, job.num_steps)
         if is_first_or_last or done.step % job.recipe.run.log_every_steps == 0:
-            logs.write(log_row(job, done, values), speed.take())
+            logs.write(log_row(job, done, values), speed.take(done.at))
 
 
 def diverged_in(job: Job, step: int, error: NotFinite) -> UserError:

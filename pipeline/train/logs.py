@@ -37,9 +37,10 @@ class Speed:
     _start: float = field(default_factory=time.perf_counter)
     _has_remarked: bool = False
 
-    def take(self) -> dict[str, float]:
-        """The rates, by name; starts the next interval."""
-        seconds = max(time.perf_counter() - self._start, 1e-9)
+    def take(self, now: float | None = None) -> dict[str, float]:
+        """The rates up to `now`, of `time.perf_counter`, by name; starts the next interval there."""
+        now = time.perf_counter() if now is None else now
+        seconds = max(now - self._start, 1e-9)
         rates = {
             "samples_per_second": self.samples / seconds,
             "data_wait_fraction": self.wait_seconds / seconds,
@@ -53,7 +54,7 @@ class Speed:
         if self.device.type == "cuda":
             rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.samples, self.flops, self.wait_seconds = 0, 0.0, 0.0
-        self._start = time.perf_counter()
+        self._start = now
         return rates
 
 

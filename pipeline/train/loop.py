@@ -96,7 +96,8 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
             fraction = optim.warmup_fraction
             rate = learning_rate(optim.learning_rate, state.step, job.num_steps, warmup_fraction=fraction)
             result = step_or_explain(job, upload(chunks), step=state.step, rate=rate)
-            journal.add(Done(state.step, result, rate, step_flops(chunks, job.model.config), waited))
+            flops = step_flops(chunks, job.model.config)
+            journal.add(Done(state.step, result, rate, flops, waited, time.perf_counter()))
             for chunk in chunks:
                 met.add(chunk.num_rows_without_caption, chunk.skips)
 

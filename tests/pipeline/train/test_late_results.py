@@ -1,5 +1,6 @@
 """What is known of a step when the next one is under way, and what comes of a step that gave no numbers."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class _Kept(Logs):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.rates: list[dict[str, float]] = []
         self.bar: Any = self
         self.num_steps = 0
 
@@ -47,11 +49,12 @@ class _Kept(Logs):
 
     def write(self, row: dict[str, float], rates: dict[str, float]) -> None:
         self.rows.append(row)
+        self.rates.append(rates)
 
 
-def done(step: int, loss: float) -> Done:
+def done(step: int, loss: float, *, at: float = 0.0) -> Done:
     values = [torch.tensor(value) for value in (loss, 4.5, 0.25)]
-    return Done(step, StepResult(values[0], {"V->S": values[0]}, *values[1:]), 1e-3, 1e9, 0.0)
+    return Done(step, StepResult(values[0], {"V->S": values[0]}, *values[1:]), 1e-3, 1e9, 0.0, at)
 
 
 @pytest.fixture
@@ -74,6 +77,16 @@ def test_a_step_is_read_when_the_next_one_is_there(job: Job) -> None:
         assert logs.rows[0]["grad_norm"] == 0.25 and logs.rows[0]["logit_scale"] == 4.5
         journal.add(done(6, 3.0))
     assert logs.rows[-1]["step"] == 6
+
+
+def test_rates_go_by_when_steps_were_made_and_not_by_when_they_are_read(job: Job) -> None:
+    logs = _Kept()
+    with Journal(job, logs) as journal:
+        start = time.perf_counter()
+        for step in range(1, job.num_steps + 1):
+            journal.add(done(step, 2.0, at=start + 10.0 * step))
+    last = logs.rates[-1]["samples_per_second"]
+    assert last == pytest.approx(job.recipe.optim.batch_size / 10.0, rel=1e-3)
 
 
 def test_the_last_step_is_logged_when_something_else_fails(job: Job) -> None:
