@@ -20,16 +20,26 @@ class Found(NamedTuple):
 
 
 def find_captioner(folder_or_name: str) -> Found:
-    """The captioner of a model folder or name, by the model type in its config.json.
+    """The captioner of a model folder or name, and what is asked of it by default.
 
     Raises:
         CheckpointError: it holds no image-to-text model, or one whose processor does not load.
     """
+    load, kind = captioner_kind(folder_or_name), model_type(folder_or_name)
+    return Found(load, Decoding() if is_our_own(kind) else default_decoding(folder_or_name, kind))
+
+
+def captioner_kind(folder_or_name: str) -> CaptionerKind:
+    """What loads the captioner of a model folder or name, by the model type in its config.json.
+
+    Raises:
+        CheckpointError: it holds no image-to-text model.
+    """
     kind = model_type(folder_or_name)
     if is_our_own(kind):
-        return Found(CAPTIONERS[kind], Decoding())
+        return CAPTIONERS[kind]
     if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return Found(ImageToTextCaptioner, default_decoding(folder_or_name, kind))
+        return ImageToTextCaptioner
     raise CheckpointError(
         f"{folder_or_name}: holds a model of type {kind!r}, which makes no text of an image; give "
         f"{' or '.join(sorted(CAPTIONERS))}, or an image-to-text model of transformers such as BLIP, GIT or "

@@ -5,7 +5,7 @@ Processes that run `work` do the work; this file decides what they do, and sums 
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clipvip.pipeline.runtime.device import share_of_cores
@@ -175,14 +175,14 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
     dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
     with model_at_hand(folder) as at_hand:
         default = find_captioner(at_hand).default
-    decoding = Decoding(
-        default.prompt if options.prompt is None else options.prompt,
-        options.num_beams or default.num_beams,
-        options.max_length or default.max_length,
-    )
-    setup = CaptionSetup(folder, name, revision, options, where, dtype, decoding)
-    # Loaded here once for the check alone: a model that does not fit must not leave half an output.
-    checked = setup.load(torch.device("cpu"))
+        decoding = Decoding(
+            default.prompt if options.prompt is None else options.prompt,
+            options.num_beams or default.num_beams,
+            options.max_length or default.max_length,
+        )
+        setup = CaptionSetup(folder, name, revision, options, where, dtype, decoding)
+        # Loaded here once for the check alone: a model that does not fit must not leave half an output.
+        checked = replace(setup, folder=at_hand).load(torch.device("cpu"))
     made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}
     return setup, made_by | setup.decoding_options(checked)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.captioners import find_captioner
+from clipvip.model.captioners import captioner_kind
 from clipvip.model.image_captioner import REPLACEMENT, BatchCaptioner, Decoding, default_batch_size
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
@@ -48,7 +48,7 @@ class CaptionSetup:
         transformers_logging.disable_progress_bar()
         asked, decoding = self.options, self.decoding
         with model_at_hand(self.folder) as folder:
-            return find_captioner(folder).load(
+            return captioner_kind(folder)(
                 folder,
                 device=device,
                 dtype=self.dtype,
