@@ -5,7 +5,6 @@ read and decoded ahead of it: of the first clips by threads, and if there are ma
 processes. What fails is named in its place.
 """
 
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,7 +21,13 @@ from torch.utils.data import Dataset
 from clipvip.media.sampling import uniform_indices
 from clipvip.model.config import CLIP_NORMALIZATION, Normalization
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
-from clipvip.pipeline.loading.processes import Advice, Loading, fork_server, load_parts
+from clipvip.pipeline.loading.processes import (
+    Advice,
+    Loading,
+    fork_server,
+    free_shared_memory,
+    load_parts,
+)
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import location_of
 from clipvip.shards.files.stores import Location
@@ -37,7 +42,6 @@ _THREADS = 2
 _AHEAD_OF_THREADS = 4 * _THREADS
 _CHUNKS_AHEAD = 2
 _CHUNKS_IN_MEMORY = _CHUNKS_AHEAD + 2  # of a process: one is written, one is copied
-_SHARED_MEMORY = "/dev/shm"
 # What bounds memory: a chunk has so many clips, and unless one clip alone is larger, so many bytes.
 _CLIPS_A_CHUNK = 8
 _BYTES_A_CHUNK = 32 << 20
@@ -248,8 +252,7 @@ def _useful_workers(reading: Reading) -> int:
     is_little = reading.total is not None and reading.total < 2 * FEW_CLIPS
     if is_little or sys.platform != "linux":  # others have no /proc, see `_Shard`
         return 0
-    room = shutil.disk_usage(_SHARED_MEMORY).free
-    return min(reading.workers, room // (_CHUNKS_IN_MEMORY * _BYTES_A_CHUNK))
+    return int(min(reading.workers, free_shared_memory() / (_CHUNKS_IN_MEMORY * _BYTES_A_CHUNK)))
 
 
 def _loaded(jobs: Iterator[_Job | None], reading: Reading) -> Generator[_Loaded, None, None]:

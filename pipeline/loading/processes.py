@@ -1,7 +1,9 @@
 """The processes that load: how they start and end, and what is said when one dies."""
 
+import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,7 +28,7 @@ from clipvip.pipeline.runtime.worker_process import start_resource_tracker, with
 Part = TypeVar("Part")
 # What loading processes have to end by themselves; what they are loading may take longer.
 _ENDING_SECONDS = 2.0
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 # In what torch says when it gets none, as the name of the piece.
 _NO_SHARED_MEMORY = "</torch_"
 # What the fork server has to notice that one has died.
@@ -51,6 +53,11 @@ class Loading:
     pin_memory: bool
     module: str
     advice: Advice
+
+
+def free_shared_memory() -> float:
+    """Bytes of shared memory that are free; infinite where it is no folder of a size of its own."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else math.inf
 
 
 def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -> Generator[Part, None, None]:
@@ -122,7 +129,7 @@ def _end(iterator: Any, processes: set[BaseProcess]) -> None:
     for process in processes:
         process.join(_ENDING_SECONDS)
         # Where there is no room for shared memory torch leaves a name of it behind.
-        for path in _SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
+        for path in SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
             path.unlink(missing_ok=True)
 
 

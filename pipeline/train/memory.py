@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.variants import Precision
+from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train import distributed
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
@@ -22,7 +22,6 @@ from clipvip.pipeline.train.samples import SampleSettings
 from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.stores import is_remote
 
-SHARED_MEMORY = Path("/dev/shm")
 # Of what is free, for what the count below leaves out: the allocator's gaps, workspaces, kernels.
 _USED_PART = 0.9
 # Frames are resized so many at a time, see `Pixels.normalized`; in floating point that takes about this.
@@ -269,10 +268,7 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:
         return 0, run.prefetch
-    shared = math.inf
-    if SHARED_MEMORY.is_dir():
-        shared = shutil.disk_usage(SHARED_MEMORY).free
-    of_all = distributed.gather_objects((shared, free_memory()), place=place)
+    of_all = distributed.gather_objects((free_shared_memory(), free_memory()), place=place)
     free_shared, free = (min(amounts) for amounts in zip(*of_all, strict=True))
     workers, prefetch = fitting_loaders(
         run.workers,
