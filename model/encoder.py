@@ -37,22 +37,11 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
         batch, num_frames = pixel_values.shape[:2]
-        images = pixel_values.flatten(0, 1).to(self.patch_embedding.weight.dtype)
-        patches = self.embed_patches(images).unflatten(0, (batch, num_frames))
+        patches = embed_patches(pixel_values, self.patch_embedding)
         positions = self.position_embedding.weight
         patches = patches + positions[1:] + self.temporal_positions(num_frames)[:, :, None]
         proxies = torch.cat([self.class_embedding[None], self.added_cls]) + positions[0]
         return torch.cat([proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
-
-    def embed_patches(self, images: Tensor) -> Tensor:
-        """(n, 3, height, width) -> (n, patches, width).
-
-        CLIP's convolution is a matrix product of each patch. On a GPU it is computed as one: for three
-        channels cuDNN uses no tensor cores (28 of a step's 289 ms on an H100).
-        """
-        if images.device.type == "cpu":
-            return self.patch_embedding(images).flatten(2).transpose(1, 2)
-        return patches_as_product(images, self.patch_embedding.weight)
 
     def temporal_positions(self, num_frames: int) -> Tensor:
         """(1, num_frames, width): the table, linearly interpolated; an image, one frame, gets its middle."""
@@ -64,6 +53,22 @@ def interpolate_frames(table: Tensor, num_frames: int) -> Tensor:
     if num_frames == table.shape[1]:
         return table
     return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
+
+
+def embed_patches(pixel_values: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """(batch, frames, 3, height, width) -> (batch, frames, patches, width).
+
+    CLIP's convolution is a matrix product of each patch. On a GPU it is computed as one: for three channels
+    cuDNN uses no tensor cores (28 of a step's 289 ms on an H100).
+    """
+    images = pixel_values.flatten(0, 1).to(convolution.weight.dtype)
+    if images.device.type == "cpu":
+        patches = convolution(images).flatten(2).transpose(1, 2)
+    else:
+        patches = patches_as_product(images, convolution.weight)
+        if convolution.bias is not None:
+            patches = patches + convolution.bias
+    return patches.unflatten(0, pixel_values.shape[:2])
 
 
 def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from transformers.models.siglip.modeling_siglip import (
 
 from clipvip.model.attention import attend
 from clipvip.model.config import ClipVipConfig
-from clipvip.model.encoder import interpolate_frames, patches_as_product
+from clipvip.model.encoder import embed_patches, interpolate_frames
 from clipvip.model.layer import TransformerLayer, project, use_fast_layers
 
 # A gate is its parameter times this. Adam moves every parameter by about the learning rate in a step, 5e-6
@@ -45,13 +45,7 @@ class SiglipVideoEmbeddings(SiglipVisionEmbeddings):
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
         batch, num_frames = pixel_values.shape[:2]
-        images = pixel_values.flatten(0, 1).to(self.patch_embedding.weight.dtype)
-        bias: Any = self.patch_embedding.bias
-        if images.device.type == "cpu":
-            patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        else:
-            patches = patches_as_product(images, self.patch_embedding.weight) + bias
-        patches = patches.unflatten(0, (batch, num_frames)) + self.position_embedding.weight
+        patches = embed_patches(pixel_values, self.patch_embedding) + self.position_embedding.weight
         patches = patches + interpolate_frames(self.temporal_embedding, num_frames)[:, :, None]
         return torch.cat([self.proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
 
