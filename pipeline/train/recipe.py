@@ -25,7 +25,6 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from clipvip.media.errors import one_line
 from clipvip.model.variants import (
     ENCODERS,
     VARIANTS,
@@ -37,6 +36,7 @@ from clipvip.model.variants import (
     check_temporal_start,
 )
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe_yaml import parse_value, parse_yaml
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -245,15 +245,6 @@ class Recipe:
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: `5e-6` is a number, though YAML 1.1 calls it text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_recipe(
     name: str, overrides: tuple[str, ...] = (), *, options: dict[str, Any] | None = None
 ) -> Recipe:
@@ -273,7 +264,7 @@ def load_recipe(
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
-        _put(tree, key, _parse_value(value, name=f"--set {text}"))
+        _put(tree, key, parse_value(value, name=f"--set {text}"))
     for key, value in (options or {}).items():
         _put(tree, key, value)
     return recipe_from_tree(tree, name=name)
@@ -297,21 +288,6 @@ def _read(name: str) -> str:
             f"{name}: no such recipe{_nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
         )
     return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def parse_yaml(text: str, *, name: str) -> dict[str, Any]:
-    """YAML text as a tree of plain values; UserError where it is not a mapping."""
-    tree = _parse_value(text, name=name)
-    if not isinstance(tree, dict | None):
-        raise UserError(f"{name}: a recipe is a mapping of sections, this is a {type(tree).__name__}")
-    return tree or {}
-
-
-def _parse_value(text: str, *, name: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader: plain values only
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({one_line(error)})") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
