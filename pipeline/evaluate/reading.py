@@ -235,7 +235,8 @@ def read_clips(
     def jobs() -> Iterator[_Job | None]:
         for chunk in _Scanner(shards, choose, reading).chunks():
             ahead.append(chunk)
-            yield None if chunk.shard is None else _Job(chunk.shard, tuple(chunk.clips))
+            # A shard of which nothing is read may be closed by now.
+            yield _Job(chunk.shard, tuple(chunk.clips)) if chunk.shard and chunk.clips else None
 
     with closing(_loaded(jobs(), reading)) as loaded:
         for part in loaded:

@@ -249,6 +249,24 @@ def test_processes_read_the_one_copy_of_a_shard_in_a_store(
     assert found[0] == expected[0] and torch.equal(found[1], expected[1]) and found[2:] == expected[2:]
 
 
+@pytest.mark.needs("s3fs")
+def test_a_shard_in_a_store_of_which_nothing_is_read_is_not_opened_again(
+    few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy is given up at once; other processes then could not open it."""
+    folder = tmp_path / "store/bucket/clips"
+    folder.mkdir(parents=True)
+    write_shard(folder / "000000.tar", [stored_clip("b", n) for n in range(25)])
+    write_shard(folder / "000001.tar", [stored_clip("b", 3)])
+    with tarfile.open(folder / "000002.tar", "w"):
+        pass
+    with s3_server(tmp_path / "store") as address:
+        use_s3(monkeypatch, address)
+        keys, rows, skips, num_samples = read_all(list_shards(location_of("s3://bucket/clips")), SETTINGS)
+    assert len(keys) == len(rows) == 24 and num_samples == 25 + 1 + 1
+    assert [(skip.reason, skip.what) for skip in skips] == [("empty_shard", "000002.tar")]
+
+
 def unit(embeds: torch.Tensor) -> np.ndarray:
     rows: np.ndarray = torch.nn.functional.normalize(embeds, dim=-1).numpy()
     return rows
