@@ -55,6 +55,7 @@ SECTIONS = {
     "memory": Section("training", "memory", 30),
     "loop": Section("commands", "loop", 150),
     "group": Section("commands", "group", 70),
+    "evaluation": Section("commands", "evaluation", 60),
     "end_to_end": Section("commands", "end_to_end", 110),
 }
 

@@ -34,9 +34,9 @@ from torch.utils.data import DataLoader
 
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.media.sampling import uniform_indices
+from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.batches import ChunkDataset, plan_batches
 from clipvip.pipeline.train.loading import load_batches
-from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.recipe import recipe_from_tree
 from clipvip.shards.format.clip import Clip, StoredClip, make_key
 from clipvip.shards.format.manifest import write_manifest

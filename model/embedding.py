@@ -1,7 +1,7 @@
 """What `ClipVip.encode_video` and `encode_text` do: whatever is given, in batches, through the model."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,10 +61,10 @@ def embed_videos(
     return torch.cat(batches) if batches else torch.empty(0, model.config.projection_dim), failures
 
 
-def embed_texts(
-    model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None, batch_size: int
-) -> Tensor:
-    """What `encode_text` does: embeddings (texts, dim)."""
+def text_features(
+    model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None = None, batch_size: int = 256
+) -> Iterator[Tensor]:
+    """Embeddings (some texts, dim) where the model is, as it computes them; ValueError as `encode_text`."""
     if model.tokenizer is None:
         raise ValueError(
             "this model came without a tokenizer: name one, as in "
@@ -80,9 +80,16 @@ def embed_texts(
             f"{max_tokens = } and {batch_size = }: give {FEWEST_TEXT_TOKENS} to {most} tokens, "
             "and 1 text or more"
         )
-    rows = []
     for start in range(0, len(texts), batch_size):
         tokens = tokenize(model.tokenizer, texts[start : start + batch_size], max_tokens=limit)
         tokens = {name: ids.to(model.device) for name, ids in tokens.items()}
-        rows.append(model.get_text_features(**tokens).float().cpu())
+        yield model.get_text_features(**tokens)
+
+
+def embed_texts(
+    model: "ClipVip", texts: str | Iterable[str], *, max_tokens: int | None, batch_size: int
+) -> Tensor:
+    """What `encode_text` does: embeddings (texts, dim)."""
+    found = text_features(model, texts, max_tokens=max_tokens, batch_size=batch_size)
+    rows = [features.float().cpu() for features in found]
     return torch.cat(rows) if rows else torch.empty(0, model.config.projection_dim)

@@ -39,13 +39,19 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
         RuntimeError, ValueError: frames without pixels, or of another number of colours; of torch.
     """
     frames = torch.as_tensor(frames)
-    planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().div(255)
-    if planes.shape[-2:] != (image_size, image_size):
-        planes = F.interpolate(
-            planes, size=(image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
-        )
+    planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1)
     mean, std = _per_colour(CLIP_MEAN, planes.device), _per_colour(CLIP_STD, planes.device)
-    return ((planes - mean) / std).reshape(*frames.shape[:-3], 3, image_size, image_size)
+    pixels = torch.empty(len(planes), 3, image_size, image_size, device=planes.device)
+    # On a CPU one by one: a frame in floating point fits into its cache.
+    at_once = 1 if planes.is_cpu else max(len(planes), 1)
+    for some, into in zip(planes.split(at_once), pixels.split(at_once), strict=True):
+        resized = some.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        if resized.shape[-2:] != (image_size, image_size):
+            resized = F.interpolate(
+                resized, (image_size, image_size), mode="bicubic", align_corners=False, antialias=antialias
+            )
+        torch.sub(resized, mean, out=into).div_(std)
+    return pixels.reshape(*frames.shape[:-3], 3, image_size, image_size)
 
 
 def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """The commands as users type them, on shards made here.
 
-Data wait, stopping, resuming, captions, retrieval.
+Data wait, stopping, resuming, evaluation, captions, retrieval.
 """
 
 import contextlib
@@ -11,6 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
+from evaluation_rate import evaluation_rate, forward_rate
 
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.loop import batches_of
@@ -180,6 +183,37 @@ def _signal_training(launcher: int) -> None:
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(child), signal.SIGTERM)
+
+
+def evaluation(check: Check) -> None:
+    """Clips a second from shards to embeddings, with and without processes, beside the forward pass alone.
+
+    Both compute as training does, which also resizes on the device.
+    """
+    from clipvip.model import ClipVip
+    from clipvip.pipeline.evaluate.embeddings import ClipEncoder
+    from clipvip.shards.tar.reader import list_shards
+
+    check.free()
+    paths = list_shards(shards_of(check)[0])
+    model = ClipVip.from_clip(clip_of(check)).eval()
+    torch.nn.Module.to(model, check.device)
+    alone: dict[int, float] = {}
+    for batch_size in (4,) if check.tiny else (16, 64):
+        encoder = ClipEncoder(model, batch_size, shows_progress=False)
+        alone[batch_size] = forward_rate(encoder, times=5 if check.tiny else 40)
+        check.row(f"forward alone, batch {batch_size}", clips_per_s=alone[batch_size])
+    for batch_size, workers in ((4, 0), (4, 1)) if check.tiny else ((16, 0), (16, 12), (64, 12)):
+        name = f"evaluation, batch {batch_size}, {workers} processes"
+        if not check.has_time_for(name, 25):
+            continue
+        encoder = ClipEncoder(model, batch_size, shows_progress=False, workers=workers)
+        # With processes as many clips as their start is little beside; threads read a few.
+        some = paths * 4 if workers else paths[:8]
+        rate, _ = evaluation_rate(encoder, some)
+        share = 100 * rate / max(alone.values())
+        check.row(name, clips_per_s=rate, of_forward_percent=share, peak_gib=check.peak_gib())
+    check.free()
 
 
 def end_to_end(check: Check) -> None:

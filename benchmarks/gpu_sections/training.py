@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import torch
 
+from clipvip.pipeline.loading.pixels import Pixels
 from clipvip.pipeline.train import step as step_module
-from clipvip.pipeline.train.pixels import Pixels
 from gpu_sections.rows import Check
 from gpu_sections.session import Session, clip_of, opened, step_row
 

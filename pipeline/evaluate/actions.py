@@ -98,14 +98,15 @@ def actions(options: ActionsOptions) -> ActionsReport:
     from clipvip.pipeline.evaluate.embeddings import embed_clips, embed_texts, settings_of
 
     numbers = {same_class(name): number for number, name in enumerate(names)}
-    clips = embed_clips(options.encoder(model), paths, labelling(numbers, labels, skips))
+    encoder = options.encoder(model)
+    clips = embed_clips(encoder, paths, labelling(numbers, labels))
     skips += clips.skips
     if not clips.about:
         hint = "give --labels, or other --classes" if labels is None else "look at --labels and --classes"
         raise UserError(f"{shards}: no clip has a label that is a class ({reasons(skips)}); {hint}")
     # Of each class the mean over the prompts.
     texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
-    classes = mean_of_prompts(embed_texts(model, texts).reshape(len(names), len(prompts), -1))
+    classes = mean_of_prompts(embed_texts(encoder, texts).reshape(len(names), len(prompts), -1))
     right = np.array([label for _, label in clips.about])
     try:
         scores = class_scores(clips.videos @ classes.T, right, resamples=options.bootstrap)
@@ -131,26 +132,21 @@ def actions(options: ActionsOptions) -> ActionsReport:
 
 
 def labelling(
-    numbers: dict[str, int], labels: Labels | None, skips: list[Skip]
-) -> Callable[[Sample], tuple[ClipName, int] | None]:
-    """What finds a clip's names and its class's number, by `labels` or else its own one sentence.
+    numbers: dict[str, int], labels: Labels | None
+) -> Callable[[Sample], tuple[ClipName, int] | Skip]:
+    """What finds a clip's names and its class's number, by `labels` or else its own one sentence."""
 
-    Why a clip has none is in `skips`.
-    """
-
-    def find(sample: Sample) -> tuple[ClipName, int] | None:
+    def find(sample: Sample) -> tuple[ClipName, int] | Skip:
         name = ClipName.of(sample)
         written = set(sample.sentences) if labels is None else labels.of(name)
         known = {numbers[same_class(label)] for label in written if same_class(label) in numbers}
         if len(known) == 1 and len({same_class(label) for label in written}) == 1:
             return name, known.pop()
         if not written:
-            skips.append(Skip("no_label", sample.key))
-        elif len(written) > 1:
-            skips.append(Skip("several_labels", sample.key, "; ".join(sorted(written))[:200]))
-        else:
-            skips.append(Skip("unknown_label", sample.key, next(iter(written))[:200]))
-        return None
+            return Skip("no_label", sample.key)
+        if len(written) > 1:
+            return Skip("several_labels", sample.key, "; ".join(sorted(written))[:200])
+        return Skip("unknown_label", sample.key, next(iter(written))[:200])
 
     return find
 

@@ -18,7 +18,7 @@ class ClipName:
     @classmethod
     def of(cls, sample: Sample) -> "ClipName":
         """The names of a clip of a shard."""
-        return cls(sample.key, same_name(sample.record.clip_id), same_name(sample.record.video_id))
+        return cls(sample.key, same_name(sample.clip_id), same_name(sample.video_id))
 
     def all(self) -> list[str]:
         """From the most to the least particular."""

@@ -1,10 +1,10 @@
 """Embeddings of the clips of shards and of their texts, for stages that measure a model."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,18 +12,22 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from clipvip.media.errors import one_line
-from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
+from clipvip.model.embedding import text_features
 from clipvip.model.errors import CheckpointError
+from clipvip.model.precision import choose_precision, has_native_bf16
+from clipvip.model.variants import Precision
+from clipvip.pipeline.evaluate.reading import ClipsRead, Reading, read_clips
+from clipvip.pipeline.loading.processes import Advice
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import Location
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_samples
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample
 
-# libjpeg-turbo lets go of Python's lock, so threads decode side by side.
-_DECODING_THREADS = 2
 _TEXTS_AT_ONCE = 256
+# Batches that a GPU may have before it, while the one before them is waited for.
+_LATE_BATCHES = 2
 
 T = TypeVar("T")
 
@@ -60,13 +64,64 @@ class ClipEmbeddings(Generic[T]):
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """A model, and how it encodes clips: `batch_size` at once, of `total`, where that is known."""
+    """A model, and how it encodes clips: `batch_size` at once, of `total`, where that is known.
+
+    `workers` processes read and decode them where there are many; `advice` is for the user where one dies. On
+    a GPU it computes in `precision`, None: as training does by itself; on a CPU in float32.
+    """
 
     model: ClipVip
     batch_size: int
     total: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     shows_progress: bool = True
+    workers: int = 0
+    precision: Precision | None = None
+    advice: Advice = Reading.advice
+
+    def reading(self) -> Reading:
+        """How clips are read for the model."""
+        config = self.model.config
+        return Reading(
+            num_frames=config.scored_frames,
+            image_size=config.vision_config.image_size,
+            device=self.model.device,
+            max_pixels=self.max_pixels,
+            workers=self.workers,
+            total=self.total,
+            advice=self.advice,
+        )
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The number format of the model in the block, where nothing is kept for gradients."""
+        kind, precision = self.model.device.type, self.precision
+        if kind == "cpu":
+            precision = "fp32"
+        elif precision is None:
+            precision, _ = choose_precision("auto", on_gpu=kind == "cuda", has_bf16=has_native_bf16())
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=precision != "fp32"):
+            yield
+
+
+class _Rows:
+    """Embeddings on their way from the device. The newest stay there, lest a GPU idles."""
+
+    def __init__(self) -> None:
+        self._late: deque[torch.Tensor] = deque()
+        self._rows: list[np.ndarray] = []
+
+    def add(self, embeds: torch.Tensor) -> None:
+        """Take (rows, dim), which are made of unit length."""
+        self._late.append(torch.nn.functional.normalize(embeds.float(), dim=-1))
+        if embeds.is_cpu or len(self._late) > _LATE_BATCHES:
+            self._rows.append(self._late.popleft().cpu().numpy())
+
+    def stacked(self) -> np.ndarray:
+        """All (rows, dim), float32."""
+        rows = [*self._rows, *(embeds.cpu().numpy() for embeds in self._late)]
+        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def load_clip_vip(
@@ -126,7 +181,7 @@ def embed_pairs(
         DatasetError: a shard, or its captions, cannot be read.
         UserError: a clip with several captions of which each would do.
     """
-    text_rows: list[np.ndarray] = []
+    text_rows = _Rows()
     by_key: dict[str, list[str]] = {}
 
     def with_captions() -> Iterator[Location]:
@@ -149,13 +204,13 @@ def embed_pairs(
         return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
 
     def encode_texts(batch: list[list[str]]) -> None:
-        with torch.inference_mode():
-            text_rows.append(_unit_rows(encoder.model.encode_text(list(chain.from_iterable(batch)))))
+        for features in text_features(encoder.model, list(chain.from_iterable(batch))):
+            text_rows.add(features)
 
     clips = embed_clips(encoder, with_captions(), texts_of, on_batch=encode_texts)
     labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
     texts = list(chain.from_iterable(clips.about))
-    return PairEmbeddings(_stacked(text_rows), clips.videos, labels, texts, clips.skips)
+    return PairEmbeddings(text_rows.stacked(), clips.videos, labels, texts, clips.skips)
 
 
 def embed_clips(
@@ -169,42 +224,94 @@ def embed_clips(
 
     `on_batch` is told what `choose` said of each batch. A DatasetError where a shard cannot be read.
     """
-    model = encoder.model
+    with ExitStack() as stack:
+        reads = stack.enter_context(closing(read_clips(shards, choose, encoder.reading())))
+        progress = Progress("clips", total=encoder.total, unit="clips", hidden=not encoder.shows_progress)
+        return _embedded(encoder, reads, stack.enter_context(progress), on_batch)
+
+
+def embed_by_shard(
+    encoder: ClipEncoder,
+    shards: Sequence[Location],
+    choose: Callable[[Sample], T | Skip | None],
+    *,
+    before: Callable[[Location], object],
+) -> Generator[tuple[Location, ClipEmbeddings[T]], None, None]:
+    """As `embed_clips` for one shard after another, while the clips of the next are read.
+
+    `before` is called before anything of a shard is read.
+    """
+
+    def opened() -> Iterator[Location]:
+        for path in shards:
+            before(path)
+            yield path
+
+    with closing(read_clips(opened(), choose, encoder.reading())) as reads:
+        hidden = Progress("", total=None, unit="", hidden=True)
+        for path in shards:
+            yield path, _embedded(encoder, _to_end_of_shard(reads), hidden)
+
+
+def _to_end_of_shard(reads: Iterator[ClipsRead[T]]) -> Iterator[ClipsRead[T]]:
+    for read in reads:
+        yield read
+        if read.ends_shard:
+            return
+
+
+def _embedded(
+    encoder: ClipEncoder,
+    reads: Iterable[ClipsRead[T]],
+    progress: Progress,
+    on_batch: Callable[[list[T]], None] = lambda _: None,
+) -> ClipEmbeddings[T]:
+    """The clips that are read, in batches as large as they may be but the last."""
     skips: list[Skip] = []
     about: list[T] = []
-    rows: list[np.ndarray] = []
-    with Progress("clips", total=encoder.total, unit="clips", hidden=not encoder.shows_progress) as progress:
+    rows = _Rows()
+    pixels = torch.empty(0)
+    num_encoded = num_filled = 0
 
-        def chosen() -> Iterator[tuple[Sample, T]]:
-            for path in shards:
-                for sample in read_samples(path, max_pixels=encoder.max_pixels):
-                    progress.add(1, skipped=len(skips))
-                    found = sample if isinstance(sample, Skip) else choose(sample)
-                    if isinstance(found, Skip):
-                        skips.append(found)
-                    elif found is not None:
-                        assert not isinstance(sample, Skip)
-                        yield sample, found
+    def encode() -> None:
+        nonlocal num_encoded, num_filled
+        batch = about[num_encoded : num_encoded + num_filled]
+        with encoder.computing():
+            rows.add(encoder.model.get_video_features(pixels[:num_filled]))
+            on_batch(batch)
+        num_encoded, num_filled = num_encoded + num_filled, 0
 
-        clips = _decoded(chosen(), model.config.scored_frames, skips)
-        while batch := list(islice(clips, encoder.batch_size)):
-            with torch.inference_mode():
-                rows.append(_unit_rows(model.encode_video([frames for frames, _ in batch])))
-            about.extend(said for _, said in batch)
-            on_batch([said for _, said in batch])
-    return ClipEmbeddings(about, _stacked(rows), skips)
+    for read in reads:
+        skips += read.skips
+        about += read.about
+        progress.add(read.num_samples, skipped=len(skips))
+        if read.rows is None:
+            continue
+        if not len(pixels):
+            pixels = read.rows.new_empty(encoder.batch_size, *read.rows.shape[1:])
+        start = 0
+        while start < len(read.rows):
+            stop = min(start + encoder.batch_size - num_filled, len(read.rows))
+            pixels[num_filled : num_filled + stop - start] = read.rows[start:stop]
+            num_filled, start = num_filled + stop - start, stop
+            if num_filled == encoder.batch_size:
+                encode()
+    if num_filled:
+        encode()
+    return ClipEmbeddings(about, rows.stacked(), skips)
 
 
-def embed_texts(model: ClipVip, texts: Sequence[str], *, show_progress: bool = True) -> np.ndarray:
+def embed_texts(encoder: ClipEncoder, texts: Sequence[str], *, show_progress: bool = True) -> np.ndarray:
     """Embeddings (texts, dim) of unit length, float32."""
-    rows: list[np.ndarray] = []
+    rows = _Rows()
     with Progress("texts", total=len(texts), unit="texts", hidden=not show_progress) as progress:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = list(texts[start : start + _TEXTS_AT_ONCE])
-            with torch.inference_mode():
-                rows.append(_unit_rows(model.encode_text(some)))
+            with encoder.computing():
+                for features in text_features(encoder.model, some):
+                    rows.add(features)
             progress.add(len(some))
-    return _stacked(rows)
+    return rows.stacked()
 
 
 def query_texts(sample: Sample, *, all_captions: bool) -> list[str]:
@@ -227,35 +334,3 @@ def _one_or_all(key: str, texts: list[str], *, all_captions: bool) -> list[str]:
             "activitynet/val1 and didemo/test); or give --all-captions to search by each of them"
         )
     return texts
-
-
-def _unit_rows(embeds: torch.Tensor) -> np.ndarray:
-    rows: np.ndarray = torch.nn.functional.normalize(embeds.float(), dim=-1).cpu().numpy()
-    return rows
-
-
-def _stacked(rows: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-
-
-def _decoded(
-    samples: Iterable[tuple[Sample, T]], num_frames: int, skips: list[Skip]
-) -> Iterator[tuple[np.ndarray, T]]:
-    """Frames, uint8 (frames, height, width, 3), decoded in threads, a little ahead and in order."""
-    waiting: deque[tuple[Future[np.ndarray], Sample, T]] = deque()
-
-    def next_one() -> Iterator[tuple[np.ndarray, T]]:
-        frames, sample, about = waiting.popleft()
-        try:
-            yield frames.result(), about
-        except DatasetError as error:
-            skips.append(Skip("damaged_sample", sample.key, str(error)))
-
-    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        for sample, about in samples:
-            indices = uniform_indices(sample.num_frames, num_frames)
-            waiting.append((pool.submit(sample.decode, indices), sample, about))
-            if len(waiting) > 4 * _DECODING_THREADS:
-                yield from next_one()
-        while waiting:
-            yield from next_one()

@@ -24,8 +24,7 @@ from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import Sample, list_shards
 
 if TYPE_CHECKING:
-    from clipvip.model import ClipVip
-    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings, ClipEncoder
 
 RESULT_NAME = "multiple_choice.json"
 
@@ -101,7 +100,8 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    clips = embed_clips(options.encoder(model), paths, choose)
+    encoder = options.encoder(model)
+    clips = embed_clips(encoder, paths, choose)
     rows, asked, not_asked = match_clips(questions, clips.about)
     skips += [*clips.skips, *not_asked]
     if not asked:
@@ -109,7 +109,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
             f"{options.questions}: none of its questions is about one clip of {shards} ({reasons(skips)}); "
             f"the first is about {questions[0].video[:80]!r}"
         )
-    scores = score_choices(asked, answer_questions(model, clips, rows, asked), resamples=options.bootstrap)
+    scores = score_choices(asked, answer_questions(encoder, clips, rows, asked), resamples=options.bootstrap)
     settings, num_clips = settings_of(model), len(set(rows))
     about = {"model": options.model, "shards": str(shards), "questions": str(options.questions), **settings}
     result = {**scores.as_dict(), "num_clips": num_clips, **settings}
@@ -149,13 +149,16 @@ def match_clips(
 
 
 def answer_questions(
-    model: "ClipVip", clips: "ClipEmbeddings[ClipName]", rows: Sequence[int], questions: Sequence[Question]
+    encoder: "ClipEncoder",
+    clips: "ClipEmbeddings[ClipName]",
+    rows: Sequence[int],
+    questions: Sequence[Question],
 ) -> list[Choice]:
-    """The choice of `model` for each question, which is about the clip `rows[i]` of `clips`."""
+    """The choice of the model for each question, which is about the clip `rows[i]` of `clips`."""
     from clipvip.pipeline.evaluate.embeddings import embed_texts
 
     texts = list(dict.fromkeys(text for question in questions for text in question.options))
-    by_text = dict(zip(texts, embed_texts(model, texts), strict=True))
+    by_text = dict(zip(texts, embed_texts(encoder, texts), strict=True))
     choices = []
     for row, question in zip(rows, questions, strict=True):
         # One row at a time: equal texts then have equal scores, whatever the order of the options.

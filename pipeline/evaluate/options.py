@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.embeddings import ClipEncoder
 
 DEFAULT_RESAMPLES = 1000
+_MOST_WORKERS = 16
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
 
@@ -46,6 +48,12 @@ class ClipsOptions(StageOptions):
         "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
     )
     batch_size: Annotated[int, LAST] = opt("Clips at once.", at_least(1), default=16)
+    workers: Annotated[int | None, LAST] = opt(
+        "Processes that read and decode clips, where there are many; 0: none.",
+        at_least(0),
+        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
+        default=None,
+    )
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 
@@ -68,4 +76,9 @@ class ClipsOptions(StageOptions):
         """The model, and how clips go through it."""
         from clipvip.pipeline.evaluate.embeddings import ClipEncoder
 
-        return ClipEncoder(model, self.batch_size, num_samples(self.shards), self.max_pixels)
+        workers = self.workers
+        if workers is None:
+            # Without a GPU the model itself keeps all cores busy.
+            workers = min(num_cores(), _MOST_WORKERS) if model.device.type == "cuda" else 0
+        total = num_samples(self.shards)
+        return ClipEncoder(model, self.batch_size, total, self.max_pixels, workers=workers)

@@ -136,10 +136,12 @@ def update_index(
     shards: Sequence[Shard],
     maker: Maker,
     encode: "Callable[[Location], ClipEmbeddings[str]]",
+    hash_of: Callable[[Location], str] = sha256_of_file,
 ) -> list[Piece]:
     """Make pieces that are missing or not by `maker`, remove those of shards that are gone; all, in order.
 
-    `encode` gives the embeddings of a shard's clips `about` their keys.
+    `encode` gives the embeddings of a shard's clips `about` their keys, `hash_of` the hash of its file
+    from before it was read.
 
     Raises:
         UserError: another run is at work in `folder`, or the embeddings hold a NaN.
@@ -159,7 +161,7 @@ def update_index(
             with store_errors(stray):
                 stray.unlink()
         return [
-            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode)
+            _read_piece(folder, shard, maker) or _write_piece(folder, shard, maker, encode, hash_of)
             for shard in shards
         ]
 
@@ -254,10 +256,14 @@ def _read_piece(folder: Location, shard: Shard, maker: Maker) -> Piece | None:
 
 
 def _write_piece(
-    folder: Location, shard: Shard, maker: Maker, encode: "Callable[[Location], ClipEmbeddings[str]]"
+    folder: Location,
+    shard: Shard,
+    maker: Maker,
+    encode: "Callable[[Location], ClipEmbeddings[str]]",
+    hash_of: Callable[[Location], str],
 ) -> Piece:
     # The file's own hash: a damaged shard is encoded again once it is repaired.
-    sha256 = sha256_of_file(shard.path)
+    sha256 = hash_of(shard.path)
     encoded = encode(shard.path)
     if not np.isfinite(encoded.videos).all():
         raise UserError(

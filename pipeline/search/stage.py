@@ -4,7 +4,9 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +38,14 @@ from clipvip.pipeline.search.page import look_up, search_page
 from clipvip.pipeline.tools.inspect import printable
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import REPORT_NAME
+from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.places import is_file
 from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.tar.reader import Sample
 
 if TYPE_CHECKING:
     from clipvip.model import ClipVip
-    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings
+    from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings, ClipEncoder
 
 INDEX_FOLDER = "search"
 _MOST_TEXT = 100
@@ -126,12 +129,13 @@ def search(options: SearchOptions) -> SearchReport:
     require_index(folder, maker, rebuild=options.rebuild)
     from clipvip.pipeline.evaluate.embeddings import embed_texts
 
-    vectors = embed_texts(model, queries, show_progress=False)
+    encoder = options.encoder(model)
+    vectors = embed_texts(encoder, queries, show_progress=False)
     if not np.isfinite(vectors).all():
         raise UserError(
             f"{options.model}: the sentences' embeddings hold NaN or infinity; its weights may be damaged"
         )
-    pieces = _bring_up_to_date(folder, wanted, maker, model, options)
+    pieces = _bring_up_to_date(folder, wanted, maker, encoder, options)
     if not queries:
         return SearchReport(content={"clips": []}, text="")
     num_clips = sum(len(piece.keys) for piece in pieces)
@@ -169,31 +173,39 @@ def fingerprint(model: "ClipVip") -> str:
 
 
 def _bring_up_to_date(
-    folder: Location, shards: Sequence[Shard], maker: Maker, model: "ClipVip", asked: SearchOptions
+    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", asked: SearchOptions
 ) -> list[Piece]:
     """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
-    from clipvip.pipeline.evaluate.embeddings import embed_clips
+    from clipvip.pipeline.evaluate.embeddings import embed_by_shard, embed_clips
 
     started = time.monotonic()
-    encoder = replace(asked.encoder(model), shows_progress=False)
     found = load_index(folder, shards, maker)
     if is_current(folder, shards, found) and is_file(folder / REPORT_NAME):
         return [piece for piece in found if piece is not None]
-    missing = [shard.num_clips for shard, piece in zip(shards, found, strict=True) if piece is None]
-    total = None if None in missing else sum(count or 0 for count in missing)
+    missing = [shard for shard, piece in zip(shards, found, strict=True) if piece is None]
+    counts_known = [shard.num_clips for shard in missing]
+    total = None if None in counts_known else sum(count or 0 for count in counts_known)
+    encoder = replace(encoder, total=total, shows_progress=False)
+    hash_of = cache(sha256_of_file)
     # Written again at the end: where it is missing, a build was cut short.
     with store_errors(folder):
         (folder / REPORT_NAME).unlink(missing_ok=True)
-    with Progress("clips", total=total, unit="clips") as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress("clips", total=total, unit="clips"))
 
         def choose(sample: Sample) -> str:
             progress.add(1)
             return sample.key
 
-        def encode(path: Location) -> "ClipEmbeddings[str]":
-            return embed_clips(encoder, [path], choose)
+        ahead = embed_by_shard(encoder, [shard.path for shard in missing], choose, before=hash_of)
+        stack.enter_context(closing(ahead))
 
-        pieces = update_index(folder, shards, maker, encode)
+        def encode(path: Location) -> "ClipEmbeddings[str]":
+            """As `ahead` has it, unless another run has made or removed pieces meanwhile."""
+            made = next((made for of_path, made in ahead if of_path == path), None)
+            return embed_clips(encoder, [path], choose) if made is None else made
+
+        pieces = update_index(folder, shards, maker, encode, hash_of)
     for shard, piece in zip(shards, pieces, strict=True):
         if piece.shard_sha256 != shard.sha256:
             click.echo(

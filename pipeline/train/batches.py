@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
 from clipvip.model.variants import inputs_of
+from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
@@ -27,7 +28,6 @@ from clipvip.pipeline.train.order import (
     share,
     split_by_weight,
 )
-from clipvip.pipeline.train.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards

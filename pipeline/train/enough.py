@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import click
 import numpy as np
 
+from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
-from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.places import is_folder, location_of

@@ -1,36 +1,18 @@
-"""The processes that load batches: how they start and end, and what is said when one dies."""
+"""The batches of training, from the processes that load them."""
 
-import multiprocessing
 import os
-import signal
-import sys
-import threading
-import traceback
 from collections.abc import Generator, Iterator
-from contextlib import suppress
-from multiprocessing import forkserver
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from contextlib import closing
 
-import torch
-from torch.utils.data import DataLoader
-
-from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.worker_process import start_resource_tracker, without_main
+from clipvip.pipeline.loading.processes import Advice, Loading, load_parts
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.shards.errors import DatasetError
 
-# What loading processes have to end by themselves; chunks may take longer.
-_ENDING_SECONDS = 2.0
-_SHARED_MEMORY = Path("/dev/shm")
-# In what torch says when it gets none, as the name of the piece.
-_NO_SHARED_MEMORY = "</torch_"
-# What the fork server has to notice that one has died.
-_DEATH_SECONDS = 1.0
+ADVICE = Advice(
+    "The same command goes on from the last checkpoint",
+    "fewer run.workers need less memory",
+    "Fewer run.workers, run.prefetch or a smaller run.chunk_size need less memory",
+)
 
 
 def load_batches(
@@ -41,124 +23,19 @@ def load_batches(
     A DatasetError: too many unusable samples in a row. A UserError: a loading process died.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per loading process is the plan
-    loader = DataLoader(
-        dataset,
-        sampler=specs,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        # A fork of a process with threads and a GPU may hang; the fork server has neither.
-        multiprocessing_context=_fork_server() if workers else None,
+    loading = Loading(
+        workers,
+        prefetch,
+        pin_memory,
+        module=__name__,
+        advice=ADVICE,
     )
-    others = set(multiprocessing.active_children())
-    iterator = None
     batch: list[Chunk] = []
-    try:
-        with without_main():
-            iterator = iter(loader)
-        processes = set(multiprocessing.active_children()) - others
-        for chunk in _explained(iterator, processes):
+    with closing(load_parts(dataset, specs, loading)) as chunks:
+        for chunk in chunks:
             if isinstance(chunk, DatasetError):
                 raise chunk
             batch.append(chunk)
             if chunk.ends_batch:
                 yield batch
                 batch = []
-    finally:
-        if workers:
-            _end(iterator, set(multiprocessing.active_children()) - others)
-
-
-def _explained(
-    chunks: Iterator[Chunk | DatasetError], processes: set[BaseProcess]
-) -> Iterator[Chunk | DatasetError]:
-    """The chunks; what ends them and is no mistake of ours is a UserError."""
-    try:
-        yield from chunks
-    except (RuntimeError, OSError, EOFError, MemoryError) as error:
-        # The last line of a traceback, where it is of a loading process.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        # What it had ready cannot be fetched any more, which may be noticed first.
-        if processes and wait([process.sentinel for process in processes], timeout=_DEATH_SECONDS):
-            raise UserError(
-                f"a loading process died ({lines[-1]}): too little memory (also in /dev/shm), or a video "
-                "that crashes the decoder. The same command goes on from the last checkpoint; fewer "
-                "run.workers need less memory"
-            ) from error
-        if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
-            raise UserError(
-                f"a loading process failed: {lines[-1]}. Fewer run.workers, run.prefetch or a smaller "
-                "run.chunk_size need less memory, of which /dev/shm is a part"
-            ) from error
-        raise
-
-
-def _end(iterator: Any, processes: set[BaseProcess]) -> None:
-    """End loading processes, whatever they are doing: multiprocessing would wait for them for ever.
-
-    First as DataLoader does, since one killed with a lock in its hand holds up whoever wants that next.
-    """
-    polite = threading.Thread(target=None if iterator is None else iterator._shutdown_workers, daemon=True)
-    polite.start()
-    polite.join(_ENDING_SECONDS)
-    for process in processes:
-        if process.exitcode != 0:
-            with suppress(ProcessLookupError):
-                assert process.pid is not None
-                os.killpg(process.pid, signal.SIGKILL)  # with programs that it started to fetch shards
-            process.kill()
-    polite.join(_ENDING_SECONDS)
-    for process in processes:
-        process.join(_ENDING_SECONDS)
-        # Where there is no room for shared memory torch leaves a name of it behind.
-        for path in _SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
-            path.unlink(missing_ok=True)
-
-
-def _fork_server() -> Any:
-    forkserver.set_forkserver_preload(["clipvip.pipeline.train.loading"])
-    # A signal to all processes of a run must end neither the server nor its forks, which inherit the mask.
-    start_resource_tracker()  # which unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return torch.multiprocessing.get_context("forkserver")
-
-
-def _start_worker(worker: int) -> None:
-    """Leave signals to the training process, which ends its loading processes itself, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.setpgid(0, 0)  # of which all are killed that it starts
-    threading.Thread(target=_end_with_trainer, daemon=True).start()
-    sys.excepthook = _complain
-    Queue._on_queue_feeder_error = staticmethod(_fail)  # type: ignore[attr-defined]
-    torch.set_num_threads(1)
-
-
-def _end_with_trainer() -> None:
-    """The parent that the system knows is the fork server, which lives as long as its processes do."""
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None
-    trainer.join()
-    os.killpg(0, signal.SIGKILL)
-
-
-def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As Python, unless the training process is gone: multiprocessing's threads would complain of that."""
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None
-    trainer.join(_DEATH_SECONDS)
-    if trainer.is_alive():
-        sys.__excepthook__(kind, error, trace)
-
-
-def _fail(error: Exception, chunk: object) -> None:
-    """What cannot be sent is waited for: by itself multiprocessing would drop it and go on."""
-    if _NO_SHARED_MEMORY not in str(error):
-        traceback.print_exception(error)
-    os._exit(1)

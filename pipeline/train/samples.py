@@ -14,7 +14,7 @@ import torch
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image
 from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
-from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.format.captions import ShardCaptions, captions_of_shard

@@ -30,13 +30,14 @@ from clipvip.pipeline.evaluate.retrieval import few_clips_warning, score_pairs, 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import barrier, gather_objects
+from clipvip.pipeline.train.loading import ADVICE
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.start import save_model
 from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.atomic import write_json, write_jsonl
 from clipvip.shards.files.places import location_of, sorted_glob
 from clipvip.shards.files.stores import Location, is_remote, is_url
-from clipvip.shards.format.manifest import read_manifest
+from clipvip.shards.format.manifest import num_samples, read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
 BEST_FOLDER = "best"
@@ -179,7 +180,16 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
 def _score(job: Job, model: ClipVip, folder: Location) -> dict[str, Any]:
     """The scores of a split, in every process."""
     mine = list_shards(folder)[job.place.rank :: job.place.world_size]
-    encoder = ClipEncoder(model, job.recipe.evaluation.clips_at_once, shows_progress=False)
+    total = num_samples(folder)
+    encoder = ClipEncoder(
+        model,
+        job.recipe.evaluation.clips_at_once,
+        total=None if total is None else total // job.place.world_size,
+        shows_progress=False,
+        workers=job.recipe.run.workers,
+        precision=job.precision,
+        advice=ADVICE,
+    )
     with torch.random.fork_rng([]):
         pairs = embed_pairs(encoder, mine)
     joined = _join(gather_objects(pairs, place=job.place))

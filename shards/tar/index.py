@@ -84,6 +84,10 @@ class ShardFile:
     def close(self) -> None:
         self._file.close()
 
+    def shared_name(self) -> str:
+        """A path by which other processes of this user open the file while it is open here (Linux)."""
+        return f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+
     @property
     def num_bytes(self) -> int:
         """The size of the file."""

@@ -2,9 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -29,6 +29,7 @@ _CLIP_EXTENSIONS = ("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
 # Records and texts are kilobytes; what is larger is not read.
 MAX_TEXT_BYTES = 16 << 20
+_new = partial(np.empty, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Sample:
         return self.parsed.clip_id if isinstance(self.parsed, ForeignClip) else self.record.clip_id
 
     @property
+    def video_id(self) -> str:
+        """The id of the clip's video; DatasetError where the sample is damaged."""
+        return self.parsed.video_id if isinstance(self.parsed, ForeignClip) else self.record.video_id
+
+    @property
     def subtitle(self) -> str:
         return "" if isinstance(self.parsed, Skip) else self.parsed.subtitle
 
@@ -99,8 +105,13 @@ class Sample:
             raise DatasetError(f"sample {self.key} holds a video, not JPEG frames; use decode()")
         return self.pixels[self._offsets[index] : self._offsets[index + 1]]
 
-    def decode(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def decode(
+        self, indices: Sequence[int] | np.ndarray, *, allocate: Callable[[tuple[int, ...]], np.ndarray] = _new
+    ) -> np.ndarray:
         """Decode the frames at `indices` (any order, repeats allowed) and no others.
+
+        Args:
+            allocate: gives the array of uint8 that they are decoded into.
 
         Returns:
             uint8 array (len(indices), height, width, 3), RGB.
@@ -110,19 +121,33 @@ class Sample:
         """
         wanted = [int(index) for index in indices]
         if self.extension == FRAMES_EXTENSION:
+            self.checked_jpeg(wanted[0])  # before memory is taken for what the record says
+            frames = allocate((len(wanted), self.record.height, self.record.width, 3))
             # A short clip asks for the same frame several times: decode each once.
-            decoded = {index: self._decode_jpeg(index) for index in dict.fromkeys(wanted)}
-            return np.stack([decoded[index] for index in wanted])
+            rows: dict[int, int] = {}
+            for row, index in enumerate(wanted):
+                if rows.setdefault(index, row) == row:
+                    self._decode_jpeg(index, frames[row])
+                else:
+                    frames[row] = frames[rows[index]]
+            return frames
         if self.extension in IMAGE_EXTENSIONS:
-            return np.stack([self._decode_image()] * len(wanted))
+            picture = self._decode_image()
+            frames = allocate((len(wanted), *picture.shape))
+            frames[:] = picture
+            return frames
         # FFmpeg takes a while to import, and only `--store video` needs it.
         from clipvip.media.mp4 import decode_mp4
 
         try:
-            frames = decode_mp4(self.pixels, wanted, max_pixels=self.max_pixels)
+            found = decode_mp4(self.pixels, wanted, max_pixels=self.max_pixels)
         except MediaError as error:
             raise DatasetError(f"sample {self.key}: its video does not decode ({error})") from error
-        self._require_size(wanted[0], *frames.shape[1:3])
+        self._require_size(wanted[0], *found.shape[1:3])
+        if allocate is _new:
+            return found
+        frames = allocate(found.shape)
+        frames[:] = found
         return frames
 
     def _decode_image(self) -> np.ndarray:
@@ -133,10 +158,10 @@ class Sample:
         self._require_size(0, *picture.shape[:2])
         return picture
 
-    def _decode_jpeg(self, index: int) -> np.ndarray:
+    def _decode_jpeg(self, index: int, into: np.ndarray) -> None:
         data = self.checked_jpeg(index)
         try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=into)
         except ValueError as error:
             raise DatasetError(
                 f"sample {self.key}: frame {index} is not a readable JPEG ({error})"

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from clipvip.media.sampling import uniform_indices
+from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.pages.cards import Cards, draw_card, pick_evenly
 from clipvip.pipeline.pages.html import render_block
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.tools.copy_work import SurveyTask, survey_shard
 from clipvip.pipeline.tools.tally import tally_shard
-from clipvip.pipeline.train.pixels import PixelsWriter
 from clipvip.pipeline.train.recipe import Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import open_shards

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import CLIPTokenizer
 
+from clipvip.pipeline.loading.pixels import Pixels
 from clipvip.pipeline.train.batches import (
     BatchPlan,
     Chunk,
@@ -13,7 +14,6 @@ from clipvip.pipeline.train.batches import (
     plan_batches,
 )
 from clipvip.pipeline.train.loading import load_batches
-from clipvip.pipeline.train.pixels import Pixels
 from clipvip.pipeline.train.recipe import recipe_from_tree
 from clipvip.shards.format.captions import write_captions
 from tiny_clip import IMAGE_SIZE, MAX_TOKENS

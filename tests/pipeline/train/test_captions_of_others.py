@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 
 import train_runs
-from clipvip.pipeline.train.pixels import PixelsWriter
+from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.recipe import Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import open_shards

@@ -28,9 +28,9 @@ def test_signals_to_the_whole_group_leave_loading_processes_alone() -> None:
     """From their first moment: launchers send them at any."""
     code = """
 import os, signal, sys, time
-from clipvip.pipeline.train.loading import _fork_server
+from clipvip.pipeline.loading.processes import fork_server
 signal.signal(signal.SIGTERM, lambda *_: None)
-child = _fork_server().Process(target=time.sleep, args=(0.5,))
+child = fork_server("clipvip.pipeline.train.loading").Process(target=time.sleep, args=(0.5,))
 child.start()
 os.killpg(0, signal.SIGTERM)
 child.join()

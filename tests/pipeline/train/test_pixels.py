@@ -15,9 +15,9 @@ from transformers import CLIPTokenizer
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.media.sampling import uniform_indices
 from clipvip.model.preprocess import CLIP_MEAN, CLIP_STD, preprocess_frames
+from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.loading import load_batches
-from clipvip.pipeline.train.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.recipe import recipe_from_tree
 from clipvip.pipeline.train.start import resizes_on_device
 from clipvip.shards.format.clip import StoredClip
@@ -189,7 +189,7 @@ def test_rows_stay_in_order_and_are_resized_in_parts(monkeypatch: pytest.MonkeyP
     whole = pixels.normalized(6)
     expected = [preprocess_frames(torch.from_numpy(video), 6) for video in videos]
     assert torch.equal(whole, torch.stack(expected))
-    monkeypatch.setattr("clipvip.pipeline.train.pixels._FRAMES_RESIZED_AT_ONCE", 4)
+    monkeypatch.setattr("clipvip.pipeline.loading.pixels._FRAMES_RESIZED_AT_ONCE", 4)
     assert torch.equal(pixels.normalized(6), whole)
 
 

@@ -9,11 +9,11 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clipvip.pipeline.loading.pixels import Pixels
 from clipvip.pipeline.train.batches import Chunk
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.loop import batches_of, prepare
-from clipvip.pipeline.train.pixels import Pixels
 from clipvip.pipeline.train.recipe import load_recipe
 from clipvip.pipeline.train.start import start_optimizer
 from clipvip.pipeline.train.step import Job, make_encoder, train_step

@@ -1,0 +1,1 @@
+"""How loading processes start and end, and the memory in which frames come from them."""
