@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from clipvip.model.optim import freeze_key_biases, learning_rate
+from clipvip.model.optim import learning_rate
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
@@ -143,14 +143,14 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     require_same_data(plan, place=place)
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
-    freeze_key_biases(model)
+    optimizer = start.start_optimizer(recipe, model)
     trained = (parameter for parameter in model.parameters() if parameter is not model.logit_scale)
     return Job(
         recipe=recipe,
         place=place,
         out=local_folder(recipe),
         model=model,
-        optimizer=start.start_optimizer(recipe, model),
+        optimizer=optimizer,
         gradient_sums=GradientSums(trained, place=place),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,

@@ -125,6 +125,11 @@ class Optim:
     """Passes over the first source; or give `steps`."""
     steps: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=5e-6, gt=0)
+    multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Factors of the learning rate by patterns of parameters' names, such as `{"vision_model.*": 0.1,
+    logit_scale: 10}`; the last that matches counts. 0 freezes: no gradient, no optimizer state."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer of a tower has this times the rate of the layer above; embeddings have the lowest."""
     weight_decay: float = Field(default=0.05, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)

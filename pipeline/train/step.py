@@ -157,7 +157,7 @@ def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepRe
     if is_fp16:
         result.read()
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["rate_factor"]
     # By which torch's GradScaler tells a fused optimizer to leave the weights as they are.
     optimizer.found_inf = 1 - result.is_finite.float()  # type: ignore[attr-defined]
     optimizer.step()
@@ -206,21 +206,25 @@ def compute_gradients(
     for number, (chunk, output) in enumerate(zip(chunks, outputs, strict=True), start=1):
         if two_passes:
             output = job.encode(chunk)
-        gradients = []
+        gradients = []  # of what is trained: a tower may be frozen
         for role, rows in output.items():
             key = (chunk.source, role)
             mine = slice(offsets[key], offsets[key] + len(rows))
             offsets[key] = mine.stop
             gradient = _gradient(joined[key])[mine]
-            gradients.append(gradient if scale_up is None else gradient * scale_up)
+            if rows.requires_grad:
+                gradients.append(gradient if scale_up is None else gradient * scale_up)
+        trained = [rows for rows in output.values() if rows.requires_grad]
         # Every process has the whole gradient of the temperature already: it is not among the sums.
         with job.gradient_sums.last_pass() if number == len(chunks) else nullcontext():
-            torch.autograd.backward(list(output.values()), gradients)
+            if trained:
+                torch.autograd.backward(trained, gradients)
     if scale_up is not None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale_up
-    model.logit_scale.grad = scale.grad
+    if model.logit_scale.requires_grad:
+        model.logit_scale.grad = scale.grad
     return total.detach(), {name: term.detach() for name, term in terms.items()}
 
 
