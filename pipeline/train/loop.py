@@ -17,6 +17,7 @@ from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.train import distributed, memory, start
+from clipvip.pipeline.train.average import WeightAverage
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
@@ -123,14 +124,21 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                     state.add(others.rows_without_caption, others.skips.values())
                 met = TrainState()
                 save_checkpoint(
-                    job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
+                    job.out,
+                    state,
+                    job.model,
+                    job.optimizer,
+                    average=averaged_tensors(job),
+                    keep=run.keep_checkpoints,
+                    place=place,
                 )
                 distributed.together(lambda: publish(recipe) if place.is_first else None, place=place)
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    with job.weights_to_keep():
+        report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
     return Outcome(state.step, job.num_steps, 0, report)
 
 
@@ -144,6 +152,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
     optimizer = start.start_optimizer(recipe, model)
+    ema = recipe.optim.ema
     trained = (parameter for parameter in model.parameters() if parameter is not model.logit_scale)
     return Job(
         recipe=recipe,
@@ -156,7 +165,13 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
+        average=None if ema is None else WeightAverage(model, decay=ema),
     )
+
+
+def averaged_tensors(job: Job) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of the average of the weights."""
+    return {} if job.average is None else job.average.tensors
 
 
 def resume(job: Job) -> TrainState:
@@ -170,7 +185,9 @@ def resume(job: Job) -> TrainState:
     damaged: list[Path] = []
     for folder in reversed(checkpoints):
         try:
-            state = load_checkpoint(folder, job.model, job.optimizer, place=job.place)
+            state = load_checkpoint(
+                folder, job.model, job.optimizer, average=averaged_tensors(job), place=job.place
+            )
             if not has_finite_weights(job.model):
                 raise DamagedCheckpoint(f"{folder}: holds weights that are not finite numbers")
             break
@@ -245,7 +262,7 @@ def is_scored(job: Job, step: int) -> bool:
 def score(job: Job, state: TrainState, logs: Logs | None) -> None:
     """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
-    with torch.compiler.set_stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"), job.weights_to_keep():
         row = validate(job, state)
     if logs is not None:
         logs.write_validation(row)
@@ -256,5 +273,6 @@ def keep_model(job: Job, step: int) -> None:
     if job.place.is_first:
         folder = job.out / "models"
         folder.mkdir(exist_ok=True)
-        start.save_model(job.model, folder / f"step-{step:06d}")
+        with job.weights_to_keep():
+            start.save_model(job.model, folder / f"step-{step:06d}")
     distributed.barrier(job.place)

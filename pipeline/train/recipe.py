@@ -136,6 +136,9 @@ class Optim:
     epsilon: float = Field(default=1e-6, gt=0)
     warmup_fraction: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=5.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay a step of a moving average of the weights, such as 0.999, which is then what is validated and
+    written as the model; null: the weights themselves."""
     max_scale: float = Field(default=200.0, gt=1, le=20_000)
     """The inverse temperature is kept between 1 and this."""
     precision: Literal["auto"] | Precision = "auto"

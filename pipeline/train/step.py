@@ -8,7 +8,7 @@ passes (first only embeddings, then once more with gradient), which is exact and
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.losses import omnisource_terms
 from clipvip.model.variants import Precision
+from clipvip.pipeline.train.average import WeightAverage
 from clipvip.pipeline.train.batches import BatchPlan, Chunk
 from clipvip.pipeline.train.distributed import Place, gather_rows
 from clipvip.pipeline.train.gradients import GradientSums
@@ -50,6 +51,11 @@ class Job:
     precision: Precision
     plan: BatchPlan
     num_steps: int
+    average: WeightAverage | None = None
+
+    def weights_to_keep(self) -> AbstractContextManager[None]:
+        """In this block the model has the weights that are validated and written: their average, or they."""
+        return nullcontext() if self.average is None else self.average.in_the_model()
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,8 @@ def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepRe
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, math.log(optim.max_scale))
+    if job.average is not None:
+        job.average.update()
     return result
 
 
