@@ -4,15 +4,14 @@ Making the features is the caller's; `draw_samples` tells which rows the measure
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from clipvip.analysis.clusters import two_clusters
+
 Normalizer = Literal["arithmetic", "geometric", "min", "max"]
 Side = Literal["source", "target"]
-
-_KMEANS_ITERATIONS = 50
-_KMEANS_RESTARTS = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def domain_gap(
     compare. Equal arguments give equal values.
 
     The paper fixes 2 clusters, 1000 texts a side and 10 repeats, but neither how NMI is normalised (here by
-    scikit-learn's default) nor how K-means starts (here the best of 10 random starts, by faiss).
+    scikit-learn's default) nor how K-means starts (here the best of 10 random starts).
 
     Args:
         source, target: features (n, dim) and (m, dim), one row per text.
@@ -85,50 +84,25 @@ def draw_samples(num_texts: int, *, samples: int, repeats: int, seed: int, side:
 
 
 def cluster_agreement(
-    source: np.ndarray, target: np.ndarray, *, seed: int = 0, normalizer: Normalizer = "arithmetic"
+    source: np.ndarray,
+    target: np.ndarray,
+    *,
+    seed: int = 0,
+    normalizer: Normalizer = "arithmetic",
+    use_gpu: bool = True,
 ) -> float:
-    """NMI between two K-means clusters of all rows and the side that each row is from, in [0, 1]."""
+    """NMI between two K-means clusters of all rows and the side that each row is from, in [0, 1].
+
+    Clusters of many rows are found on a GPU where faiss has one, unless `use_gpu` is false.
+    """
     # scikit-learn takes half a second to import, and this package offers functions that need none of it.
     from sklearn.metrics import normalized_mutual_info_score
 
     features = np.ascontiguousarray(np.concatenate([source, target]), dtype=np.float32)
+    labels = two_clusters(features, seed, use_gpu=use_gpu)
     sides = np.repeat([0, 1], [len(source), len(target)])
-    score = normalized_mutual_info_score(sides, _two_clusters(features, seed), average_method=normalizer)
+    score = normalized_mutual_info_score(sides, labels, average_method=normalizer)
     return float(min(max(score, 0.0), 1.0))
-
-
-def _two_clusters(features: np.ndarray, seed: int) -> np.ndarray:
-    """The cluster, 0 or 1, of each row of float32 `features` (n, dim)."""
-    faiss = require_faiss()
-    num_threads = faiss.omp_get_max_threads()
-    # Sums over threads come in any order; one thread gives the same clusters every time.
-    faiss.omp_set_num_threads(1)
-    try:
-        kmeans = faiss.Kmeans(
-            features.shape[1],
-            2,
-            niter=_KMEANS_ITERATIONS,
-            nredo=_KMEANS_RESTARTS,
-            seed=seed % 2**31,  # a C int
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(features),  # faiss would train on a sample of large inputs
-        )
-        kmeans.train(features)
-        _, nearest = kmeans.index.search(features, 1)
-    finally:
-        faiss.omp_set_num_threads(num_threads)
-    return nearest[:, 0]
-
-
-def require_faiss() -> Any:
-    """The module faiss; ImportError that says what to install where it is missing."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "the domain gap needs faiss: pip install 'clipvip[cpu]' (or 'clipvip[gpu]')"
-        ) from error
-    return faiss
 
 
 def _checked(features: np.ndarray, side: Side) -> np.ndarray:

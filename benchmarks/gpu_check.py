@@ -47,12 +47,14 @@ SECTIONS = {
     "data": Section("session", "data", 30),
     "ceilings": Section("ceilings", "ceilings", 15),
     "correctness": Section("correctness", "correctness", 75),
+    "tests": Section("tests", "tests", 90),
     "step": Section("training", "step", 110),
     "split": Section("training", "split", 40),
     "ways": Section("ways", "ways", 75),
     "profile": Section("training", "profile", 30),
     "captioner": Section("captioning", "captioner", 60),
     "memory": Section("training", "memory", 30),
+    "neighbours": Section("neighbours", "neighbours", 30),
     "loop": Section("commands", "loop", 150),
     "group": Section("commands", "group", 70),
     "evaluation": Section("commands", "evaluation", 60),
@@ -67,7 +69,7 @@ SECTIONS = {
     required=True,
     help="Folder for what was found.",
 )
-@click.option("--sections", help=f"Some of {','.join(SECTIONS)}; step:80 gives one 80 seconds. Default: all.")
+@click.option("--sections", help=f"Some of {','.join(SECTIONS)}, in this order; step:80 gives one 80 s.")
 @click.option(
     "--budget",
     type=click.FloatRange(min=1),
@@ -119,7 +121,7 @@ def main(out: Path, sections: str | None, budget: float, device: str, tiny: bool
 
 
 def plan_of(sections: str | None) -> dict[str, float]:
-    """The sections to run, in their order, and the seconds that each may take."""
+    """The sections to run, in the order asked for, and the seconds that each may take."""
     if sections is None:
         return {name: section.seconds for name, section in SECTIONS.items()}
     asked: dict[str, float] = {}
@@ -128,7 +130,7 @@ def plan_of(sections: str | None) -> dict[str, float]:
         if name not in SECTIONS or (seconds and not seconds.isdigit()):
             raise click.UsageError(f"--sections {text}: no such section; there are {', '.join(SECTIONS)}")
         asked[name] = float(seconds) if seconds else SECTIONS[name].seconds
-    return {name: asked[name] for name in SECTIONS if name in asked}
+    return asked
 
 
 def run_sections(

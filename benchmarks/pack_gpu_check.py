@@ -18,11 +18,17 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("analysis", "benchmarks", "experiments", "media", "model", "pipeline", "recipes", "shards", "src")
+FOLDERS = (
+    *("analysis", "benchmarks", "experiments", "media", "model", "pipeline", "recipes", "shards", "src"),
+    *("tests", "pyproject.toml"),
+)
 # What a machine with torch and transformers lacks. faiss-cpu is for whatever else is to be tried there.
 PACKAGES = (
     "annotated-types", "braceexpand", "charset-normalizer", "pathlib-abc", "pydantic", "pydantic-core",
     "simplejpeg", "typing-extensions", "typing-inspection", "universal-pathlib", "webdataset", "faiss-cpu",
+    # For the tests marked `gpu`.
+    "hypothesis", "iniconfig", "packaging", "pluggy", "pygments", "pytest", "pytest-timeout",
+    "sortedcontainers",
 )  # fmt: skip
 # pip matches the number in a platform's name exactly.
 _PLATFORMS = (

@@ -1,17 +1,37 @@
 """Proxy-guided attention (Eq. 2): proxies see everything, a frame's patches see the proxies and their frame.
 
-Registered with transformers by name, so that CLIP's own layers call it. No mask of all tokens against all
-is ever built. Letters: B batch, H heads, T frames, N patches per frame, M proxies, L = M + T*N, K head width.
+No mask of all tokens against all is ever built. Letters: B batch, H heads, T frames, N patches per frame, M
+proxies, L = M + T*N, K head width.
 """
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
-PROXY_GUIDED = "clipvip_proxy_guided"
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`scaled_dot_product_attention` of (batch, tokens, heads, head width), as is what is returned."""
+    mixed = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        dropout_p=dropout,
+    )
+    return mixed.transpose(1, 2)
 
 
 def proxy_guided_attention(
@@ -22,33 +42,65 @@ def proxy_guided_attention(
     num_proxies: int,
     num_frames: int,
     scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention under the mask M_ViP of Eq. 2, in two dense pieces.
 
     4 proxies and 12 frames of 49 patches are 592 tokens: 4 x 592 + 12 x 49 x (4 + 49) = 33,532 pairs are
     computed, not all 592 x 592 = 350,464.
 
+    By the cost model (docs/benchmarks.md) its copies of keys and values are 4% of a step of B/32. One kernel
+    under a mask in blocks (FlexAttention) makes none, but blocks of 64 tokens that do not meet frames of 49
+    are half of all pairs, and it has no gradient on a processor; one over sequences of any length reads keys
+    twice in a row, so it copies as much.
+
     Args:
-        query, key, value: (batch, heads, proxies + frames * patches, head width), as is what is returned; the
+        query, key, value: (batch, proxies + frames * patches, heads, head width), as is what is returned; the
             proxies come first, then the patches frame by frame.
         scale: factor on the logits; None for 1/sqrt(head width).
+        dropout: the share of attention weights that are set to zero.
     """
-    batch, heads, length, width = query.shape
-    num_patches = (length - num_proxies) // num_frames
+    if num_frames == 1:  # all see all
+        return attend(query, key, value, scale=scale, dropout=dropout)
+    batch, length, heads, width = query.shape
+    patches = length - num_proxies
 
-    def parts(x: Tensor) -> tuple[Tensor, Tensor]:  # (B, H, L, K) -> (B, H, M, K) and (B*H, T, N, K)
-        proxies, patches = x.split([num_proxies, length - num_proxies], dim=2)
-        return proxies, patches.reshape(batch * heads, num_frames, num_patches, width)
+    of_proxies, of_patches = query.split([num_proxies, patches], dim=1)
+    for_proxies = attend(of_proxies, key, value, scale=scale, dropout=dropout)
+    for_patches = attend(
+        of_patches.unflatten(1, (num_frames, -1)).flatten(0, 1),
+        _ByFrame.apply(key, num_proxies, num_frames),
+        _ByFrame.apply(value, num_proxies, num_frames),
+        scale=scale,
+        dropout=dropout,
+    )
+    return torch.cat([for_proxies, for_patches.reshape(batch, patches, heads, width)], dim=1)
 
-    def by_frame(x: Tensor) -> Tensor:  # (B, H, L, K) -> (B*H, T, M+N, K)
-        proxies, patches = parts(x)
-        shared = proxies.reshape(batch * heads, 1, num_proxies, width).expand(-1, num_frames, -1, -1)
-        return torch.cat([shared, patches], dim=2)
 
-    of_proxies, of_patches = parts(query)
-    proxies = F.scaled_dot_product_attention(of_proxies, key, value, scale=scale)
-    patches = F.scaled_dot_product_attention(of_patches, by_frame(key), by_frame(value), scale=scale)
-    return torch.cat([proxies, patches.reshape(batch, heads, length - num_proxies, width)], dim=2)
+class _ByFrame(torch.autograd.Function):
+    """(B, M + T*N, H, K) -> (B*T, M+N, H, K): what the patches of each frame see.
+
+    Its gradient is written where it belongs; torch's own for the same would copy it twice more.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, num_proxies: int, num_frames: int) -> Tensor:
+        shared, patches = x[:, None, :num_proxies], x[:, num_proxies:].unflatten(1, (num_frames, -1))
+        return torch.cat([shared.expand(-1, num_frames, -1, -1, -1), patches], dim=2).flatten(0, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        _, ctx.num_proxies, ctx.num_frames = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        by_frame = grad.unflatten(0, (-1, ctx.num_frames))
+        shared, patches = by_frame[:, :, : ctx.num_proxies], by_frame[:, :, ctx.num_proxies :]
+        length = ctx.num_proxies + patches.shape[1] * patches.shape[2]
+        whole = grad.new_empty(len(by_frame), length, *grad.shape[2:])
+        whole[:, : ctx.num_proxies] = shared.sum(dim=1)
+        whole[:, ctx.num_proxies :].unflatten(1, patches.shape[1:3]).copy_(patches)
+        return whole, None, None
 
 
 def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Tensor:
@@ -56,15 +108,3 @@ def proxy_guided_mask(num_proxies: int, num_frames: int, num_patches: int) -> Te
     frame = torch.arange(num_frames).repeat_interleave(num_patches)
     same_frame = frame[:, None] == frame[None, :]
     return F.pad(same_frame, (num_proxies, 0, num_proxies, 0), value=True)
-
-
-def _attention_function(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, scaling: float, **others: Any
-) -> tuple[Tensor, None]:
-    """What CLIP's attention calls; the layout comes down as keyword arguments of the encoder."""
-    layout = {name: others[name] for name in ("num_proxies", "num_frames")}
-    output = proxy_guided_attention(query, key, value, scale=scaling, **layout)
-    return output.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(PROXY_GUIDED, _attention_function)

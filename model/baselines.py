@@ -38,9 +38,16 @@ class FrameTransformer(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, frames, width) -> (batch, frames, width); masked frames are never attended to.
 
+        Computed in float32 also under autocast: a video has a dozen tokens here, and bfloat16 would double
+        the error of all gradients behind it.
+
         Raises:
             ValueError: more frames than positions.
         """
+        device = frames.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self.forward(frames.float(), mask)
         num_frames = frames.shape[1]
         self.check_length(num_frames)
         hidden = frames + self.frame_position_embeddings.weight[:num_frames]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers import initialization as init
-from transformers.models.clip.modeling_clip import CLIPPreTrainedModel, CLIPTextModel, CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPPreTrainedModel, CLIPVisionModel
 from transformers.utils.generic import ModelOutput
 
 from clipvip.model import weights
@@ -23,9 +23,11 @@ from clipvip.model.config import ClipVipConfig
 from clipvip.model.embedding import VideoFailure, embed_texts, embed_videos
 from clipvip.model.encoder import VideoEmbeddings, VideoTransformer
 from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
+from clipvip.model.layer import use_fast_layers
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.text import TextTransformer
 from clipvip.model.variants import ENCODERS
 from clipvip.model.videos import Video
 
@@ -59,11 +61,12 @@ class ClipVip(CLIPPreTrainedModel):
     def __init__(self, config: ClipVipConfig) -> None:
         super().__init__(config)
         self._tokenizer: Any = None
-        self.text_model = CLIPTextModel._from_config(config.text_config)
+        self.text_model = TextTransformer._from_config(config.text_config)
         if config.encoder in {"vip", "full_attention"}:
             self.vision_model: nn.Module = VideoTransformer(config)
         else:
             self.vision_model = CLIPVisionModel._from_config(config.vision_config)
+            use_fast_layers(self.vision_model)
         self.visual_projection = nn.Linear(
             config.vision_config.hidden_size, config.projection_dim, bias=False
         )
@@ -121,7 +124,9 @@ class ClipVip(CLIPPreTrainedModel):
 
         Args:
             pixel_values: (batch, frames, 3, height, width), normalised; any number of frames.
-            input_ids, attention_mask: (batch, tokens).
+            input_ids, attention_mask: (batch, tokens). Without a mask all tokens count, which is right, and
+                faster, where texts are padded at the end alone, as `tokenize` does: only what follows a text
+                in `text_last_hidden_state` differs.
             embeds_only: for training: of their last layer the proxy encoders compute only what the embedding
                 needs, and `vision_last_hidden_state` is None.
 

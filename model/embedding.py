@@ -82,8 +82,8 @@ def text_features(
         )
     for start in range(0, len(texts), batch_size):
         tokens = tokenize(model.tokenizer, texts[start : start + batch_size], max_tokens=limit)
-        tokens = {name: ids.to(model.device) for name, ids in tokens.items()}
-        yield model.get_text_features(**tokens)
+        # Padded at the end, where no token of the text sees it: no mask is needed.
+        yield model.get_text_features(tokens["input_ids"].to(model.device))
 
 
 def embed_texts(

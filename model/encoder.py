@@ -4,23 +4,16 @@ Both are CLIP's own modules behind an embedding that adds proxies and temporal p
 CLIP's names, so that a CLIP checkpoint's image tower loads as it is.
 """
 
-import copy
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig
-from transformers.models.clip.modeling_clip import (
-    CLIPMLP,
-    CLIPEncoder,
-    CLIPEncoderLayer,
-    CLIPVisionEmbeddings,
-)
+from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
 
-from clipvip.model.attention import PROXY_GUIDED
 from clipvip.model.config import ClipVipConfig
-from clipvip.model.linear import linear, prefers_convolution
+from clipvip.model.layer import TransformerLayer, use_fast_layers
 
 
 class VideoEmbeddings(CLIPVisionEmbeddings):
@@ -70,42 +63,20 @@ def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:
     return F.linear(grid.flatten(3).flatten(1, 2), weight.flatten(1))
 
 
-class QuickGeluMLP(CLIPMLP):
-    """CLIP's MLP with its activation h * sigmoid(1.702 h), written silu(1.702 h) / 1.702.
-
-    The factors go into the matrix products, or are multiplied where the tensor is narrow: one pass over the
-    inner tensor instead of three, and the gradient keeps two inner tensors instead of three.
-    """
-
-    FACTOR = 1.702
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        rows = hidden_states.flatten(0, -2)
-        if prefers_convolution(rows, self.fc1.weight):
-            inner = linear(rows * self.FACTOR, self.fc1.weight, self.fc1.bias * self.FACTOR)
-            outer = linear(F.silu(inner), self.fc2.weight)
-            return torch.add(self.fc2.bias, outer, alpha=1 / self.FACTOR).view_as(hidden_states)
-        inner = torch.addmm(self.fc1.bias, rows, self.fc1.weight.T, beta=self.FACTOR, alpha=self.FACTOR)
-        outer = torch.addmm(self.fc2.bias, F.silu(inner), self.fc2.weight.T, alpha=1 / self.FACTOR)
-        return outer.view_as(hidden_states)
-
-
 class VideoTransformer(nn.Module):
     """CLIP's image transformer over all tokens of a video."""
 
     def __init__(self, config: ClipVipConfig) -> None:
         super().__init__()
-        vision = copy.deepcopy(config.vision_config)
-        vision._attn_implementation = PROXY_GUIDED if config.encoder == "vip" else "sdpa"
+        vision = config.vision_config
+        self.is_proxy_guided = config.encoder == "vip"
         self.num_proxies = config.num_proxies
         self.embeddings = VideoEmbeddings(
             vision, num_proxies=config.num_proxies, temporal_size=config.temporal_size
         )
         self.pre_layrnorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
         self.encoder = CLIPEncoder(vision)
-        if vision.hidden_act == "quick_gelu":
-            for layer in self.encoder.layers:
-                layer.mlp = QuickGeluMLP(vision)
+        use_fast_layers(self.encoder)
         self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
 
     def forward(self, pixel_values: Tensor, *, feature_only: bool = False) -> tuple[Tensor | None, Tensor]:
@@ -121,24 +92,12 @@ class VideoTransformer(nn.Module):
         """
         hidden = self.pre_layrnorm(self.embeddings(pixel_values))
         layout = {"num_proxies": self.num_proxies, "num_frames": pixel_values.shape[1]}
+        if not self.is_proxy_guided:
+            layout = {}
+        *layers, last = self.encoder.layers
+        for layer in layers:
+            hidden = layer(hidden, **layout)
         if feature_only:
-            *layers, last = self.encoder.layers
-            for layer in layers:
-                hidden = layer(hidden, attention_mask=None, **layout)
-            return None, self.post_layernorm(first_token(cast(CLIPEncoderLayer, last), hidden))
-        hidden = self.encoder(hidden, **layout).last_hidden_state
+            return None, self.post_layernorm(cast(TransformerLayer, last).first_token(hidden))
+        hidden = last(hidden, **layout)
         return hidden, self.post_layernorm(hidden[:, 0])
-
-
-def first_token(layer: CLIPEncoderLayer, hidden: Tensor) -> Tensor:
-    """What a layer of CLIP makes of token 0, which sees all: (batch, tokens, width) -> (batch, width)."""
-    attention = layer.self_attn
-
-    def heads(x: Tensor) -> Tensor:  # (B, L, D) -> (B, H, L, K)
-        return x.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
-
-    normed = layer.layer_norm1(hidden)
-    query, key = heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed))
-    mixed = F.scaled_dot_product_attention(query, key, heads(attention.v_proj(normed)), scale=attention.scale)
-    token = hidden[:, 0] + attention.out_proj(mixed.flatten(1))
-    return token + layer.mlp(layer.layer_norm2(token))

@@ -15,6 +15,10 @@ class DatasetError(ValueError):
     """
 
 
+class TextEncodingWarning(UserWarning):
+    """A text file is in an encoding that had to be guessed, or is damaged; the message names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """One sample (or source) that a stage left out.

@@ -14,8 +14,8 @@ from typing import Any
 from clipvip.pipeline.train.batches import Chunk
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place
-from clipvip.pipeline.train.logs import peak_flops
 from clipvip.pipeline.train.loop import Job, batches_of, prepare, step_or_explain
+from clipvip.pipeline.train.peaks import peak_of
 from clipvip.pipeline.train.recipe import Recipe, load_recipe
 from clipvip.pipeline.train.step import StepResult, step_flops
 from gpu_sections.made_data import REAL, TINY, make_clip, make_shards
@@ -119,12 +119,12 @@ def step_row(check: Check, name: str, session: Session, *, times: int = 5) -> No
     session.step()
     seconds = check.seconds(session.step, times=times, warm_up=1)
     batch_size = session.job.recipe.optim.batch_size
-    peak, flops = peak_flops(check.device), step_flops(session.chunks, session.job.model.config)
+    peak, flops = peak_of(check.device), step_flops(session.chunks, session.job.model.config)
     check.row(
         name,
         ms=1000 * seconds,
         clips_per_s=batch_size / seconds,
         tflop_per_s=flops / seconds / 1e12,
-        mfu_percent=None if peak is None else 100 * flops / seconds / peak,
+        mfu_percent=None if peak is None else 100 * flops / seconds / peak.flops,
         peak_gib=check.peak_gib(),
     )

@@ -9,13 +9,17 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
-from clipvip.model.ofa.captioner import CAPTIONERS, Captioner, clean_caption, default_dtype
+from clipvip.model.image_captioner import ImageCaptioner, clean_caption, default_batch_size, default_dtype
+from clipvip.model.ofa.captioner import CAPTIONERS
 from clipvip.model.preprocess import preprocess_frames
 
 
-class BlipCaptioner(Captioner):
-    def __init__(self, source: str, *, device: Any, dtype: Any, batch_size: int, **options: Any) -> None:
-        self.dtype, self.device, self.batch_size = dtype or default_dtype(device), device, batch_size
+class BlipCaptioner(ImageCaptioner):
+    def __init__(
+        self, source: str, *, device: Any, dtype: Any = None, batch_size: int | None = None, **options: Any
+    ) -> None:
+        self.dtype, self.device = dtype or default_dtype(device), device
+        self.batch_size = batch_size or default_batch_size(device)
         self.blip: Any = BlipForConditionalGeneration.from_pretrained(source, dtype=self.dtype).to(device)
         self.blip_tokenizer: Any = AutoTokenizer.from_pretrained(source)
         self.image_size = options["image_size"] or self.blip.config.vision_config.image_size

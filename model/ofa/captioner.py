@@ -1,32 +1,35 @@
 """The captioner: images in, captions out, with the settings that OFA's authors caption with."""
 
-import string
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
+from clipvip.model.image_captioner import (
+    CaptionerKind,
+    ImageCaptioner,
+    clean_caption,
+    default_batch_size,
+    default_dtype,
+)
 from clipvip.model.ofa.config import OfaConfig
-from clipvip.model.ofa.images import resize_images, scale_pixels
+from clipvip.model.ofa.folded import FoldedOfa
+from clipvip.model.ofa.images import scale_pixels
 from clipvip.model.ofa.model import OfaForConditionalGeneration
+from clipvip.model.ofa.search import NO_REPEAT_NGRAM, BeamSearch, SearchRules
 from clipvip.model.ofa.tokenizer import OfaTokenizer
-from clipvip.model.precision import half_dtype
 from clipvip.plugins import Registry
 
 DEFAULT_PROMPT = " what does the image describe?"
 DEFAULT_NUM_BEAMS = 5
 DEFAULT_MAX_LENGTH = 16
-_NO_REPEAT_NGRAM = 3
 _CELL_PIXELS = 16
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Captioner:
+class Captioner(ImageCaptioner):
     """An OFA that has been loaded once and captions batch after batch.
 
     All batches have the same shape: fewer images are filled up with repeats of the last. So a caption depends
@@ -34,7 +37,7 @@ class Captioner:
 
     Args:
         folder_or_name: a model in Hugging Face layout with vocab.json and merges.txt.
-        batch_size: images that go through the model at once.
+        batch_size: images that go through the model at once; None for what suits the device.
         num_beams: width of the beam search; 1 is greedy.
         max_length: most tokens of a caption, not counting </s>.
         image_size: side in pixels that images are resized to; None for what the model's configuration says.
@@ -49,7 +52,7 @@ class Captioner:
         folder_or_name: str | Path,
         *,
         device: torch.device,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         num_beams: int = DEFAULT_NUM_BEAMS,
         max_length: int = DEFAULT_MAX_LENGTH,
         prompt: str = DEFAULT_PROMPT,
@@ -57,14 +60,16 @@ class Captioner:
         dtype: torch.dtype | None = None,
     ) -> None:
         source = str(folder_or_name)
-        self.dtype = dtype or default_dtype(device)
-        model = OfaForConditionalGeneration.from_pretrained(source, dtype=self.dtype)
-        self.model: OfaForConditionalGeneration = model.eval().to(device)
+        self.device, self.dtype = device, dtype or default_dtype(device)
+        self.batch_size = batch_size or default_batch_size(device)
+        # Folded in float32, and only then in the format that is asked.
+        model: OfaForConditionalGeneration = OfaForConditionalGeneration.from_pretrained(
+            source, dtype=torch.float32
+        ).eval()
+        config = model.config
         self.tokenizer = _load_tokenizer(source, model)
-        self.device = device
-        self.batch_size = batch_size
-        self.image_size = image_size or model.config.resolution()
-        most = _CELL_PIXELS * model.config.image_bucket_size
+        self.image_size = image_size or config.resolution()
+        most = _CELL_PIXELS * config.image_bucket_size
         if self.image_size > most:
             raise CheckpointError(f"{source}: takes images of {most} pixels at most, {self.image_size} asked")
         ids = self.tokenizer([prompt], return_tensors="pt").input_ids
@@ -73,41 +78,40 @@ class Captioner:
             raise CheckpointError(
                 f"{source}: its vocabulary does not spell the prompt; vocab.json or merges.txt lacks"
             )
-        longest = model.config.max_position_embeddings
+        longest = config.max_position_embeddings
         if max(ids.shape[1], max_length + 2) > longest:
             raise CheckpointError(f"{source}: takes texts of {longest} tokens at most, prompts and captions")
-        self._prompt = ids.to(device)
-        # In place of what the folder may say, which differs among published ones.
-        settings, self._at_the_end = authors_search(model.config, num_beams=num_beams, max_length=max_length)
-        self.model.generation_config = settings
-
-    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
-        """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""
-        captions = []
-        for first in range(0, len(images), self.batch_size):
-            captions += self.caption_pixels(self.preprocess(images[first : first + self.batch_size]))
-        return captions
-
-    def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
-        """What `caption_pixels` takes: (n, image_size, image_size, 3) uint8. Safe in any thread."""
-        return resize_images(images, self.image_size)
+        rules = SearchRules(
+            num_beams, max_length, bos=config.bos_token_id, pad=config.pad_token_id, eos=config.eos_token_id
+        )
+        self.network = FoldedOfa(
+            model,
+            ids,
+            image_size=self.image_size,
+            num_steps=rules.num_steps,
+            num_beams=num_beams,
+            dtype=self.dtype,
+            for_gpu=device.type == "cuda",
+        ).to(device)
+        self.search = BeamSearch(self.network.decoder, rules, self.batch_size)
+        self._tried_fused = device.type != "cuda"
 
     @torch.inference_mode()
     def caption_pixels(self, pixels: Tensor) -> list[str]:
         """Captions of what `preprocess` gave, for `batch_size` images at most."""
         fill = pixels[-1:].expand(self.batch_size - len(pixels), -1, -1, -1)
-        images = scale_pixels(torch.cat([pixels, fill]).to(self.device)).to(self.dtype)
-        prompts = self._prompt.expand(self.batch_size, -1)
-        ids = self.model.generate(  # type: ignore[misc]
-            input_ids=prompts, patch_images=images, logits_processor=self._at_the_end
-        )
-        texts = self.tokenizer.batch_decode(ids[: len(pixels)], skip_special_tokens=True)
+        full = torch.cat([pixels, fill]) if len(fill) else pixels
+        images = scale_pixels(full.to(self.device, non_blocking=True)).to(self.dtype)
+        if not self._tried_fused:
+            self.network.encoder.resnet.try_fused(images)
+            self._tried_fused = True
+        found = self.search(self.network.encoder(images))
+        texts = self.tokenizer.batch_decode(found[: len(pixels)], skip_special_tokens=True)
         return [clean_caption(text) for text in texts]
 
 
-# By the model_type in config.json: a `Captioner`, or another class with its arguments, `preprocess`,
-# `caption_pixels`, `batch_size`, `image_size` and `dtype`. Plug-ins may add to it.
-CAPTIONERS: Registry[type[Captioner]] = Registry({"ofa": Captioner})
+# By the model_type in config.json. Plug-ins may add to it.
+CAPTIONERS: Registry[CaptionerKind] = Registry({"ofa": Captioner})
 
 
 def authors_search(
@@ -117,7 +121,7 @@ def authors_search(
     settings = GenerationConfig(
         num_beams=num_beams,
         max_length=max_length + 2,  # transformers counts the start token and </s>
-        no_repeat_ngram_size=_NO_REPEAT_NGRAM,
+        no_repeat_ngram_size=NO_REPEAT_NGRAM,
         length_penalty=1.0,
         early_stopping=num_beams > 1,
         do_sample=False,
@@ -147,16 +151,6 @@ class EndAtLimit(LogitsProcessor):
         ended = torch.full_like(scores, -torch.inf)
         ended[:, self.eos_token_id] = scores[:, self.eos_token_id]
         return ended  # type: ignore[return-value]
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """Half precision on a GPU, in the format that it has, else float32."""
-    return half_dtype() if device.type == "cuda" else torch.float32
-
-
-def clean_caption(text: str) -> str:
-    """Drop ASCII punctuation and outer white space, as in the authors' evaluation."""
-    return text.translate(_NO_PUNCTUATION).strip()
 
 
 def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaTokenizer:

@@ -127,7 +127,8 @@ class OfaEncoder(nn.Module):
             key_mask = none.masked_fill(padding, torch.finfo(x.dtype).min)[:, None, None, :]
         states = [x]
         for index, layer in enumerate(self.layers):
-            bias = absolute + self.relative_bias(index, of_cells, of_tokens)
+            cells, tokens = self.image_rel_pos_table_list[index], self.token_rel_pos_table_list[index]
+            bias = add_relative(absolute, cells(of_cells), tokens(of_tokens))
             x = layer(x, bias if key_mask is None else bias + key_mask)
             states.append(x)
         return OfaEncoderOutput(
@@ -146,12 +147,16 @@ class OfaEncoder(nn.Module):
         tokens = self.pos_ln(self.embed_positions.weight[:num_tokens])
         return torch.cat([cells, tokens])[None]
 
-    def relative_bias(self, layer: int, of_cells: Tensor, of_tokens: Tensor) -> Tensor:
-        """(heads, S, S): cells against cells, tokens against tokens, nothing between the two."""
-        cells = self.image_rel_pos_table_list[layer](of_cells).permute(2, 0, 1)
-        tokens = self.token_rel_pos_table_list[layer](of_tokens).permute(2, 0, 1)
-        after, before = tokens.shape[-1], cells.shape[-1]
-        return F.pad(cells, (0, after, 0, after)) + F.pad(tokens, (before, 0, before, 0))
+
+def add_relative(absolute: Tensor, of_cells: Tensor, of_tokens: Tensor) -> Tensor:
+    """(1, heads, S, S) of positions, and on it what pairs of cells and pairs of tokens add.
+
+    These are (cells, cells, heads) and (tokens, tokens, heads); between the two kinds nothing is added.
+    """
+    bias, num_cells = absolute.clone(), len(of_cells)
+    bias[..., :num_cells, :num_cells] += of_cells.permute(2, 0, 1)
+    bias[..., num_cells:, num_cells:] += of_tokens.permute(2, 0, 1)
+    return bias
 
 
 def relative_tables(num_buckets: int, num_heads: int, num_layers: int) -> nn.ModuleList:

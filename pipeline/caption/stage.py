@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.caption.work import CaptionSetup
 
 _MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
-_CPU_BATCH_SIZE = 4
-_GPU_THREADS = 4
+_GPU_THREADS = 8
 # A process on the CPU is worth it for every so many cores: each holds the model.
 _CORES_PER_WORKER = 4
 
@@ -60,13 +59,13 @@ class CaptionOptions(StageOptions):
     workers: int | None = opt(
         "Processes on the CPU, or threads that prepare images for each GPU.",
         at_least(1),
-        shown="one per 4 cores, or 4 threads",
+        shown="one per 4 cores, or up to 8 threads",
         default=None,
     )
     batch_size: int | None = opt(
         "Frames at once.",
         at_least(1),
-        shown=f"32 to 256 by a GPU's memory, {_CPU_BATCH_SIZE} on the CPU",
+        shown="32 to 256 by a GPU's memory, 4 on the CPU",
         default=None,
     )
     num_beams: int = opt("Width of the beam search; 1 is greedy.", at_least(1), default=5)
@@ -141,16 +140,6 @@ class Where:
     ray: RayCluster | None = None
 
 
-def gpu_batch_size(memory_bytes: int) -> int:
-    """Frames at once on a GPU of so much memory.
-
-    A batch of 256 takes hardly longer than one of 8, since the host starts kernels one by one
-    (docs/benchmarks.md); OFA large takes 0.1 GiB a frame, so 256 take 24 GiB and leave room on a GPU of 40.
-    """
-    gib = memory_bytes / 2**30
-    return 256 if gib >= 36 else 64 if gib >= 14 else 32
-
-
 def _share_out(options: CaptionOptions) -> Where:
     gpus, workers = options.gpus, options.workers
     if options.ray:
@@ -172,16 +161,12 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
     """The captioner of this run, and what captions depend on, which a folder is known by."""
     import torch
 
-    from clipvip.model.ofa.captioner import default_dtype
+    from clipvip.model.image_captioner import default_dtype
     from clipvip.pipeline.caption.work import CaptionSetup
 
     folder, name, revision, fingerprint = _find_model(options.model)
     dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
-    # Of a cluster's GPUs nothing is known here.
-    found = range(0 if where.ray else torch.cuda.device_count())
-    memory = min((torch.cuda.get_device_properties(number).total_memory for number in found), default=0)
-    batch_size = options.batch_size or (gpu_batch_size(memory) if where.num_gpus else _CPU_BATCH_SIZE)
-    setup = CaptionSetup(folder, name, revision, options, where, batch_size, dtype)
+    setup = CaptionSetup(folder, name, revision, options, where, dtype)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
     made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}

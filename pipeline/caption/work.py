@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.ofa.captioner import CAPTIONERS, Captioner
+from clipvip.model.image_captioner import ImageCaptioner, default_batch_size
+from clipvip.model.ofa.captioner import CAPTIONERS
 from clipvip.model.weights import require_kind
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
@@ -25,8 +26,9 @@ from clipvip.shards.tar.reader import Sample, read_samples
 if TYPE_CHECKING:
     from clipvip.pipeline.caption.stage import CaptionOptions, Where
 
-# Batches that wait for the model while it is at work.
+# Batches that wait for the model while it is at work, and frames that one thread prepares at a time.
 _BATCHES_AHEAD = 3
+_PIECE = 16
 _DECODING = ("prompt", "num_beams", "max_length")
 
 
@@ -39,18 +41,27 @@ class CaptionSetup:
     revision: str
     options: "CaptionOptions"
     where: "Where"
-    batch_size: int
     dtype: torch.dtype  # one for all workers, whatever their GPUs
 
-    def load(self, device: torch.device) -> Captioner:
+    def load(self, device: torch.device) -> ImageCaptioner:
+        """The captioner on a device, which decides how many frames it takes at once where none is asked."""
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        asked = {name: getattr(self.options, name) for name in (*_DECODING, "image_size")}
+        asked = self.options
         with model_at_hand(self.folder) as folder:
             kind = CAPTIONERS[require_kind(folder, CAPTIONERS)]
-            return kind(folder, device=device, dtype=self.dtype, batch_size=self.batch_size, **asked)
+            return kind(
+                folder,
+                device=device,
+                dtype=self.dtype,
+                batch_size=asked.batch_size or default_batch_size(device),
+                prompt=asked.prompt,
+                num_beams=asked.num_beams,
+                max_length=asked.max_length,
+                image_size=asked.image_size,
+            )
 
-    def decoding_options(self, captioner: Captioner) -> dict[str, str | int]:
+    def decoding_options(self, captioner: ImageCaptioner) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
         asked = {name: getattr(self.options, name) for name in _DECODING}
         dtype = str(captioner.dtype).removeprefix("torch.")
@@ -97,7 +108,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
                         skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory does not hold --batch-size {setup.batch_size}; give less"
+            f"the GPU's memory does not hold --batch-size {captioner.batch_size}; give less"
         ) from error
     write_captions(
         captions_path(setup.options.out, task.shard.stem),
@@ -112,7 +123,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _captioner(setup: CaptionSetup) -> Captioner:
+def _captioner(setup: CaptionSetup) -> ImageCaptioner:
     """This worker's captioner, loaded when the first shard comes."""
     where = setup.where
     if where.num_gpus:
@@ -125,34 +136,63 @@ def _captioner(setup: CaptionSetup) -> Captioner:
 
 
 def _batches_ahead(
-    shard: Location, captioner: Captioner, setup: CaptionSetup
+    shard: Location, captioner: ImageCaptioner, setup: CaptionSetup
 ) -> Generator[_Batch, None, None]:
-    """The batches of a shard in order, read, decoded and resized in threads while the model is at work."""
-    numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
+    """The batches of a shard in order, read, decoded and resized in threads while the model is at work.
 
-    def read() -> list[tuple[int, Sample | Skip]]:
-        return list(itertools.islice(numbered, captioner.batch_size))
+    A batch is prepared in pieces by several threads: at the start of a shard the model waits for one.
+    """
+    numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
+    size = captioner.batch_size
+    pieces = [min(_PIECE, size - first) for first in range(0, size, _PIECE)]
+    pinned = captioner.device.type == "cuda"  # memory that is copied to a GPU several times as fast
+
+    def read(number: int) -> list[tuple[int, Sample | Skip]]:
+        return list(itertools.islice(numbered, number))
 
     def prepare(samples: Future[list[tuple[int, Sample | Skip]]]) -> _Batch | None:
         return _prepare(samples.result(), captioner) if samples.result() else None
 
+    def join(parts: list[Future[_Batch | None]]) -> _Batch | None:
+        done = [batch for batch in (part.result() for part in parts) if batch is not None]
+        return _join(done, pinned=pinned) if done else None
+
     waiting = deque[Future[_Batch | None]]()
-    # One thread reads, so that batches are in order; the others may each wait for what it has not read yet.
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(setup.where.threads) as pool:
+    # One thread reads, so that samples are in order, and one puts the pieces together; those of the pool may
+    # each wait for what has not been read yet.
+    with (
+        ThreadPoolExecutor(1) as reader,
+        ThreadPoolExecutor(setup.where.threads) as pool,
+        ThreadPoolExecutor(1) as joiner,
+    ):
         try:
             while True:
                 while len(waiting) <= _BATCHES_AHEAD:
-                    waiting.append(pool.submit(prepare, reader.submit(read)))
+                    parts = [pool.submit(prepare, reader.submit(read, number)) for number in pieces]
+                    waiting.append(joiner.submit(join, parts))
                 batch = waiting.popleft().result()
                 if batch is None:
                     return
                 yield batch
         finally:
-            for executor in (reader, pool):
+            # The one that waits for the others' results first: what is cancelled under it ends it.
+            for executor in (joiner, pool, reader):
                 executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: Captioner) -> _Batch:
+def _join(parts: list[_Batch], *, pinned: bool) -> _Batch:
+    found = [sample for keys, _, _ in parts for sample in keys]
+    skips = [skip for _, _, skipped in parts for skip in skipped]
+    pixels = [part for _, part, _ in parts if part is not None]
+    if not pixels:
+        return found, None, skips
+    if len(pixels) == 1 and not pinned:
+        return found, pixels[0], skips
+    joined = torch.empty(len(found), *pixels[0].shape[1:], dtype=pixels[0].dtype, pin_memory=pinned)
+    return found, torch.cat(pixels, out=joined), skips
+
+
+def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: ImageCaptioner) -> _Batch:
     found, frames, skips = [], [], []
     for number, sample in samples:
         if isinstance(sample, Skip):

@@ -1,4 +1,4 @@
-"""CLIP's text tower: load it, name it by its content, run it."""
+"""Text towers and sentence-embedding models: load one, name it by its content, run it."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPTextModelWithProjection, PretrainedConfig
+from transformers import AutoConfig, CLIPTextModelWithProjection, PretrainedConfig, SiglipTextModel
 from transformers.utils import logging as transformers_logging
 
 from clipvip.media.errors import one_line
@@ -16,10 +16,13 @@ from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.weights import LOADING_ERRORS
+from clipvip.pipeline.domain_gap.sentence_model import is_text_model, load_sentence_model
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 
 _CLIP_TYPES = {"clip", "clip_text_model"}
+_SIGLIP_TYPES = {"siglip", "siglip_text_model"}
+_SIGLIP2_TYPES = {"siglip2", "siglip2_text_model"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def in_batches(texts: Sequence[str], batch_size: int) -> tuple[list[tuple[str, .
 
 
 def load_text_encoder(name: str, *, device: torch.device) -> TextEncoder:
-    """The text tower of a CLIP or CLIP-ViP model: a folder, also of a store, or a name on the hub.
+    """A text encoder: a folder, also of a store, or a name on the hub.
+
+    It is the text tower of a CLIP, CLIP-ViP or SigLIP, or a sentence-embedding model in transformers layout.
 
     Raises:
         UserError: nothing is there, it is another kind of model, or its weights are damaged.
@@ -79,6 +84,8 @@ def _load(name: str, device: torch.device) -> TextEncoder:
     try:
         if model_type in _CLIP_TYPES:
             return _clip(name, device)
+        if model_type in _SIGLIP_TYPES | _SIGLIP2_TYPES:
+            return _siglip(name, model_type, device)
         from clipvip.model import ClipVip  # the whole model is needed for its own folders only
 
         if model_type == ClipVip.config_class.model_type:
@@ -88,12 +95,16 @@ def _load(name: str, device: torch.device) -> TextEncoder:
             if (limit := model.config.max_text_tokens) is not None:
                 fingerprint = hashlib.sha256(f"{fingerprint} {limit}".encode()).hexdigest()
             return TextEncoder(model.encode_text, fingerprint)
-    except CheckpointError:
+        if is_text_model(name, model_type):
+            return _sentence_model(name, device)
+    except (CheckpointError, UserError):
         raise
     except LOADING_ERRORS as error:
         reason = one_line(error, most=200)
         raise UserError(f"{name}: the text tower does not load ({reason})") from error
-    raise UserError(f"{name}: a model of type {model_type!r}; give a CLIP or CLIP-ViP model")
+    raise UserError(
+        f"{name}: a model of type {model_type!r}; give a CLIP, CLIP-ViP, SigLIP or sentence-embedding model"
+    )
 
 
 def _model_type(name: str) -> str:
@@ -125,6 +136,35 @@ def _clip(name: str, device: torch.device) -> TextEncoder:
         return model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
 
     return TextEncoder(embed, model_fingerprint(model, tokenizer))
+
+
+def _siglip(name: str, model_type: str, device: torch.device) -> TextEncoder:
+    """SigLIP reads the last position, so texts are padded to the full length, and nothing is masked."""
+    load: Any = SiglipTextModel.from_pretrained
+    if model_type in _SIGLIP2_TYPES:
+        from transformers import Siglip2TextModel
+
+        load = Siglip2TextModel.from_pretrained
+    model, loading = load(name, dtype=torch.float32, output_loading_info=True)
+    if loading["missing_keys"]:
+        raise UserError(f"{name}: lacks weights of the text tower, such as {min(loading['missing_keys'])}")
+    tokenizer = load_tokenizer(name, required=True)
+    model = model.eval().to(device)
+    length = model.config.max_position_embeddings
+    padding: dict[str, Any] = {"padding": "max_length", "padding_side": "right", "truncation": True}
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        # Its tokenizers give no mask.
+        tokens = tokenizer(texts, **padding, max_length=length, return_tensors="pt")
+        return model(input_ids=tokens["input_ids"].to(device)).pooler_output
+
+    return TextEncoder(embed, model_fingerprint(model, tokenizer))
+
+
+def _sentence_model(name: str, device: torch.device) -> TextEncoder:
+    model = load_sentence_model(name, AutoConfig.from_pretrained(name)).eval().to(device)
+    content = f"{model_fingerprint(model, model.tokenizer)} {model.settings}"
+    return TextEncoder(model.embed, hashlib.sha256(content.encode()).hexdigest())
 
 
 def model_fingerprint(model: torch.nn.Module, tokenizer: object) -> str:

@@ -1,4 +1,4 @@
-"""The stage `nmi`: texts of corpora -> CLIP features -> how far apart their language is (Table 1).
+"""The stage `nmi`: texts of corpora -> features -> how far apart their language is (Table 1).
 
 The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the texts that it draws.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement, require_faiss
+from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
+from clipvip.analysis.faiss_tools import require_faiss
 from clipvip.analysis.plots import heat_map
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -57,7 +58,11 @@ class DomainGapOptions(StageOptions):
         names=("--target",),
         metavar="NAME=PATH",
     )
-    model: str = opt(f"The CLIP model whose text tower is used; {ALSO}.", metavar="FOLDER_OR_NAME")
+    model: str = opt(
+        "The text encoder: a CLIP, CLIP-ViP or SigLIP, of which the text tower is used, or a "
+        f"sentence-embedding model; {ALSO}.",
+        metavar="FOLDER_OR_NAME",
+    )
     out: Location = opt(
         f"Folder for nmi.json, nmi.png and the texts' features; {ALSO}.", PlaceType(file_okay=False)
     )
@@ -98,7 +103,7 @@ class DomainGapReport(StageReport):
 def nmi(options: DomainGapOptions) -> DomainGapReport:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 
-    0: their texts cannot be told apart; 1: two clusters of CLIP features are the two corpora. Writes
+    0: their texts cannot be told apart; 1: two clusters of features are the two corpora. Writes
     nmi.json, nmi.png and report.json. Features are kept under --out, so the same command again is quick.
 
     Raises:
@@ -106,7 +111,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     """
     started = time.monotonic()
     try:
-        require_faiss()
+        require_faiss("the domain gap")
     except ImportError as error:
         raise UserError(str(error)) from error
     # torch is imported from here on, so that mistakes above are told at once.
@@ -127,7 +132,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     with lock_folder(out):
         drawn = [encode_drawn(corpus, encoder, options, cluster) for corpus in corpora]
         sources, targets = drawn[: len(options.sources)], drawn[len(options.sources) :]
-        gaps = [_gap(source, target, seed=options.seed) for source in sources for target in targets]
+        gaps = [_gap(source, target, options) for source in sources for target in targets]
         rows = {name: [gap for gap in gaps if gap.source == name] for name in options.sources}
         means = {name: float(np.mean([gap.mean for gap in row])) for name, row in rows.items()}
         made_by = {name: getattr(options, name) for name in ("model", "samples", "repeats", "seed")}
@@ -180,12 +185,17 @@ def _cluster(options: DomainGapOptions) -> RayCluster:
     return ray
 
 
-def _gap(source: "DrawnFeatures", target: "DrawnFeatures", *, seed: int) -> CorpusGap:
+def _gap(source: "DrawnFeatures", target: "DrawnFeatures", options: DomainGapOptions) -> CorpusGap:
     """`clipvip.analysis.domain_gap.domain_gap` of the two corpora, from the drawn features alone."""
     pairs = zip(source.positions, target.positions, strict=True)
     gap = DomainGap(
         tuple(
-            cluster_agreement(source.features[rows], target.features[columns], seed=seed + n)
+            cluster_agreement(
+                source.features[rows],
+                target.features[columns],
+                seed=options.seed + n,
+                use_gpu=options.device != "cpu",
+            )
             for n, (rows, columns) in enumerate(pairs)
         )
     )

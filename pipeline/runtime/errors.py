@@ -6,7 +6,8 @@ by SIGTERM.
 
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
 from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
 from clipvip.plugins import PluginError
-from clipvip.shards.errors import NO_ROOM, DatasetError
+from clipvip.shards.errors import NO_ROOM, DatasetError, TextEncodingWarning
 
 
 class UserError(click.ClickException):
@@ -106,7 +107,8 @@ def require_working_folder(ctx: click.Context) -> None:
 
 @contextmanager
 def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]:
-    with Stopping():
+    with Stopping(), warnings.catch_warnings():
+        warnings.showwarning = _in_one_line(warnings.showwarning)
         try:
             yield
         except (DatasetError, CheckpointError, PluginError) as error:
@@ -125,6 +127,18 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
             if said and os.environ.get("RANK", "0") == "0":
                 click.echo(said, err=True)
             ctx.exit(exit_code(error))
+
+
+def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
+    """What shows warnings: one about a file that the user gave without a place in our code."""
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, TextEncodingWarning):
+            click.echo(str(message), err=True)
+        else:
+            show(message, category, *place, **more)
+
+    return shown
 
 
 def _describe(error: OSError) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from clipvip.analysis.faiss_tools import largest_products, require_faiss
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import (
@@ -166,16 +167,19 @@ def update_index(
         ]
 
 
-def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[list[Hit]]:
+def nearest(
+    pieces: Sequence[Piece], queries: np.ndarray, *, top: int, use_gpu: bool = True
+) -> list[list[Hit]]:
     """The `top` clips of the highest cosine similarity for each query, the best first; exact.
 
     `queries` is float32 (queries, dim) of unit length. Memory holds the embeddings of one shard at a time. Of
-    equal similarities the first in the shards is first. A UserError without faiss, or of a damaged piece.
+    equal similarities the first in the shards is first. Many queries are compared on a GPU where faiss has
+    one, unless `use_gpu` is false. A UserError without faiss, or of a damaged piece.
     """
     try:
-        import faiss
+        require_faiss("search")
     except ImportError as error:
-        raise UserError("search needs faiss: pip install 'clipvip[cpu]' (or 'clipvip[gpu]')") from error
+        raise UserError(str(error)) from error
     scores = np.empty((len(queries), 0), np.float32)
     places = np.empty((len(queries), 0), np.int64)
     first_place = 0
@@ -183,8 +187,8 @@ def nearest(pieces: Sequence[Piece], queries: np.ndarray, *, top: int) -> list[l
         if not piece.keys:
             continue
         most = min(top, len(piece.keys))
-        found, rows = faiss.knn(queries, piece.vectors(), most, metric=faiss.METRIC_INNER_PRODUCT)
-        if (rows < 0).any():
+        found, rows = largest_products(queries, piece.vectors(), most, use_gpu=use_gpu)
+        if (rows < 0).any() or np.isnan(found).any():
             raise UserError(f"{piece.path}: damaged, it holds NaN; remove it to have it made again")
         scores = np.concatenate([scores, found], axis=1)
         places = np.concatenate([places, rows + first_place], axis=1)

@@ -142,7 +142,8 @@ def search(options: SearchOptions) -> SearchReport:
     if not num_clips:
         skips = [skip for piece in pieces for skip in piece.skips]
         raise UserError(f"{options.shards}: {why_none(skips)}")
-    answers = list(zip(queries, nearest(pieces, vectors, top=options.top), strict=True))
+    found = nearest(pieces, vectors, top=options.top, use_gpu=options.device != "cpu")
+    answers = list(zip(queries, found, strict=True))
     picks = look_up(list(chain.from_iterable(hits for _, hits in answers)))
     if page is not None:
         shown = search_page(answers, picks, num_clips=num_clips, num_frames=options.frames)

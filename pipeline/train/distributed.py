@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.attempts import store_of_attempt
 from clipvip.pipeline.train.order import share
 from clipvip.pipeline.train.ring import Ring
 
@@ -94,9 +95,11 @@ def process_group(device: str) -> Iterator[Place]:
         yield Place(0, 1, chosen)
         return
     # gloo beside NCCL: the small exchanges of flags and skips need no GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_GROUP_TIMEOUT)
-    place = Place(dist.get_rank(), dist.get_world_size(), chosen)
-    with Ring() if place.world_size > 1 else nullcontext():
+    store, attempt, rank, size = store_of_attempt(_GROUP_TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_GROUP_TIMEOUT, store=store, rank=rank, world_size=size)
+    place = Place(rank, size, chosen)
+    with Ring(attempt) if place.world_size > 1 else nullcontext():
         yield place
     # Not after an error: it may wait for collectives of which the others are in the middle.
     dist.destroy_process_group()

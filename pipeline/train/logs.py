@@ -18,30 +18,12 @@ import torch
 
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.train.peaks import peak_of
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.shards.files.atomic import write_jsonl
 
 LOG_NAME = "log.jsonl"
 _LARGEST_VALUE = 1e300
-# Dense bf16 FLOP/s by the makers' data sheets.
-_PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "V100": 125e12,
-    # Each is a part of the name before it.
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-}
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """The device's peak FLOP/s in bf16 (fp16 on a V100), or None if unknown."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in _PEAK_FLOPS.items() if part in name), None)
 
 
 @dataclass
@@ -53,6 +35,7 @@ class Speed:
     flops: float = 0.0
     wait_seconds: float = 0.0
     _start: float = field(default_factory=time.perf_counter)
+    _has_remarked: bool = False
 
     def take(self) -> dict[str, float]:
         """The rates, by name; starts the next interval."""
@@ -61,9 +44,12 @@ class Speed:
             "samples_per_second": self.samples / seconds,
             "data_wait_fraction": self.wait_seconds / seconds,
         }
-        peak = peak_flops(self.device)
+        peak = peak_of(self.device)
         if peak is not None:
-            rates["mfu"] = self.flops / seconds / peak
+            rates["mfu"] = self.flops / seconds / peak.flops
+            if peak.remark and not self._has_remarked:
+                click.echo(peak.remark, err=True)
+                self._has_remarked = True
         if self.device.type == "cuda":
             rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.samples, self.flops, self.wait_seconds = 0, 0.0, 0.0

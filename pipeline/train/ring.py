@@ -43,7 +43,8 @@ class Ring:
     a PeerGone in the others. Where several fail alike, as by a loss that is not a number, one of them speaks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: str) -> None:
+        """`attempt` is a name that these processes alone have."""
         rank, size = dist.get_rank(), dist.get_world_size()
         self._next, self._previous = (rank + 1) % size, (rank - 1) % size
         self._group = dist.new_group(backend="gloo", timeout=_FOR_EVER)
@@ -52,6 +53,7 @@ class Ring:
         self._store = dist.TCPStore(  # type: ignore[attr-defined]
             address, port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False
         )
+        self._failed = f"clipvip/failed/{attempt}"
         self._is_one_gone = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -99,6 +101,6 @@ class Ring:
 
     def _is_first_to_fail(self) -> bool:
         try:
-            return bool(self._store.add("clipvip/failed", 1) == 1)
+            return bool(self._store.add(self._failed, 1) == 1)
         except RuntimeError:  # whoever held the store is gone
             return True

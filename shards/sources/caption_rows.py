@@ -20,6 +20,7 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.names import id_of
 from clipvip.shards.files.text import json_lines, parse_json
 from clipvip.shards.sources.pickled_texts import RefusedPickle, is_pickled, read_pickled
+from clipvip.shards.sources.text_files import text_lines
 
 CAPTION_EXTENSIONS = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 LMDB_NAME = "data.mdb"
@@ -124,23 +125,16 @@ def _of_table(path: Path, columns: Columns) -> Iterator[CaptionRow]:
     csv.field_size_limit(1 << 24)
     try:
         with path.open("rb") as file:
-            reader = csv.reader(map(_decoded, file), delimiter=delimiter)
-            header = [name.strip().removeprefix("\ufeff") for name in next(reader, [])]
+            # Without NUL, which `csv` refuses.
+            lines = (line.replace("\0", "") for line in text_lines(file, path))
+            reader = csv.reader(lines, delimiter=delimiter)
+            header = [name.strip() for name in next(reader, [])]
             for number, cells in enumerate(reader, start=1):
                 if cells:
                     fields = dict(zip(header, cells, strict=False))
                     yield _row(f"{path.name}, row {number}", fields, columns)
     except csv.Error as error:
         raise DatasetError(f"{path}: is not a table ({error})") from error
-
-
-def _decoded(line: bytes) -> str:
-    """A line of a table: UTF-8, or Windows-1252 as some are; without NUL, which `csv` refuses."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        text = line.decode("cp1252", "replace")
-    return text.replace("\0", "")
 
 
 def _of_parquet(path: Path, columns: Columns) -> Iterator[CaptionRow]:

@@ -1,4 +1,4 @@
-"""Bytes of a subtitle file -> text, whatever encoding it was saved in.
+"""Bytes of subtitles, and of other texts -> text, whatever encoding they were saved in.
 
 A byte order mark, UTF-16 and UTF-8 tell themselves. Of older encodings Windows-1252 is meant where bytes
 beyond ASCII stand among ASCII letters ("café"). Where whole words are made of them ("привет"), they are of
@@ -95,23 +95,55 @@ class Decoded:
     doubt: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a file itself tells: its encoding, None where it does not, behind a mark of so many bytes."""
+
+    encoding: str | None
+    num_mark_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The encoding that is taken; `doubt` says so, "" where there is none."""
+
+    encoding: str
+    doubt: str = ""
+
+
 def decode_subtitles(data: bytes, encoding: str | None = None) -> Decoded:
     """The text of a subtitle file; `encoding` is that of files that are no UTF-8, None to find it out."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            return Decoded(data[len(mark) :].decode(name, "replace"))
+    told = encoding_told(data)
     text, is_utf8 = data.decode("utf-8", "replace"), _decodes(data, "utf-8")
+    if told.num_mark_bytes and told.encoding:
+        return Decoded(data[told.num_mark_bytes :].decode(told.encoding, "replace"))
     if encoding is not None and _may_be(data, encoding) and (data.isascii() or not is_utf8):
         text = data.decode(encoding, "replace")
         return Decoded(text, _damage(text, encoding))
-    if (wide := _unmarked_utf16(data)) is not None:
-        return Decoded(data.decode(wide, "replace"))
-    for escape, name in _ESCAPING:
-        if escape in data and _decodes(data, name):
-            return Decoded(data.decode(name))
-    if is_utf8 or 4 * text.count("\ufffd") <= sum(character > "\x7f" for character in text):
+    if told.encoding:
+        return Decoded(data.decode(told.encoding, "replace"))
+    if is_utf8 or is_damaged_utf8(data):
         return Decoded(text, "" if is_utf8 else _damage(text, "UTF-8"))
-    return _guessed(data)
+    guess = guess_encoding(data)
+    advice = "; if that is wrong, say --subtitle-encoding" if guess.doubt else ""
+    return Decoded(data.decode(guess.encoding, "replace"), guess.doubt + advice)
+
+
+def encoding_told(data: bytes) -> Told:
+    """What the bytes of a file, or the first of them, tell by a mark, zeros or escapes."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return Told(name, len(mark))
+    if (wide := _unmarked_utf16(data)) is not None:
+        return Told(wide)
+    escaping = (name for escape, name in _ESCAPING if escape in data and _decodes(data, name))
+    return Told(next(escaping, None))
+
+
+def is_damaged_utf8(data: bytes) -> bool:
+    """Whether most of the characters beyond ASCII are UTF-8, but not all."""
+    text = data.decode("utf-8", "replace")
+    return 0 < 4 * text.count("\ufffd") <= sum(character > "\x7f" for character in text)
 
 
 def check_encoding(name: str) -> None:
@@ -141,25 +173,29 @@ def _damage(text: str, encoding: str) -> str:
 
 
 def _unmarked_utf16(data: bytes) -> str | None:
-    """UTF-16 without a mark shows by its times: of ASCII every other byte is 0."""
+    """UTF-16 without a mark shows by zeros: every other byte of ASCII, as of times and the ends of lines."""
     num_even, num_odd = data[::2].count(0), data[1::2].count(0)
-    if 20 * max(num_even, num_odd) < len(data) or 4 * min(num_even, num_odd) > max(num_even, num_odd):
+    if not data.count(0) or 4 * min(num_even, num_odd) > max(num_even, num_odd):
         return None
-    return "utf-16-le" if num_odd > num_even else "utf-16-be"
+    name = "utf-16-le" if num_odd > num_even else "utf-16-be"
+    text = data.decode(name, "replace")
+    if 10 * sum(c < " " and not c.isspace() for c in text) > len(text):
+        return None  # zeros among other bytes that are no text
+    # In a text with little ASCII its lines tell: those of ASCII with a few zeros have no end in UTF-16.
+    return name if 20 * max(num_even, num_odd) >= len(data) or "\n" in text else None
 
 
-def _guessed(data: bytes) -> Decoded:
-    """Text in an encoding of one byte a letter, or of two of East Asia, that the file does not name."""
+def guess_encoding(data: bytes) -> Guess:
+    """An encoding of one byte a letter, or of two of East Asia, that the text does not tell."""
     sample = b"\n".join(line for line in re.split(rb"[\r\n]+", data) if not line.isascii())
     sample = sample[:_MOST_GUESSED_BYTES]
     is_other = _is_of_other_script(sample)
     found = _encoding_of_other_script(sample) if is_other else None
     encoding = found or _AS_EVER
-    text = data.decode(encoding, "replace")
     if not found and _looks_western(sample.decode(encoding, "replace"), all_signs=is_other):
-        return Decoded(text)
+        return Guess(encoding)
     what = "is not UTF-8" if found else "is in an unknown encoding"
-    return Decoded(text, f"{what}, read as {encoding}; if that is wrong, say --subtitle-encoding")
+    return Guess(encoding, f"{what}, read as {encoding}")
 
 
 def _is_of_other_script(sample: bytes) -> bool:
@@ -188,18 +224,18 @@ def _looks_western(text: str, *, all_signs: bool) -> bool:
 def _encoding_of_other_script(sample: bytes) -> str | None:
     """The likeliest encoding that gives letters of its script; None where none does.
 
-    charset-normalizer is sure where it knows the language, which takes some lines. Of shorter texts it tells
-    alphabets from East Asian writing; then letters decide that are frequent.
+    charset-normalizer is sure where it knows the language, which takes some lines. Of shorter texts, and of
+    lines that are alike, it tells alphabets from East Asian writing; then letters decide that are frequent.
     """
     found = [(name, coherence) for name, coherence in _candidates(sample) if _fits(sample, name)]
     if not found:
         return None
     first, coherence = found[0]
+    if not _SCRIPTS[first].is_east_asian:
+        alphabets = [(name, known) for name, known in found if not _SCRIPTS[name].is_east_asian]
+        return max(alphabets, key=lambda one: _share_of_frequent(sample, one[0]) + one[1] / 2)[0]
     if coherence >= _SURE_COHERENCE:
         return first
-    if not _SCRIPTS[first].is_east_asian:
-        alphabets = (name for name, _ in found if not _SCRIPTS[name].is_east_asian)
-        return max(alphabets, key=lambda name: _share_of_frequent(sample, name))
     japanese = (name for name, _ in found if _SCRIPTS[name] is _JAPANESE)
     return next((name for name in japanese if _share_of_frequent(sample, name) >= _MANY_KANA), first)
 

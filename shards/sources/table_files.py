@@ -14,6 +14,7 @@ from clipvip.shards.files.json_stream import json_entries
 from clipvip.shards.files.places import at_hand
 from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import json_lines
+from clipvip.shards.sources.text_files import text_lines
 
 Fields = Mapping[str, JsonValue]
 """A row by the names of its columns, in small letters."""
@@ -140,22 +141,9 @@ def _parquet_rows(path: Location, header: Sequence[str]) -> Iterator[Sequence[Js
 def _rows(path: Location, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 24)
     try:
-        # Bytes that are no UTF-8 become lone surrogates, which no UTF-8 gives.
-        with (
-            at_hand(path) as local,
-            local.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
-        ):
-            yield from csv.reader(map(_repaired, file), delimiter=delimiter)
+        with at_hand(path) as local, local.open("rb") as file:
+            yield from csv.reader(text_lines(file, path), delimiter=delimiter)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     except csv.Error as error:
         raise DatasetError(f"{path}: is not a table ({error})") from error
-
-
-def _repaired(line: str) -> str:
-    """The line, read as Windows-1252 where it is no UTF-8."""
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return line

@@ -10,6 +10,7 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import at_hand, is_file, is_folder, location_of, sorted_glob
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import is_safe_key
+from clipvip.shards.sources.text_files import text_lines
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
 from clipvip.shards.tar.foreign import is_foreign_key
 from clipvip.shards.tar.index import SampleSpan, ShardFile
@@ -59,8 +60,8 @@ def _is_log(path: Location) -> bool:
 
 
 def _lines(path: Location) -> Iterator[str]:
-    with at_hand(path) as local, local.open(encoding="utf-8-sig", errors="replace") as file:
-        yield from _normalised(file)
+    with at_hand(path) as local, local.open("rb") as file:
+        yield from _normalised(text_lines(file, path))
 
 
 def _normalised(texts: Iterable[str]) -> Iterator[str]:

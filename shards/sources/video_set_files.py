@@ -3,6 +3,7 @@
 All give rows of video, sentence and time. What these become is said in `video_sets`.
 """
 
+import io
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 from clipvip.shards.sources.table_files import column_of, is_json, open_table, read_fields
+from clipvip.shards.sources.text_files import text_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +41,12 @@ _MOST_SECONDS = 1e9
 
 
 def read_text(path: Location) -> str:
-    """The file as text: UTF-8, or Windows-1252 as some tables are. DatasetError: missing or empty."""
+    """The file as text, in whatever encoding (`text_files`). DatasetError: missing or empty."""
     try:
         data = read_whole(path)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
+    text = "".join(text_lines(io.BytesIO(data), path))
     if not text.strip():
         raise DatasetError(f"{path}: is empty")
     return text

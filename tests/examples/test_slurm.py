@@ -81,7 +81,39 @@ def test_the_commands_exist(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_scripts_for_each_stage() -> None:
-    assert [path.stem for path in SCRIPTS] == ["caption", "merge", "pretrain", "shard"]
+    assert [path.stem for path in SCRIPTS] == ["caption", "merge", "pretrain-tasks", "pretrain", "shard"]
+
+
+# Tasks that save a checkpoint when SIGTERM comes, or fail; and a note of what is put back into the queue.
+TASKS = """#!/usr/bin/env bash
+trap 'exit 143' TERM
+touch running
+[[ $FAILS ]] && exit 7
+while true; do sleep 0.02; done
+"""
+QUEUE = """#!/usr/bin/env bash
+if [[ $1 == requeue ]]; then echo "$2" >> requeued; else echo localhost; fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "fails", "code", "requeued"),
+    [(signal.SIGUSR1, "", 0, [JOB["SLURM_JOB_ID"]]), (None, "yes", 7, [])],
+)
+def test_a_job_without_torchrun_goes_back_into_the_queue_when_its_time_is_up(
+    tmp_path: Path, sent: signal.Signals | None, fails: str, code: int, requeued: list[str]
+) -> None:
+    programs = write_programs(tmp_path / "bin", srun=TASKS, scontrol=QUEUE)
+    variables = environment(programs, FAILS=fails)
+    job = subprocess.Popen(["bash", script("pretrain-tasks")], cwd=tmp_path, env=variables)
+    while sent and not (tmp_path / "running").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    if sent:
+        job.send_signal(sent)
+    assert job.wait(30) == code
+    noted = tmp_path / "requeued"
+    assert (noted.read_text().split() if noted.exists() else []) == requeued
 
 
 @pytest.fixture(scope="module")

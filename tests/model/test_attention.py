@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipvip.model.attention import proxy_guided_attention, proxy_guided_mask
+from clipvip.model.attention import attend, proxy_guided_attention, proxy_guided_mask
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,12 +29,12 @@ def test_equals_masked_dense_attention(
 ) -> None:
     torch.manual_seed(num_frames * 100 + num_patches)
     length = num_proxies + num_frames * num_patches
-    shape = (batch, heads, length, width)
+    shape = (batch, length, heads, width)
     ours = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     dense = [tensor.detach().clone().requires_grad_() for tensor in ours]
     mask = proxy_guided_mask(num_proxies, num_frames, num_patches)
     found = proxy_guided_attention(*ours, num_proxies=num_proxies, num_frames=num_frames, scale=scale)
-    expected = F.scaled_dot_product_attention(*dense, attn_mask=mask, scale=scale)
+    expected = attend(*dense, mask=mask, scale=scale)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
     outwards = torch.randn(shape, dtype=torch.float64)
@@ -56,16 +55,16 @@ def test_the_mask_is_equation_2() -> None:
 
 
 def test_an_image_is_under_full_attention() -> None:
-    query, key, value = torch.randn(3, 2, 2, 9, 4).unbind()
+    query, key, value = torch.randn(3, 2, 9, 2, 4).unbind()
     found = proxy_guided_attention(query, key, value, num_proxies=4, num_frames=1)
-    torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value))
+    torch.testing.assert_close(found, attend(query, key, value))
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_layout_in_memory_does_not_matter(transposed: bool) -> None:
-    """CLIP hands over heads split off the last dimension without a copy."""
-    x = torch.randn(3, 2, 14, 3, 4)
-    query, key, value = (x.transpose(2, 3) if transposed else x.transpose(2, 3).contiguous()).unbind()
+@pytest.mark.parametrize("joined", [False, True])
+def test_layout_in_memory_does_not_matter(joined: bool) -> None:
+    """Queries, keys and values are parts of one product, or of three."""
+    x = torch.randn(2, 14, 3, 3, 4)
+    query, key, value = x.unbind(2) if joined else x.movedim(2, 0).contiguous().unbind()
     found = proxy_guided_attention(query, key, value, num_proxies=2, num_frames=4)
-    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=proxy_guided_mask(2, 4, 3))
+    expected = attend(query, key, value, mask=proxy_guided_mask(2, 4, 3))
     torch.testing.assert_close(found, expected)

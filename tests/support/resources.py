@@ -25,6 +25,16 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def _faiss_has_gpu() -> bool:
+    if find_spec("faiss") is None or not _has_gpu():
+        return False
+    import faiss
+
+    from clipvip.analysis.faiss_tools import has_gpu
+
+    return has_gpu(faiss)
+
+
 RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "shared": ("../shared beside the checkout (real videos, texts, annotations)", SHARED.is_dir),
     "git": ("a git checkout", lambda: shutil.which("git") is not None and (ROOT / ".git").exists()),
@@ -37,6 +47,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "lmdb": ("the package lmdb", lambda: find_spec("lmdb") is not None),
     "scenedetect": ("the package scenedetect", lambda: find_spec("scenedetect") is not None),
     "faster_whisper": ("the package faster-whisper", lambda: find_spec("faster_whisper") is not None),
+    "faiss_gpu": ("a GPU that faiss and torch compute on", _faiss_has_gpu),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
     "gpu": ("a GPU that torch sees (torch.cuda.is_available())", _has_gpu),
 }

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from clipvip.model.errors import CheckpointError
+from clipvip.model.image_captioner import clean_caption
 from clipvip.model.ofa import OfaConfig, OfaForConditionalGeneration, OfaTokenizer, preprocess_images
-from clipvip.model.ofa.captioner import DEFAULT_PROMPT, Captioner, authors_search, clean_caption
+from clipvip.model.ofa.captioner import DEFAULT_PROMPT, Captioner, authors_search
 from tiny_ofa import IMAGE_SIZE, make_ofa
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def test_the_prompt_and_the_resolution_reach_the_model(
 
 def test_bfloat16_captions_too(folder: Path, images: list[np.ndarray]) -> None:
     captioner = Captioner(folder, device=CPU, dtype=torch.bfloat16)
-    assert captioner.model.dtype == torch.bfloat16
+    assert {weight.dtype for weight in captioner.network.parameters()} == {torch.bfloat16}
     assert all(captioner.caption(images))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import clipvip
-from clipvip.pipeline.caption.stage import gpu_batch_size
+from clipvip.model.image_captioner import gpu_batch_size
 from clipvip.pipeline.runtime import device
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.shards.errors import DatasetError

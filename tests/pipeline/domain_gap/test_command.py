@@ -75,6 +75,20 @@ def test_table_files_and_numbers(tmp_path: Path, model: Path, corpora: dict[str,
     assert report["counts"] == {"texts": 120, "empty_texts_passed_over": 6, "pairs": 2}
 
 
+def test_a_corpus_in_another_encoding_is_told_in_one_line(
+    tmp_path: Path, model: Path, corpora: dict[str, Path]
+) -> None:
+    other = tmp_path / "other.txt"
+    lines = [f"мужчина номер {number} чинит велосипед" for number in range(40)]
+    other.write_bytes("\n".join(lines).encode("cp1251"))
+    words = ["--source", f"ru={other}", "--target", f"b={corpora['b']}", *options(model, tmp_path / "out")]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    told = f"{other}: is not UTF-8, read as cp1251; if that is wrong, save the file as UTF-8"
+    assert result.stderr.splitlines().count(told) == 1
+    assert "Warning" not in result.stderr
+
+
 def test_the_function_finds_what_the_command_finds(
     tmp_path: Path, model: Path, corpora: dict[str, Path]
 ) -> None:
@@ -230,9 +244,9 @@ def test_mistakes_are_one_line_and_write_nothing(
     good, out = f"a={corpora['a']}", tmp_path / "out"
     empty = tmp_path / "empty"
     empty.mkdir()
-    other = tmp_path / "bert"
+    other = tmp_path / "vit"
     other.mkdir()
-    (other / "config.json").write_text('{"model_type": "bert"}')
+    (other / "config.json").write_text('{"model_type": "vit"}')
     damaged = shutil.copytree(model, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -258,7 +272,7 @@ def test_mistakes_are_one_line_and_write_nothing(
         ),
         (["--source", good], tmp_path / "nowhere", "check --model"),
         (["--source", good], empty, "not a model folder"),
-        (["--source", good], other, "a model of type 'bert'"),
+        (["--source", good], other, "a model of type 'vit'"),
         (["--source", good], damaged, "the text tower does not load"),
         (["--source", good], lacking, "lacks weights of the text tower, such as text_projection.weight"),
     ]
