@@ -97,8 +97,8 @@ def require_no_file(folder_or_name: str) -> None:
     is_checkpoint = path.suffix in _SUFFIXES
     if path.is_file():
         problem = (file_problem(path) if is_checkpoint else "") or (
-            "is a file, a model folder is needed; 'clipvip-data convert-released' and 'convert-ofa' make "
-            "them of checkpoints"
+            "is a file, a model folder is needed; 'clipvip-data convert-released', 'convert-openclip' and "
+            "'convert-ofa' make them of checkpoints"
         )
         raise CheckpointError(f"{folder_or_name}: {problem}")
     if is_checkpoint and not path.is_dir():

@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers import initialization as init
-from transformers.models.clip.modeling_clip import CLIPPreTrainedModel, CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPPreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from clipvip.model import weights
 from clipvip.model.baselines import FrameTransformer, mean_pool
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.embedding import VideoFailure, embed_texts, embed_videos
-from clipvip.model.encoder import VideoEmbeddings, VideoTransformer
+from clipvip.model.encoder import VideoEmbeddings
 from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
-from clipvip.model.layer import use_fast_layers
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
-from clipvip.model.text import TextTransformer
-from clipvip.model.variants import ENCODERS
+from clipvip.model.starts import load_clip
+from clipvip.model.towers import towers_of
+from clipvip.model.variants import ENCODERS, JOINT_ENCODERS
 from clipvip.model.videos import Video
 
 
@@ -61,17 +61,12 @@ class ClipVip(CLIPPreTrainedModel):
     def __init__(self, config: ClipVipConfig) -> None:
         super().__init__(config)
         self._tokenizer: Any = None
-        self.text_model = TextTransformer._from_config(config.text_config)
-        if config.encoder in {"vip", "full_attention"}:
-            self.vision_model: nn.Module = VideoTransformer(config)
-        else:
-            self.vision_model = CLIPVisionModel._from_config(config.vision_config)
-            use_fast_layers(self.vision_model)
-        self.visual_projection = nn.Linear(
-            config.vision_config.hidden_size, config.projection_dim, bias=False
-        )
-        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        towers = towers_of(config)
+        self.text_model, self.vision_model = towers.text, towers.vision
+        self.visual_projection, self.text_projection = towers.visual_projection, towers.text_projection
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        bias = config.logit_bias_init_value
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
         if config.encoder == "seq_transformer":
             self.frame_transformer = FrameTransformer(
                 config.projection_dim,
@@ -100,17 +95,30 @@ class ClipVip(CLIPPreTrainedModel):
         super()._init_weights(module)
         # CLIP's rules know neither of these; models built on the meta device need them set here.
         if isinstance(module, VideoEmbeddings):
-            init.normal_(module.added_cls, std=1.0)
-            init.zeros_(module.temporal_embedding)
+            if self.config.proxy_start == "class":
+                init.copy_(module.added_cls, module.class_copies())
+            else:
+                init.normal_(module.added_cls, std=1.0)
+            if self.config.temporal_std:
+                init.normal_(module.temporal_embedding, std=self.config.temporal_std)
+            else:
+                init.zeros_(module.temporal_embedding)
         elif isinstance(module, FrameTransformer):
             init.normal_(module.frame_position_embeddings.weight, std=0.02)
         elif isinstance(module, nn.MultiheadAttention):
             init.xavier_uniform_(module.in_proj_weight)
             init.zeros_(module.in_proj_bias)
         elif isinstance(module, ClipVip):
-            init.normal_(module.visual_projection.weight, std=self.config.vision_config.hidden_size**-0.5)
-            init.normal_(module.text_projection.weight, std=self.config.text_config.hidden_size**-0.5)
+            for part in (module.visual_projection, module.text_projection):
+                if isinstance(part, nn.Linear):
+                    init.normal_(part.weight, std=part.in_features**-0.5)
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.logit_bias is not None:
+                init.constant_(module.logit_bias, self.config.logit_bias_init_value or 0.0)
+            if self.config.is_siglip:
+                from clipvip.model.siglip import start_siglip
+
+                start_siglip(module)
 
     def forward(
         self,
@@ -166,7 +174,7 @@ class ClipVip(CLIPPreTrainedModel):
             raise ValueError(
                 f"pixel_values is {tuple(pixel_values.shape)}, expected (batch, frames, 3, {size}, {size})"
             )
-        if isinstance(self.vision_model, VideoTransformer):
+        if self.config.encoder in JOINT_ENCODERS:
             hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only)
             return F.normalize(self.visual_projection(feature), dim=-1), hidden
         batch, num_frames = pixel_values.shape[:2]
@@ -211,16 +219,18 @@ class ClipVip(CLIPPreTrainedModel):
 
     @classmethod
     def from_clip(cls, folder_or_name: str | Path, **overrides: Any) -> "ClipVip":
-        """Start from a plain CLIP in Hugging Face layout, or a ClipVip; `overrides` are of `ClipVipConfig`.
+        """Start from a CLIP or SigLIP in Hugging Face layout, or a ClipVip; `overrides`: of `ClipVipConfig`.
 
         CLIP's class embedding is the first proxy. As in the reference, further proxies are drawn from a
-        normal distribution of deviation 1, and temporal positions are zero.
+        normal distribution of deviation 1, and temporal positions are zero; `proxy_start` and
+        `temporal_start` say otherwise. What a ClipVip has of them is kept. `image_size` is an override too:
+        positions of patches are interpolated for it (see `positions`), bicubic with antialiasing.
 
         Raises:
-            CheckpointError: not a CLIP, or files are missing or damaged, or weights or tokenizer do not fit.
+            CheckpointError: no such model, files are missing or damaged, or weights or tokenizer do not fit.
             ValueError: overrides that no configuration can have.
         """
-        return weights.load_clip(cls, folder_or_name, overrides)
+        return load_clip(cls, folder_or_name, overrides)
 
     @classmethod
     def from_released(

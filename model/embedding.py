@@ -11,7 +11,7 @@ from torch import Tensor
 from clipvip.media.errors import one_line
 from clipvip.model.config import FEWEST_TEXT_TOKENS
 from clipvip.model.preprocess import tokenize
-from clipvip.model.videos import Video, iterate_videos, to_pixels
+from clipvip.model.videos import PixelFormat, Video, iterate_videos, to_pixels
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
@@ -37,7 +37,7 @@ def embed_videos(
     wanted = model.config.scored_frames if num_frames is None else num_frames
     if wanted < 1 or batch_size < 1:
         raise ValueError(f"{num_frames = } and {batch_size = }: give 1 or more")
-    size = model.config.vision_config.image_size
+    form = PixelFormat(model.config.vision_config.image_size, model.config.normalization)
     failures: list[VideoFailure] = []
     batches = []
     remaining = enumerate(iterate_videos(videos))
@@ -46,7 +46,7 @@ def embed_videos(
         by_length: dict[int, list[tuple[int, Tensor]]] = {}
         for row, (index, video) in enumerate(some):
             try:
-                pixels = to_pixels(video, image_size=size, num_frames=wanted)
+                pixels = to_pixels(video, pixels=form, num_frames=wanted)
                 model.check_length(len(pixels))
             except ValueError as error:
                 if raises:

@@ -15,6 +15,9 @@ from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbedd
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.layer import TransformerLayer, use_fast_layers
 
+# Of what keeps proxies apart that begin as copies of the class embedding.
+PROXY_NOISE = 0.02
+
 
 class VideoEmbeddings(CLIPVisionEmbeddings):
     """Patches with spatial and temporal positions, behind M proxy tokens (Eq. 1).
@@ -26,6 +29,10 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
         super().__init__(config)
         self.added_cls = nn.Parameter(torch.randn(num_proxies - 1, self.embed_dim))
         self.temporal_embedding = nn.Parameter(torch.zeros(1, temporal_size, self.embed_dim))
+
+    def class_copies(self) -> Tensor:
+        """Further proxies, each the class embedding with noise of its own: (proxies - 1, width)."""
+        return self.class_embedding + PROXY_NOISE * torch.randn_like(self.added_cls)
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
@@ -49,10 +56,14 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
 
     def temporal_positions(self, num_frames: int) -> Tensor:
         """(1, num_frames, width): the table, linearly interpolated; an image, one frame, gets its middle."""
-        table = self.temporal_embedding
-        if num_frames == table.shape[1]:
-            return table
-        return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
+        return interpolate_frames(self.temporal_embedding, num_frames)
+
+
+def interpolate_frames(table: Tensor, num_frames: int) -> Tensor:
+    """(1, frames, width) -> (1, num_frames, width), linearly interpolated."""
+    if num_frames == table.shape[1]:
+        return table
+    return F.interpolate(table.transpose(1, 2), size=num_frames, mode="linear").transpose(1, 2)
 
 
 def patches_as_product(images: Tensor, weight: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,30 +14,35 @@ from clipvip.model.ofa.images import resize_images
 from clipvip.model.precision import half_dtype
 
 CPU_BATCH_SIZE = 4
+# What is shown of bytes that are no text.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+Inputs = TypeVar("Inputs")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class ImageCaptioner(ABC):
+class BatchCaptioner(ABC, Generic[Inputs]):
     """A model that is loaded once and captions batch after batch; a text depends on its image alone.
 
     Attributes:
         batch_size: the most images that `caption_pixels` takes.
-        image_size: side in pixels of what `preprocess` gives.
+        image_size: side in pixels of what `preprocess` gives; 0 where each image decides.
         dtype: number format of the weights.
+        in_pieces: whether what `preprocess` gives of parts of a batch are tensors that can be joined.
     """
 
     device: torch.device
     dtype: torch.dtype
     batch_size: int
     image_size: int
+    in_pieces: ClassVar[bool] = False
 
     @abstractmethod
-    def caption_pixels(self, pixels: Tensor) -> list[str]:
-        """Captions of what `preprocess` gave, for `batch_size` images at most."""
+    def preprocess(self, images: Sequence[np.ndarray]) -> Inputs:
+        """What `caption_pixels` takes, on the processor. Safe in any thread."""
 
-    def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
-        """What `caption_pixels` takes: uint8 (n, image_size, image_size, 3). Safe in any thread."""
-        return resize_images(images, self.image_size)
+    @abstractmethod
+    def caption_pixels(self, pixels: Inputs) -> list[str]:
+        """Captions of what `preprocess` gave, for `batch_size` images at most."""
 
     def caption(self, images: Sequence[np.ndarray]) -> list[str]:
         """Captions of uint8 (height, width, 3) RGB images of any size, in their order."""
@@ -44,6 +50,28 @@ class ImageCaptioner(ABC):
         for first in range(0, len(images), self.batch_size):
             captions += self.caption_pixels(self.preprocess(images[first : first + self.batch_size]))
         return captions
+
+
+class ImageCaptioner(BatchCaptioner[Tensor]):
+    """A captioner of square images of one size."""
+
+    in_pieces = True
+
+    def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
+        """What `caption_pixels` takes: uint8 (n, image_size, image_size, 3). Safe in any thread."""
+        return resize_images(images, self.image_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What a model is asked, how widely it searches and how long a caption gets, in tokens.
+
+    The defaults are OFA's.
+    """
+
+    prompt: str = " what does the image describe?"
+    num_beams: int = 5
+    max_length: int = 16
 
 
 class CaptionerKind(Protocol):
@@ -67,7 +95,7 @@ class CaptionerKind(Protocol):
         num_beams: int,
         max_length: int,
         image_size: int | None,
-    ) -> ImageCaptioner: ...
+    ) -> BatchCaptioner[Any]: ...
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -90,6 +118,11 @@ def gpu_batch_size(memory_bytes: int) -> int:
     """
     gib = memory_bytes / 2**30
     return 256 if gib >= 36 else 64 if gib >= 14 else 32
+
+
+def one_space(text: str) -> str:
+    """A text on one line, with one space where there is white space, and none around it."""
+    return " ".join(text.split())
 
 
 def clean_caption(text: str) -> str:

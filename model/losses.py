@@ -5,13 +5,14 @@ with an anchor, the text or video that is its positive, and further negatives.
 """
 
 import math
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from clipvip.model.variants import VARIANTS, Term, Weighting, inputs_of
+from clipvip.model.variants import VARIANTS, Contrast, Term, Weighting, inputs_of, pairs_of
 
 # e^10 = 22,026. CLIP's training stops at ln 100 = 4.6, ours at optim.max_scale; 1/0.07 = 14.3, where CLIP's
 # begins, is not the logarithm of anything in use.
@@ -30,6 +31,8 @@ def omnisource_loss(
     variant: str = "d",
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
+    contrast: Contrast = "softmax",
+    logit_bias: Tensor | float | None = None,
 ) -> Tensor:
     """The loss of a batch, a scalar: the sum of `omnisource_terms`, which has the arguments and errors."""
     terms = omnisource_terms(
@@ -41,6 +44,8 @@ def omnisource_loss(
         variant=variant,
         weighting=weighting,
         caption_mask=caption_mask,
+        contrast=contrast,
+        logit_bias=logit_bias,
     )
     return torch.stack(list(terms.values())).sum()
 
@@ -56,6 +61,8 @@ def omnisource_terms(
     weighting: Weighting = "released",
     caption_mask: Tensor | None = None,
     checks_scale: bool = True,
+    contrast: Contrast = "softmax",
+    logit_bias: Tensor | float | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the loss by name, such as `V->S+C`.
 
@@ -69,13 +76,18 @@ def omnisource_terms(
             baseline, a, b and c; `paper` reads Eq. 3 and 4 literally.
         caption_mask: (batch,), true where a sample has a caption. One without is left out of all terms of
             captions and frames.
+        contrast: `softmax`, InfoNCE as in the paper; `sigmoid`, the loss of SigLIP (arXiv 2303.15343): of
+            each pair of inputs, such as V and S, -1/B times the sum over all i and j of
+            log sigmoid(z (scale V_i S_j + bias)), z 1 for i = j and else -1. It has no `weighting`.
+        logit_bias: the bias of the sigmoid loss, a scalar, which it needs.
         checks_scale: false: believe a scalar tensor, and so wait for no GPU that has its value.
 
     Computed in float32 at least, also under autocast: at a scale of 100 bfloat16 rounds logits to 0.5.
 
     Raises:
         ValueError: an unknown variant or weighting, an input that the variant needs is None, or a logit_scale
-            that is no finite scalar or no logarithm of an inverse temperature.
+            that is no finite scalar or no logarithm of an inverse temperature, or a sigmoid loss without its
+            bias.
     """
     if checks_scale or not isinstance(logit_scale, Tensor):
         logit_scale = _checked_scale(logit_scale, like=video)
@@ -83,6 +95,8 @@ def omnisource_terms(
         raise ValueError(VARIANTS.refusal("variant", variant))
     if weighting not in ("released", "paper"):
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
+    if contrast not in get_args(Contrast) or (contrast == "sigmoid") != (logit_bias is not None):
+        raise ValueError(f"contrast {contrast!r} is softmax, or sigmoid with a logit_bias")
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
     names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
     for letter in inputs_of(variant):
@@ -94,6 +108,9 @@ def omnisource_terms(
         # What lies in the rows of absent inputs is of no account, be it no number.
         full |= {letter: full[letter].where(has[letter][:, None], 0.0) for letter in full.keys() & has.keys()}
         scale = _at_least_float32(logit_scale).exp()
+        if logit_bias is not None:
+            bias = _at_least_float32(torch.as_tensor(logit_bias, device=video.device)).reshape(())
+            return {t.name: _cross_entropy(t, full, has, scale, bias) for t in pairs_of(variant)}
         losses = {term.name: _cross_entropy(term, full, has, scale) for term in VARIANTS[variant]}
         if weighting == "paper":
             return {term.name: term.paper_weight * losses[term.name] for term in VARIANTS[variant]}
@@ -118,8 +135,16 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], scale: Tensor) -> Tensor:
+def _cross_entropy(
+    term: Term,
+    rows: dict[str, Tensor],
+    has: dict[str, Tensor],
+    scale: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
     """Mean over the samples that have both sides of -log softmax at the positive; zero where none has.
+
+    With a `bias` the mean of the sums over all columns of -log sigmoid.
 
     `has` tells by letter which samples have an input; one that all have is not in it. What is absent is
     masked and not taken out: how much that leaves is known to the GPU alone, which would be waited for.
@@ -139,7 +164,7 @@ def _cross_entropy(term: Term, rows: dict[str, Tensor], has: dict[str, Tensor], 
     total = torch.zeros((), dtype=anchors.dtype, device=anchors.device)
     for part in parts:
         kept_of_part = None if kept is None else kept[part]
-        arguments = (anchors[part], columns, own[part], owners, kept_of_part, there, scale)
+        arguments = (anchors[part], columns, own[part], owners, kept_of_part, there, scale, bias)
         if len(parts) == 1:
             return _part_sum(*arguments) / _count(own, kept)
         total = total + checkpoint(_part_sum, *arguments, use_reentrant=False)
@@ -163,6 +188,7 @@ def _part_sum(
     kept: Tensor | None,
     there: Tensor | None,
     scale: Tensor,
+    bias: Tensor | None,
 ) -> Tensor:
     """Sum of cross-entropies of some anchors. Column `own[i]` is anchor i's positive.
 
@@ -180,6 +206,11 @@ def _part_sum(
         left_out = (owners == own[:, None]) & (column != own[:, None])
     if there is not None:
         left_out = ~there.expand(len(own), -1) if left_out is None else left_out | ~there
+    if bias is not None:
+        is_own = torch.arange(len(columns), device=own.device) == own[:, None]
+        losses = F.softplus((logits + bias) * torch.where(is_own, -1.0, 1.0))
+        losses = losses if left_out is None else losses.masked_fill(left_out, 0.0)
+        return (losses if kept is None else losses.where(kept[:, None], 0.0)).sum()
     if left_out is not None:
         # An anchor that does not count keeps all its columns: with none, its gradient would be no number.
         left_out = left_out if kept is None else left_out & kept[:, None]

@@ -10,27 +10,34 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextConfig
+from transformers import AutoTokenizer, CLIPTextConfig, SiglipTextConfig
 
 from clipvip.media.errors import one_line
-from clipvip.model.config import END_IS_HIGHEST, MAX_TEXT_TOKENS
+from clipvip.model.config import CLIP_NORMALIZATION, END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
 from clipvip.model.errors import CheckpointError
 
-# Of CLIP's training images: openai/CLIP and every checkpoint derived from it.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+    *("vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
 # No text, some text, and more than fits.
 _PROBES = ("", "a dog runs", "a " * 40)
 _PROBE_TOKENS = 16
 
 
-def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias: bool = True) -> Tensor:
+def preprocess_frames(
+    frames: Tensor | np.ndarray,
+    image_size: int,
+    *,
+    antialias: bool = True,
+    normalization: Normalization = CLIP_NORMALIZATION,
+) -> Tensor:
     """Resize frames to a square, as the reference does without keeping the aspect ratio, and normalise them.
 
     Args:
         frames: (..., height, width, 3) uint8 RGB.
         antialias: as torchvision since 0.17 does with the reference's transform, and before did not.
+        normalization: the model's, `config.normalization`; without it CLIP's.
 
     Returns:
         (..., 3, image_size, image_size) float32.
@@ -40,7 +47,7 @@ def preprocess_frames(frames: Tensor | np.ndarray, image_size: int, *, antialias
     """
     frames = torch.as_tensor(frames)
     planes = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1)
-    mean, std = _per_colour(CLIP_MEAN, planes.device), _per_colour(CLIP_STD, planes.device)
+    mean, std = (_per_colour(part, planes.device) for part in (normalization.mean, normalization.std))
     pixels = torch.empty(len(planes), 3, image_size, image_size, device=planes.device)
     # On a CPU one by one: a frame in floating point fits into its cache.
     at_once = 1 if planes.is_cpu else max(len(planes), 1)
@@ -81,6 +88,13 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     Raises:
         CheckpointError: it is damaged, or there is none and it is `required`.
     """
+    if Path(folder_or_name).is_dir() and not _has_tokenizer_files(folder_or_name, where):
+        # Of a folder without one the library makes a tokenizer of three tokens, by the model's type.
+        if required:
+            raise CheckpointError(
+                f"{folder_or_name}: has no tokenizer that loads (no {' and no '.join(_TOKENIZER_FILES[:2])})"
+            )
+        return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder_or_name, **where)
     # The tokenizers library raises nothing more specific than Exception.
@@ -111,8 +125,8 @@ def _has_tokenizer_files(folder_or_name: str, where: Mapping[str, Any]) -> bool:
         return False
 
 
-def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
-    """CheckpointError unless the model has all tokens in its table, and finds a text's end."""
+def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig | SiglipTextConfig) -> None:
+    """CheckpointError unless the model has all tokens in its table, and finds a text's end, or padding."""
     name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest < 0:
@@ -124,6 +138,13 @@ def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig) -> None:
         )
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer has neither a padding nor an end token; CLIP needs one")
+    if isinstance(text_config, SiglipTextConfig):
+        if tokenizer.pad_token_id != text_config.pad_token_id:
+            raise CheckpointError(
+                f"{name}: its tokenizer pads with token {tokenizer.pad_token_id}, the model was trained with "
+                f"{text_config.pad_token_id} (pad_token_id in config.json), which its texts see"
+            )
+        return
     end = highest if text_config.eos_token_id == END_IS_HIGHEST else text_config.eos_token_id
     for text in _PROBES:
         tokens = tokenize(

@@ -3,9 +3,10 @@
 Plug-ins may add encoders and losses.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from clipvip.plugins import Registry
 
@@ -15,8 +16,25 @@ ENCODERS: Registry[Callable[[Any], Any] | None] = Registry(
     dict.fromkeys(("vip", "mean_pool", "seq_transformer", "full_attention"))
 )
 
+# Whose tokens of all frames go through one transformer; the others encode frames one by one.
+JOINT_ENCODERS = ("vip", "full_attention")
+# What is asked of the similarities of a batch: the own one among all of a row (InfoNCE), or each for itself
+# (SigLIP, arXiv 2303.15343).
+Contrast = Literal["softmax", "sigmoid"]
 Weighting = Literal["released", "paper"]
 Precision = Literal["bf16", "fp16", "fp32"]
+ProxyStart = Literal["random", "class"]
+TemporalStart = Literal["zero"] | float
+
+
+def check_temporal_start(value: Any) -> TemporalStart:
+    """`value` if a temporal table can begin so; else ValueError."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value != "zero" and not (is_number and 0 < value < math.inf):
+        raise ValueError(
+            f"the start of the temporal table is 'zero' or a standard deviation above 0, not {value!r}"
+        )
+    return cast(TemporalStart, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,17 @@ VARIANTS: Registry[list[Term]] = Registry(
         "V-C": _pair("V", "C"),
     }
 )
+
+
+def pairs_of(variant: str) -> list[Term]:
+    """What the sigmoid loss contrasts: each pair of inputs of a variant once, both ways at the same time.
+
+    It has no denominators: where d lets captions and subtitles share one, c is the same to it.
+    """
+    pairs: dict[frozenset[str], Term] = {}
+    for term in VARIANTS[variant]:
+        pairs.setdefault(frozenset((term.anchor, term.positives)), Term(term.anchor, term.positives))
+    return list(pairs.values())
 
 
 def inputs_of(variant: str) -> frozenset[str]:

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from clipvip.model.config import Normalization
 from clipvip.model.preprocess import preprocess_frames
 
 Frame = Image | np.ndarray | Tensor
@@ -38,8 +40,16 @@ def iterate_videos(videos: Video | Iterable[Video]) -> Iterator[Video]:
     raise ValueError(f"a {type(videos).__name__} is no video: {_FORMS}")
 
 
-def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
-    """One video as the model takes it: float32 (frames, 3, image_size, image_size).
+@dataclass(frozen=True)
+class PixelFormat:
+    """How a model takes pixels: squares of `size`, normalised."""
+
+    size: int
+    normalization: Normalization
+
+
+def to_pixels(video: Video, *, pixels: PixelFormat, num_frames: int) -> Tensor:
+    """One video as the model takes it: float32 (frames, 3, size, size).
 
     Of a file `num_frames` evenly spaced frames are read; all else (see `encode_video`) is taken whole.
 
@@ -49,46 +59,46 @@ def to_pixels(video: Video, *, image_size: int, num_frames: int) -> Tensor:
     if isinstance(video, str | os.PathLike):
         from clipvip.media.whole_file import read_frames  # only files need PyAV
 
-        return preprocess_frames(read_frames(video, num_frames), image_size)
+        return _preprocessed(read_frames(video, num_frames), pixels)
     if isinstance(video, Image):
-        return _frame_pixels(video, image_size)
+        return _frame_pixels(video, pixels)
     if isinstance(video, list | tuple | Iterator):
-        rows = [_frame_pixels(frame, image_size) for frame in video]
+        rows = [_frame_pixels(frame, pixels) for frame in video]
         if not rows:
             raise ValueError("a list without frames is no video")
         return torch.cat(rows)
     frames = _as_tensor(video)
     if frames.ndim == 3:
         raise ValueError(f"{_explain(frames)}; a list of the frames of one video is itself put in a list")
-    return _array_pixels(frames, image_size)
+    return _array_pixels(frames, pixels)
 
 
-def _frame_pixels(frame: Frame, image_size: int) -> Tensor:
-    """(1, 3, image_size, image_size)."""
+def _frame_pixels(frame: Frame, pixels: PixelFormat) -> Tensor:
+    """(1, 3, size, size)."""
     if isinstance(frame, Image):
         if frame.mode.startswith(("I", "F")):
             raise ValueError(f"a PIL image of mode {frame.mode}: give one of 8 bits a colour, such as RGB")
         try:
-            pixels = np.array(frame.convert("RGB"))
+            picture = np.array(frame.convert("RGB"))
         except (OSError, SyntaxError) as error:  # Pillow decodes a file when it is asked for pixels
             raise ValueError(f"a PIL image that does not decode ({error})") from error
-        return _array_pixels(torch.from_numpy(pixels)[None], image_size)
+        return _array_pixels(torch.from_numpy(picture)[None], pixels)
     tensor = _as_tensor(frame)
     if tensor.ndim != 3:
         raise ValueError(
             f"a frame of shape {tuple(tensor.shape)}: expected (height, width, 3) or (3, height, width)"
         )
-    return _array_pixels(tensor[None], image_size)
+    return _array_pixels(tensor[None], pixels)
 
 
-def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
+def _array_pixels(frames: Tensor, pixels: PixelFormat) -> Tensor:
     if frames.ndim != 4 or 0 in frames.shape:
         raise ValueError(_explain(frames))
     if frames.is_floating_point():
-        if tuple(frames.shape[1:]) != (3, image_size, image_size):
+        if tuple(frames.shape[1:]) != (3, pixels.size, pixels.size):
             raise ValueError(
                 f"{_explain(frames)}; of floating point they must be normalised and of the model's size, "
-                f"(frames, 3, {image_size}, {image_size})"
+                f"(frames, 3, {pixels.size}, {pixels.size})"
             )
         frames = frames.float()
         _require_normalised(frames)
@@ -97,7 +107,11 @@ def _array_pixels(frames: Tensor, image_size: int) -> Tensor:
         raise ValueError(_explain(frames))
     if frames.shape[-1] != 3:
         frames = frames.movedim(1, -1)
-    return preprocess_frames(frames, image_size)
+    return _preprocessed(frames, pixels)
+
+
+def _preprocessed(frames: Tensor | np.ndarray, pixels: PixelFormat) -> Tensor:
+    return preprocess_frames(frames, pixels.size, normalization=pixels.normalization)
 
 
 def _require_normalised(frames: Tensor) -> None:

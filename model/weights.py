@@ -1,9 +1,10 @@
-"""Where weights come from: model folders, plain CLIPs, and the reference's own checkpoints."""
+"""Where weights come from: model folders, and the reference's own checkpoints. Starts are in `starts`."""
 
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,6 @@ from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weig
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
-from clipvip.plugins import HINT, Registry
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
@@ -41,18 +41,14 @@ RELEASED_PREFIX = "clipmodel."
 # Every published CLIP has heads of this width.
 _HEAD_WIDTH = 64
 _MAX_LISTED = 8
-# Heads that a model may be started without: they are no part of CLIP.
-_ADDED_PROXIES = "vision_model.embeddings.added_cls"
-_TEMPORAL = "vision_model.embeddings.temporal_embedding"
-_NEW_PARAMETERS = (_ADDED_PROXIES, _TEMPORAL)
-# Of `seq_transformer`, and of plug-ins' encoders.
-_HEADS = ("frame_transformer.", "frame_head.")
+ADDED_PROXIES = "vision_model.embeddings.added_cls"
+TEMPORAL = "vision_model.embeddings.temporal_embedding"
 # The tensors that tell a released model's sizes, and their numbers of dimensions.
 _SIZES_FROM = {
     "vision_model.embeddings.patch_embedding.weight": 4,
     "vision_model.embeddings.position_embedding.weight": 2,
-    _ADDED_PROXIES: 2,
-    _TEMPORAL: 3,
+    ADDED_PROXIES: 2,
+    TEMPORAL: 3,
     "text_model.embeddings.token_embedding.weight": 2,
     "text_model.embeddings.position_embedding.weight": 2,
     "visual_projection.weight": 2,
@@ -61,8 +57,12 @@ _SIZES_FROM = {
 }
 
 
-def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
-    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
+def model_type(folder_or_name: str, **where: Any) -> str:
+    """The model type that config.json names, "none" where it names none. `where`: HUB_OPTIONS.
+
+    Raises:
+        CheckpointError: no such folder, or no config.json that can be read.
+    """
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
@@ -73,11 +73,16 @@ def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> s
         raise CheckpointError(f"{absent}: {one_line(error)}") from error
     if not content:
         raise CheckpointError(absent)
-    found = str(content.get("model_type", "none"))
+    return str(content.get("model_type", "none"))
+
+
+def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
+    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
+    found = model_type(folder_or_name, **where)
     if found not in kinds:
-        hint = "; start from a CLIP with ClipVip.from_clip" if found == "clip" else ""
-        if isinstance(kinds, Registry):
-            hint = f"; {HINT}"
+        hint = "; start from a CLIP with ClipVip.from_clip" if found in ("clip", "siglip") else ""
+        if found == "siglip2":
+            hint = "; it is a NaFlex model, for images of any shape: give a SigLIP 2 of a fixed resolution"
         raise CheckpointError(
             f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(sorted(kinds))}{hint}"
         )
@@ -96,9 +101,16 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
 
 
 def load_with_info(
-    load: Callable[..., Any], source: Any, *args: Any, what: str = "does not load", **kwargs: Any
+    load: Callable[..., Any],
+    source: Any,
+    *args: Any,
+    what: str = "does not load",
+    unused_are_left: bool = False,
+    **kwargs: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Call a `from_pretrained`; the model, and what the library says of its tensors.
+
+    `unused_are_left`: tensors that the model has no place for are no fault, as in many published ones.
 
     Raises:
         CheckpointError: files are missing or damaged, or tensors do not fit the configuration.
@@ -117,7 +129,7 @@ def load_with_info(
         f"{source}: tensors do not fit the configuration",
         {
             "missing": set(info["missing_keys"]) - set(shapes),
-            "unexpected": info["unexpected_keys"],
+            "unexpected": () if unused_are_left else info["unexpected_keys"],
             "of another shape": shapes.values(),
         },
     )
@@ -146,48 +158,6 @@ def require_fit(message: str, problems: Mapping[str, Iterable[str]]) -> None:
         raise CheckpointError(f"{message}; {'; '.join(told)}")
 
 
-def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
-    """What `ClipVip.from_clip` does. Raises as there."""
-    from transformers import AutoModel
-
-    source = str(folder_or_name)
-    is_ours = require_kind(source, {"clip", "clip_vip"}) == "clip_vip"
-    if is_ours and not overrides:
-        return cls.from_pretrained(source)
-    known = read_config(source)
-    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
-    settings.pop("model_type", None)
-    model = cls(ClipVipConfig(**(settings | overrides)))
-    own = model.state_dict()
-    # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
-    found = cls.from_pretrained(source) if is_ours else load_checked(AutoModel.from_pretrained, source)
-    state = {
-        name: tensor
-        for name, tensor in found.state_dict().items()
-        if not name.endswith("position_ids") and (name in own or name not in _NEW_PARAMETERS)
-    }
-    new = {name for name in set(own) - set(state) if name in _NEW_PARAMETERS or name.startswith(_HEADS)}
-    _load_state(model, source, state, may_be_missing=new)
-    if model.config.encoder == "seq_transformer" and new:
-        model.frame_transformer.start_from_text_tower(model.text_model)
-    model.tokenizer = load_tokenizer(source)
-    return model.eval()
-
-
-def read_config(source: str) -> ClipVipConfig:
-    """The configuration of a CLIP-ViP, or the one that a plain CLIP is started with; else CheckpointError."""
-    from transformers import CLIPConfig
-
-    kind = require_kind(source, {"clip", "clip_vip"})
-    try:
-        if kind == "clip_vip":
-            return ClipVipConfig.from_pretrained(source)
-        clip: Any = CLIPConfig.from_pretrained(source)
-        return ClipVipConfig(clip.text_config, clip.vision_config, projection_dim=clip.projection_dim)
-    except LOADING_ERRORS as error:
-        raise not_loaded(source, error) from error
-
-
 def load_released(
     cls: "type[ClipVip]",
     path_or_state_dict: str | Path | Mapping[str, Tensor],
@@ -213,11 +183,11 @@ def load_released(
     model = cls(config or infer_config(name, state))
     # Trained with `if_use_temporal_embed: 0`: the same as positions of zero.
     own = model.state_dict()
-    if _TEMPORAL in own and _TEMPORAL not in state:
-        state[_TEMPORAL] = torch.zeros_like(own[_TEMPORAL])
+    if TEMPORAL in own and TEMPORAL not in state:
+        state[TEMPORAL] = torch.zeros_like(own[TEMPORAL])
     # The mean-pool baseline's checkpoints carry an empty table of further proxies.
     state = {key: tensor for key, tensor in state.items() if tensor.numel() or key in own}
-    _load_state(model, name, state, may_be_missing=set())
+    load_state(model, name, state, may_be_missing=set())
     return model.eval()
 
 
@@ -236,7 +206,8 @@ def load_released_file(
     return cast("ClipVip", model)
 
 
-def _load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:
+def load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:
+    """Put the tensors into the model; CheckpointError, which names them by `name`, where they do not fit."""
     own = model.state_dict()
     shapes = [
         f"{key} {tuple(tensor.shape)} instead of {tuple(own[key].shape)}"
@@ -264,16 +235,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def infer_config(name: str, state: Mapping[str, Tensor]) -> ClipVipConfig:
     """Read the sizes of a released ViP model off its tensors, names without prefix; else CheckpointError."""
     # The reference can be told to leave the temporal table out.
-    if _TEMPORAL not in state and (proxies := state.get(_ADDED_PROXIES)) is not None and proxies.numel():
+    if TEMPORAL not in state and (proxies := state.get(ADDED_PROXIES)) is not None and proxies.numel():
         width = proxies.shape[-1]
-        state = {**state, _TEMPORAL: torch.zeros(1, ClipVipConfig().temporal_size, width)}
+        state = {**state, TEMPORAL: torch.zeros(1, ClipVipConfig().temporal_size, width)}
     missing = [key for key in _SIZES_FROM if key not in state]
     if missing:
         raise CheckpointError(f"{name}: is no released CLIP-ViP model, it has no tensor {', '.join(missing)}")
     shapes = [
         f"{key} {tuple(state[key].shape)}"
         for key, dimensions in _SIZES_FROM.items()
-        if state[key].ndim != dimensions or (not state[key].numel() and key != _ADDED_PROXIES)
+        if state[key].ndim != dimensions or (not state[key].numel() and key != ADDED_PROXIES)
     ]
     if shapes:
         raise CheckpointError(
@@ -318,8 +289,7 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
-    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
-    another name, and config.json, without which it is no model, gets its own last.
+    `folder` must not exist yet or be empty (see `whole_folder`).
 
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
@@ -327,15 +297,29 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     """
     from clipvip.model.clip_vip import ClipVip
 
+    with whole_folder(folder) as partial:
+        model = load_released(ClipVip, path, None)
+        if tokenizer is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer), required=True)
+        model.save_pretrained(partial)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to: it becomes `folder` at the end, or nothing of it is left.
+
+    `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
+    another name, and config.json, without which it is no model, gets its own last.
+
+    Raises:
+        CheckpointError: `folder` holds something.
+    """
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
-    model = load_released(ClipVip, path, None)
-    if tokenizer is not None:
-        model.tokenizer = load_tokenizer(str(tokenizer), required=True)
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
+        yield partial
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             os.replace(file, folder / file.name)
         partial.rmdir()

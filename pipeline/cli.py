@@ -27,6 +27,7 @@ _COMMANDS = {
         "tools.convert:released",
         "Turn a released CLIP-ViP checkpoint into a model folder.",
     ),
+    "convert-openclip": ("tools.convert:openclip", "Turn a checkpoint of OpenCLIP into a CLIP folder."),
     "convert-ofa": ("tools.convert:ofa", "Turn a fairseq OFA checkpoint into a model folder."),
 }
 

@@ -152,7 +152,12 @@ def make_ofa(folder: Path, *, size: str = "base", tiny: bool = False) -> Path:
     model.save_pretrained(folder)
     shutil.copy(DEMO_WEIGHTS / "ofa" / "merges.txt", folder)
     vocabulary = json.loads((DEMO_WEIGHTS / "ofa" / "vocab.json").read_text())
-    # Every token that the model can give is then a word.
+    # Every token that the model can give is then text: a byte beyond ASCII alone is no character, and
+    # captions with such are refused.
+    vocabulary = {
+        token if token.replace("Ġ", "").isascii() else f"word{number}": number
+        for token, number in vocabulary.items()
+    }
     vocabulary |= {f"word{number}": number for number in range(len(vocabulary), model.config.vocab_size)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     return folder

@@ -1,4 +1,4 @@
-"""A captioner that is no OFA: BLIP, for model folders whose config.json says so.
+"""A captioner of your own: BLIP, for model folders whose config.json says so, in place of the built-in way.
 
 `clipvip-data caption --model FOLDER_OF_BLIP --shards FOLDER --out FOLDER`. It describes without being asked:
 `prompt` is not used. Pictures are resized as OFA's are.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from clipvip import __version__
-from clipvip.experiments.demo.world import WEIGHTS, World
+from clipvip.experiments.demo.world import DEMO_WORLD, WEIGHTS, World
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
 from clipvip.pipeline.runtime.options import at_least, finite
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -20,6 +21,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _option = partial(click.option, show_default=True)
 _out = partial(click.option, "--out", type=_FOLDER, required=True)
 _seed = _option("--seed", type=at_least(0), default=World().seed, help="Seed of the world.")
+
+
+def _defaults(split: str) -> str:
+    whole, motion = (getattr(world, f"num_{split}_videos") for world in (World(), DEMO_WORLD))
+    return f"{whole}, with --motion {motion}"
 
 
 def _epilog(example: str) -> str:
@@ -36,27 +42,42 @@ def main() -> None:
 @_option("--out", type=_FOLDER, default=Path("demo-out"), help="Folder for everything.")
 @click.option("--workers", type=at_least(1), show_default="one per core, 4 at most", help="Processes.")
 @click.option("--quick", is_flag=True, help="A smaller corpus and fewer steps.")
-def run_command(out: Path, workers: int | None, quick: bool) -> None:
+@_option("--seed", type=at_least(0), default=DEMO_WORLD.seed, help="Seed of the world and of training.")
+def run_command(out: Path, workers: int | None, quick: bool, seed: int) -> None:
     """Run every stage on the embedded corpus, from videos to retrieval, and write a page about it.
 
     Run it again after an interruption: it goes on from there.
     """
     from clipvip.experiments.demo.run import run_demo
 
-    run_demo(out, workers=workers or min(4, os.cpu_count() or 1), quick=quick)
+    run_demo(out, workers=workers or min(4, os.cpu_count() or 1), quick=quick, seed=seed)
 
 
 @main.command("corpus", cls=StageCommand, epilog=_epilog("corpus --out corpus/ --videos 20 --test-videos 5"))
 @_out(help="Folder for the corpus.")
 @_option("--workers", type=at_least(1), default=2, help="Processes.")
-@_option("--videos", type=at_least(1), default=World().num_train_videos, help="Videos to train on.")
-@_option("--test-videos", type=at_least(1), default=World().num_test_videos, help="Videos to test with.")
+@click.option("--videos", type=at_least(1), help="Videos to train on.", show_default=_defaults("train"))
+@click.option("--test-videos", type=at_least(1), help="Videos to test with.", show_default=_defaults("test"))
 @_seed
-def corpus_command(out: Path, workers: int, videos: int, test_videos: int, seed: int) -> None:
-    """Write the corpus alone: videos, subtitles and clip lists as HD-VILA-100M has them."""
+@click.option(
+    "--motion",
+    is_flag=True,
+    help="The corpus of `clipvip-demo run`: few appearances, videos to fine-tune on, and test clips that are "
+    "there once more, played backwards.",
+)
+def corpus_command(
+    out: Path, workers: int, videos: int | None, test_videos: int | None, seed: int, motion: bool
+) -> None:
+    """Write a corpus alone: videos, subtitles and clip lists as HD-VILA-100M has them."""
     from clipvip.experiments.demo.run import make_corpus
 
-    world = World(seed=seed, num_train_videos=videos, num_test_videos=test_videos)
+    world = DEMO_WORLD if motion else World()
+    world = replace(
+        world,
+        seed=seed,
+        num_train_videos=videos or world.num_train_videos,
+        num_test_videos=test_videos or world.num_test_videos,
+    )
     click.echo(make_corpus(world, out, workers=workers))
 
 

@@ -7,16 +7,17 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from clipvip.experiments.demo.corpus import is_complete, num_videos, write_corpus
+from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.report import write_report
 from clipvip.experiments.demo.results import failed_expectations, read_results, summary
-from clipvip.experiments.demo.world import QUICK_WORLD, WEIGHTS, World
+from clipvip.experiments.demo.world import DEMO_WORLD, QUICK_WORLD, WEIGHTS, World
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.caption.stage import CaptionOptions, caption
@@ -32,6 +33,7 @@ from clipvip.shards.files.atomic import write_json
 
 REPORT_NAME = "index.html"
 RESULTS_NAME = "results.json"
+MEAN_POOL = ("model.encoder=mean_pool",)
 
 
 @dataclass(frozen=True)
@@ -48,32 +50,38 @@ class Step:
         return command_line(self.stage, self.options)
 
 
-def run_demo(out: Path, *, workers: int, quick: bool) -> None:
-    """Run everything into `out`; what an earlier run finished there is kept.
+def run_demo(out: Path, *, workers: int, quick: bool, seed: int | None = None) -> None:
+    """Run everything into `out`; what an earlier run finished there is kept. `seed`: of another world.
 
     Raises:
         UserError: a stage failed, or the results are not what the demo is to show.
     """
     started = time.monotonic()
-    world = QUICK_WORLD if quick else World()
+    world = QUICK_WORLD if quick else DEMO_WORLD
+    world = world if seed is None else replace(world, seed=seed)
     os.environ["HF_HUB_OFFLINE"] = "1"  # the demo brings all it needs
-    steps = demo_steps(out, workers=workers, quick=quick)
+    steps = demo_steps(out, workers=workers, quick=quick, seed=world.seed)
     num_steps = len(steps) + 2
     _headline(1, num_steps, "A corpus of made-up videos with subtitles")
     click.echo(make_corpus(world, out / "corpus", workers=workers))
+    corpus_commands = [] if quick else [_corpus_command(world, out / "corpus")]
     _headline(2, num_steps, "The start: a tiny CLIP that saw single pictures only")
-    make_starts(out)
+    make_starts(out, seed=world.seed)
     for number, step in enumerate(steps, start=3):
         _headline(number, num_steps, step.title)
         run_step(step)
     results = read_results(out)
     write_json(out / RESULTS_NAME, results)
-    write_report(out / REPORT_NAME, out, results, [step.command for step in steps])
+    write_report(out / REPORT_NAME, out, results, [*corpus_commands, *(step.command for step in steps)])
     click.echo(f"\n{summary(results)}\n")
     click.echo(f"Results in {out}, to look at: {out / REPORT_NAME}  ({time.monotonic() - started:.0f} s)")
     failed = failed_expectations(results, must_improve=not quick)
     if failed:
         raise UserError(f"the demo ran, but {'; '.join(failed)}")
+
+
+def _corpus_command(world: World, folder: Path) -> list[str]:
+    return ["clipvip-demo", "corpus", "--motion", "--seed", str(world.seed), "--out", str(folder)]
 
 
 def make_corpus(world: World, folder: Path, *, workers: int) -> str:
@@ -89,75 +97,100 @@ def make_corpus(world: World, folder: Path, *, workers: int) -> str:
     return f"{count:,} videos of {world.clips_per_video} clips each in {folder}"
 
 
-def make_starts(out: Path) -> None:
+def make_starts(out: Path, *, seed: int) -> None:
     """Save the tiny CLIP as models of this package: as training begins with it, and as a mean over frames."""
-    import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from clipvip.model import ClipVip
     from clipvip.pipeline.train.recipe import load_recipe
     from clipvip.pipeline.train.start import save_model, start_model
 
     disable_progress_bar()
     out.mkdir(parents=True, exist_ok=True)
-    start, average = out / "start", out / "frame-average"
-    if not (start / "config.json").is_file():
-        save_model(start_model(load_recipe("demo", options={"model.init": str(WEIGHTS / "clip")})), start)
-    if not (average / "config.json").is_file():
-        torch.manual_seed(0)
-        model = ClipVip.from_clip(WEIGHTS / "clip", encoder="mean_pool", temporal_size=8)
-        save_model(model, average)
-    click.echo(f"CLIP-ViP at step 0 in {start}, CLIP with its frames averaged in {average}")
+    for name, changes in (("clip_vip_start", ()), ("clip_mean_pool", MEAN_POOL)):
+        if not (out / name / "config.json").is_file():
+            options = {"model.init": str(WEIGHTS / "clip")}
+            recipe = load_recipe("demo", (f"seed={seed}", *changes), options=options)
+            save_model(start_model(recipe), out / name)
+    click.echo(
+        f"CLIP-ViP at step 0 in {out / 'clip_vip_start'}, CLIP with its frames averaged in "
+        f"{out / 'clip_mean_pool'}"
+    )
 
 
-def demo_steps(out: Path, *, workers: int, quick: bool) -> list[Step]:
+def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]:
     """The stages of the demo in their order."""
-    corpus, captions, run = out / "corpus", out / "captions", out / "run"
-    train_shards, test_shards = out / "shards-train", out / "shards-test"
+    captions = out / "captions"
+    shards = {split: out / f"shards-{split}" for split in ("train", "finetune", "test")}
 
-    def sharding(title: str, split: str, subtitles: str, shards: Path) -> Step:
-        folder = corpus / split
+    def sharding(title: str, split: str, subtitles: str) -> Step:
+        folder = out / "corpus" / split
         options = ShardOptions(
             metadata=str(folder / "metadata.jsonl"),
             videos=str(folder / "videos"),
             subtitles=str(folder / subtitles),
-            out=str(shards),
+            out=str(shards[split]),
             shard_size=128,
+            # All frames: at a lower rate a clip has other frames than its twin, by which one could tell them.
+            fps=FPS,
             workers=workers,
         )
         return Step(title, shard, options)
 
     def scoring(title: str, model: Path, name: str) -> Step:
-        options = RetrievalOptions(model=str(model), shards=test_shards, out=out / f"retrieval-{name}")
+        options = RetrievalOptions(model=str(model), shards=shards["test"], out=out / f"retrieval-{name}")
         return Step(title, retrieval, options)
 
+    def training(title: str, name: str, *changes: str) -> Step:
+        few = ("optim.epochs=8",) if quick else ()
+        options = TrainOptions(
+            "demo",
+            shards=str(shards["train"]),
+            captions=str(captions),
+            init=str(WEIGHTS / "clip"),
+            out=str(out / name),
+            overrides=(f"seed={seed}", *changes, *few),
+        )
+        return Step(title, train, options)
+
+    def tuning(title: str, start: str, name: str) -> Step:
+        options = TrainOptions(
+            "finetune_demo",
+            shards=str(shards["finetune"]),
+            init=str(out / start / "model"),
+            out=str(out / name),
+            overrides=(f"seed={seed}",),
+        )
+        return Step(title, train, options)
+
     captioning = CaptionOptions(
-        shards=train_shards, out=captions, model=str(WEIGHTS / "ofa"), batch_size=32, workers=workers
+        shards=shards["train"], out=captions, model=str(WEIGHTS / "ofa"), batch_size=32, workers=workers
     )
     gap = DomainGapOptions(
-        sources={"subtitles": train_shards, "captions": captions},
-        targets={"descriptions": corpus / "texts" / "descriptions.txt"},
+        sources={"subtitles": shards["train"], "captions": captions},
+        targets={"descriptions": out / "corpus" / "texts" / "descriptions.txt"},
         model=str(WEIGHTS / "clip"),
         out=out / "nmi",
-        samples=400 if quick else 1000,
-    )
-    training = TrainOptions(
-        "demo",
-        shards=str(train_shards),
-        captions=str(captions),
-        init=str(WEIGHTS / "clip"),
-        out=str(run),
-        overrides=("optim.epochs=8",) if quick else (),
+        samples=300 if quick else 1000,
     )
     return [
-        sharding("Shards of the training videos, with their subtitles", "train", "subtitles", train_shards),
-        sharding("Shards of the test videos, with descriptions", "test", "descriptions.jsonl", test_shards),
+        sharding("Shards of the training videos, with their subtitles", "train", "subtitles"),
+        sharding("Shards of the videos to fine-tune on, with descriptions", "finetune", "descriptions.jsonl"),
+        sharding("Shards of the test videos, with descriptions", "test", "descriptions.jsonl"),
         Step("Captions of the middle frames", caption, captioning),
         Step("How far subtitles and captions are from descriptions", nmi, gap),
-        scoring("Retrieval by the start", out / "start", "start"),
-        scoring("Retrieval by CLIP with its frames averaged", out / "frame-average", "frame-average"),
-        Step("Post-pretraining on subtitles and captions", train, training),
-        scoring("Retrieval by the trained model", run / "model", "trained"),
+        scoring("Retrieval by CLIP with its frames averaged", out / "clip_mean_pool", "clip_mean_pool"),
+        scoring("Retrieval by CLIP-ViP before training", out / "clip_vip_start", "clip_vip_start"),
+        training("Post-pretraining on subtitles and captions", "run"),
+        scoring("Retrieval after post-pretraining", out / "run" / "model", "clip_vip_pretrained"),
+        tuning("Fine-tuning on descriptions", "run", "tuned"),
+        scoring("Retrieval after fine-tuning", out / "tuned" / "model", "clip_vip_trained"),
+        training("For comparison: the same post-pretraining, frames averaged", "run-mean-pool", *MEAN_POOL),
+        tuning("For comparison: the same fine-tuning", "run-mean-pool", "tuned-mean-pool"),
+        scoring(
+            "Retrieval by averaged frames after both",
+            out / "tuned-mean-pool" / "model",
+            "clip_mean_pool_trained",
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.caption.stage import CaptionOptions, caption
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.shard.stage import ShardOptions, shard
-from clipvip.pipeline.train.recipe import parse_yaml
+from clipvip.pipeline.train.recipe_yaml import parse_yaml
 from clipvip.shards.errors import DatasetError
 
 

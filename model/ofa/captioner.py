@@ -1,5 +1,6 @@
 """The captioner: images in, captions out, with the settings that OFA's authors caption with."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.model.image_captioner import (
     CaptionerKind,
+    Decoding,
     ImageCaptioner,
     clean_caption,
     default_batch_size,
@@ -23,9 +25,7 @@ from clipvip.model.ofa.search import NO_REPEAT_NGRAM, BeamSearch, SearchRules
 from clipvip.model.ofa.tokenizer import OfaTokenizer
 from clipvip.plugins import Registry
 
-DEFAULT_PROMPT = " what does the image describe?"
-DEFAULT_NUM_BEAMS = 5
-DEFAULT_MAX_LENGTH = 16
+DEFAULT_PROMPT, DEFAULT_NUM_BEAMS, DEFAULT_MAX_LENGTH = astuple(Decoding())
 _CELL_PIXELS = 16
 
 

@@ -3,14 +3,11 @@
 Processes that run `work` do the work; this file decides what they do, and sums up.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
@@ -30,16 +27,14 @@ from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
-from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.files.places import is_same_folder, location_of, sizes_in
-from clipvip.shards.files.stores import Location, is_url
+from clipvip.shards.files.places import is_same_folder, sizes_in
+from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import Manifest, read_manifest
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, list_shards
 
 if TYPE_CHECKING:
     from clipvip.pipeline.caption.work import CaptionSetup
 
-_MODEL_FILES = ("config.json", "vocab.*", "merges.txt", "*.safetensors", "*.bin", "*.index.json")
 _GPU_THREADS = 8
 # A process on the CPU is worth it for every so many cores: each holds the model.
 _CORES_PER_WORKER = 4
@@ -52,7 +47,8 @@ class CaptionOptions(StageOptions):
     shards: Location = opt(f"Folder of shards, as 'clipvip-data shard' writes them; {ALSO}.")
     out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
-        f"OFA in Hugging Face layout; 'clipvip-data convert-ofa' makes one of a fairseq file; {ALSO}.",
+        "OFA in Hugging Face layout ('clipvip-data convert-ofa' makes one of a fairseq file), or an "
+        f"image-to-text model of transformers (BLIP, GIT, Florence-2, chat models that see); {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
     gpus: Gpus = None
@@ -68,14 +64,23 @@ class CaptionOptions(StageOptions):
         shown="32 to 256 by a GPU's memory, 4 on the CPU",
         default=None,
     )
-    num_beams: int = opt("Width of the beam search; 1 is greedy.", at_least(1), default=5)
-    max_length: int = opt("Most tokens of a caption.", at_least(1), default=16)
-    prompt: str = opt(
-        "What the model is asked, with the leading space it was trained on.",
-        default=" what does the image describe?",
+    num_beams: int | None = opt(
+        "Width of the beam search; 1 is greedy.", at_least(1), shown="5; chat models 1", default=None
+    )
+    max_length: int | None = opt(
+        "Most tokens of a caption.", at_least(1), shown="16; chat models 64", default=None
+    )
+    prompt: str | None = opt(
+        "What the model is asked; an OFA, with the leading space it was trained on.",
+        shown="' what does the image describe?'; BLIP and the like nothing, Florence-2 its task <CAPTION>, "
+        "chat models to describe the picture in one sentence",
+        default=None,
     )
     image_size: int | None = opt(
-        "Side in pixels that frames are resized to.", at_least(16), shown="the model's", default=None
+        "Side in pixels that frames are resized to, for an OFA.",
+        at_least(16),
+        shown="the model's",
+        default=None,
     )
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
     ray: RayAddress = None
@@ -90,7 +95,7 @@ class CaptionOptions(StageOptions):
     "--shards s3://bucket/clips --out s3://bucket/captions --model OFA-Sys/ofa-base",
 )
 def caption(options: CaptionOptions) -> StageReport:
-    """Caption the middle frame of every clip with OFA, by its authors' settings.
+    """Caption the middle frame of every clip: with OFA by its authors' settings, or another captioner.
 
     Shards are left as they are: captions go into one Parquet file for each, by sample key. Run the same
     command again after an interruption: it makes what is missing, with the same bytes.
@@ -161,46 +166,25 @@ def _set_up(options: CaptionOptions, where: Where) -> tuple["CaptionSetup", Opti
     """The captioner of this run, and what captions depend on, which a folder is known by."""
     import torch
 
-    from clipvip.model.image_captioner import default_dtype
+    from clipvip.model.captioners import find_captioner
+    from clipvip.model.image_captioner import Decoding, default_dtype
+    from clipvip.pipeline.caption.model_files import find_model
     from clipvip.pipeline.caption.work import CaptionSetup
 
-    folder, name, revision, fingerprint = _find_model(options.model)
+    folder, name, revision, fingerprint = find_model(options.model)
     dtype = default_dtype(torch.device("cuda" if where.num_gpus else "cpu"))
-    setup = CaptionSetup(folder, name, revision, options, where, dtype)
+    with model_at_hand(folder) as at_hand:
+        default = find_captioner(at_hand).default
+    decoding = Decoding(
+        default.prompt if options.prompt is None else options.prompt,
+        options.num_beams or default.num_beams,
+        options.max_length or default.max_length,
+    )
+    setup = CaptionSetup(folder, name, revision, options, where, dtype, decoding)
     # Loaded here once for the check alone: a model that does not fit must not leave half an output.
     checked = setup.load(torch.device("cpu"))
     made_by = {"model": name, "revision": revision, "model_sha256": fingerprint}
     return setup, made_by | setup.decoding_options(checked)
-
-
-def _find_model(name: str) -> tuple[str, str, str, str]:
-    """The model's folder, what to call it, its revision, and a hash of all that captions depend on."""
-    if is_url(name):
-        with model_at_hand(name) as copy:
-            fingerprint = _fingerprint(Path(copy))
-        return name, location_of(name).name, f"sha256:{fingerprint}", fingerprint
-    folder, called, revision = Path(name), Path(name).resolve().name, ""
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        from clipvip.model.checkpoint_file import require_no_file
-
-        require_no_file(name)
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
-        except (OSError, ValueError) as error:
-            absent = f"--model {name}: no such folder, and not to be had from the hub"
-            raise UserError(f"{absent} ({one_line(error, most=200)})") from error
-        called, revision = name, folder.name
-    fingerprint = _fingerprint(folder)
-    return str(folder), called, revision or f"sha256:{fingerprint}", fingerprint
-
-
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
-        digest.update(f"{path.name} {sha256_of_file(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _check_against_manifest(shards: Location) -> Manifest | None:

@@ -5,16 +5,15 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from clipvip.model.image_captioner import ImageCaptioner, default_batch_size
-from clipvip.model.ofa.captioner import CAPTIONERS
-from clipvip.model.weights import require_kind
+from clipvip.model.captioners import find_captioner
+from clipvip.model.image_captioner import REPLACEMENT, BatchCaptioner, Decoding, default_batch_size
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 # Batches that wait for the model while it is at work, and frames that one thread prepares at a time.
 _BATCHES_AHEAD = 3
 _PIECE = 16
-_DECODING = ("prompt", "num_beams", "max_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +40,29 @@ class CaptionSetup:
     options: "CaptionOptions"
     where: "Where"
     dtype: torch.dtype  # one for all workers, whatever their GPUs
+    decoding: Decoding
 
-    def load(self, device: torch.device) -> ImageCaptioner:
+    def load(self, device: torch.device) -> BatchCaptioner[Any]:
         """The captioner on a device, which decides how many frames it takes at once where none is asked."""
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        asked = self.options
+        asked, decoding = self.options, self.decoding
         with model_at_hand(self.folder) as folder:
-            kind = CAPTIONERS[require_kind(folder, CAPTIONERS)]
-            return kind(
+            return find_captioner(folder).load(
                 folder,
                 device=device,
                 dtype=self.dtype,
                 batch_size=asked.batch_size or default_batch_size(device),
-                prompt=asked.prompt,
-                num_beams=asked.num_beams,
-                max_length=asked.max_length,
+                prompt=decoding.prompt,
+                num_beams=decoding.num_beams,
+                max_length=decoding.max_length,
                 image_size=asked.image_size,
             )
 
-    def decoding_options(self, captioner: ImageCaptioner) -> dict[str, str | int]:
+    def decoding_options(self, captioner: BatchCaptioner[Any]) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
-        asked = {name: getattr(self.options, name) for name in _DECODING}
-        dtype = str(captioner.dtype).removeprefix("torch.")
-        return asked | {"image_size": captioner.image_size, "dtype": dtype}
+        size = {"image_size": captioner.image_size} if captioner.image_size else {}
+        return asdict(self.decoding) | size | {"dtype": str(captioner.dtype).removeprefix("torch.")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,9 @@ class CaptionTask:
     setup: CaptionSetup
 
 
-# Of some samples of a shard: number in it and key of those with pixels, these, and the skips of the others.
-_Batch = tuple[list[tuple[int, str]], torch.Tensor | None, list[tuple[int, Skip]]]
+# Of some samples of a shard: number in it and key of those with pixels, these as the captioner takes them or
+# None, and the skips of the others.
+_Batch = tuple[list[tuple[int, str]], Any, list[tuple[int, Skip]]]
 
 
 def caption_shard(task: CaptionTask) -> tuple[int, int]:
@@ -102,6 +100,8 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
                     if key in rows:
                         twice = Skip("duplicate_key", key, "another clip of this shard has the same")
                         skips.append((number, twice))
+                    elif REPLACEMENT in caption:
+                        skips.append((number, Skip("garbled_caption", key, caption)))
                     elif caption:
                         rows[key] = caption
                     else:
@@ -123,7 +123,7 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _captioner(setup: CaptionSetup) -> ImageCaptioner:
+def _captioner(setup: CaptionSetup) -> BatchCaptioner[Any]:
     """This worker's captioner, loaded when the first shard comes."""
     where = setup.where
     if where.num_gpus:
@@ -136,7 +136,7 @@ def _captioner(setup: CaptionSetup) -> ImageCaptioner:
 
 
 def _batches_ahead(
-    shard: Location, captioner: ImageCaptioner, setup: CaptionSetup
+    shard: Location, captioner: BatchCaptioner[Any], setup: CaptionSetup
 ) -> Generator[_Batch, None, None]:
     """The batches of a shard in order, read, decoded and resized in threads while the model is at work.
 
@@ -144,7 +144,8 @@ def _batches_ahead(
     """
     numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
     size = captioner.batch_size
-    pieces = [min(_PIECE, size - first) for first in range(0, size, _PIECE)]
+    piece = _PIECE if captioner.in_pieces else size
+    pieces = [min(piece, size - first) for first in range(0, size, piece)]
     pinned = captioner.device.type == "cuda"  # memory that is copied to a GPU several times as fast
 
     def read(number: int) -> list[tuple[int, Sample | Skip]]:
@@ -186,13 +187,13 @@ def _join(parts: list[_Batch], *, pinned: bool) -> _Batch:
     pixels = [part for _, part, _ in parts if part is not None]
     if not pixels:
         return found, None, skips
-    if len(pixels) == 1 and not pinned:
+    if len(pixels) == 1 and not (pinned and isinstance(pixels[0], torch.Tensor)):
         return found, pixels[0], skips
     joined = torch.empty(len(found), *pixels[0].shape[1:], dtype=pixels[0].dtype, pin_memory=pinned)
     return found, torch.cat(pixels, out=joined), skips
 
 
-def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: ImageCaptioner) -> _Batch:
+def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: BatchCaptioner[Any]) -> _Batch:
     found, frames, skips = [], [], []
     for number, sample in samples:
         if isinstance(sample, Skip):

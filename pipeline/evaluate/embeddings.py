@@ -90,6 +90,7 @@ class ClipEncoder:
             workers=self.workers,
             total=self.total,
             advice=self.advice,
+            normalization=config.normalization,
         )
 
     @contextmanager

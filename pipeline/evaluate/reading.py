@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import Dataset
 
 from clipvip.media.sampling import uniform_indices
+from clipvip.model.config import CLIP_NORMALIZATION, Normalization
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.loading.processes import Advice, Loading, fork_server, load_parts
 from clipvip.shards.errors import DatasetError, Skip
@@ -65,6 +66,7 @@ class Reading:
     workers: int = 0
     total: int | None = None
     advice: Advice = _ADVICE
+    normalization: Normalization = CLIP_NORMALIZATION
 
     @property
     def resizes(self) -> bool:
@@ -160,7 +162,7 @@ class _Loader(Dataset[_Loaded]):
             return _Loaded(error=error)
         if not self._reading.resizes or loaded.pixels is None:
             return loaded
-        rows = loaded.pixels.normalized(self._reading.image_size)
+        rows = loaded.pixels.normalized(self._reading.image_size, self._reading.normalization)
         SharedMemory.give_back(loaded.pixels.values)
         return replace(loaded, pixels=None, rows=rows)
 
@@ -289,7 +291,9 @@ def _joined(chunk: _Chunk[T], part: _Loaded, reading: Reading) -> ClipsRead[T]:
             about.append(said)
     rows = part.rows
     if part.pixels is not None:
-        rows = part.pixels.to(reading.device, non_blocking=True).normalized(reading.image_size)
+        rows = part.pixels.to(reading.device, non_blocking=True).normalized(
+            reading.image_size, reading.normalization
+        )
     return ClipsRead(rows, about, skips, len(chunk.said), chunk.ends_shard)
 
 

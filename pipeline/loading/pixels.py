@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from clipvip.model.config import CLIP_NORMALIZATION, Normalization
 from clipvip.model.preprocess import preprocess_frames
 
 # Bounds the memory that the frames take in floating point, 8 bytes a pixel and colour.
@@ -68,7 +69,11 @@ class Pixels:
         """The memory on a GPU is not given to others before what `stream` has now to do is done."""
         self.values.record_stream(stream)
 
-    def normalized(self, image_size: int) -> torch.Tensor:
+    def normalized(
+        self,
+        image_size: int,
+        normalization: Normalization = CLIP_NORMALIZATION,
+    ) -> torch.Tensor:
         """What the model takes, float32 (rows, frames, 3, image_size, image_size): as `preprocess_frames`."""
         num_rows = sum(run.num_rows for run in self.runs)
         rows_at_once = max(_FRAMES_RESIZED_AT_ONCE // self.num_frames, 1)
@@ -76,7 +81,9 @@ class Pixels:
         row = 0
         for of_run in self.by_size():
             for frames in of_run.split(rows_at_once):
-                result[row : row + len(frames)] = preprocess_frames(frames, image_size)
+                result[row : row + len(frames)] = preprocess_frames(
+                    frames, image_size, normalization=normalization
+                )
                 row += len(frames)
         return result
 

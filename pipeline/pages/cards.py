@@ -25,19 +25,27 @@ _SECONDS_PER_CARD = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A clip as it is drawn: pictures by their URLs, texts by their kinds, and where it comes from."""
+    """A clip as it is drawn: pictures by their URLs, texts by their kinds, and where it comes from.
+
+    `verdict` says whether it is the right one; None: that is no question.
+    """
 
     pictures: Sequence[str]
     texts: Sequence[tuple[str, str]]
     where: str = ""
+    verdict: bool | None = None
 
 
 @dataclass(frozen=True)
 class Cards:
-    """A grid of clips, in more columns where none has two pictures."""
+    """A grid of clips, in more columns where none has two pictures.
+
+    With a `title` they stand in one column, beside that of the next block where there is room.
+    """
 
     template: ClassVar[str] = "cards.html"
     cards: Sequence[Card]
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

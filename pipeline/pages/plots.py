@@ -1,4 +1,4 @@
-"""Small plots, lines with intervals or bars, as SVG that one template draws on a page or into a file."""
+"""Small plots, lines with intervals or bars, as SVG that templates draw on a page or into a file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,6 +65,45 @@ class Plot:
         return [number * step for number in range(first, last + 1)]
 
 
+class Bar(NamedTuple):
+    """A named value, the ends of its interval if it has one, and whether the eye is to find it first."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    is_main: bool = False
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Values to be compared, one below the other, as bars from 0 to `most`.
+
+    `spec` is the format of the numbers; `limits` are values of x with what they mean, drawn across all bars.
+    """
+
+    template: ClassVar[str] = "bars.svg"
+    left: ClassVar[int] = 2
+    right: ClassVar[int] = 366
+    top: ClassVar[int] = 24
+    row: ClassVar[int] = 40
+    title: str
+    bars: Sequence[Bar]
+    most: float
+    spec: str = ".1f"
+    limits: Mapping[str, float] = field(default_factory=dict)
+    is_wide: bool = False
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.row * len(self.bars)
+
+    def x(self, value: float) -> float:
+        """Where a value stands in the SVG, which is 420 wide; what is beyond the ends stands there."""
+        share = min(max(value / self.most, 0.0), 1.0) if self.most > 0 else 0.0
+        return round(self.left + share * (self.right - self.left), 1)
+
+
 def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> Plot:
     """Lines by name, over the range of all their points. There must be some."""
     points = [point for line in lines.values() for point in line]
@@ -73,6 +112,6 @@ def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str,
     return Plot(title, x_label, (min(xs), max(xs)), (min(ys), max(ys)), y_label, lines=lines)
 
 
-def svg_file(plot: Plot) -> bytes:
+def svg_file(plot: Plot | BarChart) -> bytes:
     """The plot as an SVG file."""
     return render_block(plot).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).encode()

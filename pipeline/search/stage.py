@@ -161,6 +161,7 @@ def search(options: SearchOptions) -> SearchReport:
 
 def fingerprint(model: "ClipVip") -> str:
     """A hash of all that a clip's embedding depends on but its pixels: parameters and other settings."""
+    from clipvip.model.config import CLIP_NORMALIZATION
     from clipvip.pipeline.domain_gap.encoder import model_fingerprint
 
     config = model.config
@@ -169,6 +170,8 @@ def fingerprint(model: "ClipVip") -> str:
         "num_frame_heads": config.num_frame_heads,
         **{name: getattr(config.vision_config, name) for name in _VISION_SETTINGS},
     }
+    if config.normalization != CLIP_NORMALIZATION:  # other than CLIP's
+        settings["normalization"] = asdict(config.normalization)
     content = json.dumps([model_fingerprint(model, None), settings], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -83,9 +83,9 @@ def save_checkpoint(
 ) -> Path:
     """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`.
 
-    `average` is that of the weights, by parameter name, where there is one. What all processes hold is written
-    once, each of them writing its part. An OSError in every process where one of them could not write; nothing
-    is left of what was written.
+    `average` is that of the weights, by parameter name, where there is one. What all processes hold is
+    written once, each of them writing its part. An OSError in every process where one of them could not
+    write; nothing is left of what was written.
     """
     final = out / "checkpoints" / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")

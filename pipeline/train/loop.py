@@ -153,7 +153,8 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     compiled = place.device.type == "cuda" if compiles is None else compiles
     optimizer = start.start_optimizer(recipe, model)
     ema = recipe.optim.ema
-    trained = (parameter for parameter in model.parameters() if parameter is not model.logit_scale)
+    of_loss = {"logit_scale", "logit_bias"}
+    trained = (parameter for name, parameter in model.named_parameters() if name not in of_loss)
     return Job(
         recipe=recipe,
         place=place,

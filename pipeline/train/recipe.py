@@ -13,13 +13,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from clipvip.media.errors import one_line
-from clipvip.model.variants import ENCODERS, VARIANTS, Precision, Weighting
+from clipvip.model.variants import (
+    ENCODERS,
+    VARIANTS,
+    Contrast,
+    Precision,
+    ProxyStart,
+    TemporalStart,
+    Weighting,
+    check_temporal_start,
+)
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe_yaml import parse_value, parse_yaml
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -94,13 +111,22 @@ class Model:
     from_scratch: bool = False
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
-    """A row of Table 2, or a plug-in's. Null here and in the next three: as `init`, or the default."""
+    """A row of Table 2, or a plug-in's. Null here and in the next five: as `init`, or the default."""
     num_proxies: int | None = Field(default=None, ge=1)
     """Video proxy tokens, the class token included."""
     temporal_size: int | None = Field(default=None, ge=1)
     """Frames that the temporal position table is made for."""
+    proxy_start: ProxyStart | None = None
+    """How proxies begin that `init` does not have: `random`, as in the released code, or `class`, copies of
+    its class embedding with a little noise."""
+    temporal_start: Annotated[TemporalStart, PlainValidator(check_temporal_start)] | None = None
+    """How the temporal table begins, if `init` has none: `zero`, as in the released code, or drawn at random
+    with this standard deviation."""
     num_frame_layers: int | None = Field(default=None, ge=1)
     """Layers of the `seq_transformer` over frames."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the images in pixels, a multiple of the patches'; null: as `init`. For another size than
+    its own the positions of patches are interpolated (bicubic, antialiased)."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 
@@ -111,6 +137,10 @@ class Loss:
 
     pairs: Annotated[str, _one_of(VARIANTS, "loss")] = "d"
     """`baseline` V-S; `a` V-S, F-C; `b` V-S, V-C; `c` V-S, V-C, F-C; `d` V-S,C, F-C; `V-C` captions only."""
+    contrast: Contrast = "softmax"
+    """`softmax`: InfoNCE, as in the paper. `sigmoid`: the loss of SigLIP, with a learnable bias: for each
+    pair of inputs that `pairs` names, V-S, V-C or F-C, every combination of samples is right or wrong by
+    itself. To it `d` is `c`, and it has no `weighting`."""
     weighting: Weighting = "released"
     """Weights of the terms: as in the released code, or as the paper's text says."""
 
@@ -223,15 +253,6 @@ class Recipe:
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: `5e-6` is a number, though YAML 1.1 calls it text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_recipe(
     name: str, overrides: tuple[str, ...] = (), *, options: dict[str, Any] | None = None
 ) -> Recipe:
@@ -251,7 +272,7 @@ def load_recipe(
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
-        _put(tree, key, _parse_value(value, name=f"--set {text}"))
+        _put(tree, key, parse_value(value, name=f"--set {text}"))
     for key, value in (options or {}).items():
         _put(tree, key, value)
     return recipe_from_tree(tree, name=name)
@@ -275,21 +296,6 @@ def _read(name: str) -> str:
             f"{name}: no such recipe{_nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
         )
     return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def parse_yaml(text: str, *, name: str) -> dict[str, Any]:
-    """YAML text as a tree of plain values; UserError where it is not a mapping."""
-    tree = _parse_value(text, name=name)
-    if not isinstance(tree, dict | None):
-        raise UserError(f"{name}: a recipe is a mapping of sections, this is a {type(tree).__name__}")
-    return tree or {}
-
-
-def _parse_value(text: str, *, name: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader: plain values only
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({one_line(error)})") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

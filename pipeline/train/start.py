@@ -8,13 +8,15 @@ import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.config import SIGLIP_BIAS
 from clipvip.model.losses import MAX_LOGIT_SCALE
 from clipvip.model.optim import freeze, freeze_key_biases, parameter_groups, rate_factors
+from clipvip.model.positions import resized_vision
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.starts import read_config
 from clipvip.model.variants import Precision
-from clipvip.model.weights import read_config
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.train.distributed import Place
@@ -40,6 +42,11 @@ def _check_init(recipe: Recipe, init: str) -> None:
     if tokenizer is None:
         raise UserError(f"{init}: has no tokenizer files beside its weights; add them")
     check_tokenizer(tokenizer, config.text_config)
+    if recipe.model.image_size is not None:
+        try:
+            resized_vision(config.vision_config, recipe.model.image_size)
+        except ValueError as error:
+            raise UserError(f"model.image_size: {error}") from error
     data, limit = recipe.data, config.text_config.max_position_embeddings
     if data.max_text_tokens > limit:
         raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
@@ -48,16 +55,23 @@ def _check_init(recipe: Recipe, init: str) -> None:
             f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
         )
     if recipe.optim.multipliers:  # for their names, before anything is read or written
-        for name, value in _changed_config(recipe).items():
-            setattr(config, name, value)
+        for name, value in _changes(recipe, config).items():
+            if name != "image_size":  # changes no name
+                setattr(config, name, value)
         with torch.device("meta"):
             _rate_factors(recipe, ClipVip(config))
 
 
-def _changed_config(recipe: Recipe) -> dict[str, str | int]:
+def _changes(recipe: Recipe, config: ClipVipConfig) -> dict[str, str | int | float]:
     """What the recipe changes in the configuration of the model that it starts from."""
-    names = ("encoder", "num_proxies", "temporal_size", "num_frame_layers")
-    return {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
+    names = (
+        "encoder", "num_proxies", "temporal_size", "proxy_start", "temporal_start", "num_frame_layers",
+        "image_size",
+    )  # fmt: skip
+    asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
+    if recipe.loss.contrast == "sigmoid" and config.logit_bias_init_value is None:
+        asked["logit_bias_init_value"] = SIGLIP_BIAS
+    return asked
 
 
 def chosen_device(recipe: Recipe) -> str:
@@ -100,7 +114,7 @@ def start_model(recipe: Recipe) -> ClipVip:
     with model_at_hand(recipe.model.init) as init:
         _check_init(recipe, init)
         torch.manual_seed(recipe.seed)
-        model = ClipVip.from_clip(init, **_changed_config(recipe)).float()
+        model = ClipVip.from_clip(init, **_changes(recipe, read_config(init))).float()
     if recipe.model.from_scratch:
         tokenizer, model = model.tokenizer, ClipVip(model.config)
         model.tokenizer = tokenizer

@@ -107,16 +107,16 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
     if compiled:
         compile_layers(model)
     forward = partial(model, embeds_only=True)
-    image_size = model.config.vision_config.image_size
+    pixels = model.config.vision_config.image_size, model.config.normalization
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
         with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
-            embeddings["video"] = forward(pixel_values=chunk.video.normalized(image_size)).video_embeds
+            embeddings["video"] = forward(pixel_values=chunk.video.normalized(*pixels)).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(image_size)).video_embeds
+                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(*pixels)).video_embeds
             texts = {"text": chunk.text_ids, "caption": chunk.caption_ids}
             ids = {
                 role: tokens[:, : chunk.num_tokens] for role, tokens in texts.items() if tokens is not None
@@ -203,7 +203,11 @@ def compute_gradients(
         outputs = [job.encode(chunk) for chunk in chunks]
     joined, has_caption = _join(chunks, outputs, plan=plan, place=place)
     scale = model.logit_scale.detach().clone().requires_grad_()
-    terms = batch_terms(joined, has_caption, scale, plan=plan, loss=job.recipe.loss)
+    bias = None
+    if job.recipe.loss.contrast == "sigmoid":
+        assert model.logit_bias is not None  # `start_model` gives it one
+        bias = model.logit_bias.detach().clone().requires_grad_()
+    terms = batch_terms(joined, has_caption, scale, bias, plan=plan, loss=job.recipe.loss)
     total = torch.stack(list(terms.values())).sum()
     total.backward()
 
@@ -223,7 +227,7 @@ def compute_gradients(
             if rows.requires_grad:
                 gradients.append(gradient if scale_up is None else gradient * scale_up)
         trained = [rows for rows in output.values() if rows.requires_grad]
-        # Every process has the whole gradient of the temperature already: it is not among the sums.
+        # Of temperature and bias every process has the whole gradient already: they are not in the sums.
         with job.gradient_sums.last_pass() if number == len(chunks) else nullcontext():
             if trained:
                 torch.autograd.backward(trained, gradients)
@@ -233,6 +237,8 @@ def compute_gradients(
                 parameter.grad /= scale_up
     if model.logit_scale.requires_grad:
         model.logit_scale.grad = scale.grad
+    if bias is not None and model.logit_bias is not None and model.logit_bias.requires_grad:
+        model.logit_bias.grad = bias.grad
     return total.detach(), {name: term.detach() for name, term in terms.items()}
 
 
@@ -240,6 +246,7 @@ def batch_terms(
     joined: Embeddings,
     has_caption: dict[str, torch.Tensor],
     logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor | None = None,
     *,
     plan: BatchPlan,
     loss: Loss,
@@ -260,6 +267,8 @@ def batch_terms(
             checks_scale=False,  # it is kept in its bounds after each step
             variant=loss.pairs if part.shards.kind == "clips" else "baseline",
             weighting=loss.weighting,
+            contrast=loss.contrast,
+            logit_bias=logit_bias,
         )
         terms |= {f"{part.shards.name}/{name}": term for name, term in of_source.items()}
     return terms

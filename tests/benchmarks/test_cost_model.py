@@ -197,6 +197,7 @@ def test_blocks_without_autocast_and_the_cast_weights() -> None:
     assert layer(x).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_another_checkout() -> None:
     step = ["step", "--batch", "2", "--frames", "2", "--texts", "1", "--tokens", "8", "--no-frame"]
     script = str(ROOT / "benchmarks" / "gpu_cost_model.py")

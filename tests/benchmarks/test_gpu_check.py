@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from gpu_check import SECTIONS, in_words
+from gpu_sections.made_data import make_ofa
 
 from bare_python import bare_python
+from clipvip.model.image_captioner import REPLACEMENT
+from clipvip.model.ofa.tokenizer import OfaTokenizer
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 # What a machine for deep learning has, besides torch and transformers.
@@ -61,6 +64,12 @@ def test_a_section_beyond_its_time_is_left_out(tmp_path: Path) -> None:
     assert done.returncode == 1 and "nothing was measured" in done.stderr
     rows = json.loads((tmp_path / "gpu_check.json").read_text())["rows"]
     assert [row["values"] for row in rows] == [{"left_out": "the budget is used up"}]
+
+
+def test_whatever_random_weights_say_is_a_caption(tmp_path: Path) -> None:
+    tokenizer = OfaTokenizer.from_pretrained(make_ofa(tmp_path / "ofa", tiny=True))
+    said = [tokenizer.decode([number]) for number in range(len(tokenizer))]
+    assert said and not any(REPLACEMENT in text for text in said)
 
 
 @pytest.mark.slow

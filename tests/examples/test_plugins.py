@@ -209,13 +209,10 @@ def test_the_captioner_captions(site: Path, tmp_path: Path) -> None:
     shards = make_shard_folder(tmp_path / "shards", num_shards=1)
     options = ("--shards", shards, "--model", make_blip(tmp_path / "blip"), "--out", tmp_path / "captions")
     words = ("caption", *options, "--gpus", 0, "--workers", 1)
+    # The folder has no image processor: our own way of loading a BLIP needs one, the plug-in does not.
     done = run(install(site, tmp_path / "bare"), DATA, *words)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(
-        "holds a model of type 'blip', expected ofa; if a plug-in adds it, install that, or name "
-        "its module in "
-        "CLIPVIP_PLUGINS"
-    )
+    assert "no processor that loads (preprocessor_config.json" in done.stderr.splitlines()[-1]
     run_well(install(site, tmp_path / "installed", "blip"), DATA, *words)
     captions = read_captions(tmp_path / "captions", "000000")
     assert len(captions) == 4 and len(set(captions.values())) > 1

@@ -104,7 +104,7 @@ def no_checkpoints(folder: Path) -> None:
 
 
 def spoil_start(folder: Path) -> None:
-    model = ClipVip.from_clip(folder / "clip", temporal_size=8)
+    model = ClipVip.from_clip(folder / "clip", temporal_size=4)
     with torch.no_grad():
         model.visual_projection.weight[0, 0] = torch.nan
     model.save_pretrained(folder / "clip")

@@ -174,6 +174,7 @@ def test_patches_as_a_product_are_those_of_the_convolution(
     assert_close(patches_as_product(images, weight), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_compiled_for_any_number_of_frames() -> None:
     model = tiny_model("vip_tiny", encoder="vip")
     compiled = torch.compile(model, dynamic=True, fullgraph=False)

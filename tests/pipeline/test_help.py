@@ -18,7 +18,12 @@ BEGINNINGS = {
     "--dry-run": {"Say "},
     "--gpus": {"Processes with a GPU each"},
     "--json": {"Print the result as one JSON object"},
-    "--model": {"A CLIP-ViP model", "OFA in Hugging Face layout", "The CLIP model", "Whisper in CTranslate2"},
+    "--model": {
+        "A CLIP-ViP model",
+        "OFA in Hugging Face layout",
+        "The text encoder",
+        "Whisper in CTranslate2",
+    },
     "--num-frames": {"Frames"},
     "--out": {"Folder", "File for the list of clips"},
     "--seed": {"Seed of "},

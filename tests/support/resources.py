@@ -47,6 +47,10 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "lmdb": ("the package lmdb", lambda: find_spec("lmdb") is not None),
     "scenedetect": ("the package scenedetect", lambda: find_spec("scenedetect") is not None),
     "faster_whisper": ("the package faster-whisper", lambda: find_spec("faster_whisper") is not None),
+    "open_clip": (
+        "the package open_clip_torch, with a torchvision of the same build as torch",
+        lambda: find_spec("open_clip") is not None,
+    ),
     "faiss_gpu": ("a GPU that faiss and torch compute on", _faiss_has_gpu),
     "s3fs": ("the package s3fs", lambda: find_spec("s3fs") is not None),
     "gpu": ("a GPU that torch sees (torch.cuda.is_available())", _has_gpu),

@@ -17,7 +17,7 @@ from clipvip.experiments.demo.corpus import (
     write_corpus,
 )
 from clipvip.experiments.demo.render import render_clip
-from clipvip.experiments.demo.world import REVERSED, World
+from clipvip.experiments.demo.world import DEMO_WORLD, QUICK_WORLD, REVERSED, World
 from clipvip.media.decode import open_video
 from clipvip.shards.sources.hdvila import index_videos, read_sources
 from clipvip.shards.sources.subtitles import index_subtitles, read_subtitles, text_in_span
@@ -121,9 +121,18 @@ def test_truth_is_of_every_clip(corpus: Path) -> None:
 
 
 def test_demo_corpus_is_large_enough_for_the_papers_protocol() -> None:
-    said = [clip.subtitle for video in plan_videos(World(), "train") for clip in video.clips]
+    said = [clip.subtitle for video in plan_videos(DEMO_WORLD, "train") for clip in video.clips]
     assert sum(map(bool, said)) >= 1000
-    assert len(task_descriptions(World())) >= 1000
+    assert len(task_descriptions(DEMO_WORLD)) >= 1000
+
+
+@pytest.mark.parametrize("world", [DEMO_WORLD, QUICK_WORLD])
+def test_the_demos_test_clips_are_all_that_its_world_has(world: World) -> None:
+    """Each appearance with each motion once: whoever knows all but the direction finds just a half."""
+    clips = [clip.scene for video in plan_videos(world, "test") for clip in video.clips]
+    assert len({(scene.appearance, scene.motion) for scene in clips}) == len(clips) == 144
+    appearances = {scene.appearance for scene in clips}
+    assert len(appearances) == 24 and len({clip.motion for clip in clips}) == 6
 
 
 def test_settings_are_plain_json(corpus: Path) -> None:

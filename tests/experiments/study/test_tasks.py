@@ -113,6 +113,7 @@ def world(name: str, folder: Path) -> Task:
     return Task(name, make_world, options, cost=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_runs_on_when_a_study_ends_early(number: int, tmp_path: Path) -> None:
     """Not its workers, not their tasks, not the processes of these."""

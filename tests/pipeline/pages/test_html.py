@@ -2,7 +2,7 @@
 
 from clipvip.pipeline.pages.cards import Card, Cards
 from clipvip.pipeline.pages.html import Section, data_url, render_page
-from clipvip.pipeline.pages.plots import Plot, Point, line_plot
+from clipvip.pipeline.pages.plots import Bar, BarChart, Plot, Point, line_plot
 from clipvip.pipeline.pages.tables import Column, Table
 from html_page import HtmlPage
 
@@ -18,16 +18,18 @@ def page() -> bytes:
         Table([Column(UGLY), Column(spec=".1f")], [(UGLY, 1.25)]),
         plot,
         Plot("bars", "", (0, 3), (0, 2), bars=[2, 0, 1]),
+        Cards([Card([], [], verdict=True), Card([], [], verdict=False)], title=UGLY),
+        BarChart(UGLY, [Bar(UGLY, 1, 0, 2)], most=3, limits={UGLY: 1}),
     ]
     return render_page(UGLY, [Section(UGLY, UGLY, blocks, code=UGLY), Section()], note=UGLY)
 
 
 def test_text_of_others_is_text_everywhere() -> None:
     found = HtmlPage(page())
-    assert found.text.count(UGLY) == 15
+    assert found.text.count(UGLY) == 19
     assert found.sources == ["data:image/jpeg;base64,/9g="] * 2
     assert {tag: found.tags.count(tag) for tag in ("section", "svg", "table", "img", "pre")} == {
-        "section": 2, "svg": 2, "table": 1, "img": 2, "pre": 1,
+        "section": 2, "svg": 3, "table": 1, "img": 2, "pre": 1,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipvip.pipeline.pages.plots import Plot, Point, line_plot, svg_file
+from clipvip.pipeline.pages.plots import Bar, BarChart, Plot, Point, line_plot, svg_file
 
 SVG = "{http://www.w3.org/2000/svg}"
 NUMBERS = st.floats(-1e6, 1e6)
@@ -46,6 +46,27 @@ def test_bars_stand_on_the_axis_as_high_as_they_count() -> None:
     assert [box[3] for box in boxes] == [height / 4, height, 0, height / 2]
     assert all(y + high == Plot.bottom for _, _, y, high in boxes)
     assert Plot.left <= boxes[0][0] and boxes[-1][0] + boxes[-1][1] <= Plot.right
+
+
+def test_bars_beside_each_other_are_as_long_as_their_values() -> None:
+    bars = [Bar("a", 50, 40, 60, is_main=True), Bar("b", 0), Bar("c", 100, 90, 120)]
+    chart = BarChart("t", bars, most=100, limits={"half": 50})
+    drawn = ElementTree.fromstring(svg_file(chart))
+    widths = [float(rect.attrib["width"]) for rect in drawn.iter(SVG + "rect")]
+    whole = chart.right - chart.left
+    assert widths == [whole / 2, 0, whole]
+    assert [text.text for text in drawn.iter(SVG + "text")] == [
+        "t", "a", "50.0", "b", "0.0", "c", "100.0", "half",
+    ]  # fmt: skip
+    whiskers = [path for path in drawn.iter(SVG + "path") if path.get("class") == "whisker"]
+    assert len(whiskers) == 2 and f"H{float(chart.right)}" in whiskers[1].attrib["d"]
+    fills = [rect.attrib["fill"] for rect in drawn.iter(SVG + "rect")]
+    assert fills[0] != fills[1] == fills[2]
+
+
+def test_nothing_but_zeros_is_a_chart_too() -> None:
+    drawn = ElementTree.fromstring(svg_file(BarChart("", [Bar("a", 0, 0, 0)], most=0)))
+    assert [rect.attrib["width"] for rect in drawn.iter(SVG + "rect")] == ["0.0"]
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,7 @@ def test_processes_share_out_what_they_write(sizes: dict[str, int], parts: int) 
     assert max(loads) - min(loads) <= max(sizes.values(), default=0)
 
 
+@pytest.mark.slow
 def test_a_save_that_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
     """The disk is as full as the size of a file allows; another process does not share this limit."""
     code = """

@@ -30,14 +30,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_of(world: Path, optim: dict[str, Any], chunk_size: int | None = None) -> Job:
+def job_of(
+    world: Path, optim: dict[str, Any], chunk_size: int | None = None, contrast: str = "softmax"
+) -> Job:
     # Without weight decay and with so small an epsilon, Adam's first step is the rate itself.
     base = {"batch_size": 8, "steps": 3, "weight_decay": 0.0, "epsilon": 1e-30, "clip_norm": 1e9}
     tree = {
         "data": {"sources": {"clips": {"shards": str(world / "clips")}}, "num_frames": 3,
                  "max_text_tokens": MAX_TOKENS},
         "model": {"init": str(world / "clip"), "logit_scale": 2.0},
-        "loss": {"pairs": "baseline"},
+        "loss": {"pairs": "baseline", "contrast": contrast},
         "optim": {**base, **optim},
         "run": {"workers": 0, "device": "cpu", "chunk_size": chunk_size},
     }  # fmt: skip
@@ -83,6 +85,15 @@ def test_what_is_frozen_keeps_its_weights_and_has_no_state(
     # What is trained goes the way that it goes beside a trained rest.
     for name in found.keys() - still:
         torch.testing.assert_close(found[name], plain[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_bias_of_the_sigmoid_loss_has_a_factor_and_can_be_frozen(world: Path) -> None:
+    found = [
+        change(job_of(world, {"multipliers": {"logit_bias": factor}}, contrast="sigmoid"))["logit_bias"]
+        for factor in (1, 0.5, 0)
+    ]
+    assert found[0].abs() == pytest.approx(RATE, rel=1e-3)
+    assert found[1] == pytest.approx(0.5 * found[0], rel=1e-3) and found[2] == 0
 
 
 def test_a_frozen_part_goes_on_from_a_checkpoint(world: Path, tmp_path: Path) -> None:

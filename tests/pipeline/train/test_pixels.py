@@ -14,7 +14,8 @@ from transformers import CLIPTokenizer
 
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.media.sampling import uniform_indices
-from clipvip.model.preprocess import CLIP_MEAN, CLIP_STD, preprocess_frames
+from clipvip.model.config import CLIP_MEAN, CLIP_STD
+from clipvip.model.preprocess import preprocess_frames
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.train.batches import BatchPlan, Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.loading import load_batches

@@ -53,6 +53,7 @@ def weights(out: Path) -> dict[str, list]:
     return {name: tensor.tolist() for name, tensor in load_file(out / "model.safetensors").items()}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_is_the_run_in_a_folder(
     world: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

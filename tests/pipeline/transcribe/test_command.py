@@ -122,6 +122,7 @@ def test_a_video_that_takes_too_long_is_given_up(videos: Path, english: Path, tm
     assert list((tmp_path / "out").glob("*.vtt")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.needs("s3fs")
 def test_videos_and_subtitles_may_be_in_a_store(
     undisturbed: Path, videos: Path, english: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

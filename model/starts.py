@@ -1,0 +1,116 @@
+"""What a `ClipVip` starts from: a CLIP or SigLIP in Hugging Face layout, or a ClipVip with other settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clipvip.model.config import SIGLIP_BIAS, ClipVipConfig
+from clipvip.model.errors import CheckpointError
+from clipvip.model.positions import fit_positions, resized_vision
+from clipvip.model.preprocess import load_tokenizer
+from clipvip.model.weights import (
+    ADDED_PROXIES,
+    LOADING_ERRORS,
+    TEMPORAL,
+    load_checked,
+    load_state,
+    not_loaded,
+    require_kind,
+)
+
+if TYPE_CHECKING:
+    from clipvip.model.clip_vip import ClipVip
+
+# Types of models that a ClipVip starts from.
+STARTS = ("clip", "siglip", "clip_vip")
+# What a model may be started without: no part of CLIP or SigLIP, or only of the latter.
+_NEW_PARAMETERS = (ADDED_PROXIES, TEMPORAL, "vision_model.embeddings.proxies", "logit_bias")
+_GATES = ".proxy_gate"
+# Of `seq_transformer`, and of plug-ins' encoders.
+_HEADS = ("frame_transformer.", "frame_head.")
+_SCALARS = ("logit_scale", "logit_bias")  # which SigLIP has as vectors of one
+
+
+def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
+    """What `ClipVip.from_clip` does. Raises as there."""
+    from transformers import AutoModel
+
+    overrides = dict(overrides)
+    source = str(folder_or_name)
+    is_ours = require_kind(source, STARTS) == "clip_vip"
+    if is_ours and not overrides:
+        return cls.from_pretrained(source)
+    known = read_config(source)
+    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
+    settings.pop("model_type", None)
+    if (image_size := overrides.pop("image_size", None)) is not None:
+        settings["vision_config"] = resized_vision(known.vision_config, image_size)
+    model = cls(ClipVipConfig(**(settings | overrides)))
+    own = model.state_dict()
+    # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
+    found = cls.from_pretrained(source) if is_ours else load_checked(AutoModel.from_pretrained, source)
+    state = {
+        name: tensor.reshape(()) if name in _SCALARS else tensor
+        for name, tensor in found.state_dict().items()
+        if not name.endswith("position_ids") and (name in own or not _is_new(name))
+    }
+    if image_size is not None:
+        fit_positions(state, model.config)
+    new = {name for name in set(own) - set(state) if _is_new(name) or name.startswith(_HEADS)}
+    load_state(model, source, state, may_be_missing=new)
+    if model.config.proxy_start == "class" and ADDED_PROXIES in new:
+        embeddings: Any = model.vision_model.embeddings
+        with torch.no_grad():
+            embeddings.added_cls.copy_(embeddings.class_copies())
+    if model.config.encoder == "seq_transformer" and new:
+        model.frame_transformer.start_from_text_tower(model.text_model)
+    model.tokenizer = load_tokenizer(source)
+    return model.eval()
+
+
+def _is_new(name: str) -> bool:
+    """Whether a model may be started without this parameter."""
+    return name in _NEW_PARAMETERS or name.endswith(_GATES)
+
+
+def read_config(source: str) -> ClipVipConfig:
+    """The configuration of a CLIP-ViP, or the one that a CLIP or SigLIP starts with; else CheckpointError."""
+    from transformers import AutoConfig
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+    kind = require_kind(source, STARTS)
+    try:
+        if kind == "clip_vip":
+            return ClipVipConfig.from_pretrained(source)
+        plain: Any = AutoConfig.from_pretrained(source)
+        pixels = get_image_processor_config(source)
+        half = [0.5] * 3 if kind == "siglip" else None
+        settings = siglip_settings(source, plain) if half else {"projection_dim": plain.projection_dim}
+        return ClipVipConfig(
+            plain.text_config,
+            plain.vision_config,
+            image_mean=pixels.get("image_mean", half),
+            image_std=pixels.get("image_std", half),
+            **settings,
+        )
+    except LOADING_ERRORS as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise not_loaded(source, error) from error
+
+
+def siglip_settings(source: str, config: Any) -> dict[str, Any]:
+    """What a ClipVip of a SigLIP has of its own; CheckpointError for one that cannot be a start."""
+    text, vision = config.text_config, config.vision_config
+    if not getattr(vision, "vision_use_head", True):
+        raise CheckpointError(f"{source}: a SigLIP without its pooling head (vision_use_head) is no start")
+    if text.projection_size != vision.hidden_size:
+        raise CheckpointError(
+            f"{source}: texts have {text.projection_size} dimensions and images {vision.hidden_size}"
+        )
+    # Padding is seen by SigLIP's texts, so it must be the tokenizer's; what the configuration says of it is
+    # the library's default, and another in SigLIP 2.
+    if (tokenizer := load_tokenizer(source)) is not None and tokenizer.pad_token_id is not None:
+        text.pad_token_id = tokenizer.pad_token_id
+    return {"projection_dim": vision.hidden_size, "logit_bias_init_value": SIGLIP_BIAS}

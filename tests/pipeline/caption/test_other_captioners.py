@@ -1,0 +1,88 @@
+"""The command `clipvip-data caption` with image-to-text models of transformers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from caption_runs import BAD, NUM_SHARDS, caption
+from clipvip.model.captioners import find_captioner
+from clipvip.shards.format.captions import read_caption_file, read_captions
+from clipvip.shards.tar.reader import list_shards, read_shard
+from outputs import content, report
+from tiny_captioners import KINDS
+from tiny_clip import make_clip
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava") / "tiny-llava"
+    KINDS["llava"](folder)
+    return folder
+
+
+def test_a_chat_model_captions_and_goes_on(shards: Path, llava: Path, tmp_path: Path) -> None:
+    options = ("--prompt", "what is this", "--max-length", "5", "--batch-size", "2", "--workers", "1")
+    result = caption(shards, tmp_path / "out", llava, *options)
+    assert result.exit_code == 0, result.output
+    captioner = find_captioner(str(llava)).load(
+        str(llava),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        batch_size=2,
+        prompt="what is this",
+        num_beams=1,
+        max_length=5,
+        image_size=None,
+    )
+    for path in list_shards(shards):
+        samples = {sample.key: sample for sample in read_shard(path) if sample.key != BAD}
+        expected = captioner.caption([sample.middle_frame() for sample in samples.values()])
+        assert list(read_captions(tmp_path / "out", path.stem).values()) == expected
+    found = read_caption_file(tmp_path / "out" / "000000.parquet", with_origins=True)
+    (origin,) = found.origins
+    assert origin.model == "tiny-llava" and origin.revision.startswith("sha256:")
+    assert json.loads(origin.options) == {
+        "prompt": "what is this",
+        "num_beams": 1,
+        "max_length": 5,
+        "dtype": "float32",
+    }
+    before = content(tmp_path / "out")
+    (tmp_path / "out" / "000002.parquet").unlink()
+    assert caption(shards, tmp_path / "out", llava, *options).exit_code == 0
+    assert content(tmp_path / "out") == before
+    # What the processor goes by belongs to the model.
+    (llava / "chat_template.jinja").write_text((llava / "chat_template.jinja").read_text() + " ")
+    refused = caption(shards, tmp_path / "out", llava, *options)
+    assert refused.exit_code == 1 and "made with other options" in refused.output
+
+
+def test_captions_that_are_no_text_are_counted_and_left_out(shards: Path, tmp_path: Path) -> None:
+    KINDS["blip"](tmp_path / "blip")
+    whole = caption(shards, tmp_path / "whole", tmp_path / "blip", "--workers", "1")
+    assert whole.exit_code == 0, whole.output
+    texts = [
+        text for n in range(NUM_SHARDS) for text in read_captions(tmp_path / "whole", f"{n:06d}").values()
+    ]
+    word = next(word for word in texts[0].split() if any(word not in text.split() for text in texts))
+    tokenizer = tmp_path / "blip" / "tokenizer.json"
+    written = json.loads(tokenizer.read_text())
+    vocabulary = written["model"]["vocab"]
+    vocabulary["\ufffd"] = vocabulary.pop(word)
+    tokenizer.write_text(json.dumps(written))
+    result = caption(shards, tmp_path / "out", tmp_path / "blip", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    garbled = sum(word in text.split() for text in texts)
+    kept = [text for n in range(NUM_SHARDS) for text in read_captions(tmp_path / "out", f"{n:06d}").values()]
+    assert kept == [text for text in texts if word not in text.split()]
+    assert report(tmp_path / "out")["skipped_by_reason"]["garbled_caption"]["count"] == garbled > 0
+
+
+def test_a_model_that_makes_no_text_is_one_line(shards: Path, tmp_path: Path) -> None:
+    result = caption(shards, tmp_path / "out", make_clip(tmp_path / "clip"))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "holds a model of type 'clip', which makes no text of an image" in line
+    assert not (tmp_path / "out").exists()
