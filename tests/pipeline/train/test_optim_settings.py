@@ -89,10 +89,12 @@ def test_what_is_frozen_keeps_its_weights_and_has_no_state(
 
 def test_the_bias_of_the_sigmoid_loss_has_a_factor_and_can_be_frozen(world: Path) -> None:
     found = [
-        change(job_of(world, {"multipliers": {"logit_bias": factor}}, contrast="sigmoid"))["logit_bias"]
+        change(job_of(world, {"multipliers": {"logit_bias": factor}}, contrast="sigmoid"))[
+            "logit_bias"
+        ].item()
         for factor in (1, 0.5, 0)
     ]
-    assert found[0].abs() == pytest.approx(RATE, rel=1e-3)
+    assert abs(found[0]) == pytest.approx(RATE, rel=1e-3)
     assert found[1] == pytest.approx(0.5 * found[0], rel=1e-3) and found[2] == 0
 
 
