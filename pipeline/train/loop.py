@@ -123,15 +123,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 for others in distributed.gather_objects(met, place=place):
                     state.add(others.rows_without_caption, others.skips.values())
                 met = TrainState()
-                save_checkpoint(
-                    job.out,
-                    state,
-                    job.model,
-                    job.optimizer,
-                    average=averaged_tensors(job),
-                    keep=run.keep_checkpoints,
-                    place=place,
-                )
+                save(job, state)
                 distributed.together(lambda: publish(recipe) if place.is_first else None, place=place)
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
@@ -267,6 +259,19 @@ def score(job: Job, state: TrainState, logs: Logs | None) -> None:
         row = validate(job, state)
     if logs is not None:
         logs.write_validation(row)
+
+
+def save(job: Job, state: TrainState) -> None:
+    """Save a checkpoint, with the average of the weights where the run has one."""
+    save_checkpoint(
+        job.out,
+        state,
+        job.model,
+        job.optimizer,
+        average=averaged_tensors(job),
+        keep=job.recipe.run.keep_checkpoints,
+        place=job.place,
+    )
 
 
 def keep_model(job: Job, step: int) -> None:
