@@ -1,6 +1,9 @@
-"""Which parameters decay, and the learning rate at each step, as in the reference. Pure functions."""
+"""What is trained, what decays, and the learning rate at each step; by default as in the reference."""
 
 import math
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from torch import nn
@@ -11,6 +14,10 @@ _NOT_DECAYED = ("bias", "LayerNorm.weight", "logit_scale")
 
 # Where the schedule gives zero or less, the reference uses this.
 _LEARNING_RATE_FLOOR = 1e-8
+
+# The parts of CLIP's towers below their first layer, and those within the layers.
+_BELOW_LAYERS = re.compile(r"(text_model|vision_model)\.(embeddings|pre_layrnorm)\.")
+_IN_LAYER = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.")
 
 Decay = Literal["cosine", "linear", "constant"]
 
@@ -31,12 +38,71 @@ def freeze_key_biases(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """The optimizer's two groups, decayed and not, in the model's order."""
+def rate_factors(
+    model: nn.Module, *, multipliers: Mapping[str, float], layer_decay: float = 1.0
+) -> dict[str, float]:
+    """What the learning rate of each parameter is multiplied by, by its name; 0: it is not trained.
+
+    Args:
+        multipliers: a factor for all parameters that a pattern matches, such as `vision_model.*` (`*`, `?`
+            and `[...]` as in a shell, `*` over dots too). The last pattern that matches counts.
+        layer_decay: in each tower, a layer has this times the rate of the one above it; the projections, the
+            last norms and what is over the towers have the whole rate, the embeddings the lowest
+            (https://arxiv.org/abs/2106.08254). Multiplied with the former.
+
+    Raises:
+        ValueError: a pattern matches no parameter, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in multipliers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            examples = f"{names[0]} or {names[-1]}"
+            raise ValueError(f"{pattern!r} matches no parameter; they are called as {examples}")
+    factors = {name: layer_decay ** _below_the_head(name, names) for name in names}
+    for name in names:
+        matching = [factor for pattern, factor in multipliers.items() if fnmatchcase(name, pattern)]
+        factors[name] *= matching[-1] if matching else 1.0
+    if not any(factors.values()):
+        raise ValueError("all parameters have the factor 0; leave something to train")
+    return factors
+
+
+def _below_the_head(name: str, names: list[str]) -> int:
+    """How far under its tower's projection a parameter is: of 12 layers the last 1, the embeddings 13."""
+    found = _IN_LAYER.match(name) or _BELOW_LAYERS.match(name)
+    if found is None:
+        return 0
+    layers = {int(m[2]) for other in names if (m := _IN_LAYER.match(other)) and m[1] == found[1]}
+    depth = int(found[2]) + 1 if found.re is _IN_LAYER else 0
+    return len(layers) + 1 - depth
+
+
+def freeze(model: nn.Module, factors: Mapping[str, float]) -> None:
+    """Take parameters with the factor 0 out of training: they get no gradient and no optimizer state."""
+    for name, parameter in model.named_parameters():
+        if factors[name] == 0:
+            parameter.requires_grad_(False)
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """The optimizer's groups, for each factor of the learning rate decayed and not, in the model's order.
+
+    `rate_factor` of a group is what the rate of a step is to be multiplied by for it, by `factors` (else 1).
+    """
+    factor_of = factors or {}
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     return [
-        {"params": [p for name, p in trained if is_decayed(name)], "weight_decay": weight_decay},
-        {"params": [p for name, p in trained if not is_decayed(name)], "weight_decay": 0.0},
+        {
+            "params": [
+                p for name, p in trained if factor_of.get(name, 1.0) == factor and is_decayed(name) == decays
+            ],
+            "weight_decay": weight_decay if decays else 0.0,
+            "rate_factor": factor,
+        }
+        for factor in dict.fromkeys(factor_of.get(name, 1.0) for name, _ in trained)
+        for decays in (True, False)
     ]
 
 

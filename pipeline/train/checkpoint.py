@@ -1,19 +1,21 @@
 """Checkpoints of a run: everything that the next step depends on, saved all or nothing.
 
-A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, the optimizer's state and the state
-of the random generators (tensors-00000.safetensors, one from each process that took part), state.json with
-the rest, the run's recipe and what its data were, and checksums of all of these. The position of the loader
-is the number of steps done. Checkpoints of earlier versions are read by old_checkpoint.py.
+A checkpoint is a folder OUT/checkpoints/step-00001000 with the weights, their average where there is one, the
+optimizer's state and the state of the random generators (tensors-00000.safetensors, one from each process
+that took part), state.json with the rest, the run's recipe and what its data were, and checksums of all of
+these. The position of the loader is the number of steps done. Checkpoints of earlier versions are read by
+old_checkpoint.py.
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -75,17 +77,19 @@ def save_checkpoint(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
+    average: Mapping[str, torch.Tensor] = MappingProxyType({}),
     keep: int,
     place: Place,
 ) -> Path:
     """Save a checkpoint under its final name once it is complete on disk, and drop all but the last `keep`.
 
-    What all processes hold is written once, each of them writing its part. An OSError in every process where
-    one of them could not write; nothing is left of what was written.
+    `average` is that of the weights, by parameter name, where there is one. What all processes hold is
+    written once, each of them writing its part. An OSError in every process where one of them could not
+    write; nothing is left of what was written.
     """
     final = out / "checkpoints" / f"step-{state.step:08d}"
     partial = final.with_name(f".{final.name}.partial")
-    shared = _shared_tensors(model, optimizer)
+    shared = _shared_tensors(model, optimizer, average)
     sizes = {name: tensor.nbytes for name, tensor in shared.items()}
     mine = {name: shared[name] for name in tensor_files.share_out(sizes, place.world_size)[place.rank]}
 
@@ -128,16 +132,21 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, place: Place
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    average: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    place: Place,
 ) -> TrainState:
-    """Put a checkpoint into a model and an optimizer of the same recipe; any number of processes may.
+    """Put a checkpoint into model, optimizer and average of the same recipe; any number of processes may.
 
     A DamagedCheckpoint, in every process, may leave them half filled. A UserError: it is of another model.
     """
     try:
         state, names, fill = together(lambda: _open(folder), place=place)
         _make_optimizer_state(model, optimizer, names)
-        tensors = {**_shared_tensors(model, optimizer), **_rng_tensors(place)}
+        tensors = {**_shared_tensors(model, optimizer, average), **_rng_tensors(place)}
         missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
         if missing:
             others = f"{len(missing) - 1} others"
@@ -179,9 +188,14 @@ def set_aside(folder: Path) -> None:
     folder.rename(aside)
 
 
-def _shared_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Weights and the optimizer's state, by parameter name: the order of its groups does not matter."""
+def _shared_tensors(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> dict[str, torch.Tensor]:
+    """Weights, their average and the optimizer's state, by parameter name, whatever the groups' order."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value

@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 import torch
 
-from clipvip.model.optim import freeze_key_biases, learning_rate
+from clipvip.model.optim import learning_rate
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.train import distributed, memory, start
+from clipvip.pipeline.train.average import WeightAverage
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
@@ -123,15 +124,14 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
                 for others in distributed.gather_objects(met, place=place):
                     state.add(others.rows_without_caption, others.skips.values())
                 met = TrainState()
-                save_checkpoint(
-                    job.out, state, job.model, job.optimizer, keep=run.keep_checkpoints, place=place
-                )
+                save(job, state)
                 distributed.together(lambda: publish(recipe) if place.is_first else None, place=place)
             if stop_signal and not is_last:
                 return Outcome(state.step, job.num_steps, stop_signal, StageReport(content={}, text=""))
 
     seconds = time.perf_counter() - began
-    report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
+    with job.weights_to_keep():
+        report = finish(job, state, steps_now=state.step - first_step, seconds=seconds)
     return Outcome(state.step, job.num_steps, 0, report)
 
 
@@ -144,7 +144,8 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     require_same_data(plan, place=place)
     precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
     compiled = place.device.type == "cuda" if compiles is None else compiles
-    freeze_key_biases(model)
+    optimizer = start.start_optimizer(recipe, model)
+    ema = recipe.optim.ema
     of_loss = {"logit_scale", "logit_bias"}
     trained = (parameter for name, parameter in model.named_parameters() if name not in of_loss)
     return Job(
@@ -152,13 +153,19 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
         place=place,
         out=local_folder(recipe),
         model=model,
-        optimizer=start.start_optimizer(recipe, model),
+        optimizer=optimizer,
         gradient_sums=GradientSums(trained, place=place),
         encode=make_encoder(model, precision=precision, device=place.device, compiled=compiled),
         precision=precision,
         plan=plan,
         num_steps=plan.num_steps(recipe),
+        average=None if ema is None else WeightAverage(model, decay=ema),
     )
+
+
+def averaged_tensors(job: Job) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of the average of the weights."""
+    return {} if job.average is None else job.average.tensors
 
 
 def resume(job: Job) -> TrainState:
@@ -172,7 +179,9 @@ def resume(job: Job) -> TrainState:
     damaged: list[Path] = []
     for folder in reversed(checkpoints):
         try:
-            state = load_checkpoint(folder, job.model, job.optimizer, place=job.place)
+            state = load_checkpoint(
+                folder, job.model, job.optimizer, average=averaged_tensors(job), place=job.place
+            )
             if not has_finite_weights(job.model):
                 raise DamagedCheckpoint(f"{folder}: holds weights that are not finite numbers")
             break
@@ -247,10 +256,23 @@ def is_scored(job: Job, step: int) -> bool:
 def score(job: Job, state: TrainState, logs: Logs | None) -> None:
     """Score the validation split, and keep what comes of it."""
     # Its batches have other shapes than training's, each of which would have to be compiled.
-    with torch.compiler.set_stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"), job.weights_to_keep():
         row = validate(job, state)
     if logs is not None:
         logs.write_validation(row)
+
+
+def save(job: Job, state: TrainState) -> None:
+    """Save a checkpoint, with the average of the weights where the run has one."""
+    save_checkpoint(
+        job.out,
+        state,
+        job.model,
+        job.optimizer,
+        average=averaged_tensors(job),
+        keep=job.recipe.run.keep_checkpoints,
+        place=job.place,
+    )
 
 
 def keep_model(job: Job, step: int) -> None:
@@ -258,5 +280,6 @@ def keep_model(job: Job, step: int) -> None:
     if job.place.is_first:
         folder = job.out / "models"
         folder.mkdir(exist_ok=True)
-        start.save_model(job.model, folder / f"step-{step:06d}")
+        with job.weights_to_keep():
+            start.save_model(job.model, folder / f"step-{step:06d}")
     distributed.barrier(job.place)

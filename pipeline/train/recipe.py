@@ -155,12 +155,20 @@ class Optim:
     """Passes over the first source; or give `steps`."""
     steps: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=5e-6, gt=0)
+    multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Factors of the learning rate by patterns of parameters' names, such as `{"vision_model.*": 0.1,
+    logit_scale: 10}`; the last that matches counts. 0 freezes: no gradient, no optimizer state."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer of a tower has this times the rate of the layer above; embeddings have the lowest."""
     weight_decay: float = Field(default=0.05, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)
     epsilon: float = Field(default=1e-6, gt=0)
     warmup_fraction: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=5.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay a step of a moving average of the weights, such as 0.999, which is then what is validated and
+    written as the model; null: the weights themselves."""
     max_scale: float = Field(default=200.0, gt=1, le=20_000)
     """The inverse temperature is kept between 1 and this."""
     precision: Literal["auto"] | Precision = "auto"

@@ -8,10 +8,10 @@ import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.config import SIGLIP_BIAS
 from clipvip.model.losses import MAX_LOGIT_SCALE
-from clipvip.model.optim import parameter_groups
+from clipvip.model.optim import freeze, freeze_key_biases, parameter_groups, rate_factors
 from clipvip.model.positions import resized_vision
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
@@ -54,6 +54,24 @@ def _check_init(recipe: Recipe, init: str) -> None:
         raise UserError(
             f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
         )
+    if recipe.optim.multipliers:  # for their names, before anything is read or written
+        for name, value in _changes(recipe, config).items():
+            if name != "image_size":  # changes no name
+                setattr(config, name, value)
+        with torch.device("meta"):
+            _rate_factors(recipe, ClipVip(config))
+
+
+def _changes(recipe: Recipe, config: ClipVipConfig) -> dict[str, str | int | float]:
+    """What the recipe changes in the configuration of the model that it starts from."""
+    names = (
+        "encoder", "num_proxies", "temporal_size", "proxy_start", "temporal_start", "num_frame_layers",
+        "image_size",
+    )  # fmt: skip
+    asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
+    if recipe.loss.contrast == "sigmoid" and config.logit_bias_init_value is None:
+        asked["logit_bias_init_value"] = SIGLIP_BIAS
+    return asked
 
 
 def chosen_device(recipe: Recipe) -> str:
@@ -93,17 +111,10 @@ def check_device(recipe: Recipe) -> None:
 def start_model(recipe: Recipe) -> ClipVip:
     """The model at step 0, with its tokenizer. New parameters are drawn from the recipe's seed."""
     disable_progress_bar()  # of transformers: it would run into ours
-    names = (
-        "encoder", "num_proxies", "temporal_size", "proxy_start", "temporal_start", "num_frame_layers",
-        "image_size",
-    )  # fmt: skip
-    asked = {name: value for name in names if (value := getattr(recipe.model, name)) is not None}
     with model_at_hand(recipe.model.init) as init:
         _check_init(recipe, init)
-        if recipe.loss.contrast == "sigmoid" and read_config(init).logit_bias_init_value is None:
-            asked["logit_bias_init_value"] = SIGLIP_BIAS
         torch.manual_seed(recipe.seed)
-        model = ClipVip.from_clip(init, **asked).float()
+        model = ClipVip.from_clip(init, **_changes(recipe, read_config(init))).float()
     if recipe.model.from_scratch:
         tokenizer, model = model.tokenizer, ClipVip(model.config)
         model.tokenizer = tokenizer
@@ -125,15 +136,29 @@ def start_model(recipe: Recipe) -> ClipVip:
 
 
 def start_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW with the reference's groups: biases and the temperature are not decayed."""
+    """AdamW over what is trained; the rest is frozen. Biases and the temperature are not decayed.
+
+    A UserError where the recipe's multipliers do not fit the model.
+    """
     optim = recipe.optim
+    factors = _rate_factors(recipe, model)
+    freeze(model, factors)
+    freeze_key_biases(model)
     return torch.optim.AdamW(
-        parameter_groups(model, weight_decay=optim.weight_decay),
+        parameter_groups(model, weight_decay=optim.weight_decay, factors=factors),
         lr=optim.learning_rate,
         betas=(optim.beta1, optim.beta2),
         eps=optim.epsilon,
         fused=True,
     )
+
+
+def _rate_factors(recipe: Recipe, model: torch.nn.Module) -> dict[str, float]:
+    optim = recipe.optim
+    try:
+        return rate_factors(model, multipliers=optim.multipliers, layer_decay=optim.layer_decay)
+    except ValueError as error:
+        raise UserError(f"optim.multipliers: {error}") from error
 
 
 def save_model(model: ClipVip, folder: Path) -> None:

@@ -8,7 +8,7 @@ passes (first only embeddings, then once more with gradient), which is exact and
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from clipvip.model import ClipVip, ClipVipConfig
 from clipvip.model.flops import text_flops, video_flops
 from clipvip.model.losses import omnisource_terms
 from clipvip.model.variants import Precision
+from clipvip.pipeline.train.average import WeightAverage
 from clipvip.pipeline.train.batches import BatchPlan, Chunk
 from clipvip.pipeline.train.distributed import Place, gather_rows
 from clipvip.pipeline.train.gradients import GradientSums
@@ -50,6 +51,11 @@ class Job:
     precision: Precision
     plan: BatchPlan
     num_steps: int
+    average: WeightAverage | None = None
+
+    def weights_to_keep(self) -> AbstractContextManager[None]:
+        """In this block the model has the weights that are validated and written: their average, or they."""
+        return nullcontext() if self.average is None else self.average.in_the_model()
 
 
 @dataclass(frozen=True)
@@ -157,13 +163,15 @@ def train_step(job: Job, chunks: list[Chunk], *, learning_rate: float) -> StepRe
     if is_fp16:
         result.read()
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["rate_factor"]
     # By which torch's GradScaler tells a fused optimizer to leave the weights as they are.
     optimizer.found_inf = 1 - result.is_finite.float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, math.log(optim.max_scale))
+    if job.average is not None:
+        job.average.update()
     return result
 
 
@@ -210,22 +218,26 @@ def compute_gradients(
     for number, (chunk, output) in enumerate(zip(chunks, outputs, strict=True), start=1):
         if two_passes:
             output = job.encode(chunk)
-        gradients = []
+        gradients = []  # of what is trained: a tower may be frozen
         for role, rows in output.items():
             key = (chunk.source, role)
             mine = slice(offsets[key], offsets[key] + len(rows))
             offsets[key] = mine.stop
             gradient = _gradient(joined[key])[mine]
-            gradients.append(gradient if scale_up is None else gradient * scale_up)
+            if rows.requires_grad:
+                gradients.append(gradient if scale_up is None else gradient * scale_up)
+        trained = [rows for rows in output.values() if rows.requires_grad]
         # Of temperature and bias every process has the whole gradient already: they are not in the sums.
         with job.gradient_sums.last_pass() if number == len(chunks) else nullcontext():
-            torch.autograd.backward(list(output.values()), gradients)
+            if trained:
+                torch.autograd.backward(trained, gradients)
     if scale_up is not None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale_up
-    model.logit_scale.grad = scale.grad
-    if bias is not None and model.logit_bias is not None:
+    if model.logit_scale.requires_grad:
+        model.logit_scale.grad = scale.grad
+    if bias is not None and model.logit_bias is not None and model.logit_bias.requires_grad:
         model.logit_bias.grad = bias.grad
     return total.detach(), {name: term.detach() for name, term in terms.items()}
 

@@ -163,13 +163,14 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     """Say in the model's card how it was trained and what it scores; no paths of this machine."""
     recipe = job.recipe
     optim, init = recipe.optim, recipe.model.init
+    averaged = "" if optim.ema is None else f", averaged over steps with a decay of {optim.ema:g}"
     training = {
         **({} if is_url(init) or Path(init).exists() else {"base_model": init}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
         "frames": str(recipe.data.num_frames),
-        "weights": f"of step {step:,} ({recipe.evaluation.select})",
+        "weights": f"of step {step:,} ({recipe.evaluation.select}){averaged}",
     }
     tree = recipe_tree(recipe)
     settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)

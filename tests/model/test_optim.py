@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from clipvip.model import ClipVip, ClipVipConfig
-from clipvip.model.optim import freeze_key_biases, is_decayed, learning_rate, parameter_groups
+from clipvip.model.optim import (
+    freeze_key_biases,
+    is_decayed,
+    learning_rate,
+    parameter_groups,
+    rate_factors,
+)
 from goldens import PREFIX, full_config, largest_difference, manifest, tensors
 
 
@@ -89,6 +95,51 @@ def test_key_biases_are_frozen_since_they_change_nothing() -> None:
         for name in frozen:
             model.get_parameter(name).add_(1.0)
     torch.testing.assert_close(model.get_video_features(pixels), before, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_fall_from_the_head_to_the_embeddings_in_both_towers() -> None:
+    with torch.device("meta"):
+        model = ClipVip(full_config("B/32"))
+    factors = rate_factors(model, multipliers={}, layer_decay=0.5)
+    for tower in ("text_model", "vision_model"):
+        of_layers = [factors[f"{tower}.encoder.layers.{layer}.mlp.fc1.weight"] for layer in range(12)]
+        assert of_layers == [0.5**below for below in range(12, 0, -1)]
+        assert factors[f"{tower}.embeddings.position_embedding.weight"] == 0.5**13 == min(factors.values())
+    whole = {name for name, factor in factors.items() if factor == 1.0}
+    heads = ("visual_projection", "text_projection", "final_layer_norm", "post_layernorm", "logit_scale")
+    assert whole == {name for name in factors if any(head in name for head in heads)}
+    for lowest in ("embeddings.added_cls", "pre_layrnorm.bias"):
+        assert factors[f"vision_model.{lowest}"] == 0.5**13
+    # Towers of other depths each count their own layers.
+    shallow = ClipVip(ClipVipConfig(vision_config={"num_hidden_layers": 2}, text_config={"vocab_size": 30}))
+    factors = rate_factors(shallow, multipliers={}, layer_decay=0.5)
+    assert factors["vision_model.encoder.layers.0.mlp.fc1.weight"] == 0.25
+    assert factors["text_model.encoder.layers.0.mlp.fc1.weight"] == 0.5**12
+
+
+def test_the_last_pattern_counts_on_top_of_layer_decay() -> None:
+    with torch.device("meta"):
+        model = ClipVip(full_config("B/32"))
+    patterns = {"*": 0.0, "vision_model.*": 2.0, "*.layers.11.*": 3.0, "logit_scal?": 10.0}
+    factors = rate_factors(model, multipliers=patterns, layer_decay=0.5)
+    assert factors["logit_scale"] == 10.0 and factors["text_projection.weight"] == 0.0
+    assert factors["vision_model.encoder.layers.10.mlp.fc1.bias"] == 2.0 * 0.25
+    assert factors["text_model.encoder.layers.11.mlp.fc1.bias"] == 3.0 * 0.5
+    with pytest.raises(ValueError, match=r"'vision\.\*' matches no parameter; they are called as log"):
+        rate_factors(model, multipliers={"vision.*": 0.1})
+    with pytest.raises(ValueError, match="leave something to train"):
+        rate_factors(model, multipliers={"*": 0})
+
+
+def test_groups_hold_each_parameter_once_by_its_factor() -> None:
+    with torch.device("meta"):
+        model = ClipVip(full_config("B/32"))
+    factors = rate_factors(model, multipliers={"logit_scale": 10.0}, layer_decay=0.9)
+    groups = parameter_groups(model, weight_decay=0.2, factors=factors)
+    found = {id(p): (g["rate_factor"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(factors)
+    for name, parameter in model.named_parameters():
+        assert found[id(parameter)] == (factors[name], 0.2 if is_decayed(name) else 0.0)
 
 
 def _steps(optimizer_class: type, **options: object) -> list[dict[str, torch.Tensor]]:
