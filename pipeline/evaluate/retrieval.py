@@ -1,7 +1,7 @@
 """The stage `retrieval`: how well a model finds clips by text and texts by clip."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from clipvip.shards.tar.reader import list_shards
 if TYPE_CHECKING:
     import torch
 
-    from clipvip.pipeline.evaluate.embeddings import ClipEncoder, PairEmbeddings
+    from clipvip.pipeline.evaluate.embeddings import PairEmbeddings
 
 RESULT_NAME = "retrieval.json"
 DIRECTIONS: tuple[Direction, Direction] = ("text_to_video", "video_to_text")
@@ -61,29 +61,6 @@ class RetrievalOptions(ClipsOptions):
     )
     out: Location | None = result_folder(RESULT_NAME)
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
-
-    @property
-    def queries(self) -> str:
-        """What clips are searched by."""
-        return "subtitles" if self.captions is None and not self.all_captions else "captions"
-
-    def paths(self) -> list[Location]:
-        """The shards; a UserError or DatasetError where there are none, or no captions."""
-        paths: list[Location] = [*list_shards(self.shards)]
-        if self.captions is not None and not is_folder(self.captions):
-            raise UserError(
-                f"--captions {self.captions}: no such folder; make it with 'clipvip-data caption'"
-            )
-        return paths
-
-    def embed(self, encoder: "ClipEncoder", paths: Sequence[Location]) -> "PairEmbeddings":
-        """What is ranked; raises as `embed_pairs`, or a UserError where nothing of it can be used."""
-        from clipvip.pipeline.evaluate.embeddings import embed_pairs
-
-        pairs = embed_pairs(encoder, paths, captions=self.captions, all_captions=self.all_captions)
-        if not len(pairs.texts):
-            raise UserError(f"{self.shards}: {why_none(pairs.skips)}")
-        return pairs
 
 
 @dataclass(frozen=True)
@@ -170,15 +147,20 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
     """
     started = time.monotonic()
-    shards = options.shards
-    paths = options.paths()
+    shards, captions, all_captions = options.shards, options.captions, options.all_captions
+    paths = list_shards(shards)
+    if captions is not None and not is_folder(captions):
+        raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     model = options.load_model()
-    from clipvip.pipeline.evaluate.embeddings import settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
-    pairs = options.embed(options.encoder(model), paths)
+    pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
+    queries = "captions" if captions is not None or all_captions else "subtitles"
     num_queries = len(pairs.texts)
+    if not num_queries:
+        raise UserError(f"{shards}: {why_none(pairs.skips)}")
     settings = settings_of(model)
     bank = None
     if options.query_bank is not None:
@@ -189,10 +171,10 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
             raise UserError(f"--query-bank {options.query_bank}: holds no texts")
         bank = model.encode_text(texts).numpy()
     how = Scoring(options.dsl, options.qb_norm, bank, options.bootstrap, model.device)
-    scores = score_pairs(pairs, queries=options.queries, settings=settings, how=how)
+    scores = score_pairs(pairs, queries=queries, settings=settings, how=how)
     for warning in scores.warnings or ():
         click.echo(f"Warning: {shards}: {warning}", err=True)
-    about = {"model": options.model, "shards": str(shards), "queries": options.queries, **settings}
+    about = {"model": options.model, "shards": str(shards), "queries": queries, **settings}
     result = scores.as_dict()
     report = Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips)
     made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)

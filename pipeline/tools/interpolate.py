@@ -17,7 +17,7 @@ from clipvip.pipeline.evaluate.options import (
     Readers,
     result_folder,
 )
-from clipvip.pipeline.evaluate.output import finish
+from clipvip.pipeline.evaluate.output import finish, why_none
 from clipvip.pipeline.evaluate.retrieval import (
     DIRECTIONS,
     BothWays,
@@ -33,7 +33,9 @@ from clipvip.pipeline.runtime.options import ALSO, LAST, Device, Listed, at_leas
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location, is_url
+from clipvip.shards.tar.reader import list_shards
 
 if TYPE_CHECKING:
     from clipvip.model.interpolation import Interpolation
@@ -142,7 +144,9 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     started = time.monotonic()
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
-    paths = asked.paths() if asked is not None else []
+    paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
+    if options.captions is not None and not is_folder(options.captions):
+        raise UserError(f"--captions {options.captions}: no such folder; make it with 'clipvip-data caption'")
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device
@@ -188,7 +192,7 @@ def _score(
     started: float,
 ) -> tuple[dict[float, RetrievalScores], StageReport]:
     """The scores of each alpha, and the report of them, which is written where --results says."""
-    from clipvip.pipeline.evaluate.embeddings import settings_of
+    from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
     from clipvip.pipeline.tools.interpolate_work import LineEncoder, at_point
 
     model, alphas = line.model, options.alphas
@@ -196,17 +200,21 @@ def _score(
         raise UserError(
             f"{options.end}: has no tokenizer to read texts by; put that of its CLIP beside the weights"
         )
-    pairs = asked.embed(LineEncoder.of(asked.encoder(model), line, alphas), paths)
+    encoder = LineEncoder.of(asked.encoder(model), line, alphas)
+    pairs = embed_pairs(encoder, paths, captions=options.captions, all_captions=options.all_captions)
+    if not pairs.sentences:
+        raise UserError(f"{options.eval}: {why_none(pairs.skips)}")
+    queries = "subtitles" if options.captions is None and not options.all_captions else "captions"
     settings = settings_of(model)
     how = Scoring(resamples=options.bootstrap, device=model.device)
     scores = {
-        alpha: score_pairs(at_point(pairs, number), queries=asked.queries, settings=settings, how=how)
+        alpha: score_pairs(at_point(pairs, number), queries=queries, settings=settings, how=how)
         for number, alpha in enumerate(alphas)
     }
     for warning in scores[alphas[0]].warnings or ():
         click.echo(f"Warning: {options.eval}: {warning}", err=True)
     result = _result(scores)
-    about = {**_about(options), "shards": str(options.eval), "queries": asked.queries, **settings}
+    about = {**_about(options), "shards": str(options.eval), "queries": queries, **settings}
     report = Report("interpolate", about, counts={"clips": len(pairs.videos)}, skips=pairs.skips)
     made = finish(report, result, _table(scores), out=options.results, name=RESULT_NAME, started=started)
     if options.results is not None:
