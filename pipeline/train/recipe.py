@@ -84,6 +84,9 @@ class Data:
     """Frames taken of a clip."""
     sampling: Literal["jittered", "uniform"] = "jittered"
     """`jittered`: evenly spaced between a random first and a random last frame; `uniform`: no chance."""
+    drop_frames: float = Field(default=0.0, ge=0, lt=1)
+    """The fraction of these that is left out in training, at random, others on each pass; one at least stays.
+    What stays keeps its temporal position among `num_frames`."""
     max_text_tokens: int = Field(default=70, ge=3)
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
@@ -124,6 +127,9 @@ class Model:
     image_size: int | None = Field(default=None, ge=1)
     """Side of the images in pixels, a multiple of the patches'; null: as `init`. For another size than
     its own the positions of patches are interpolated (bicubic, antialiased)."""
+    drop_patches: float = Field(default=0.0, ge=0, lt=1)
+    """The fraction of the patches of each frame and image that is left out in training, at random (FLIP).
+    Proxies and class tokens stay."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 
