@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from operator import attrgetter
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -64,6 +65,8 @@ def _shape(tensor: Tensor | None) -> str:
 def load_start(folder_or_name: str, config: ClipVipConfig, *, name: str, end: str, seed: int) -> ClipVip:
     """What a model of this configuration was trained from: a ClipVip, or what `from_clip` makes of a CLIP.
 
+    A ClipVip may be a released file.
+
     Args:
         name, end: what messages call this model, and the other.
         seed: of the training, by which parameters were drawn that the CLIP does not have.
@@ -71,12 +74,14 @@ def load_start(folder_or_name: str, config: ClipVipConfig, *, name: str, end: st
     Raises:
         CheckpointError: no such model, it does not load, or is of another architecture.
     """
-    is_ours = require_kind(folder_or_name, STARTS) == "clip_vip"
+    is_file = Path(folder_or_name).is_file()  # a released one, whose sizes are those of its tensors
+    if is_file or require_kind(folder_or_name, STARTS) == "clip_vip":
+        model = ClipVip.from_pretrained(folder_or_name) if is_file else None
+        found = read_config(folder_or_name) if model is None else model.config
+        _require_alike(found, config, name, end, settings=_SETTINGS, of_images=_OF_IMAGES)
+        return model or ClipVip.from_pretrained(folder_or_name)
     found = read_config(folder_or_name)
     vision, of_start = config.vision_config, found.vision_config
-    if is_ours:
-        _require_alike(found, config, name, end, settings=_SETTINGS, of_images=_OF_IMAGES)
-        return ClipVip.from_pretrained(folder_or_name)
     _require_alike(found, config, name, end, settings=("projection_dim",), of_images=("patch_size",))
     overrides = {setting: getattr(config, setting) for setting in _TAKEN_OVER}
     if vision.image_size != of_start.image_size:

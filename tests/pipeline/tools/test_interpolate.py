@@ -215,15 +215,20 @@ def test_what_makes_no_sense_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_b_may_be_a_released_checkpoint(tmp_path: Path) -> None:
+def test_both_may_be_released_checkpoints(tmp_path: Path) -> None:
     start, end = wide_model(), wide_model()
     start.tokenizer = tiny_tokenizer()
     start.save_pretrained(tmp_path / "a")
     with torch.no_grad():
         for parameter in end.parameters():
             parameter.add_(0.1)
-    state = {f"clipmodel.{name}": value for name, value in end.state_dict().items()}
-    torch.save(state, tmp_path / "b.pt")
+    for name, model in (("a.pt", start), ("b.pt", end)):
+        state = {f"clipmodel.{name}": value for name, value in model.state_dict().items()}
+        torch.save(state, tmp_path / name)
+    out = tmp_path / "of-files"
+    result = interpolate(tmp_path / "a.pt", tmp_path / "b.pt", "--alpha", 0, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert all(torch.equal(weights(out)[name], value) for name, value in start.state_dict().items())
     out = tmp_path / "out"
     result = interpolate(tmp_path / "a", tmp_path / "b.pt", "--alpha", 0.25, "--out", out)
     assert result.exit_code == 0, result.output
