@@ -16,6 +16,7 @@ from clipvip.model.flops import video_flops
 from clipvip.model.seen import EVERYTHING, Seen, num_kept
 from clipvip.model.siglip import GATE_SPEED
 from plain_tower import plain_embedding
+from resources import DEVICES
 from tiny_clip import make_clip
 from tiny_siglip import make_siglip
 
@@ -52,8 +53,8 @@ def kept_patches(num_frames: int) -> Tensor:
 def gradients(model: ClipVip, embeds: Tensor) -> dict[str, Tensor]:
     weights = torch.randn(embeds.shape, dtype=embeds.dtype, generator=torch.Generator().manual_seed(7))
     model.zero_grad()
-    (embeds * weights).sum().backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    (embeds * weights.to(embeds.device)).sum().backward()
+    return {n: p.grad.cpu().clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -62,9 +63,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: n + m)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("drops", ["patches", "frames", "both"])
-def test_the_gradient_is_that_of_a_plain_tower_of_what_is_kept(clip: Path, encoder: str, drops: str) -> None:
+def test_the_gradient_is_that_of_a_plain_tower_of_what_is_kept(
+    clip: Path, encoder: str, drops: str, device: str
+) -> None:
     model, whole = model_of(clip, encoder), videos()
     places = PLACES if drops != "patches" else [list(range(NUM_FRAMES))] * 2
     pixels = torch.stack([video[of] for video, of in zip(whole, places, strict=True)])
@@ -78,12 +82,14 @@ def test_the_gradient_is_that_of_a_plain_tower_of_what_is_kept(clip: Path, encod
     rows = zip(pixels, places, kept, strict=True)
     plain = [plain_embedding(model, frames, of, NUM_FRAMES, patches) for frames, of, patches in rows]
     expected = torch.stack(plain)
+    of_expected = gradients(model, expected)
+    model, pixels, seen = model.to(device), pixels.to(device), seen.to(torch.device(device))
     found = model(pixel_values=pixels, embeds_only=True, seen=seen).video_embeds
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
-    assert_same(gradients(model, found), gradients(model, expected))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-11, atol=1e-13)
+    assert_same(gradients(model, found), of_expected)
     # All tokens of the last layer, as without `embeds_only`.
     output = model(pixel_values=pixels, seen=seen)
-    torch.testing.assert_close(output.video_embeds, expected, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(output.video_embeds.cpu(), expected, rtol=1e-11, atol=1e-13)
     if encoder in ("vip", "full_attention"):
         assert output.vision_last_hidden_state.shape[1] == 3 + kept[0].numel()
 
