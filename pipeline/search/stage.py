@@ -8,13 +8,12 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from clipvip.pipeline.evaluate.options import ClipsOptions
+from clipvip.pipeline.evaluate.options import ClipsOptions, require_page_folder
 from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import Pick, texts_of
 from clipvip.pipeline.runtime.errors import UserError
@@ -119,11 +118,11 @@ def search(options: SearchOptions) -> SearchReport:
     page = options.page
     if not all(queries):
         raise UserError("a SENTENCE is blank; give some words")
-    if page is not None and (not queries or (isinstance(page, Path) and not page.parent.is_dir())):
-        reason = f"no such folder as {page.parent}; make it" if queries else "give a SENTENCE to find"
-        raise UserError(f"--page {page}: {reason}")
+    if page is not None and not queries:
+        raise UserError(f"--page {page}: give a SENTENCE to find")
+    require_page_folder(page)
     wanted = shards_of(options.shards)
-    model = options.load_model(needs_tokenizer=bool(queries))
+    model = options.load_models(needs_tokenizer=bool(queries))[options.model]
     maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
     folder = options.index or options.shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=options.rebuild)
