@@ -210,8 +210,8 @@ def in_dtype(model: "ClipVip", dtype: Any) -> "ClipVip":
     """The model in the number format that `from_pretrained` was asked for, a torch.dtype or its name."""
     if dtype in (None, "auto"):
         return model
-    moved: Any = model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    return cast("ClipVip", moved)
+    moved: Any = model
+    return cast("ClipVip", moved.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype))
 
 
 def load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:

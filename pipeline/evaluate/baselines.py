@@ -30,14 +30,15 @@ def comparison(name: str, result: Result, figures: Figures) -> Table:
     found = {model: figures(one) for model, one in {name: result, **result.get("baselines", {})}.items()}
     of_model = found[name]
     titles = list(next(iter(of_model.values())))
-    columns = [Column(), Column("model")]
+    columns = [Column()]
     for title in titles:
         columns += [Column(title, ".1f"), Column("95% interval")]
+    columns.append(Column("model"))  # last, since names may be long
     rows: list[list[object]] = []
     for label in of_model:
         for model, some in found.items():
             cells = [part for title in titles for part in _cells(some[label][title])]
-            rows.append([label if model == name else None, model, *cells])
+            rows.append([label if model == name else None, *cells, model])
     return Table(columns, rows)
 
 

@@ -189,7 +189,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     settings = settings_of(models[options.model])
     about = {"model": options.model, **options.compared(), "shards": str(shards), "queries": queries}
     result = with_baselines(scores.as_dict(), {name: one.as_dict() for name, one in scored.items()})
-    report = Report("retrieval", about | settings, counts={"clips": scores.num_queries}, skips=skips)
+    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_queries}, skips=skips)
     output = Output(RESULT_NAME, options.out, options.page, figures)
     made = finish(report, result, table(result), output=output, started=started)
     return RetrievalReport(content=made.content, text=made.text, scores=scores, baselines=scored)
