@@ -68,7 +68,7 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
-    absent = f"{folder_or_name}: no model configuration (config.json) there"
+    absent = f"{folder_or_name}: no model configuration (config.json) there{_other_content(folder_or_name)}"
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
@@ -76,6 +76,15 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     if not content:
         raise CheckpointError(absent)
     return str(content.get("model_type", "none"))
+
+
+def _other_content(folder: str) -> str:
+    """What a folder without config.json holds instead, where that is known, and what to do."""
+    if Path(folder, "model", "config.json").is_file():
+        return f"; it is the folder of a training run: give {Path(folder, 'model')}"
+    if Path(folder, "open_clip_config.json").is_file():
+        return "; it is a model of OpenCLIP: 'clipvip-data convert-openclip' makes a CLIP of it"
+    return ""
 
 
 def require_kind(folder_or_name: str, **where: Any) -> str:
