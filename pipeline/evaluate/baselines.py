@@ -43,10 +43,10 @@ def comparison(name: str, result: Result, figures: Figures) -> Table:
 
 
 def score_page(title: str, name: str, result: Result, figures: Figures, told: str) -> bytes:
-    """A page of one test: the comparison, and below it all that the terminal says, `told`."""
+    """A page of one test: the comparison, and below it what is `told` of the model alone."""
     note = f"{name}, {result['num_frames']} frames of a clip"
     scores = Section("Scores in percent", blocks=[comparison(name, result, figures)])
-    return render_page(title, [scores, Section("In full", code=told)], note=note)
+    return render_page(title, [scores, Section(f"In full: {name}", code=told)], note=note)
 
 
 def _cells(figure: Figure) -> tuple[float, str]:

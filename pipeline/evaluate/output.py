@@ -35,13 +35,13 @@ def finish(
     unit, done = next(iter(report.counts.items()))
     out, model = output.out, str(report.options["model"])
     report.details = {"result": result}
-    if result.get("baselines"):
-        table += f"\n\n{comparison(model, result, output.figures).text()}"
-    if report.tally.total:
-        table += f"\npassed over {report.tally.total:,}: {reasons(report.skips)}"
+    skipped = f"\npassed over {report.tally.total:,}: {reasons(report.skips)}" if report.tally.total else ""
     if output.page is not None:
         title = f"{report.stage}: {report.options['shards']}"
-        atomic_write_bytes(output.page, score_page(title, model, result, output.figures, table))
+        atomic_write_bytes(output.page, score_page(title, model, result, output.figures, table + skipped))
+    if result.get("baselines"):
+        table += f"\n\n{comparison(model, result, output.figures).text()}"
+    table += skipped
     if out is None:
         content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
         return StageReport(content=content, text=table)
