@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_of(folder: Path, name: str) -> list[str]:
+def words_of(folder: Path, name: str) -> list[str]:
     files = {
         "retrieval": [],
         "multiple-choice": ["--questions", str(folder / "questions.jsonl")],
@@ -54,7 +54,6 @@ def test_of(folder: Path, name: str) -> list[str]:
     return [name, "--device", "cpu", "--shards", str(folder / "shards"), *files[name]]
 
 
-test_of.__test__ = False  # type: ignore[attr-defined]
 TESTS = ("retrieval", "multiple-choice", "actions")
 
 
@@ -90,7 +89,7 @@ def test_the_numbers_of_a_plain_model_are_those_by_hand(
         }
         Path(plain, "preprocessor_config.json").write_text(json.dumps(clip))
     prompt = ["--prompt", "a person {}"] if name == "actions" else []
-    options = [*test_of(folder, name), *prompt]
+    options = [*words_of(folder, name), *prompt]
     model = str(folder / plain)
     run_well(*options, "--model", model, "--out", tmp_path / "alone")
     alone = result_of(tmp_path / "alone", name)
@@ -119,7 +118,7 @@ def test_table_and_page_have_a_row_for_each_with_intervals(folder: Path, name: s
     models = [str(folder / model) for model in ("vip", "clip", "siglip")]
     page = tmp_path / "page.html"
     options = ["--model", models[0], "--baseline", models[1], "--baseline", models[2], "--page", page]
-    result = run_well(*test_of(folder, name), *options, "--out", tmp_path)
+    result = run_well(*words_of(folder, name), *options, "--out", tmp_path)
     written = result_of(tmp_path, name)
     assert list(written["baselines"]) == models[1:]
     rows = [line.split() for line in result.stdout.splitlines() if line.split()[-1:] != [] and " to " in line]
@@ -141,8 +140,8 @@ def test_table_and_page_have_a_row_for_each_with_intervals(folder: Path, name: s
 
 def test_a_page_without_baselines_and_no_intervals(folder: Path, tmp_path: Path) -> None:
     options = ["--model", folder / "vip", "--bootstrap", 0, "--page", tmp_path / "page.html"]
-    plain = run_well(*test_of(folder, "retrieval"), *options[:-2])
-    assert run_well(*test_of(folder, "retrieval"), *options).stdout == plain.stdout
+    plain = run_well(*words_of(folder, "retrieval"), *options[:-2])
+    assert run_well(*words_of(folder, "retrieval"), *options).stdout == plain.stdout
     assert "text to video" in HtmlPage((tmp_path / "page.html").read_bytes()).text
 
 
@@ -150,7 +149,7 @@ def test_texts_are_cut_alike_but_to_what_a_baseline_takes(folder: Path, tmp_path
     for given, wanted in (((), 24), (("--max-text-tokens", 9), 9)):
         out = tmp_path / str(wanted)
         options = ["--model", folder / "vip", "--baseline", folder / "siglip", "--out", out, *given]
-        run_well(*test_of(folder, "retrieval"), *options)
+        run_well(*words_of(folder, "retrieval"), *options)
         written = result_of(out, "retrieval")
         assert written["baselines"][str(folder / "siglip")]["max_text_tokens"] == wanted
 
@@ -179,7 +178,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     ]
     for options, says in cases:
         words = [
-            *test_of(folder, "retrieval"),
+            *words_of(folder, "retrieval"),
             "--model",
             folder / "vip",
             "--out",
