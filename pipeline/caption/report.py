@@ -89,7 +89,7 @@ def summarize(out: Location, stems: Sequence[str]) -> CaptionSummary:
         record = ShardRecord(path.name, len(content.rows), size_of(path), sha256_of_file(path))
         summary.records.append(record)
         summary.num_captioned += len(content.rows)
-        summary.num_skips += len(content.skips)
+        summary.num_skips += content.num_clips - len(content.rows)
         summary.words.update(len(caption.split()) for caption in captions)
         summary.digests.append(key_hashes(captions).tobytes())
     return summary

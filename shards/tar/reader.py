@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import simplejpeg
@@ -15,20 +15,22 @@ from upath import UPath
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.places import location_of, sizes_in
+from clipvip.shards.files.places import location_of, size_of, sizes_in
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
+from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
-from clipvip.shards.tar.foreign import ForeignClip, foreign_clip, is_foreign_key
+from clipvip.shards.tar.foreign import ForeignClip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.members import read_foreign, read_text_member, record_of
+
+if TYPE_CHECKING:
+    from clipvip.shards.format.clip_captions import ClipCaption
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
 DEFAULT_MAX_PIXELS = 1 << 26
 _CLIP_EXTENSIONS = ("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
-# Records and texts are kilobytes; what is larger is not read.
-MAX_TEXT_BYTES = 16 << 20
 _new = partial(np.empty, dtype=np.uint8)
 
 
@@ -38,7 +40,7 @@ class Sample:
 
     `parsed` is the record, or the Skip that says why a damaged sample has none; of a sample of others that
     was read without its pixels, what is known then. A frame of more than `max_pixels` pixels is taken for
-    damage, before memory is taken for it.
+    damage, before memory is taken for it. `captions` are those of folders that were asked for.
     """
 
     key: str
@@ -46,6 +48,7 @@ class Sample:
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    captions: "tuple[ClipCaption, ...]" = ()
 
     @property
     def record(self) -> ClipRecord:
@@ -251,20 +254,47 @@ def _names(folder: Location, found: Iterable[str]) -> list[str]:
     return names
 
 
-def read_shard(path: Location | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+def read_shard(
+    path: Location | str, *, with_pixels: bool = True, captions: Sequence[Location | str] = ()
+) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
     Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
     be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
+    Args:
+        captions: folders that `clipvip-data caption` wrote. A sample's `captions` are those of all of them,
+            each with the model that made it and the frame that it is of.
+
     Raises:
-        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
+            captions of the shard.
     """
+    by_key = _captions_by_key(location_of(path), [os.fspath(folder) for folder in captions])
     for sample in read_samples(path, with_pixels=with_pixels):
-        if isinstance(sample, Sample):
-            yield sample
-        elif is_safe_key(sample.what):
-            yield Sample(sample.what, sample, FRAMES_EXTENSION, b"")
+        if isinstance(sample, Skip):
+            if not is_safe_key(sample.what):
+                continue
+            sample = Sample(sample.what, sample, FRAMES_EXTENSION, b"")
+        yield replace(sample, captions=_captions_of(sample, by_key)) if by_key else sample
+
+
+def _captions_by_key(path: Location, folders: Sequence[str]) -> dict[str, list["ClipCaption"]]:
+    if not folders:
+        return {}
+    # Parquet takes a while to import.
+    from clipvip.shards.format.clip_captions import sourced_captions_of
+
+    where = f"no captions of {path}"
+    return sourced_captions_of(folders, path.stem, num_bytes=size_of(path), where=where)
+
+
+def _captions_of(sample: Sample, by_key: dict[str, list["ClipCaption"]]) -> tuple["ClipCaption", ...]:
+    from clipvip.shards.format.clip_captions import with_middle_frame
+
+    captions = by_key.get(sample.key, [])
+    is_known = isinstance(sample.parsed, ClipRecord)
+    return tuple(with_middle_frame(captions, sample.record) if is_known else captions)
 
 
 def read_samples(
@@ -327,29 +357,6 @@ def read_sample(
         return Skip("damaged_sample", span.key, one_line(error))
 
 
-def read_foreign(shard: ShardFile, span: SampleSpan) -> ForeignClip | None:
-    """What a sample of others says, pixels aside; None where it is one of ours, or what is left of one.
-
-    Raises DatasetError where KEY.json or KEY.txt is damaged or too large.
-    """
-    extension = span.foreign_extension
-    if extension is None or not is_foreign_key(span.key):
-        return None
-    json, text = (
-        read_text_member(shard, span, name) if name in span.members else None for name in ("json", "txt")
-    )
-    return foreign_clip(span.key, extension, json=json, text=text)
-
-
-def record_of(foreign: ForeignClip, pixels: bytes, *, max_pixels: int) -> ClipRecord:
-    """The record of a sample of others; DatasetError: its pixels do not decode."""
-    try:
-        return foreign.record(pixels, max_pixels=max_pixels)
-    except MediaError as error:
-        what = "video" if foreign.extension == VIDEO_EXTENSION else "picture"
-        raise DatasetError(f"its {what} does not decode ({error})") from error
-
-
 class WrongMembers(DatasetError):
     """A sample is not whole: not as clipvip writes it, and not one of others."""
 
@@ -385,12 +392,3 @@ def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pi
     if record.key != key or not is_safe_key(key):
         raise DatasetError(f"key: {record.key[:100]!r} under another name")
     return Sample(key, record, extension, pixels, max_pixels)
-
-
-def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
-    """A member that is a record or a text; DatasetError: it is absent or too large. Raises as `read`."""
-    if extension not in span.members:
-        raise DatasetError(f"has no KEY.{extension}")
-    if (length := span.members[extension][1]) > MAX_TEXT_BYTES:
-        raise DatasetError(f"its KEY.{extension} has {length:,} bytes")
-    return shard.read(span, extension)
