@@ -117,7 +117,7 @@ class FoundCaptions:
         elif not caption:
             skip = Skip("empty_caption", frame.key, "the model had nothing to say")
         if skip is not None:
-            self.lose([LostFrame(frame.number, skip, frame.frame.index)])
+            self.lose([LostFrame(frame.number, skip, frame.frame.number)])
             return
         self._keys[frame.number] = frame.key
         self._captions.setdefault(frame.number, []).append(FrameCaption(frame.frame, caption))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from clipvip.media.errors import one_line
 from clipvip.model.captioners import is_our_own
 from clipvip.model.checkpoint_file import require_no_file
+from clipvip.model.image_to_text import load_processor
 from clipvip.model.weights import model_type
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
@@ -55,6 +56,8 @@ def _fetch(name: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=["config.json"]))
         if is_our_own(model_type(str(folder))):
             return Path(snapshot_download(name, allow_patterns=list(_OWN_FILES)))
+        # A package that its processor lacks is told before gigabytes are fetched.
+        load_processor(snapshot_download(name, allow_patterns=list(_PROCESSOR_FILES)))
         # Many have their weights twice.
         first, other = _WEIGHTS
         folder = Path(snapshot_download(name, allow_patterns=[*_PROCESSOR_FILES, first]))

@@ -47,8 +47,8 @@ _FEW_CLIPS = 20
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Location | None = opt(
-        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
     )
     dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
     qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
@@ -147,17 +147,18 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
     """
     started = time.monotonic()
-    shards, captions, all_captions = options.shards, options.captions, options.all_captions
+    shards, captions, all_captions = options.shards, options.captions or (), options.all_captions
     paths = list_shards(shards)
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
+    for folder in captions:
+        if not is_folder(folder):
+            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     model = options.load_model()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
     pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
-    queries = "captions" if captions is not None or all_captions else "subtitles"
+    queries = "captions" if captions or all_captions else "subtitles"
     num_queries = len(pairs.texts)
     if not num_queries:
         raise UserError(f"{shards}: {why_none(pairs.skips)}")

@@ -45,7 +45,7 @@ class Caption(NamedTuple):
 class SeenFrame(NamedTuple):
     """The frame that a caption is of: its number among the stored ones, and its time in the source."""
 
-    index: int
+    number: int
     seconds: float
 
 
@@ -140,14 +140,14 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    lists = []
+    lists: list[list[object]] = []
     if alternatives:
         fields.append(pyarrow.field(_ALL_CAPTIONS, pyarrow.list_(pyarrow.string())))
         lists.append([alternatives.get(key) for key, _ in rows])
     if frames:
         seen = [frames.get(key, ()) for key, _ in rows]
         fields.append(pyarrow.field(_FRAMES, pyarrow.list_(pyarrow.int32())))
-        lists.append([[frame.index for frame in some] for some in seen])
+        lists.append([[frame.number for frame in some] for some in seen])
         fields.append(pyarrow.field(_FRAME_SECONDS, pyarrow.list_(pyarrow.float64())))
         lists.append([[frame.seconds for frame in some] for some in seen])
     table = pyarrow.table([*columns, *lists], schema=pyarrow.schema(fields, metadata=metadata))

@@ -270,7 +270,7 @@ def read_shard(
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
             captions of the shard.
     """
-    by_key = _captions_by_key(location_of(path), [os.fspath(folder) for folder in captions])
+    by_key = _captions_by_key(location_of(path), [str(folder) for folder in captions])
     for sample in read_samples(path, with_pixels=with_pixels):
         if isinstance(sample, Skip):
             if not is_safe_key(sample.what):

@@ -82,7 +82,8 @@ def decode_clip(
     else:
         raise ValueError(f"{sampling = }: 'uniform' or 'jittered'")
     folders = (captions,) if isinstance(captions, str | os.PathLike) else tuple(captions)
-    found = _captions_of(tuple(map(os.fspath, folders)), url, key).get(key, []) if folders else []
+    names = tuple(os.fspath(folder) for folder in folders)
+    found = _captions_of(names, url, key).get(key, []) if names else []
     # A short clip gives some frames several times: each is decoded and resized once.
     distinct, places = np.unique(indices, return_inverse=True)
     frames = torch.from_numpy(clip.decode(distinct))
