@@ -16,7 +16,7 @@ from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
 from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.places import location_of, size_of, sizes_in
+from clipvip.shards.files.places import location_of, sizes_in
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
@@ -283,31 +283,21 @@ def read_shard(
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
             captions of the shard.
     """
-    by_key = _captions_by_key(location_of(path), [str(folder) for folder in captions])
-    for sample in read_samples(path, with_pixels=with_pixels):
-        if isinstance(sample, Skip):
-            if not is_safe_key(sample.what):
-                continue
-            sample = Sample(sample.what, sample, FRAMES_EXTENSION, b"")
-        yield replace(sample, captions=_captions_of(sample, by_key)) if by_key else sample
+    samples = _with_damaged(read_samples(path, with_pixels=with_pixels))
+    if captions:
+        # Parquet takes a while to import.
+        from clipvip.shards.tar.captioned import with_captions
+
+        samples = with_captions(samples, location_of(path), list(map(str, captions)))
+    yield from samples
 
 
-def _captions_by_key(path: Location, folders: Sequence[str]) -> dict[str, list["ClipCaption"]]:
-    if not folders:
-        return {}
-    # Parquet takes a while to import.
-    from clipvip.shards.format.clip_captions import sourced_captions_of
-
-    where = f"no captions of {path}"
-    return sourced_captions_of(folders, path.stem, num_bytes=size_of(path), where=where)
-
-
-def _captions_of(sample: Sample, by_key: dict[str, list["ClipCaption"]]) -> tuple["ClipCaption", ...]:
-    from clipvip.shards.format.clip_captions import with_middle_frame
-
-    captions = by_key.get(sample.key, [])
-    is_known = isinstance(sample.parsed, ClipRecord)
-    return tuple(with_middle_frame(captions, sample.record) if is_known else captions)
+def _with_damaged(samples: Iterable[Sample | Skip]) -> Iterator[Sample]:
+    for sample in samples:
+        if isinstance(sample, Sample):
+            yield sample
+        elif is_safe_key(sample.what):
+            yield Sample(sample.what, sample, FRAMES_EXTENSION, b"")
 
 
 def read_samples(
