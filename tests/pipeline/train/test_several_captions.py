@@ -13,6 +13,7 @@ import train_runs
 from batch_plans import batches, joined, plan_of
 from clipvip.model.flops import text_flops
 from clipvip.model.variants import VARIANTS
+from clipvip.pipeline.train.batches import plan_batches
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.launch import launch
@@ -21,6 +22,7 @@ from clipvip.pipeline.train.memory import saved_bytes
 from clipvip.pipeline.train.recipe import Recipe, recipe_from_tree
 from clipvip.pipeline.train.step import compute_gradients, step_flops
 from clipvip.shards.format.captions import write_captions
+from clipvip.shards.format.manifest import write_manifest
 from make_shards import make_shard_folder
 from plain_captions import plain_softmax
 from tiny_clip import MAX_TOKENS, make_clip
@@ -234,3 +236,30 @@ def test_what_all_captions_cost_is_counted(world: Path) -> None:
     assert num_more == 3 * len(chunk.keys)
     of_texts = 3 * num_more * text_flops(config, chunk.num_tokens)
     assert step_flops([chunk], config) == step_flops([of_one], config) + of_texts
+
+
+def test_how_many_a_clip_may_have_is_known_of_our_own_folders(world: Path, tmp_path: Path) -> None:
+    folders = []
+    for name, options in (("ofa", {"num_beams": 5, "frames": 3}), ("blip", {"num_beams": 5})):
+        folders.append(Path(shutil.copytree(world / name, tmp_path / name)))
+        write_manifest(folders[-1], stage="caption", options=options, shards=[])
+    tree = tree_of(world, captions="all")
+    tree["data"]["sources"]["clips"]["captions"] = list(map(str, folders))
+    (part,) = plan_batches(recipe_of(tree), cache=tmp_path).parts
+    assert part.settings.num_captions == 4
+    (part,) = plan_batches(recipe_of(tree_of(world, captions="all", max_captions=2)), cache=tmp_path).parts
+    assert part.settings.num_captions == 2
+
+
+def test_a_run_that_an_earlier_version_began_takes_the_first_folder_that_has_a_clip(
+    world: Path, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    plan = plan_batches(recipe_of(tree_of(world)), cache=tmp_path, order_version=2)
+    drawn: dict[str, set[str]] = {}
+    for chunks in batches(plan, tokenizer, steps=range(30)):
+        for key, texts in texts_of(chunks, tokenizer).items():
+            drawn.setdefault(key, set()).update(texts)
+    for key, texts in drawn.items():
+        expected = expected_captions(key)
+        of_first = [text for text in expected if text.startswith("ofa")] or expected
+        assert texts == set(spoken(tokenizer, of_first)), key
