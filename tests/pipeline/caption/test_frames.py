@@ -135,6 +135,14 @@ def test_a_damaged_frame_costs_that_frame_alone(shards: Path, blip: Path, tmp_pa
     assert run_well("verify", shards, "--captions", tmp_path / "out", "--decode", "none")
 
 
+def test_the_page_shows_the_frames_that_were_captioned(of_two: Path) -> None:
+    page = (of_two / "report.html").read_text()
+    assert "the frames that were captioned" in page
+    shown = page.count("data:image/jpeg")
+    assert shown == 2 * 24  # of each clip both; the damaged one is between them
+    assert page.count("caption at ") == shown
+
+
 def test_another_captioner_has_a_folder_of_its_own(shards: Path, blip: Path, of_two: Path) -> None:
     before = content(of_two)
     for other in (("--frames", "3"), ("--frames", "2", "--num-beams", "2")):
