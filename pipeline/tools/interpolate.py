@@ -145,9 +145,9 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
     paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
-    for folder in options.captions or ():
-        if not is_folder(folder):
-            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
+    for captions in options.captions or ():
+        if not is_folder(captions):
+            raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device
