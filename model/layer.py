@@ -46,11 +46,14 @@ class TransformerLayer(CLIPEncoderLayer):
             hidden_states = hidden_states + self.by_frame(normed, **layout)
             return hidden_states + self.mlp(self.layer_norm2(hidden_states))
         query, key, value = project(attention, normed).unbind(-3)
+        del normed  # without gradients its memory is used again
         if num_frames:
             mixed = proxy_guided_attention(query, key, value, **layout, **how)
         else:
             mixed = attend(query, key, value, mask=attention_mask, is_causal=is_causal, **how)
+        del query, key, value
         hidden_states = hidden_states + attention.out_proj(mixed.flatten(2))
+        del mixed
         return hidden_states + self.mlp(self.layer_norm2(hidden_states))
 
     def by_frame(self, normed: Tensor, *, num_proxies: int, num_frames: int) -> Tensor:
@@ -119,7 +122,8 @@ class QuickGeluMLP(CLIPMLP):
         """(n, width) -> (n, width), the weights as they are."""
         if prefers_convolution(rows, self.fc1.weight):
             inner = linear(rows * self.FACTOR, self.fc1.weight, self.fc1.bias * self.FACTOR)
-            outer = linear(F.silu(inner), self.fc2.weight)
+            # Without gradients nobody needs what it is made of.
+            outer = linear(F.silu(inner, inplace=not inner.requires_grad), self.fc2.weight)
             return torch.add(self.fc2.bias, outer, alpha=1 / self.FACTOR)
         inner = torch.addmm(self.fc1.bias, rows, self.fc1.weight.T, beta=self.FACTOR, alpha=self.FACTOR)
         return torch.addmm(self.fc2.bias, F.silu(inner), self.fc2.weight.T, alpha=1 / self.FACTOR)
