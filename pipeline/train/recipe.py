@@ -88,6 +88,12 @@ class Data:
     """The fraction of these that is left out in training, at random, others on each pass; one at least stays.
     What stays keeps its temporal position among `num_frames`."""
     max_text_tokens: int = Field(default=70, ge=3)
+    captions: Literal["one", "all"] = "one"
+    """Of a clip with several captions, be they of one folder or of several: `one` draws one on each pass;
+    `all` encodes all of them, further positives of the clip that are no negatives of each other, and the
+    clip counts as one. Each costs a pass of the text encoder."""
+    max_captions: int = Field(default=16, ge=1)
+    """For `captions: all`: of a clip with more, so many are drawn on each pass."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
     fast_decode: bool = False
