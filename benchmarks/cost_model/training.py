@@ -96,6 +96,7 @@ def _chunk(step: Step) -> Any:
         text_mask=masks[0],
         caption_ids=texts[1],
         caption_mask=masks[1],
+        has_caption=None,
         num_tokens=step.tokens,
         **_all_is_seen(),
         keys=[str(row) for row in range(step.batch)],
