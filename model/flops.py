@@ -12,6 +12,7 @@ def video_flops(
     """FLOPs to encode one video of `num_frames` frames; `embeds_only` as in `ClipVip.forward`.
 
     Of each frame `num_patches` are seen, None: all. Dropped ones are embedded before they are left out.
+    Copies of proxies, with which GPUs compute (`frame_attention`), are not counted: they are no use.
     """
     vision = config.vision_config
     width, inner, layers = vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers

@@ -65,7 +65,7 @@ class GatedLayer(TransformerLayer):
         """(batch, proxies + frames * patches, width) -> the same; patches see those of their own frame."""
         attention = self.self_attn
         how = {"scale": attention.scale, "dropout": self._dropout()}
-        query, key, value = project(attention, self.layer_norm1(hidden_states))
+        query, key, value = project(attention, self.layer_norm1(hidden_states)).unbind(-3)
 
         def frames(x: Tensor) -> Tensor:  # (B, M + T*N, H, K) -> (B*T, N, H, K)
             return x[:, num_proxies:].unflatten(1, (num_frames, -1)).flatten(0, 1)

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.layer import TransformerLayer
 from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import Precision
 from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
@@ -56,7 +57,7 @@ def saved_bytes(
     """Count what autograd keeps of a chunk, by a forward pass on tensors that have shapes and no content.
 
     As on a GPU without compiling, which keeps more. On an H100 B/32 took 40.8 GiB at its peak for a batch of
-    128, weights, gradient and optimizer included; this counts 37.8 GiB without them.
+    128, weights, gradient and optimizer included; of the network of then this counted 37.8 GiB without them.
     """
     few, more = 4, 8
     counted = [
@@ -94,6 +95,8 @@ def _saved(
         for module in model.modules():
             if isinstance(module, CLIPEncoderLayer):
                 module.register_forward_hook(note)
+            if isinstance(module, TransformerLayer):
+                module.frame_kernel_on = ("cpu",)  # where these tensors are said to be
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
             for num_frames in (settings.kept_frames, *([1] if settings.needs_frame else [])):
