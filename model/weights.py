@@ -286,7 +286,7 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
     }
 
 
-def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
+def convert_released(path: str | Path, folder: str | Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
     `folder` must not exist yet or be empty (see `whole_folder`).
@@ -294,6 +294,13 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
             is missing or does not fit.
+
+    Examples:
+        >>> import clipvip
+        >>> tokenizer = "openai/clip-vit-base-patch32"
+        >>> clipvip.convert_released("pretrain_clipvip_base_32.pt", "vip", tokenizer=tokenizer)
+        >>> clipvip.ClipVip.from_pretrained("vip").config.model_type
+        'clip_vip'
     """
     from clipvip.model.clip_vip import ClipVip
 
@@ -305,7 +312,7 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write a model to: it becomes `folder` at the end, or nothing of it is left.
 
     `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
@@ -314,6 +321,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: `folder` holds something.
     """
+    folder = Path(folder)
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")

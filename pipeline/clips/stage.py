@@ -101,6 +101,12 @@ def clips(options: ClipsOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no clip in any video.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.clips("videos", seconds=5, out="listed.jsonl", workers=1)
+        >>> report.counts["videos"]
+        4
     """
     started = time.monotonic()
     _require_sense(options)

@@ -108,6 +108,18 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.nmi(
+        ...     sources={"subtitles": "clips", "captions": "captions"},
+        ...     targets={"queries": "queries.txt"},
+        ...     model="openai/clip-vit-base-patch32",
+        ...     samples=20,
+        ...     out="gaps",
+        ... )
+        >>> [(gap.source, gap.target) for gap in report.gaps]
+        [('subtitles', 'queries'), ('captions', 'queries')]
     """
     started = time.monotonic()
     try:

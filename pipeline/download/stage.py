@@ -115,6 +115,11 @@ def download(options: DownloadOptions) -> StageReport:
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no video, or the site
             refuses all.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.download(metadata="clips.jsonl", out="fetched", dry_run=True).counts["videos"]
+        4
     """
     started = time.monotonic()
     if importlib.util.find_spec("yt_dlp") is None:

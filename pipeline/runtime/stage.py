@@ -97,6 +97,8 @@ class Stage(Generic[P, Options, Result]):
     def __call__(self, options: Options, /) -> Result: ...
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result: ...
+    @overload  # with texts for paths, and whatever else an option converts, of which P does not know
+    def __call__(self, *args: Any, **kwargs: Any) -> Result: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
         if len(args) == 1 and not kwargs and isinstance(args[0], StageOptions):
             return self._function(args[0])  # type: ignore[arg-type]
@@ -186,7 +188,7 @@ def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
         made.program.split()[-1],
         params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
-        help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
+        help=re.split(r"\n\s*(?:Returns|Raises|Examples):\n", made.__doc__ or "")[0],
         epilog=made.epilog,
         resumable=made.resumable,
     )

@@ -114,6 +114,12 @@ def search(options: SearchOptions) -> SearchReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.search("a dog runs", model="runs/b32/model", shards="test-clips", top=3)
+        >>> [clip.rank for clip in report.clips]
+        [1, 2, 3]
     """
     queries = [" ".join(sentence.split()) for sentence in options.sentences]
     page = options.page

@@ -57,6 +57,11 @@ def merge(options: MergeOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.merge(["monday", "tuesday"], out="both").counts["clips"]
+        8
     """
     folders, captions = options.folders, options.captions
     if captions and len(captions) != len(folders):

@@ -85,6 +85,20 @@ def train(options: TrainOptions) -> StageReport:
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
         TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint is saved, and the same call goes on from there.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.train(
+        ...     "demo",
+        ...     shards="clips",
+        ...     captions="captions",
+        ...     init="openai/clip-vit-base-patch32",
+        ...     out="run",
+        ...     gpus=0,
+        ...     overrides=["optim.epochs=null", "optim.steps=1", "optim.batch_size=4", "run.workers=0"],
+        ... )
+        >>> clipvip.ClipVip.from_pretrained("run/model").config.model_type
+        'clip_vip'
     """
     recipe = recipe_of(options)
     if not recipe.run.out:

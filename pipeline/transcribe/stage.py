@@ -93,6 +93,12 @@ def transcribe(options: TranscribeOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no video has a transcript.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.transcribe("videos", model="whisper", out="heard", gpus=0, dry_run=True)
+        >>> report.counts["videos"]
+        4
     """
     started = time.monotonic()
     if importlib.util.find_spec("faster_whisper") is None:
