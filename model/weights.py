@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
@@ -70,7 +71,8 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        raise CheckpointError(f"{absent}: {one_line(error)}") from error
+        problem = hub_problem(folder_or_name, error) or f"{absent}: {one_line(error)}"
+        raise CheckpointError(problem) from error
     if not content:
         raise CheckpointError(absent)
     return str(content.get("model_type", "none"))
@@ -144,6 +146,8 @@ def not_loaded(source: Any, error: Exception, what: str = "does not load") -> Ch
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
         raise error
+    if not problem and not Path(source).exists() and (of_hub := hub_problem(str(source), error)):
+        return CheckpointError(of_hub)
     return CheckpointError(f"{source}: {what} ({problem or one_line(error, most=400)})")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
@@ -190,10 +191,8 @@ def _find_model(name: str) -> Path:
             folder = Path(download_model(name))
         except (OSError, ValueError) as error:
             hint = "" if "/" in name else f"; sizes are {', '.join(available_models())}"
-            raise UserError(
-                f"--model {name}: no such folder, and not to be had from the hub"
-                f" ({one_line(error, most=200)}){hint}"
-            ) from error
+            absent = f"{name}: no such folder, and not to be had from the Hub ({one_line(error, most=200)})"
+            raise UserError(f"--model {hub_problem(name, error) or absent}{hint}") from error
     for file in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / file).is_file():
             raise UserError(

@@ -14,6 +14,7 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
@@ -202,6 +203,8 @@ def store_errors(url: object) -> Iterator[None]:
     except DatasetError:
         raise
     except OSError as error:
+        if str(url).startswith("hf://") and (problem := hub_problem(str(url), error)):
+            raise DatasetError(problem) from error
         if is_url(url) and error.filename is None and error.errno is None:
             error.args = (f"{url}: {one_line(error)}",)
         elif is_url(url) and error.filename is None:
@@ -213,4 +216,6 @@ def store_errors(url: object) -> Iterator[None]:
         what = f"needs {package}; pip install 'clipvip[{scheme}]'" if package else one_line(error)
         raise DatasetError(f"{url}: {what}") from error
     except Exception as error:  # every store has its own, and none of them derives from OSError
+        if str(url).startswith("hf://") and (problem := hub_problem(str(url), error)):
+            raise OSError(problem) from error
         raise OSError(f"{url}: {one_line(error)}") from error
