@@ -8,8 +8,6 @@ import dataclasses
 import difflib
 import math
 import re
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -36,6 +34,7 @@ from clipvip.model.variants import (
     check_temporal_start,
 )
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe_names import read_recipe
 from clipvip.pipeline.train.recipe_yaml import parse_value, parse_yaml
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -263,7 +262,7 @@ def load_recipe(
     Raises:
         UserError: no such recipe, an unknown key (the nearest known one is named), a value that does not fit.
     """
-    tree = parse_yaml(_read(name), name=name)
+    tree = parse_yaml(read_recipe(name), name=name)
     if tree.get("data") is None:
         tree["data"] = {}
     if isinstance(tree["data"], dict):  # so that --set data.sources.NAME adds to the default source
@@ -276,26 +275,6 @@ def load_recipe(
     for key, value in (options or {}).items():
         _put(tree, key, value)
     return recipe_from_tree(tree, name=name)
-
-
-def packaged_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
-    folder = resources.files("clipvip.recipes")
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def _read(name: str) -> str:
-    if Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
-    known = packaged_recipes()
-    if name not in known:
-        raise UserError(
-            f"{name}: no such recipe{_nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
-        )
-    return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -19,6 +19,7 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
+from clipvip.pipeline.train.recipe_names import RecipeName
 from clipvip.pipeline.train.store_run import in_store, local_folder, publish, run_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import lock_folder
@@ -35,7 +36,7 @@ def _place(what: str) -> Any:
 class TrainOptions(StageOptions):
     """What `train` is asked for: a packaged recipe's name or the path of a YAML file, and changes."""
 
-    recipe: str = opt(argument=True, kw_only=False)
+    recipe: str = opt(type=RecipeName(), argument=True, kw_only=False)
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
