@@ -1,6 +1,5 @@
 """The stage `download`: a list of videos -> their files and subtitles, as `shard` reads them."""
 
-import importlib.util
 import math
 import re
 import time
@@ -98,6 +97,9 @@ class DownloadOptions(StageOptions):
         """Most bytes a second of one worker."""
         return self.rate_limit / self.workers if self.rate_limit else None
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"yt_dlp": "download"}
+
 
 @stage(
     DownloadOptions,
@@ -122,8 +124,6 @@ def download(options: DownloadOptions) -> StageReport:
         4
     """
     started = time.monotonic()
-    if importlib.util.find_spec("yt_dlp") is None:
-        raise UserError("yt-dlp is not installed; run: pip install 'clipvip[download]'")
     from clipvip.pipeline.download.fetch import PACE_NAME, FetchTask, fetch_video, read_cookies
 
     metadata, out = options.metadata, options.out

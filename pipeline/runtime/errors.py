@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from clipvip.extras import MissingPackage
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
@@ -131,7 +132,7 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
         warnings.showwarning = _in_one_line(warnings.showwarning)
         try:
             yield
-        except (DatasetError, CheckpointError, PluginError) as error:
+        except (DatasetError, CheckpointError, PluginError, MissingPackage) as error:
             raise UserError(one_line(error)) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly

@@ -74,6 +74,9 @@ class SearchOptions(ClipsOptions):
     )
     frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | ({"faiss": "search"} if self.sentences else {})
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundClip:

@@ -4,7 +4,6 @@ Processes that run `work` do the work; this file decides what they do, and sums 
 """
 
 import hashlib
-import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -78,6 +77,9 @@ class TranscribeOptions(StageOptions):
     )
     dry_run: DryRun = False
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"faster_whisper": "transcribe"}
+
 
 @stage(
     TranscribeOptions,
@@ -102,8 +104,6 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         4
     """
     started = time.monotonic()
-    if importlib.util.find_spec("faster_whisper") is None:
-        raise UserError("faster-whisper is not installed; run: pip install 'clipvip[transcribe]'")
     videos = index_videos(options.videos)
     if not videos:
         raise UserError(f"{options.videos}: holds no videos")
