@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
     from clipvip.shards.errors import DatasetError
     from clipvip.shards.format.captions import read_captions
+    from clipvip.shards.format.clip_captions import ClipCaption
     from clipvip.shards.format.record import ClipRecord
     from clipvip.shards.tar.listing import list_shards
     from clipvip.shards.tar.reader import Sample, read_shard
     from clipvip.shards.tar.streaming import DecodedClip, decode_clip
 
 __all__ = [
+    "ClipCaption",
     "ClipRecord",
     "DatasetError",
     "DecodedClip",
@@ -37,6 +39,7 @@ if not TYPE_CHECKING:
             "media.sampling": "jittered_indices middle_index uniform_indices",
             "shards.errors": "DatasetError",
             "shards.format.captions": "read_captions",
+            "shards.format.clip_captions": "ClipCaption",
             "shards.format.record": "ClipRecord",
             "shards.tar.listing": "list_shards",
             "shards.tar.reader": "Sample read_shard",

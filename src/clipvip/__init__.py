@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.search.stage import SearchOptions, search
     from clipvip.pipeline.shard.stage import ShardOptions, shard
     from clipvip.pipeline.tools.inspect import InspectOptions, inspect
+    from clipvip.pipeline.tools.interpolate import InterpolateOptions, interpolate
     from clipvip.pipeline.tools.merge import MergeOptions, merge
     from clipvip.pipeline.tools.split import SplitOptions, split
     from clipvip.pipeline.tools.stats import StatsOptions, stats
@@ -57,6 +58,7 @@ __all__ = [
     "DownloadOptions",
     "ImportCaptionsOptions",
     "InspectOptions",
+    "InterpolateOptions",
     "MergeOptions",
     "MultipleChoiceOptions",
     "RetrievalOptions",
@@ -82,6 +84,7 @@ __all__ = [
     "download",
     "import_captions",
     "inspect",
+    "interpolate",
     "media",
     "merge",
     "model",
@@ -127,6 +130,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
             "pipeline.search.stage": "SearchOptions search",
             "pipeline.shard.stage": "ShardOptions shard",
             "pipeline.tools.inspect": "InspectOptions inspect",
+            "pipeline.tools.interpolate": "InterpolateOptions interpolate",
             "pipeline.tools.merge": "MergeOptions merge",
             "pipeline.tools.split": "SplitOptions split",
             "pipeline.tools.stats": "StatsOptions stats",

@@ -29,7 +29,7 @@ PACKAGES = (
 )
 # A stage's options are shown in the example of the stage; nobody but a function makes the others.
 SHOWN_ELSEWHERE = (StageOptions, StageReport, Exception)
-RESULTS = {"ClipRecord", "ClipVipOutput", "DecodedClip", "DomainGap", "Ranks", "Sample"}
+RESULTS = {"ClipCaption", "ClipRecord", "ClipVipOutput", "DecodedClip", "DomainGap", "Ranks", "Sample"}
 
 
 def is_shown_by_another(name: str, offered: Any) -> bool:
