@@ -11,6 +11,11 @@ def uniform_indices(num_total: int, num_frames: int) -> np.ndarray:
     `num_frames` gives repeats.
 
     Returns int64 (num_frames,), ascending, each in [0, num_total). Raises ValueError for numbers below 1.
+
+    Examples:
+        >>> from clipvip.shards import uniform_indices
+        >>> uniform_indices(9, 3).tolist()
+        [0, 4, 8]
     """
     _require_positive(num_total, num_frames)
     return np.linspace(0, num_total - 1, num_frames).astype(np.int64)
@@ -23,6 +28,12 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
     past the clip or backwards for two or three frames and fails for one; here the two ends never cross (each
     stays in its half of the clip) and a single frame is drawn from the whole clip. For four frames and more
     the distribution is the released code's. Returns and raises as `uniform_indices`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.shards import jittered_indices
+        >>> len(jittered_indices(9, 3, np.random.default_rng(0)))
+        3
     """
     _require_positive(num_total, num_frames)
     if num_frames == 1:
@@ -34,7 +45,13 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
 
 
 def middle_index(num_total: int) -> int:
-    """The frame that stands for the clip: `num_total // 2`, as in the released code. ValueError for none."""
+    """The frame that stands for the clip: `num_total // 2`, as in the released code. ValueError for none.
+
+    Examples:
+        >>> from clipvip.shards import middle_index
+        >>> middle_index(9)
+        4
+    """
     _require_positive(num_total, 1)
     return num_total // 2
 

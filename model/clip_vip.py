@@ -52,7 +52,16 @@ class ClipVipOutput(ModelOutput):
 
 
 class ClipVip(CLIPPreTrainedModel):
-    """A CLIP that embeds videos and texts into one space (sections 3.3 and 3.4 of the paper)."""
+    """A CLIP that embeds videos and texts into one space (sections 3.3 and 3.4 of the paper).
+
+    Examples:
+        >>> from clipvip.model import ClipVip
+        >>> model = ClipVip.from_pretrained("runs/b32/model")
+        >>> videos = model.encode_video(["clip.mp4"])
+        >>> texts = model.encode_text(["a red circle rolls", "rain on a window"])
+        >>> (texts @ videos.T).shape  # a row a text, a column a video
+        torch.Size([2, 1])
+    """
 
     config_class = ClipVipConfig
     config: ClipVipConfig  # type: ignore[assignment]

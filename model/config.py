@@ -67,6 +67,12 @@ class ClipVipConfig(PreTrainedConfig):
     Raises:
         ValueError: an unknown encoder or start, fewer than one proxy or frame, or texts longer than their
             table.
+
+    Examples:
+        >>> from clipvip.model import ClipVip, ClipVipConfig
+        >>> config = ClipVipConfig(num_proxies=4, temporal_size=12)
+        >>> config.encoder, config.scored_frames
+        ('vip', 12)
     """
 
     model_type = "clip_vip"

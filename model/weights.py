@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
@@ -72,7 +73,8 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        raise CheckpointError(f"{absent}: {one_line(error)}") from error
+        problem = hub_problem(folder_or_name, error) or f"{absent}: {one_line(error)}"
+        raise CheckpointError(problem) from error
     if not content:
         raise CheckpointError(absent)
     return str(content.get("model_type", "none"))
@@ -155,6 +157,8 @@ def not_loaded(source: Any, error: Exception, what: str = "does not load") -> Ch
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
         raise error
+    if not problem and not Path(source).exists() and (of_hub := hub_problem(str(source), error)):
+        return CheckpointError(of_hub)
     return CheckpointError(f"{source}: {what} ({problem or one_line(error, most=400)})")
 
 
@@ -303,7 +307,7 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
     }
 
 
-def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
+def convert_released(path: str | Path, folder: str | Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
     `folder` must not exist yet or be empty (see `whole_folder`).
@@ -311,6 +315,13 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
             is missing or does not fit.
+
+    Examples:
+        >>> import clipvip
+        >>> tokenizer = "openai/clip-vit-base-patch32"
+        >>> clipvip.convert_released("pretrain_clipvip_base_32.pt", "vip", tokenizer=tokenizer)
+        >>> clipvip.ClipVip.from_pretrained("vip").config.model_type
+        'clip_vip'
     """
     from clipvip.model.clip_vip import ClipVip
 
@@ -322,7 +333,7 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write a model to: it becomes `folder` at the end, or nothing of it is left.
 
     `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
@@ -331,6 +342,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: `folder` holds something.
     """
+    folder = Path(folder)
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")

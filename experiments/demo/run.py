@@ -19,6 +19,7 @@ from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.report import write_report
 from clipvip.experiments.demo.results import failed_expectations, read_results, summary
 from clipvip.experiments.demo.world import DEMO_WORLD, QUICK_WORLD, WEIGHTS, World
+from clipvip.extras import require_package
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.caption.stage import CaptionOptions, caption
@@ -58,6 +59,7 @@ def run_demo(out: Path, *, workers: int, quick: bool, seed: int | None = None) -
         UserError: a stage failed, or the results are not what the demo is to show.
     """
     started = time.monotonic()
+    require_package("faiss", "the demo's nmi")
     world = QUICK_WORLD if quick else DEMO_WORLD
     world = world if seed is None else replace(world, seed=seed)
     os.environ["HF_HUB_OFFLINE"] = "1"  # the demo brings all it needs

@@ -8,6 +8,7 @@ import click
 
 from clipvip.experiments.study.rows import STUDIES, STUDY_NAMES, TITLES
 from clipvip.experiments.study.stages import FOLDER, Knobs
+from clipvip.extras import require_package
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.stage import parameters
@@ -58,6 +59,8 @@ def _run(names: list[str], options: StudyOptions) -> None:
     from clipvip.experiments.study.plan import Settings, StudyRun
     from clipvip.experiments.study.run import run_studies
 
+    if "domain-gap" in names:
+        require_package("faiss", "the study's domain gap")
     quick, gpus = options.quick, options.gpus
     pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps
     chosen = options.chosen()

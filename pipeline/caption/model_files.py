@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.captioners import find_captioner, is_our_own
 from clipvip.model.checkpoint_file import require_no_file
@@ -66,8 +67,8 @@ def _fetch(name: str) -> Path:
     except CheckpointError:
         raise
     except (OSError, ValueError) as error:
-        absent = f"--model {name}: no such folder, and not to be had from the hub"
-        raise UserError(f"{absent} ({one_line(error, most=200)})") from error
+        absent = f"{name}: no such folder, and not to be had from the Hub ({one_line(error, most=200)})"
+        raise UserError(f"--model {hub_problem(name, error) or absent}") from error
     return folder
 
 

@@ -126,6 +126,14 @@ def caption(options: CaptionOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no frame could be captioned.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.caption(
+        ...     shards="test-clips", model="OFA-Sys/ofa-base", out="cut-captions", gpus=0, workers=1
+        ... )
+        >>> report.counts["captions"]
+        12
     """
     started = time.monotonic()
     out = options.out

@@ -1,6 +1,5 @@
 """The stage `clips`: a folder of videos that has no list of clips -> the list that `shard` cuts them by."""
 
-import importlib.util
 import itertools
 import os
 import posixpath
@@ -84,6 +83,9 @@ class ClipsOptions(StageOptions):
             made["subtitle_encoding"] = self.subtitle_encoding
         return made
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | ({"scenedetect": "--by shots"} if self.by == "shots" else {})
+
 
 @stage(
     ClipsOptions,
@@ -101,6 +103,12 @@ def clips(options: ClipsOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no clip in any video.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.clips("videos", seconds=5, out="listed.jsonl", workers=1)
+        >>> report.counts["videos"]
+        4
     """
     started = time.monotonic()
     _require_sense(options)
@@ -143,8 +151,6 @@ def _require_sense(options: ClipsOptions) -> None:
         raise WrongOptions(f"--subtitle-encoding: goes with --by subtitles, not with {by}; leave it out")
     if seconds < options.shortest:
         raise WrongOptions(f"--seconds {seconds:g}: is less than --shortest {options.shortest:g}; give more")
-    if by == "shots" and importlib.util.find_spec("scenedetect") is None:
-        raise UserError("PySceneDetect is not installed; run: pip install 'clipvip[shots]'")
     if options.out.is_dir():
         raise UserError(f"--out {options.out}: is a folder; give a file, as clips.jsonl")
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
-from clipvip.analysis.faiss_tools import require_faiss
 from clipvip.analysis.plots import heat_map, interval_bars
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -75,6 +74,9 @@ class DomainGapOptions(StageOptions):
     device: Device = "auto"
     ray: RayAddress = None
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"faiss": "nmi"}
+
 
 @dataclass(frozen=True, slots=True)
 class CorpusGap:
@@ -108,12 +110,20 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.nmi(
+        ...     sources={"subtitles": "clips", "captions": "captions"},
+        ...     targets={"queries": "queries.txt"},
+        ...     model="openai/clip-vit-base-patch32",
+        ...     samples=20,
+        ...     out="gaps",
+        ... )
+        >>> [(gap.source, gap.target) for gap in report.gaps]
+        [('subtitles', 'queries'), ('captions', 'queries')]
     """
     started = time.monotonic()
-    try:
-        require_faiss("the domain gap")
-    except ImportError as error:
-        raise UserError(str(error)) from error
     # torch is imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.domain_gap.corpora import count_texts, encode_drawn
     from clipvip.pipeline.domain_gap.encoder import load_text_encoder

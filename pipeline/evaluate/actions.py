@@ -103,6 +103,14 @@ def actions(options: ActionsOptions) -> ActionsReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it has a class.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.actions(
+        ...     model="runs/b32/model", shards="test-clips", labels="labels.csv", classes="classes.txt"
+        ... )
+        >>> 0 <= report.scores.top1 <= report.scores.top5 <= 1
+        True
     """
     started = time.monotonic()
     require_page_folder(options.page)

@@ -96,6 +96,14 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no question fits a clip.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.multiple_choice(
+        ...     model="runs/b32/model", shards="test-clips", questions="MSR_MC_test.csv"
+        ... )
+        >>> report.scores.num_questions
+        12
     """
     started = time.monotonic()
     require_page_folder(options.page)

@@ -159,6 +159,12 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.retrieval(model="runs/b32/model", shards="test-clips")
+        >>> report.scores.num_clips, 0 <= report.text_to_video.r1 <= 1
+        (12, True)
     """
     started = time.monotonic()
     require_page_folder(options.page)

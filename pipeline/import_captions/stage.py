@@ -72,6 +72,14 @@ def import_captions(options: ImportCaptionsOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no row belongs to a clip.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.import_captions(
+        ...     sources=["captions.jsonl"], shards="clips", out="imported", workers=1
+        ... )
+        >>> report.counts["captions"]  # of 1,120 clips; the video of 70 has another name there
+        1050
     """
     started = time.monotonic()
     out, workers = options.out, options.workers or num_cores()

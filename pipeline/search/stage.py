@@ -73,6 +73,9 @@ class SearchOptions(ClipsOptions):
     )
     frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | ({"faiss": "search"} if self.sentences else {})
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundClip:
@@ -114,6 +117,12 @@ def search(options: SearchOptions) -> SearchReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.search("a dog runs", model="runs/b32/model", shards="test-clips", top=3)
+        >>> [clip.rank for clip in report.clips]
+        [1, 2, 3]
     """
     queries = [" ".join(sentence.split()) for sentence in options.sentences]
     page = options.page

@@ -150,6 +150,14 @@ def shard(options: ShardOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no clip could be stored.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.shard(
+        ...     metadata="clips.jsonl", videos="videos", subtitles="subtitles", out="cut", workers=1
+        ... )
+        >>> report.counts["clips"]
+        24
     """
     with ExitStack() as resources:
         return _shard(options, resources)

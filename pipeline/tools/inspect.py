@@ -59,6 +59,12 @@ def inspect(options: InspectOptions) -> InspectReport:
 
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.inspect("test-clips", num=1)
+        >>> len(report.clips)
+        1
     """
     shard, keys, captions = options.shard, options.keys, options.captions or ()
     shards: Sequence[Location]

@@ -140,14 +140,20 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.interpolate("runs/b32/model", "runs/msrvtt/model", alpha="0.5", out="between")
+        >>> clipvip.ClipVip.from_pretrained("between").config.model_type
+        'clip_vip'
     """
     started = time.monotonic()
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
     paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
-    for captions in options.captions or ():
-        if not is_folder(captions):
-            raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
+    for given in options.captions or ():
+        if not is_folder(given):
+            raise UserError(f"--captions {given}: no such folder; make it with 'clipvip-data caption'")
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device

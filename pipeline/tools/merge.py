@@ -61,6 +61,11 @@ def merge(options: MergeOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.merge(["monday", "tuesday"], out="both").counts["clips"]
+        8
     """
     folders, captions, captions_out = options.folders, options.captions or (), options.captions_out or ()
     if captions and len(captions) != len(folders) * max(len(captions_out), 1):

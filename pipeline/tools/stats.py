@@ -71,6 +71,11 @@ def stats(options: StatsOptions) -> StatsReport:
 
     Raises:
         UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.stats("test-clips").counts["clips"]
+        12
     """
     folder, captions, out = options.folder, options.captions or (), options.out
     shards = list_shards(folder)

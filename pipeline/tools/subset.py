@@ -74,6 +74,11 @@ def subset(options: SubsetOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.subset("clips", num=100, out="some").counts["clips"]
+        100
     """
     ways = (options.num, options.fraction, options.keys, options.video_ids)
     if sum(value is not None for value in ways) != 1:

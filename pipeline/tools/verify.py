@@ -98,6 +98,12 @@ def verify(options: VerifyOptions) -> VerifyReport:
     Raises:
         StageFailed: something is wrong; its `report` is the `VerifyReport`.
         UserError, DatasetError: there is nothing to check, or nothing that could make removed files again.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.verify("test-clips", decode="none")
+        >>> report.findings.listed
+        []
     """
     found = verify_folder(
         options.folder,

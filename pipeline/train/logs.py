@@ -16,6 +16,7 @@ from typing import IO, Any
 import click
 import torch
 
+from clipvip.extras import missing
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.train.peaks import peak_of
@@ -186,6 +187,5 @@ def require_wandb() -> None:
         import wandb  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "run.wandb_project needs the package wandb, which is not installed: pip install wandb, "
-            "or --set run.wandb_project=null"
+            f"{missing('wandb', 'run.wandb_project')}, or give --set run.wandb_project=null"
         ) from error

@@ -33,7 +33,8 @@ from clipvip.model.variants import (
     check_temporal_start,
 )
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train.recipe_yaml import nearest, parse_value, parse_yaml, put, read_recipe
+from clipvip.pipeline.train.recipe_names import read_recipe
+from clipvip.pipeline.train.recipe_yaml import nearest, parse_value, parse_yaml, put
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 

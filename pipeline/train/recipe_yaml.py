@@ -2,8 +2,6 @@
 
 import difflib
 import re
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,27 +33,6 @@ def parse_value(text: str, *, name: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML ({one_line(error)})") from error
-
-
-def packaged_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
-    folder = resources.files("clipvip.recipes")
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def read_recipe(name: str) -> str:
-    """The text of a recipe, of a file or one of the packaged ones; UserError where there is none."""
-    if Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
-    known = packaged_recipes()
-    if name not in known:
-        raise UserError(
-            f"{name}: no such recipe{nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
-        )
-    return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> None:

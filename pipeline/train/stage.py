@@ -19,6 +19,7 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
+from clipvip.pipeline.train.recipe_names import RecipeName
 from clipvip.pipeline.train.store_run import in_store, local_folder, publish, run_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import lock_folder
@@ -35,7 +36,7 @@ def _place(what: str) -> Any:
 class TrainOptions(StageOptions):
     """What `train` is asked for: a packaged recipe's name or the path of a YAML file, and changes."""
 
-    recipe: str = opt(argument=True, kw_only=False)
+    recipe: str = opt(type=RecipeName(), argument=True, kw_only=False)
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
@@ -89,6 +90,20 @@ def train(options: TrainOptions) -> StageReport:
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
         TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint is saved, and the same call goes on from there.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.train(
+        ...     "demo",
+        ...     shards="clips",
+        ...     captions="captions",
+        ...     init="openai/clip-vit-base-patch32",
+        ...     out="run",
+        ...     gpus=0,
+        ...     overrides=["optim.epochs=null", "optim.steps=1", "optim.batch_size=4", "run.workers=0"],
+        ... )
+        >>> clipvip.ClipVip.from_pretrained("run/model").config.model_type
+        'clip_vip'
     """
     recipe = recipe_of(options)
     if not recipe.run.out:

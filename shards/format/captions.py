@@ -160,6 +160,11 @@ def read_captions(folder: Location | str, shard_stem: str) -> dict[str, str]:
 
     Raises:
         DatasetError: the shard has no captions there, or its file is damaged or of another schema.
+
+    Examples:
+        >>> from clipvip.shards import read_captions
+        >>> read_captions("captions", "000000")["video0_00000"]
+        'a picture of thing 0 in place 0'
     """
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from clipvip.extras import missing
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.names import id_of
@@ -72,7 +73,7 @@ def find_caption_files(place: Path) -> list[Path]:
     if not path.is_file():
         raise DatasetError(f"{place}: no such file or folder of captions")
     if is_lmdb(path) and not find_spec("lmdb"):
-        raise DatasetError(f"{path}: needs lmdb; pip install 'clipvip[lmdb]'")
+        raise DatasetError(missing("lmdb", str(path)))
     if not is_lmdb(path) and path.suffix.lower() not in CAPTION_EXTENSIONS:
         kinds = ", ".join(CAPTION_EXTENSIONS)
         raise DatasetError(f"{path}: of no known kind; give {kinds}, or an LMDB ({LMDB_NAME} in its folder)")

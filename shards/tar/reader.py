@@ -1,28 +1,25 @@
 """Read shards: samples in tar order, and the frames of a sample that are asked for."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simplejpeg
-from upath import UPath
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
 from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.places import location_of, sizes_in
+from clipvip.shards.files.places import location_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
-from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
 from clipvip.shards.tar.foreign import ForeignClip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.listing import list_shards as list_shards  # noqa: PLC0414 (here, too)
 from clipvip.shards.tar.members import read_foreign, read_text_member, record_of
 
 if TYPE_CHECKING:
@@ -213,60 +210,6 @@ class Sample:
         return self.decode([self.num_frames // 2])[0]
 
 
-@overload
-def list_shards(folder: Path) -> list[Path]: ...
-@overload
-def list_shards(folder: UPath | str) -> list[Location]: ...
-def list_shards(folder: Location | str) -> list[Location] | list[Path]:
-    """The shards of a folder in order: those of its manifest, else every .tar file by name.
-
-    Raises:
-        DatasetError: the folder is missing or holds captions or no shard, or a shard is missing or no file.
-    """
-    folder = location_of(folder)
-    if isinstance(folder, UPath):
-        return _list_in_store(folder)
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder of shards")
-    shards = []
-    for shard in (folder / name for name in _names(folder, (path.name for path in folder.glob("*.tar")))):
-        shards.append(shard)
-        if shard.is_file():
-            continue
-        if os.path.lexists(shard):
-            is_lost = shard.is_symlink() and not shard.exists()
-            kind = "folder" if shard.is_dir() else "link to nothing" if is_lost else "pipe or a device"
-            raise DatasetError(f"{shard}: not a file, but a {kind}; remove it, or put the shard in its place")
-        raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
-    return shards
-
-
-def _list_in_store(folder: UPath) -> list[Location]:
-    if folder.protocol in ("http", "https"):  # which has no lists
-        return [folder / name for name in _names(folder, [])]
-    found = sizes_in(folder)
-    if not found:
-        raise DatasetError(f"{folder}: no such folder of shards")
-    names = _names(folder, (name for name in found if name.endswith(".tar")))
-    if missing := next((name for name in names if name not in found), ""):
-        what = "named in the manifest but missing; run 'clipvip-data shard' again"
-        raise DatasetError(f"{folder / missing}: {what}")
-    return [folder / name for name in names]
-
-
-def _names(folder: Location, found: Iterable[str]) -> list[str]:
-    """The names of the shards of a folder: of its manifest, or without one those that were `found`."""
-    manifest = read_manifest(folder)
-    if manifest is not None and manifest.stage == CAPTION_STAGE:
-        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
-    names = sorted(found) if manifest is None else [record.name for record in manifest.shards]
-    if manifest is not None and not names:
-        raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
-    if not names:
-        raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
-    return names
-
-
 def read_shard(
     path: Location | str, *, with_pixels: bool = True, captions: Sequence[Location | str] = ()
 ) -> Iterator[Sample]:
@@ -282,6 +225,11 @@ def read_shard(
     Raises:
         DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
             captions of the shard.
+
+    Examples:
+        >>> from clipvip.shards import read_shard
+        >>> [sample.key for sample in read_shard("clips/000000.tar")][:2]
+        ['video0_00000', 'video0_00001']
     """
     samples = _with_damaged(read_samples(path, with_pixels=with_pixels))
     if captions:

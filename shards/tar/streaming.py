@@ -68,6 +68,14 @@ def decode_clip(
     Raises:
         DatasetError: the sample is damaged or none of ours, or no folder has captions of its shard. The
             message is one line with the key; webdataset's handlers catch it.
+
+    Examples:
+        >>> import webdataset
+        >>> from clipvip.shards import decode_clip
+        >>> clips = webdataset.WebDataset("clips/000000.tar", shardshuffle=False).map(decode_clip)
+        >>> clip = next(iter(clips))
+        >>> clip["key"], clip["frames"].shape
+        ('video0_00000', torch.Size([12, 32, 48, 3]))
     """
     key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
     try:

@@ -124,5 +124,5 @@ def test_a_package_that_a_chat_model_lacks_is_named_before_anything_is_done(
     done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[transformers]")]
-    assert "pip install 'clipvip[chat]'" in line and "orchvision" in line
+    assert "pip install '.[chat]'" in line and "orchvision" in line
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from clipvip.pipeline.train.recipe import (
     load_recipe,
     recipe_from_tree,
 )
-from clipvip.pipeline.train.recipe_yaml import packaged_recipes
+from clipvip.pipeline.train.recipe_names import packaged_recipes
 
 
 def read(tmp_path: Path, text: str, *overrides: str) -> Recipe:
@@ -92,7 +92,7 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean pretrain_vip_b32"):
+    with pytest.raises(UserError, match="did you mean 'pretrain_vip_b32'"):
         load_recipe("pretrain_b32")
 
 
