@@ -20,6 +20,7 @@ from clipvip.model.preprocess import tokenize
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.kept import keep_listed
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
     BatchOrder,
@@ -32,6 +33,8 @@ from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.files.places import location_of
+from clipvip.shards.tar.key_list import KeyList
 
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300
@@ -115,11 +118,15 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The make-up of every batch. Epochs are those of the first source; the others go through their own."""
+    """The make-up of every batch. Epochs are those of the first source; the others go through their own.
+
+    `notes` are for the user.
+    """
 
     parts: tuple[SourcePart, ...]
     seed: int
     order_version: int = ORDER_VERSION
+    notes: tuple[str, ...] = ()
 
     @property
     def order(self) -> BatchOrder:
@@ -151,8 +158,11 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
     parts = []
+    keys = KeyList(location_of(recipe.data.keep)) if recipe.data.keep is not None else None
     for number, (name, source) in enumerate(sources.items()):
         shards = open_shards(name, source, cache=cache, in_use=2 * recipe.data.shuffle_shards)
+        if keys is not None and source.kind == "clips":
+            shards = keep_listed(shards, keys)
         order = SampleOrder(
             list(shards.num_samples), seed=recipe.seed + number, group_shards=recipe.data.shuffle_shards
         )
@@ -163,7 +173,9 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
         parts.append(SourcePart(shards, batches, _settings(recipe, source)))
-    return BatchPlan(tuple(parts), recipe.seed, order_version)
+    missing = keys.told_missing() if keys is not None else ""
+    notes = (f"data.keep {recipe.data.keep}: {missing}",) if missing else ()
+    return BatchPlan(tuple(parts), recipe.seed, order_version, notes)
 
 
 def _settings(recipe: Recipe, source: Source) -> SampleSettings:

@@ -88,6 +88,9 @@ class Data:
     sampling: Literal["jittered", "uniform"] = "jittered"
     """`jittered`: evenly spaced between a random first and a random last frame; `uniform`: no chance."""
     max_text_tokens: int = Field(default=70, ge=3)
+    keep: str | None = None
+    """A text file of keys, one a line, as `clipvip-data filter` writes it: of sources of clips only these are
+    trained on. The others are not decoded, and do not count. Null: all clips."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
     fast_decode: bool = False
@@ -375,7 +378,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_PATH_OF_DATA = re.compile(r"evaluation\.validation|data\.sources\..+\.(shards|captions|samples_per_shard)")
+_PATH_OF_DATA = re.compile(
+    r"evaluation\.validation|data\.keep|data\.sources\..+\.(shards|captions|samples_per_shard)"
+)
 _OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
 
 
