@@ -36,11 +36,9 @@ def result_folder(name: str) -> Any:
 
 
 @options
-class ClipsOptions(StageOptions):
-    """A model, clips, and how these are encoded."""
+class EncodingOptions(StageOptions):
+    """How clips and texts are encoded, whatever encodes them."""
 
-    model: str = opt(f"A CLIP-ViP model; {ALSO}.", metavar="FOLDER")
-    shards: Location = opt(f"Folder of shards; {ALSO}.")
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
     )
@@ -57,13 +55,13 @@ class ClipsOptions(StageOptions):
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 
-    def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
-        """The model, ready to encode; raises as `load_clip_vip`, or where there is no GPU as asked for."""
+    def load(self, model: str, *, needs_tokenizer: bool = True) -> "ClipVip":
+        """A model, ready to encode; raises as `load_clip_vip`, or where there is no GPU as asked for."""
         # torch is imported only now, so that mistakes in other options are told at once.
         from clipvip.pipeline.evaluate.embeddings import load_clip_vip
         from clipvip.pipeline.runtime.device import torch_device
 
-        with model_at_hand(self.model) as name:
+        with model_at_hand(model) as name:
             return load_clip_vip(
                 name,
                 device=torch_device(self.device),
@@ -72,13 +70,29 @@ class ClipsOptions(StageOptions):
                 needs_tokenizer=needs_tokenizer,
             )
 
-    def encoder(self, model: "ClipVip") -> "ClipEncoder":
-        """The model, and how clips go through it."""
+    def encoder_for(self, model: "ClipVip", shards: Location) -> "ClipEncoder":
+        """The model, and how the clips of a folder go through it."""
         from clipvip.pipeline.evaluate.embeddings import ClipEncoder
 
         workers = self.workers
         if workers is None:
             # Without a GPU the model itself keeps all cores busy.
             workers = min(num_cores(), _MOST_WORKERS) if model.device.type == "cuda" else 0
-        total = num_samples(self.shards)
+        total = num_samples(shards)
         return ClipEncoder(model, self.batch_size, total, self.max_pixels, workers=workers)
+
+
+@options
+class ClipsOptions(EncodingOptions):
+    """A model, clips, and how these are encoded."""
+
+    model: str = opt(f"A CLIP-ViP model; {ALSO}.", metavar="FOLDER")
+    shards: Location = opt(f"Folder of shards; {ALSO}.")
+
+    def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
+        """The model, ready to encode; raises as `load`."""
+        return self.load(self.model, needs_tokenizer=needs_tokenizer)
+
+    def encoder(self, model: "ClipVip") -> "ClipEncoder":
+        """The model, and how clips go through it."""
+        return self.encoder_for(model, self.shards)

@@ -124,7 +124,7 @@ def search(options: SearchOptions) -> SearchReport:
         raise UserError(f"--page {page}: {reason}")
     wanted = shards_of(options.shards)
     model = options.load_model(needs_tokenizer=bool(queries))
-    maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
+    maker = maker_of(model)
     folder = options.index or options.shards / INDEX_FOLDER
     require_index(folder, maker, rebuild=options.rebuild)
     from clipvip.pipeline.evaluate.embeddings import embed_texts
@@ -135,7 +135,7 @@ def search(options: SearchOptions) -> SearchReport:
         raise UserError(
             f"{options.model}: the sentences' embeddings hold NaN or infinity; its weights may be damaged"
         )
-    pieces = _bring_up_to_date(folder, wanted, maker, encoder, options)
+    pieces = bring_up_to_date(folder, wanted, maker, encoder, model=options.model)
     if not queries:
         return SearchReport(content={"clips": []}, text="")
     num_clips = sum(len(piece.keys) for piece in pieces)
@@ -159,6 +159,11 @@ def search(options: SearchOptions) -> SearchReport:
     return SearchReport(content={"clips": list(map(asdict, clips))}, text=text, clips=clips)
 
 
+def maker_of(model: "ClipVip") -> Maker:
+    """What an index made by a model says of it."""
+    return Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
+
+
 def fingerprint(model: "ClipVip") -> str:
     """A hash of all that a clip's embedding depends on but its pixels: parameters and other settings."""
     from clipvip.model.config import CLIP_NORMALIZATION
@@ -176,10 +181,13 @@ def fingerprint(model: "ClipVip") -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _bring_up_to_date(
-    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", asked: SearchOptions
+def bring_up_to_date(
+    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", *, model: str
 ) -> list[Piece]:
-    """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
+    """Encode what is missing in the index, and say so; nothing is written to one that is complete.
+
+    `model` is what its report calls the model. Raises as `update_index`.
+    """
     from clipvip.pipeline.evaluate.embeddings import embed_by_shard, embed_clips
 
     started = time.monotonic()
@@ -216,7 +224,7 @@ def _bring_up_to_date(
                 f"{shard.path}: not the file that the manifest lists; run 'clipvip-data verify'", err=True
             )
     counts: dict[str, int | float] = {"shards": len(pieces), "clips": sum(len(p.keys) for p in pieces)}
-    options = {"model": asked.model, "num_frames": maker.num_frames}
+    options = {"model": model, "num_frames": maker.num_frames}
     report = Report("search", options, counts, skips=[skip for piece in pieces for skip in piece.skips])
     done = sum(len(piece.keys) for piece, before in zip(pieces, found, strict=True) if before is None)
     click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)

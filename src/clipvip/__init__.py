@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
+    from clipvip.pipeline.filter.stage import FilterOptions, filter
     from clipvip.pipeline.import_captions.stage import ImportCaptionsOptions, import_captions
     from clipvip.pipeline.runtime.report import StageReport
     from clipvip.pipeline.search.stage import SearchOptions, search
@@ -43,6 +44,7 @@ _MODULES = {
     "pipeline.evaluate.actions": "ActionsOptions actions",
     "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
     "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
+    "pipeline.filter.stage": "FilterOptions filter",
     "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
     "pipeline.runtime.report": "StageReport",
     "pipeline.search.stage": "SearchOptions search",
