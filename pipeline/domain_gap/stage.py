@@ -4,7 +4,7 @@ The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the te
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
 from clipvip.analysis.faiss_tools import require_faiss
-from clipvip.analysis.plots import heat_map
+from clipvip.analysis.plots import heat_map, interval_bars
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import (
@@ -147,14 +147,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         write_json(
             out / RESULT_NAME, {"schema": 1, "stage": "nmi", "options": made_by, **fingerprint, **result}
         )
-        png = heat_map(
-            np.array([[*(gap.mean for gap in row), means[name]] for name, row in rows.items()]),
-            rows=list(rows),
-            columns=[*options.targets, "Mean"],
-            title="NMI: larger is further apart",
-            value_range=(0.0, 1.0),
-        )
-        atomic_write_bytes(out / PICTURE_NAME, png)
+        atomic_write_bytes(out / PICTURE_NAME, _picture(rows, list(options.targets)))
         given = {f"{side}s": [f"{name}={path}" for name, path in paths.items()] for side, paths in sides}
         report = Report(
             "nmi",
@@ -174,6 +167,28 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     head = [Column("NMI"), *(Column(name, ".3f") for name in (*options.targets, "Mean"))]
     text = f"{Table(head, lines).text()}\n{made.text}"
     return DomainGapReport(content=made.content, text=text, gaps=tuple(gaps))
+
+
+def _picture(rows: Mapping[str, Sequence[CorpusGap]], targets: Sequence[str]) -> bytes:
+    """Bars for one target, a heat map for several."""
+    if len(targets) == 1:
+        gaps = [gap for (gap,) in rows.values()]
+        return interval_bars(
+            list(rows),
+            [gap.mean for gap in gaps],
+            [gap.std for gap in gaps],
+            title=f"How far from {targets[0]}",
+            label=f"NMI, mean ± deviation of {len(gaps[0].values)} draws: 0 alike, 1 fully apart",
+        )
+    table = np.array([[gap.mean for gap in row] for row in rows.values()])
+    table = np.column_stack([table, table.mean(1)])
+    return heat_map(
+        table,
+        rows=list(rows),
+        columns=[*targets, "Mean"],
+        title="NMI: larger is further apart",
+        value_range=(0.0, float(table.max()) or 1.0),
+    )
 
 
 def _cluster(options: DomainGapOptions) -> RayCluster:

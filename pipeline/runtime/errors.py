@@ -115,6 +115,9 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
             raise UserError(one_line(error)) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
+        except EOFError as error:
+            # Click takes it for the end of an answer at a prompt, and says no more than "Aborted!".
+            raise RuntimeError("data ended too early") from error
         except (MemoryError, OSError, ImportError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise UserError(out_of_memory_line(error)) from error

@@ -14,6 +14,7 @@ from upath import UPath
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
+from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import location_of, sizes_in
 from clipvip.shards.files.stores import Location
@@ -191,6 +192,18 @@ class Sample:
             problem = f"more than {self.max_pixels:,} pixels"
         if problem:
             raise DatasetError(f"sample {self.key}: frame {index} is {width}x{height}, {problem}")
+
+    def frames(self, num_frames: int | None = None) -> np.ndarray:
+        """`num_frames` evenly spread frames, as `ClipVip.encode_video` takes them of a file; None: all.
+
+        Returns:
+            uint8 array (frames, height, width, 3), RGB.
+
+        Raises:
+            DatasetError: as `decode`.
+        """
+        total = self.num_frames
+        return self.decode(uniform_indices(total, total if num_frames is None else num_frames))
 
     def middle_frame(self) -> np.ndarray:
         """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
