@@ -158,7 +158,7 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
     parts = []
-    keys = KeyList(location_of(recipe.data.keep)) if recipe.data.keep is not None else None
+    keys = _keys_to_keep(recipe)
     for number, (name, source) in enumerate(sources.items()):
         shards = open_shards(name, source, cache=cache, in_use=2 * recipe.data.shuffle_shards)
         if keys is not None and source.kind == "clips":
@@ -176,6 +176,14 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
     missing = keys.told_missing() if keys is not None else ""
     notes = (f"data.keep {recipe.data.keep}: {missing}",) if missing else ()
     return BatchPlan(tuple(parts), recipe.seed, order_version, notes)
+
+
+def _keys_to_keep(recipe: Recipe) -> KeyList | None:
+    if recipe.data.keep is None:
+        return None
+    if all(source.kind != "clips" for source in recipe.data.sources.values()):
+        raise UserError("data.keep lists clips, and no source is of kind clips; leave it out")
+    return KeyList(location_of(recipe.data.keep))
 
 
 def _settings(recipe: Recipe, source: Source) -> SampleSettings:

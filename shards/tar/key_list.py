@@ -27,7 +27,7 @@ class KeyList:
             raise DatasetError(f"{path}: no such file; give a text file with one key or id a line")
         self.path, self._by_video = path, by_video
         try:
-            with at_hand(path) as local, local.open(encoding="utf-8") as lines:
+            with at_hand(path) as local, local.open(encoding="utf-8-sig") as lines:
                 hashed = key_hashes(key for line in lines if line.strip() for key in self._keys(line.strip()))
         except (UnicodeDecodeError, DatasetError) as error:
             raise DatasetError(f"{path}: {one_line(error)}; give one key or id a line") from error
@@ -59,7 +59,7 @@ class KeyList:
         not_seen = {int(value) for value in self._hashes[~self._found]}
         missing: set[int] = set()
         examples: list[str] = []
-        with at_hand(self.path) as local, local.open(encoding="utf-8") as lines:
+        with at_hand(self.path) as local, local.open(encoding="utf-8-sig") as lines:
             for text in filter(None, map(str.strip, lines)) if not_seen else ():
                 hashes = [key_hash(key) for key in self._keys(text)]
                 if not not_seen.issuperset(hashes):

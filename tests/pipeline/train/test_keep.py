@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from batch_plans import batches, joined, plan_of
+from clipvip.pipeline.runtime.errors import UserError
 from commands import error_of, run_well
 from make_shards import make_shard_folder
 from train_runs import run
@@ -31,7 +32,8 @@ def test_each_epoch_has_the_listed_clips_once_and_no_others(
     tokenizer: CLIPTokenizer, clips: Path, tmp_path_factory: pytest.TempPathFactory, kept: set[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("keep")
-    listed = write_list(folder / "keep.txt", [*kept, "gone_00000"])
+    listed = folder / "keep.txt"
+    listed.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*kept, "gone_00000"]).encode())  # as on Windows
     source = {"clips": {"shards": str(clips)}}
     plan = plan_of(source, folder, data={"keep": str(listed)}, batch_size=3)
     assert plan.order.num_samples == len(kept) and plan.order.steps_per_epoch == -(-len(kept) // 3)
@@ -94,6 +96,11 @@ def test_lists_that_cannot_be_used_are_one_line(world: Path, tmp_path: Path) -> 
     ):
         assert line in error_of(_fails(world, out, keep))
         assert not (out / "model").exists()
+
+
+def test_a_list_is_for_clips(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.keep lists clips, and no source is of kind clips"):
+        plan_of({"pictures": {"kind": "images", "shards": "x"}}, tmp_path, data={"keep": "keep.txt"})
 
 
 def test_clips_that_are_not_kept_are_not_read(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
