@@ -39,6 +39,12 @@ def middle_index(num_total: int) -> int:
     return num_total // 2
 
 
+def random_subsets(total: int, kept: int, num: int, rng: np.random.Generator) -> np.ndarray:
+    """`num` independent subsets of `kept` of the numbers below `total`, each ascending: int16 (num, kept)."""
+    drawn = rng.random((num, total)).argsort(axis=1)[:, :kept]
+    return np.sort(drawn, axis=1).astype(np.int16)
+
+
 def _require_positive(num_total: int, num_frames: int) -> None:
     if num_total < 1:
         raise ValueError(f"a clip of {num_total} frames has none to sample")

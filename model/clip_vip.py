@@ -26,6 +26,7 @@ from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
+from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.starts import load_clip
 from clipvip.model.towers import towers_of
 from clipvip.model.variants import ENCODERS, JOINT_ENCODERS
@@ -127,6 +128,7 @@ class ClipVip(CLIPPreTrainedModel):
         attention_mask: Tensor | None = None,
         *,
         embeds_only: bool = False,
+        seen: Seen = EVERYTHING,
     ) -> ClipVipOutput:
         """Embed videos, texts or both.
 
@@ -137,6 +139,7 @@ class ClipVip(CLIPPreTrainedModel):
                 in `text_last_hidden_state` differs.
             embeds_only: for training: of their last layer the proxy encoders compute only what the embedding
                 needs, and `vision_last_hidden_state` is None.
+            seen: for training: what of the videos is dropped.
 
         Raises:
             ValueError: pixels of another shape or size than the model's, or too many frames or tokens.
@@ -145,7 +148,7 @@ class ClipVip(CLIPPreTrainedModel):
         output = ClipVipOutput(logit_scale=self.logit_scale)
         if pixel_values is not None:
             output.video_embeds, output.vision_last_hidden_state = self._embed_video(
-                pixel_values, embeds_only=embeds_only
+                pixel_values, embeds_only=embeds_only, seen=seen
             )
         if input_ids is not None:
             output.text_embeds, output.text_last_hidden_state = self._embed_text(input_ids, attention_mask)
@@ -168,20 +171,24 @@ class ClipVip(CLIPPreTrainedModel):
         text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
         return F.normalize(self.text_projection(text.pooler_output), dim=-1), text.last_hidden_state
 
-    def _embed_video(self, pixel_values: Tensor, *, embeds_only: bool) -> tuple[Tensor, Tensor | None]:
+    def _embed_video(
+        self, pixel_values: Tensor, *, embeds_only: bool, seen: Seen = EVERYTHING
+    ) -> tuple[Tensor, Tensor | None]:
         size = self.config.vision_config.image_size
         if pixel_values.ndim != 5 or tuple(pixel_values.shape[-2:]) != (size, size):
             raise ValueError(
                 f"pixel_values is {tuple(pixel_values.shape)}, expected (batch, frames, 3, {size}, {size})"
             )
+        seen.check(pixel_values)
         if self.config.encoder in JOINT_ENCODERS:
-            hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only)
+            hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only, seen=seen)
             return F.normalize(self.visual_projection(feature), dim=-1), hidden
         batch, num_frames = pixel_values.shape[:2]
-        images = self.vision_model(pixel_values.flatten(0, 1))
+        with seen.in_images(self.vision_model.embeddings):
+            images = self.vision_model(pixel_values.flatten(0, 1))
         frames = self.visual_projection(images.pooler_output).unflatten(0, (batch, num_frames))
         if self.config.encoder == "seq_transformer":
-            frames = self.frame_transformer(frames)
+            frames = self.frame_transformer(frames, seen=seen)
         pooled = F.normalize(self.frame_head(frames), dim=-1) if self.frame_head else mean_pool(frames)
         return pooled, None if embeds_only else images.last_hidden_state
 

@@ -136,6 +136,12 @@ class ClipVipConfig(PreTrainedConfig):
         return isinstance(self.vision_config, SiglipVisionConfig)
 
     @property
+    def num_patches(self) -> int:
+        """Patches of a frame."""
+        vision: Any = self.vision_config
+        return int(vision.image_size // vision.patch_size) ** 2
+
+    @property
     def normalization(self) -> Normalization:
         """How pixels are normalised."""
         return Normalization(

@@ -23,7 +23,7 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
@@ -121,8 +121,7 @@ def caption(options: CaptionOptions) -> StageReport:
         require_free_folder(out, made_by, outputs="*.parquet")
         done = sum(_num_done(path, out, sha256) is not None for path, sha256 in shards.items())
         counts = {"clips": num_clips, "shards": len(shards), "shards_done": done}
-        todo = f"{len(shards) - done:,} of {len(shards):,} shards"
-        text = f"caption: would caption {todo} -> {out}; the others are done"
+        text = planned("caption: would caption", len(shards) - done, len(shards), "shards", out)
         return StageReport(content={"stage": "caption", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs="*.parquet"):
         num_made = _make_captions(shards, num_clips, setup)

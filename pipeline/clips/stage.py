@@ -18,7 +18,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import ALSO, DryRun, SubtitleEncoding, Workers, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.shards.errors import DatasetError, Skip
@@ -288,6 +288,6 @@ class _List:
 
 def _dry_report(out: Path, source: _Source, known: Mapping[str, str]) -> StageReport:
     num_videos, num_done = source.count(known)
-    text = f"clips: would look into {num_videos - num_done:,} of {num_videos:,} videos -> {out}"
+    text = planned("clips: would look into", num_videos - num_done, num_videos, "videos", out)
     content = {"stage": "clips", "counts": {"videos": num_videos, "videos_done": num_done}}
-    return StageReport(content=content, text=f"{text}; the others are done")
+    return StageReport(content=content, text=text)

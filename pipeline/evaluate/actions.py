@@ -15,7 +15,7 @@ from clipvip.pipeline.evaluate.output import finish, interval_note, reasons
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import Location
@@ -180,7 +180,9 @@ def as_result(found: ClassScores, names: Sequence[str]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Accuracies in percent, as papers have them, and the pairs of classes that are confused most."""
     with_clips = result["num_classes_with_clips"]
-    lines = [f"{result['num_clips']:,} clips of {with_clips:,} classes, {result['num_frames']} frames each"]
+    lines = [
+        f"{counted(result['num_clips'], 'clips')} of {with_clips:,} classes, {result['num_frames']} frames each"
+    ]
     if with_clips < result["num_classes"]:
         lines[0] += f"; {result['num_classes']:,} classes to choose from"
     columns = (Column(width=16), Column(spec=".1f", width=7), Column("chance", ".1f", 9), Column())

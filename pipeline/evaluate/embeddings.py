@@ -105,6 +105,14 @@ class ClipEncoder:
         with torch.inference_mode(), torch.autocast(kind, dtype, enabled=precision != "fp32"):
             yield
 
+    def videos(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeddings (clips, ..., dim) of frames as the model takes them."""
+        return self.model.get_video_features(pixels)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (texts, ..., dim), of one text or more."""
+        return torch.cat(list(text_features(self.model, texts)))
+
 
 class _Rows:
     """Embeddings on their way from the device. The newest stay there, lest a GPU idles."""
@@ -114,13 +122,13 @@ class _Rows:
         self._rows: list[np.ndarray] = []
 
     def add(self, embeds: torch.Tensor) -> None:
-        """Take (rows, dim), which are made of unit length."""
+        """Take (rows, ..., dim), which are made of unit length."""
         self._late.append(torch.nn.functional.normalize(embeds.float(), dim=-1))
         if embeds.is_cpu or len(self._late) > _LATE_BATCHES:
             self._rows.append(self._late.popleft().cpu().numpy())
 
     def stacked(self) -> np.ndarray:
-        """All (rows, dim), float32."""
+        """All (rows, ..., dim), float32."""
         rows = [*self._rows, *(embeds.cpu().numpy() for embeds in self._late)]
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
@@ -205,8 +213,7 @@ def embed_pairs(
         return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
 
     def encode_texts(batch: list[list[str]]) -> None:
-        for features in text_features(encoder.model, list(chain.from_iterable(batch))):
-            text_rows.add(features)
+        text_rows.add(encoder.texts(list(chain.from_iterable(batch))))
 
     clips = embed_clips(encoder, with_captions(), texts_of, on_batch=encode_texts)
     labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
@@ -278,7 +285,7 @@ def _embedded(
         nonlocal num_encoded, num_filled
         batch = about[num_encoded : num_encoded + num_filled]
         with encoder.computing():
-            rows.add(encoder.model.get_video_features(pixels[:num_filled]))
+            rows.add(encoder.videos(pixels[:num_filled]))
             on_batch(batch)
         num_encoded, num_filled = num_encoded + num_filled, 0
 
@@ -309,8 +316,7 @@ def embed_texts(encoder: ClipEncoder, texts: Sequence[str], *, show_progress: bo
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = list(texts[start : start + _TEXTS_AT_ONCE])
             with encoder.computing():
-                for features in text_features(encoder.model, some):
-                    rows.add(features)
+                rows.add(encoder.texts(some))
             progress.add(len(some))
     return rows.stacked()
 

@@ -28,9 +28,19 @@ DEFAULT_RESAMPLES = 1000
 _MOST_WORKERS = 16
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
+BatchSize = Annotated[int, Opt("Clips at once.", at_least(1))]
+Readers = Annotated[
+    int | None,
+    Opt(
+        "Processes that read and decode clips, where there are many; 0: none.",
+        at_least(0),
+        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
+    ),
+]
+
 
 def result_folder(name: str) -> Any:
-    """`--out` of a stage that writes its result to the file `name`."""
+    """A folder, such as `--out` of a stage that writes its result to the file `name`."""
     kind = PlaceType(file_okay=False)
     return opt(f"Folder for {name} and report.json; {ALSO}.", kind, shown="none is written", default=None)
 
@@ -45,13 +55,8 @@ class EncodingOptions(StageOptions):
     max_text_tokens: Annotated[int | None, LAST] = opt(
         "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
     )
-    batch_size: Annotated[int, LAST] = opt("Clips at once.", at_least(1), default=16)
-    workers: Annotated[int | None, LAST] = opt(
-        "Processes that read and decode clips, where there are many; 0: none.",
-        at_least(0),
-        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
-        default=None,
-    )
+    batch_size: Annotated[BatchSize, LAST] = 16
+    workers: Annotated[Readers, LAST] = None
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 

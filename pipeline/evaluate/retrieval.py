@@ -24,7 +24,7 @@ from clipvip.pipeline.evaluate.output import Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, opt, options
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
@@ -221,7 +221,7 @@ def few_clips_warning(num_clips: int) -> str | None:
     if num_clips >= _FEW_CLIPS:
         return None
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
-    clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
+    clips = counted(num_clips, "clips")
     return (
         f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
         f"little of the model; give {_FEW_CLIPS} or more"
@@ -301,7 +301,7 @@ def table(result: dict[str, Any]) -> str:
     num_queries, num_clips = result["num_queries"], result["num_clips"]
     several = "their" if num_queries == num_clips else f"{num_queries:,}"
     searched = f"searched by {several} {result['queries']}"
-    lines = [f"{num_clips:,} clips, {searched}, {result['num_frames']} frames each"]
+    lines = [f"{counted(num_clips, 'clips')}, {searched}, {counted(result['num_frames'], 'frames')} each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
     rows = []

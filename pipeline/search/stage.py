@@ -20,7 +20,7 @@ from clipvip.pipeline.pages.cards import Pick, texts_of
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, PlaceType, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.search.index import (
     Hit,
@@ -148,10 +148,10 @@ def search(options: SearchOptions) -> SearchReport:
     if page is not None:
         shown = search_page(answers, picks, num_clips=num_clips, num_frames=options.frames)
         atomic_write_bytes(page, shown)
-        click.echo(f"search: {sum(len(hits) for _, hits in answers):,} clips -> {page}", err=True)
+        click.echo(f"search: {counted(sum(len(hits) for _, hits in answers), 'clips')} -> {page}", err=True)
     clips, lines = [], []
     for sentence, hits in answers:
-        lines.append(f'"{sentence}": {len(hits):,} of {num_clips:,} clips')
+        lines.append(f'"{sentence}": {len(hits):,} of {counted(num_clips, "clips")}')
         for rank, hit in enumerate(hits, start=1):
             clips.append(_found_clip(sentence, rank, hit, picks[hit]))
             lines.append(_line(clips[-1], hit.similarity))

@@ -10,7 +10,7 @@ from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.places import is_file, is_folder
@@ -85,9 +85,9 @@ def inspect(options: InspectOptions) -> InspectReport:
     if options.html is not None:
         workers = min(options.workers or num_cores(), len(picks))
         cards = draw_cards(picks, num_frames=options.frames, workers=workers)
-        title = f"{len(picks)} clips of {shard.name}"
+        title = f"{counted(len(picks), 'clips')} of {shard.name}"
         atomic_write_bytes(options.html, render_page(title, [Section(blocks=[Cards(cards)])]))
-        click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
+        click.echo(f"inspect: {counted(len(picks), 'clips')} -> {options.html}", err=True)
     content = {"clips": list(map(_row, picks)), "damage": damage}
     return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=picks, damage=damage)
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
+from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
@@ -30,7 +31,7 @@ from clipvip.pipeline.train.order import (
     split_by_weight,
 )
 from clipvip.pipeline.train.recipe import Recipe, Source
-from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
+from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings, seen_of
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import location_of
@@ -75,6 +76,8 @@ class Chunk:
     caption_mask: torch.Tensor | None = None
     has_caption: torch.Tensor | None = None
     num_tokens: int = 0
+    video_seen: Seen = EVERYTHING
+    frame_seen: Seen = EVERYTHING
 
     @property
     def num_rows_without_caption(self) -> int:
@@ -88,7 +91,9 @@ class Chunk:
     def _parts(self) -> dict[str, Any]:
         """What of it is on a device: tensors and pixels, by field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels)}
+        return {
+            name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels | Seen)
+        }
 
     def _map(self, function: Any) -> Self:
         return replace(self, **{name: function(value) for name, value in self._parts().items()})
@@ -199,6 +204,8 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
         needs_frame=is_clips and "F" in inputs,
         captions=tuple(captions),
         max_pixels=recipe.data.max_pixels,
+        drop_frames=recipe.data.drop_frames,
+        drop_patches=recipe.model.drop_patches,
     )
 
 
@@ -222,8 +229,9 @@ class _Open:
 class ChunkDataset(Dataset[Chunk | DatasetError]):
     """Loads the chunk that a ChunkSpec describes; lives in a loading process.
 
-    Frames have the model's size, or with `resizes=False` that in which they are stored. With `reuses_memory`
-    the reader has to copy the pixels of each chunk (`pin_memory` does), and they are overwritten after that.
+    Frames have the model's size, or with `resizes=False` that in which they are stored; of the `num_patches`
+    of each some are dropped where the plan says so. With `reuses_memory` the reader has to copy the pixels of
+    each chunk (`pin_memory` does), and they are overwritten after that.
     `frame_bytes` are those that a frame of each source is expected to have, where that is known.
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
@@ -234,6 +242,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     image_size: int
     max_text_tokens: int
     resizes: bool = True
+    num_patches: int = 0
     reuses_memory: bool = False
     frame_bytes: tuple[int, ...] = ()
     _open: list[_Open] = field(default_factory=list, init=False)  # in the process that loads
@@ -247,7 +256,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         settings = self.plan.parts[spec.source].settings
         of_frame = self.frame_bytes[spec.source] if self.frame_bytes else 0
         of_frames = (spec.stop - spec.start) * of_frame
-        self._open[spec.source].video.begin(expected=of_frames * settings.num_frames)
+        self._open[spec.source].video.begin(expected=of_frames * settings.kept_frames)
         self._open[spec.source].frame.begin(expected=of_frames * settings.needs_frame)
         skips: list[Skip] = []
         try:
@@ -259,7 +268,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     def _opened(self, source: int) -> _Open:
         part = self.plan.parts[source]
-        loader = SampleLoader(part.shards, part.settings, image_size=self.image_size, resizes=self.resizes)
+        sizes = {"image_size": self.image_size, "num_patches": self.num_patches}
+        loader = SampleLoader(part.shards, part.settings, **sizes, resizes=self.resizes)
         is_usable = lru_cache(_MAX_REMEMBERED)(partial(self._is_usable, source))
         video, frame = (PixelsWriter(SharedMemory() if self.reuses_memory else None) for _ in range(2))
         return _Open(loader, is_usable, video, frame)
@@ -345,8 +355,18 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         keys = tuple(example.key for example in examples)
         longest = max(int(mask.sum(1).max()) for name, mask in tensors.items() if name.endswith("_mask"))
         num_tokens = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, self.max_text_tokens)
+        video_seen, frame_seen = seen_of(examples, part.settings)
         return Chunk(
-            part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors, num_tokens=num_tokens
+            part.shards.name,
+            keys,
+            skips,
+            spec.ends_batch,
+            video,
+            frame,
+            **tensors,
+            num_tokens=num_tokens,
+            video_seen=video_seen,
+            frame_seen=frame_seen,
         )
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:

@@ -210,6 +210,7 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
+        num_patches=job.model.config.num_patches,
         resizes=not start.resizes_on_device(job.recipe, place.device),
     )
     frame_bytes = memory.bytes_of_frames(dataset)

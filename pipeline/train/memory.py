@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import Precision
 from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
 from clipvip.pipeline.runtime.errors import UserError
@@ -95,8 +96,12 @@ def _saved(
                 module.register_forward_hook(note)
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            for num_frames in (settings.num_frames, *([1] if settings.needs_frame else [])):
-                model(pixel_values=torch.empty(rows, num_frames, 3, size, size), embeds_only=True)
+            for num_frames in (settings.kept_frames, *([1] if settings.needs_frame else [])):
+                seen = EVERYTHING
+                if settings.drop_patches:
+                    kept = settings.kept_patches(config.num_patches)
+                    seen = Seen(patches=torch.zeros(rows, num_frames, kept, dtype=torch.int16))
+                model(pixel_values=torch.empty(rows, num_frames, 3, size, size), embeds_only=True, seen=seen)
             texts = rows * (settings.needs_subtitle + settings.needs_caption)
             model(input_ids=torch.zeros(texts, num_tokens, dtype=torch.int64))
     total = sum(num_bytes for storage, num_bytes in storages.items() if storage not in weights)
@@ -161,8 +166,7 @@ def _bytes_at_most(job: Job) -> float:
     """More than a sample can need, by a formula, so that small models need no count."""
     config, data = job.model.config, job.recipe.data
     vision, text = config.vision_config, config.text_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    num_tokens = (config.num_proxies + 1 + patches) * (data.num_frames + 1)
+    num_tokens = (config.num_proxies + 1 + config.num_patches) * (data.num_frames + 1)
     values = num_tokens * vision.num_hidden_layers * (vision.hidden_size + vision.intermediate_size)
     values += 2 * data.max_text_tokens * text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
     return 64.0 * values
@@ -263,7 +267,9 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     Raises as `fitting_loaders`.
     """
     run, place = job.recipe.run, job.place
-    row_bytes = frame_bytes * job.plan.parts[largest.source].settings.frames_of_row
+    settings = job.plan.parts[largest.source].settings
+    seen_bytes = 2 * settings.kept_patches(job.model.config.num_patches) if settings.drop_patches else 0
+    row_bytes = (frame_bytes + seen_bytes) * settings.frames_of_row
     row_bytes += job.recipe.data.max_text_tokens * _TOKEN_BYTES
     chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:

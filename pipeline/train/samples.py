@@ -3,8 +3,8 @@
 What cannot be used is a Skip here and nowhere else; what takes its place is decided in batches.py.
 """
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -13,7 +13,8 @@ import torch
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image
-from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
+from clipvip.media.sampling import jittered_indices, middle_index, random_subsets, uniform_indices
+from clipvip.model.seen import EVERYTHING, Seen, num_kept
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
 from clipvip.shards.errors import DatasetError, Skip
@@ -38,20 +39,53 @@ class SampleSettings:
     needs_frame: bool
     captions: tuple[str, ...] = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
+    # The fractions of the frames, and of the patches of each frame, that are left out at random.
+    drop_frames: float = 0.0
+    drop_patches: float = 0.0
+
+    @property
+    def kept_frames(self) -> int:
+        """Frames of a sample that are decoded and seen."""
+        return num_kept(self.num_frames, self.drop_frames)
 
     @property
     def frames_of_row(self) -> int:
         """Of a sample, the middle frame counted again where it is wanted."""
-        return self.num_frames + self.needs_frame
+        return self.kept_frames + self.needs_frame
+
+    def kept_patches(self, num_patches: int) -> int:
+        """Of that many in a frame, those that are seen."""
+        return num_kept(num_patches, self.drop_patches)
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a sample is besides its frames. `text` is the subtitle, or an image's own text."""
+    """What a sample is besides its frames. `text` is the subtitle, or an image's own text.
+
+    Where some are dropped, `frames` (kept frames,) are the places of those that are kept, and `patches`
+    (frames of the row, kept patches) what is kept of each, the middle frame's last.
+    """
 
     key: str
     text: str
     caption: str | None
+    frames: np.ndarray | None = None
+    patches: np.ndarray | None = None
+
+
+def seen_of(examples: Sequence[Example], settings: SampleSettings) -> tuple[Seen, Seen]:
+    """What is seen of the samples' videos, and of their middle frames."""
+    frames = [example.frames for example in examples if example.frames is not None]
+    patches = [example.patches for example in examples if example.patches is not None]
+    of_frames = torch.from_numpy(np.stack(frames)) if frames else None
+    video = Seen(of_frames, settings.num_frames if frames else 0)
+    if not patches:
+        return video, EVERYTHING
+    of_video, of_middle = torch.from_numpy(np.stack(patches)).split(
+        [settings.kept_frames, int(settings.needs_frame)], dim=1
+    )
+    middle = Seen(patches=of_middle.contiguous()) if settings.needs_frame else EVERYTHING
+    return replace(video, patches=of_video.contiguous()), middle
 
 
 @dataclass(eq=False, repr=False)
@@ -66,6 +100,7 @@ class SampleLoader:
     _: KW_ONLY
     image_size: int
     resizes: bool = True
+    num_patches: int = 0  # of a frame; 0: none is drawn of them
 
     def __post_init__(self) -> None:
         self.reader = ShardReader(self.shards)
@@ -104,6 +139,9 @@ class SampleLoader:
             example = self._load_clip(read, caption, rng, video, frame)
         else:
             example = self._load_image(span, *read, video)
+        if isinstance(example, Example) and self.settings.drop_patches and self.num_patches:
+            kept, num = self.settings.kept_patches(self.num_patches), self.settings.frames_of_row
+            example = replace(example, patches=random_subsets(self.num_patches, kept, num, rng))
         if keeps and isinstance(example, Example):
             video.keep()
             if self.settings.needs_frame:
@@ -157,12 +195,16 @@ class SampleLoader:
                 text = sample.sentences[int(rng.integers(len(sample.sentences)))]
             if wanted.needs_subtitle and not text.strip():
                 return Skip("empty_subtitle", sample.key)
+            frames = None
+            if wanted.kept_frames < wanted.num_frames:
+                (frames,) = random_subsets(wanted.num_frames, wanted.kept_frames, 1, rng)
+                choices = [(drawn[frames].tolist(), video)]
             if wanted.needs_frame:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", sample.key, one_line(error))
-        return Example(sample.key, text, caption or None)
+        return Example(sample.key, text, caption or None, frames)
 
     def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:

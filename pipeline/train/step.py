@@ -113,10 +113,12 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
         with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
-            embeddings["video"] = forward(pixel_values=chunk.video.normalized(*pixels)).video_embeds
+            video = chunk.video.normalized(*pixels)
+            embeddings["video"] = forward(pixel_values=video, seen=chunk.video_seen).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(*pixels)).video_embeds
+                frame = chunk.frame.normalized(*pixels)
+                embeddings["frame"] = forward(pixel_values=frame, seen=chunk.frame_seen).video_embeds
             texts = {"text": chunk.text_ids, "caption": chunk.caption_ids}
             ids = {
                 role: tokens[:, : chunk.num_tokens] for role, tokens in texts.items() if tokens is not None
@@ -179,8 +181,12 @@ def step_flops(chunks: list[Chunk], config: ClipVipConfig) -> float:
     """FLOPs that a step on `chunks` needs; what is done twice, to save memory, counts once."""
     total = 0
     for chunk in chunks:
-        videos = [chunk.video] if chunk.frame is None else [chunk.video, chunk.frame]
-        forward = sum(video_flops(config, video.num_frames, embeds_only=True) for video in videos)
+        videos = [(chunk.video, chunk.video_seen), (chunk.frame, chunk.frame_seen)]
+        forward = sum(
+            video_flops(config, video.num_frames, embeds_only=True, num_patches=seen.num_patches)
+            for video, seen in videos
+            if video is not None
+        )
         texts = (chunk.text_ids is not None) + (chunk.caption_ids is not None)
         total += len(chunk.keys) * (forward + texts * text_flops(config, chunk.num_tokens))
     return float(3 * total)  # a backward pass costs twice the forward pass

@@ -170,12 +170,19 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
         "frames": str(recipe.data.num_frames),
+        **({"dropped in training": dropped} if (dropped := _dropped(recipe)) else {}),
         "weights": f"of step {step:,} ({recipe.evaluation.select}){averaged}",
     }
     tree = recipe_tree(recipe)
     settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
     told = table(scores) if scores else ""
     write_card(folder, job.model.config, training=training, recipe=settings, scores=told)
+
+
+def _dropped(recipe: Recipe) -> str:
+    """What of clips training left out; nothing where it saw them whole."""
+    fractions = {"patches": recipe.model.drop_patches, "frames": recipe.data.drop_frames}
+    return ", ".join(f"{fraction:.0%} of the {what}" for what, fraction in fractions.items() if fraction)
 
 
 def _score(job: Job, model: ClipVip, folder: Location) -> dict[str, Any]:

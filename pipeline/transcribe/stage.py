@@ -17,7 +17,7 @@ from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, DryRun, Gpus, LocalName, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.transcribe.webvtt import read_head, transcript_path
@@ -107,7 +107,7 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         require_free_folder(out, made_by, outputs=_OUTPUTS)
         counts = {"videos": len(videos), "videos_done": sum(_is_done(out, name) for name in videos)}
         todo = counts["videos"] - counts["videos_done"]
-        text = f"transcribe: would hear {todo:,} of {len(videos):,} videos -> {out}; the others are done"
+        text = planned("transcribe: would hear", todo, len(videos), "videos", out)
         return StageReport(content={"stage": "transcribe", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs=_OUTPUTS):
         num_made, skips = _hear(videos, setup)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.search.stage import SearchOptions, search
     from clipvip.pipeline.shard.stage import ShardOptions, shard
     from clipvip.pipeline.tools.inspect import InspectOptions, inspect
+    from clipvip.pipeline.tools.interpolate import InterpolateOptions, interpolate
     from clipvip.pipeline.tools.merge import MergeOptions, merge
     from clipvip.pipeline.tools.split import SplitOptions, split
     from clipvip.pipeline.tools.stats import StatsOptions, stats
@@ -50,6 +51,7 @@ _MODULES = {
     "pipeline.search.stage": "SearchOptions search",
     "pipeline.shard.stage": "ShardOptions shard",
     "pipeline.tools.inspect": "InspectOptions inspect",
+    "pipeline.tools.interpolate": "InterpolateOptions interpolate",
     "pipeline.tools.merge": "MergeOptions merge",
     "pipeline.tools.split": "SplitOptions split",
     "pipeline.tools.stats": "StatsOptions stats",

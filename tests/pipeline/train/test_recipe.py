@@ -14,9 +14,9 @@ from clipvip.pipeline.train.recipe import (
     differences,
     dump_recipe,
     load_recipe,
-    packaged_recipes,
     recipe_from_tree,
 )
+from clipvip.pipeline.train.recipe_yaml import packaged_recipes
 
 
 def read(tmp_path: Path, text: str, *overrides: str) -> Recipe:
