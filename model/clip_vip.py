@@ -27,7 +27,7 @@ from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.seen import EVERYTHING, Seen
-from clipvip.model.starts import load_clip
+from clipvip.model.starts import load_clip, load_plain
 from clipvip.model.towers import towers_of
 from clipvip.model.variants import ENCODERS, JOINT_ENCODERS
 from clipvip.model.videos import Video
@@ -202,24 +202,29 @@ class ClipVip(CLIPPreTrainedModel):
     ) -> "ClipVip":
         """Load a folder in Hugging Face layout, a name on the hub, or a released `.pt` file of the paper.
 
+        A plain CLIP or SigLIP is taken too: it embeds each frame, and a video by their mean (`mean_pool`).
+
         Args:
             tokenizer: a CLIP folder or name on the hub whose tokenizer `encode_text` shall use; None for the
                 one beside the weights. Released files have none: give openai/clip-vit-base-patch32.
-            args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
+            args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`, for a
+                plain CLIP `dtype` and where it is looked up (`revision`, `cache_dir`, ...).
 
         Raises:
             CheckpointError: it is absent, damaged or of another kind, or weights or tokenizer do not fit.
-            ValueError: options that a file does not take.
+            ValueError: options that a file or a plain CLIP does not take.
         """
         source = str(pretrained_model_name_or_path)
         if Path(source).is_file():
             model = weights.load_released_file(cls, source, *args, **kwargs)
         else:
             where = {name: kwargs[name] for name in weights.HUB_OPTIONS if name in kwargs}
-            weights.require_kind(source, {"clip_vip"}, **where)
-            model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
-            if tokenizer is None:
-                model.tokenizer = load_tokenizer(source, **where)
+            if weights.require_kind(source, **where) == cls.config_class.model_type:
+                model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+                if tokenizer is None:
+                    model.tokenizer = load_tokenizer(source, **where)
+            else:
+                model = load_plain(cls, source, *args, **kwargs)
         if tokenizer is not None:
             model.tokenizer = load_tokenizer(str(tokenizer), required=True)
         return model

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipvip.model.clip_vip import ClipVip
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
-from clipvip.model.starts import STARTS, read_config
+from clipvip.model.starts import read_config
 from clipvip.model.weights import require_kind
 
 # What makes an architecture, in the order in which it is compared: settings of the whole, then of each tower.
@@ -75,7 +75,7 @@ def load_start(folder_or_name: str, config: ClipVipConfig, *, name: str, end: st
         CheckpointError: no such model, it does not load, or is of another architecture.
     """
     is_file = Path(folder_or_name).is_file()  # a released one, whose sizes are those of its tensors
-    if is_file or require_kind(folder_or_name, STARTS) == "clip_vip":
+    if is_file or require_kind(folder_or_name) == "clip_vip":
         model = ClipVip.from_pretrained(folder_or_name) if is_file else None
         found = read_config(folder_or_name) if model is None else model.config
         _require_alike(found, config, name, end, settings=_SETTINGS, of_images=_OF_IMAGES)

@@ -139,11 +139,13 @@ def load_clip_vip(
     device: torch.device,
     num_frames: int | None = None,
     max_text_tokens: int | None = None,
+    like: ClipVip | None = None,
     needs_tokenizer: bool = True,
 ) -> ClipVip:
-    """A CLIP-ViP model, ready to encode on `device`.
+    """A CLIP-ViP model, or a plain CLIP whose frames are averaged, ready to encode on `device`.
 
-    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained.
+    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained. With
+    `like` it sees as many frames as that model, and as much of each text, or as much as it takes.
 
     Raises:
         UserError: there is none at `name`, it lacks a tokenizer, or it takes fewer frames or tokens.
@@ -160,6 +162,8 @@ def load_clip_vip(
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
     config = model.config
     most = config.text_config.max_position_embeddings
+    if like is not None:
+        num_frames, max_text_tokens = like.config.scored_frames, min(like.config.scored_text_tokens, most)
     if max_text_tokens is not None:
         if max_text_tokens > most:
             raise UserError(f"--max-text-tokens {max_text_tokens}: {name} takes {most} at most")

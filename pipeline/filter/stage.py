@@ -63,7 +63,8 @@ class FilterOptions(EncodingOptions):
     captions: Captions = None
     out: Location = opt(f"Folder for the columns, a file for each shard, the list and the page; {ALSO}.")
     model: str | None = opt(
-        f"A CLIP-ViP model to score clips and texts by, and to find near-duplicates; {ALSO}.",
+        f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
+        f"near-duplicates; {ALSO}.",
         metavar="FOLDER_OR_NAME",
         shown="scores that are there stay",
         default=None,

@@ -17,7 +17,7 @@ from clipvip.pipeline.evaluate.options import (
     Readers,
     result_folder,
 )
-from clipvip.pipeline.evaluate.output import finish, why_none
+from clipvip.pipeline.evaluate.output import Output, finish, why_none
 from clipvip.pipeline.evaluate.retrieval import (
     DIRECTIONS,
     BothWays,
@@ -216,7 +216,8 @@ def _score(
     result = _result(scores)
     about = {**_about(options), "shards": str(options.eval), "queries": queries, **settings}
     report = Report("interpolate", about, counts={"clips": len(pairs.videos)}, skips=pairs.skips)
-    made = finish(report, result, _table(scores), out=options.results, name=RESULT_NAME, started=started)
+    output = Output(RESULT_NAME, options.results, page=None)
+    made = finish(report, result, _table(scores), output=output, started=started)
     if options.results is not None:
         atomic_write_bytes(options.results / PLOT_NAME, svg_file(_plot(scores)))
     return scores, made

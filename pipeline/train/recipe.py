@@ -201,6 +201,9 @@ class Evaluation:
     select: Literal["best", "last"] = "last"
     """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
     R@10 (the earlier of equals), or those of the last step."""
+    baseline: str | None = "auto"
+    """A model that is scored once on both splits, beside the trained one, such as a plain CLIP, whose frames
+    are averaged. `auto`: `model.init`, where that is a plain CLIP; null: none."""
     clips_at_once: int = Field(default=16, ge=1)
     """Clips that go through the model together."""
 
@@ -347,7 +350,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 _PATH_OF_DATA = re.compile(
     r"evaluation\.validation|data\.keep|data\.sources\..+\.(shards|captions|samples_per_shard)"
 )
-_OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
+_OF_TEST = ("evaluation.test", "evaluation.baseline", "evaluation.clips_at_once")
 
 
 def differences(first: Recipe, second: Recipe, *, paths: bool = True) -> list[str]:

@@ -151,6 +151,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.train import data_record
+    from clipvip.pipeline.train.baseline import check_baseline
     from clipvip.pipeline.train.batches import plan_batches
     from clipvip.pipeline.train.checkpoint import RECIPE_NAME, list_checkpoints
     from clipvip.pipeline.train.distributed import launched_world_size
@@ -177,6 +178,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
                 "settings or another --out"
             )
     check_splits(recipe)
+    check_baseline(recipe)
     with tempfile.TemporaryDirectory() as cache:
         place = Path(recipe.run.cache or cache)
         plan = plan_batches(recipe, cache=place, order_version=data_record.order_of_run(out))

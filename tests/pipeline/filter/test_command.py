@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 import commands
+from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.media.sampling import uniform_indices
 from clipvip.model import ClipVip
 from clipvip.shards.format.captions import write_captions
@@ -17,6 +18,7 @@ from clipvip.shards.tar.reader import list_shards, read_shard
 from commands import error_of
 from filter_folders import ALIKE, clip_of, files_in, run, run_well, videos, write_folder
 from html_page import HtmlPage
+from plain_clip import shards_by_hand, texts_by_hand
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:
@@ -219,3 +221,15 @@ def test_mistakes_are_one_line(world: Path, known: Path, tmp_path: Path) -> None
         assert line in error_of(run(*base, *more)), more
     wrong = run("--shards", shards, "--out", known, "--max-duplicates", 1)
     assert f"near-duplicates were found from {ALIKE} on; give --model to find them anew" in error_of(wrong)
+
+
+def test_a_plain_clip_scores_by_averaged_frames(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--shards", world / "clips", "--out", out, "--num-frames", 4]
+    run_well(*options, "--model", WEIGHTS / "clip", "--top", 0.5)
+    keys, texts, clips = shards_by_hand(WEIGHTS / "clip", world / "clips", num_frames=4)
+    wanted = (texts_by_hand(WEIGHTS / "clip", texts).numpy() * clips).sum(axis=1)
+    found = rows(out)
+    assert [found[key]["score"] for key in keys] == pytest.approx(wanted.tolist(), abs=1e-5)
+    best = sorted(range(len(keys)), key=lambda number: -wanted[number])[: len(keys) // 2]
+    assert listed(out / "keep.txt") == [keys[number] for number in sorted(best)]
