@@ -1,4 +1,4 @@
-"""Which of a clip's frames the model sees: evenly spread, the same with jitter, or the middle one."""
+"""Which of a clip's frames a model sees: evenly spread, the same with jitter, or middles."""
 
 import numpy as np
 
@@ -43,6 +43,17 @@ def random_subsets(total: int, kept: int, num: int, rng: np.random.Generator) ->
     """`num` independent subsets of `kept` of the numbers below `total`, each ascending: int16 (num, kept)."""
     drawn = rng.random((num, total)).argsort(axis=1)[:, :kept]
     return np.sort(drawn, axis=1).astype(np.int16)
+
+
+def middles_of_parts(num_total: int, parts: int) -> list[int]:
+    """The middle of each of `parts` equal parts of a clip, ascending; of a shorter clip each frame once.
+
+    Part j is [j, j + 1) * num_total / parts, so its middle is frame `(2 j + 1) * num_total // (2 * parts)`:
+    of 10 frames 5, or 2 and 7, or 1, 5 and 8. One part has `middle_index`, and so has the middle one of an
+    odd number. ValueError for numbers below 1.
+    """
+    _require_positive(num_total, parts)
+    return list(dict.fromkeys((2 * part + 1) * num_total // (2 * parts) for part in range(parts)))
 
 
 def _require_positive(num_total: int, num_frames: int) -> None:

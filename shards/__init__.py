@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
     from clipvip.shards.errors import DatasetError
     from clipvip.shards.format.captions import read_captions
+    from clipvip.shards.format.clip_captions import ClipCaption
     from clipvip.shards.format.record import ClipRecord
     from clipvip.shards.tar.reader import Sample, list_shards, read_shard
     from clipvip.shards.tar.streaming import DecodedClip, decode_clip
@@ -18,6 +19,7 @@ _MODULES = {
     "media.sampling": "jittered_indices middle_index uniform_indices",
     "shards.errors": "DatasetError",
     "shards.format.captions": "read_captions",
+    "shards.format.clip_captions": "ClipCaption",
     "shards.format.record": "ClipRecord",
     "shards.tar.reader": "Sample list_shards read_shard",
     "shards.tar.streaming": "DecodedClip decode_clip",

@@ -144,7 +144,7 @@ def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]
         options = TrainOptions(
             "demo",
             shards=str(shards["train"]),
-            captions=str(captions),
+            captions=(str(captions),),
             init=str(WEIGHTS / "clip"),
             out=str(out / name),
             overrides=(f"seed={seed}", *changes, *few),

@@ -158,7 +158,7 @@ def _pretraining_tasks(
     options = TrainOptions(
         data.pretrain,
         shards=shards,
-        captions=captions,
+        captions=() if captions is None else (captions,),
         init=data.clip,
         out=str(folder / "pretrain" / run.name),
         overrides=sets,

@@ -185,10 +185,10 @@ def embed_pairs(
     encoder: ClipEncoder,
     shards: Iterable[Location],
     *,
-    captions: Location | None = None,
+    captions: Sequence[Location] = (),
     all_captions: bool = False,
 ) -> PairEmbeddings:
-    """Encode every clip that has a text: that in the folder `captions`, or else see `query_texts`.
+    """Encode every clip that has a text: those in the folders `captions`, or else see `query_texts`.
 
     Raises:
         DatasetError: a shard, or its captions, cannot be read.
@@ -201,20 +201,23 @@ def embed_pairs(
         """The shards; while one is read, `by_key` has its captions."""
         nonlocal by_key
         for path in shards:
-            if captions is not None:
+            by_key = {}
+            for folder in captions:
                 # Parquet takes a while to import.
                 from clipvip.shards.format.captions import captions_path, read_caption_file
 
-                by_key = read_caption_file(captions_path(captions, path.stem)).all_captions()
+                found = read_caption_file(captions_path(folder, path.stem)).all_captions()
+                for key, texts in found.items():
+                    by_key.setdefault(key, []).extend(texts)
             yield path
 
     def texts_of(sample: Sample) -> list[str] | Skip:
-        if captions is None:
+        if not captions:
             found = query_texts(sample, all_captions=all_captions)
         else:
             found = _one_or_all(sample.key, by_key.get(sample.key, []), all_captions=all_captions)
         texts = [text for text in (" ".join(text.split()) for text in found) if text]
-        return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
+        return texts or Skip("missing_caption" if captions else "empty_text", sample.key)
 
     def encode_texts(batch: list[list[str]]) -> None:
         text_rows.add(encoder.texts(list(chain.from_iterable(batch))))

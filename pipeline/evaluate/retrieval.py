@@ -56,8 +56,8 @@ _FEW_CLIPS = 20
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Location | None = opt(
-        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
     )
     dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
     qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
@@ -162,16 +162,17 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     """
     started = time.monotonic()
     require_page_folder(options.page)
-    shards, captions, all_captions = options.shards, options.captions, options.all_captions
+    shards, captions, all_captions = options.shards, options.captions or (), options.all_captions
     paths = list_shards(shards)
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
+    for folder in captions:
+        if not is_folder(folder):
+            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     models = options.load_models()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
-    queries = "captions" if captions is not None or all_captions else "subtitles"
+    queries = "captions" if captions or all_captions else "subtitles"
     bank = _bank_texts(options.query_bank)
     scored: dict[str, RetrievalScores] = {}
     skips: list[Skip] = []

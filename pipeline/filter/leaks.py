@@ -66,7 +66,7 @@ class TestSet:
             raise UserError(f"--test {name}: give a name of letters, digits, hyphens and dots")
         if is_folder(place):
             shards = shards_of(place)
-            found = [clip for shard in shards for clip in read_texts(shard.path, shard.sha256, None)]
+            found = [clip for shard in shards for clip in read_texts(shard.path, shard.sha256, ())]
             texts = [(text, clip.key) for clip in found for text in clip.texts]
             return cls(name, place, shards, [text for text, _ in texts], [key for _, key in texts])
         if not is_file(place):
@@ -154,7 +154,7 @@ class _Finder:
     def of_shard(self, number: int, shard: Shard) -> list[Leak]:
         """The leaks of a shard's clips, by video first, of each test set those in the shard's order."""
         found = list(self._by_video(number, shard)) if self._found else []
-        for clip in read_texts(shard.path, shard.sha256, None):
+        for clip in read_texts(shard.path, shard.sha256, ()):
             for test, index in self._tests:
                 overlaps = [(index.find(text), text) for text in clip.texts]
                 told = [(overlap, text) for overlap, text in overlaps if overlap is not None]

@@ -49,7 +49,7 @@ def known_table(out: Location, shard: Shard) -> ClipTable:
 
 
 def score_shards(
-    out: Location, shards: Sequence[Shard], pieces: Sequence[Piece], captions: Location | None, by: Scoring
+    out: Location, shards: Sequence[Shard], pieces: Sequence[Piece], captions: Sequence[Location], by: Scoring
 ) -> int:
     """Put scores into the tables of the shards that have none of this model; returns of how many clips."""
     num_scored = 0
@@ -66,7 +66,7 @@ def score_shards(
 
 
 def _scores_of(
-    table: ClipTable, shard: Shard, piece: Piece, captions: Location | None, by: Scoring
+    table: ClipTable, shard: Shard, piece: Piece, captions: Sequence[Location], by: Scoring
 ) -> Mapping[str, np.ndarray]:
     """The cosine of each clip with its texts and captions; of several the mean, NaN of none."""
     from clipvip.pipeline.evaluate.embeddings import embed_texts

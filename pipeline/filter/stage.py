@@ -60,7 +60,7 @@ class FilterOptions(EncodingOptions):
     """What `filter` is asked for."""
 
     shards: Location = opt(f"Folder of shards; {ALSO}.")
-    captions: Captions = None
+    captions: Captions = ()
     out: Location = opt(f"Folder for the columns, a file for each shard, the list and the page; {ALSO}.")
     model: str | None = opt(
         f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
@@ -181,10 +181,12 @@ def filter(options: FilterOptions) -> StageReport:
 
 
 def _check(options: FilterOptions) -> None:
-    if options.captions is not None and not is_folder(options.captions):
-        raise UserError(f"{options.captions}: no such folder of captions")
-    for name, folder in (("shards", options.shards), ("captions", options.captions)):
-        if folder is not None and is_folder(folder) and is_same_folder(options.out, folder):
+    captions = options.captions or ()
+    for folder in captions:
+        if not is_folder(folder):
+            raise UserError(f"{folder}: no such folder of captions")
+    for name, folder in (("shards", options.shards), *(("captions", one) for one in captions)):
+        if is_folder(folder) and is_same_folder(options.out, folder):
             raise UserError(f"--out {options.out}: is the folder of the {name}; give another one")
     if options.language and language_detector() == "none":
         raise UserError("--language needs py3langid: pip install 'clipvip[language]'")
@@ -205,7 +207,7 @@ def _measure(shards: Sequence[Shard], options: FilterOptions) -> int:
     """Make the tables that are missing, or of other content; returns of how many clips."""
     detector = language_detector()
     tasks = [
-        MeasureTask(s.path, s.sha256, options.captions, options.out, options.max_pixels, detector)
+        MeasureTask(s.path, s.sha256, options.captions or (), options.out, options.max_pixels, detector)
         for s in shards
     ]
     todo = [task for task in tasks if not is_measured(task)]
@@ -243,7 +245,7 @@ def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: Filte
 
     pieces = embedded(index, options.shards, shards)
     scoring = Scoring.by(options.encoder_for(model, options.shards), name, maker.model_sha256)
-    score_shards(out, shards, pieces, options.captions, scoring)
+    score_shards(out, shards, pieces, options.captions or (), scoring)
     mark_duplicates(out, shards, pieces, maker=maker, least=least, use_gpu=use_gpu)
     if tests:
         of_tests = {

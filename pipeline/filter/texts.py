@@ -1,13 +1,14 @@
 """The texts of a clip: what training contrasts it with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.files.places import is_file, size_of
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.captions import captions_of_shard, captions_path
+from clipvip.shards.format.captions import captions_path
+from clipvip.shards.format.clip_captions import captions_of_shard
 from clipvip.shards.tar.reader import Sample, read_samples
 
 
@@ -27,23 +28,24 @@ def texts_of(sample: Sample) -> list[str]:
 
 
 def captions_for(
-    shard: Location, sha256: str, captions: Location | None, keys: list[str]
+    shard: Location, sha256: str, captions: Sequence[Location], keys: list[str]
 ) -> tuple[dict[str, list[str]], list[Skip]]:
-    """Key -> captions in the folder `captions`, and why there are none where some were to be expected."""
-    if captions is None or not keys:
+    """Key -> captions in the folders `captions`, and why there are none where some were to be expected."""
+    if not captions or not keys:
         return {}, []
-    found = captions_of_shard([str(captions)], shard.stem, num_bytes=size_of(shard), sha256=sha256, keys=keys)
-    by_key = {key: found.alternatives.get(key, [caption]) for key, caption in found.by_key.items()}
-    return {key: _told(texts) for key, texts in by_key.items()}, found.skips
+    found = captions_of_shard(
+        list(map(str, captions)), shard.stem, num_bytes=size_of(shard), sha256=sha256, keys=keys
+    )
+    return {key: _told(texts) for key, texts in found.by_key.items()}, found.skips
 
 
-def captions_sum(captions: Location | None, stem: str) -> str:
-    """What tells the captions of a shard from others: a hash, or "none"."""
-    path = None if captions is None else captions_path(captions, stem)
-    return sha256_of_file(path) if path is not None and is_file(path) else "none"
+def captions_sum(captions: Sequence[Location], stem: str) -> str:
+    """What tells the captions of a shard from others: hashes, or "none"."""
+    paths = [captions_path(folder, stem) for folder in captions]
+    return ", ".join(sha256_of_file(path) if is_file(path) else "none" for path in paths) or "none"
 
 
-def read_texts(shard: Location, sha256: str, captions: Location | None) -> Iterator[ClipTexts]:
+def read_texts(shard: Location, sha256: str, captions: Sequence[Location]) -> Iterator[ClipTexts]:
     """The texts of a shard's clips, without reading pixels; clips that cannot be read are left out."""
     samples = [s for s in read_samples(shard, with_pixels=False) if isinstance(s, Sample)]
     by_key, _ = captions_for(shard, sha256, captions, [sample.key for sample in samples])
@@ -51,5 +53,5 @@ def read_texts(shard: Location, sha256: str, captions: Location | None) -> Itera
         yield ClipTexts(sample.key, texts_of(sample), by_key.get(sample.key, []))
 
 
-def _told(texts: list[str]) -> list[str]:
+def _told(texts: Sequence[str]) -> list[str]:
     return [text for text in (" ".join(text.split()) for text in texts) if text]

@@ -27,7 +27,7 @@ class MeasureTask:
 
     shard: Location
     sha256: str
-    captions: Location | None
+    captions: tuple[Location, ...]
     out: Location
     max_pixels: int
     detector: str

@@ -9,7 +9,7 @@ from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options, require_captions
 from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -27,7 +27,7 @@ class InspectOptions(StageOptions):
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )
-    captions: Captions = None
+    captions: Captions = ()
     html: Location | None = opt(
         f"Write a page with frames of these clips to this file; {ALSO}.", default=None
     )
@@ -60,7 +60,7 @@ def inspect(options: InspectOptions) -> InspectReport:
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.
     """
-    shard, keys, captions = options.shard, options.keys, options.captions
+    shard, keys, captions = options.shard, options.keys, options.captions or ()
     shards: Sequence[Location]
     if is_file(shard):
         shards = [shard]
@@ -68,8 +68,7 @@ def inspect(options: InspectOptions) -> InspectReport:
         shards = list_shards(shard)
     else:
         raise UserError(f"{shard}: no such shard or folder; give a .tar file or the folder of some")
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"{captions}: no such folder of captions")
+    require_captions(captions)
     damage: list[str] = []
     if keys:
         picks = list(pick_keys(shards, keys, captions=captions, damage=damage))

@@ -74,8 +74,8 @@ class InterpolateOptions(StageOptions):
     eval: Location | None = opt(
         f"Folder of shards to score each alpha on, by retrieval; {ALSO}.", default=None
     )
-    captions: Location | None = opt(
-        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
     )
     all_captions: bool = opt(
         "Search by each caption of clips that have several, all being right.", default=False
@@ -145,8 +145,9 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
     paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
-    if options.captions is not None and not is_folder(options.captions):
-        raise UserError(f"--captions {options.captions}: no such folder; make it with 'clipvip-data caption'")
+    for folder in options.captions or ():
+        if not is_folder(folder):
+            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device
@@ -174,7 +175,7 @@ def _require_sense(options: InterpolateOptions) -> None:
         raise WrongOptions("there is nothing to do: give --out for the model, --eval for its scores, or both")
     if options.eval is None and len(options.alphas) > 1:
         raise WrongOptions("--alpha has several numbers: give --eval to choose by, or one number")
-    for name, given in (("captions", options.captions), ("results", options.results)):
+    for name, given in (("captions", options.captions or None), ("results", options.results)):
         if given is not None and options.eval is None:
             raise WrongOptions(f"--{name}: is of --eval; give that too")
 
@@ -201,10 +202,10 @@ def _score(
             f"{options.end}: has no tokenizer to read texts by; put that of its CLIP beside the weights"
         )
     encoder = LineEncoder.of(asked.encoder(model), line, alphas)
-    pairs = embed_pairs(encoder, paths, captions=options.captions, all_captions=options.all_captions)
+    pairs = embed_pairs(encoder, paths, captions=options.captions or (), all_captions=options.all_captions)
     if not pairs.sentences:
         raise UserError(f"{options.eval}: {why_none(pairs.skips)}")
-    queries = "subtitles" if options.captions is None and not options.all_captions else "captions"
+    queries = "subtitles" if not options.captions and not options.all_captions else "captions"
     settings = settings_of(model)
     how = Scoring(resamples=options.bootstrap, device=model.device)
     scores = {

@@ -51,8 +51,12 @@ class SplitOptions(CopyOptions):
         "A part and its share of the videos.", _PartType(), names=("--part",)
     )
     seed: int = opt("Seed of the split.", click.IntRange(0, 2**64 - 1), default=0)
-    captions: Location | None = opt(f"Folder of the clips' captions, to split along; {ALSO}.", default=None)
-    captions_out: Location | None = opt(f"Folder for the parts of the captions; {ALSO}.", default=None)
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of the clips' captions, to split along; may be given several times; {ALSO}.", default=()
+    )
+    captions_out: tuple[Location, ...] | None = opt(
+        f"Folder for the parts of the captions, one for each --captions; {ALSO}.", default=()
+    )
     shard_size: ShardSize = None
 
 
@@ -84,14 +88,14 @@ def split(options: SplitOptions) -> SplitReport:
         raise WrongOptions("give each --part another name")
     if abs(sum(fraction for _, fraction in options.parts) - 1) > 1e-9:
         raise WrongOptions("the fractions of all --part must add up to 1")
-    captions_out, seed = options.captions_out, options.seed
-    source = Input.open(options.folder, options.captions, captions_out)
+    captions_out, seed = options.captions_out or (), options.seed
+    source = Input.open(options.folder, options.captions or (), captions_out)
     size = options.shard_size or source.shard_size
     ends = [0.0, *list(accumulate(fraction for _, fraction in options.parts))[:-1], 1.0]
     parts: dict[str, StageReport] = {}
     survey = survey_inputs([source], options, seed=seed, by_video=True)
     for name, (low, high) in zip(names, pairwise(ends), strict=True):
-        captions = captions_out / name if captions_out else None
+        captions = tuple(folder / name for folder in captions_out)
         made_by: dict[str, JsonValue] = {"part": name, "from": low, "to": high, "seed": seed}
         output = Output("split", options.out / name, captions, made_by, size)
         parts[name] = survey.make(between(low, high), output, options)

@@ -21,7 +21,7 @@ from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train.kept import keep_listed
+from clipvip.pipeline.train.kept import keep_listed, keys_to_keep, notes_on
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
     BatchOrder,
@@ -34,8 +34,7 @@ from clipvip.pipeline.train.recipe import Recipe, Source
 from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings, seen_of
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.places import location_of
-from clipvip.shards.tar.key_list import KeyList
+from clipvip.shards.format.clip_captions import most_captions
 
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300
@@ -60,8 +59,10 @@ class Chunk:
     """Some rows of a batch, from one source.
 
     `frame` is the middle frame, as a video of one frame. Token ids and masks are int64 (rows, tokens).
-    `has_caption` is bool (rows,). The fields that the loss has no use for are None. Of the tokens only the
-    first `num_tokens` are needed: those of the longest text, and a few, so that chunks have few lengths.
+    `has_caption` is bool (rows,). Where rows may have several captions, it is (rows, the most that they may
+    have), and ids and masks have as many for each row as one of the chunk has, and a few, one after the
+    other. The fields that the loss has no use for are None. Of the tokens only the first `num_tokens` are
+    needed: those of the longest text, and a few. So chunks have few shapes.
     """
 
     source: str
@@ -81,7 +82,14 @@ class Chunk:
 
     @property
     def num_rows_without_caption(self) -> int:
-        return 0 if self.has_caption is None else int((~self.has_caption).sum())
+        if self.has_caption is None:
+            return 0
+        return int((~self.has_caption.view(len(self.keys), -1).any(1)).sum())
+
+    @property
+    def num_texts(self) -> int:
+        """Texts and captions that are encoded, filled up ones among them."""
+        return sum(len(ids) for ids in (self.text_ids, self.caption_ids) if ids is not None)
 
     @property
     def num_pixel_bytes(self) -> int:
@@ -163,7 +171,7 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
     parts = []
-    keys = _keys_to_keep(recipe)
+    keys = keys_to_keep(recipe.data)
     for number, (name, source) in enumerate(sources.items()):
         shards = open_shards(name, source, cache=cache, in_use=2 * recipe.data.shuffle_shards)
         if keys is not None and source.kind == "clips":
@@ -177,21 +185,11 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
                 f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
-        parts.append(SourcePart(shards, batches, _settings(recipe, source)))
-    missing = keys.told_missing() if keys is not None else ""
-    notes = (f"data.keep {recipe.data.keep}: {missing}",) if missing else ()
-    return BatchPlan(tuple(parts), recipe.seed, order_version, notes)
+        parts.append(SourcePart(shards, batches, _settings(recipe, source, order_version)))
+    return BatchPlan(tuple(parts), recipe.seed, order_version, notes_on(keys))
 
 
-def _keys_to_keep(recipe: Recipe) -> KeyList | None:
-    if recipe.data.keep is None:
-        return None
-    if all(source.kind != "clips" for source in recipe.data.sources.values()):
-        raise UserError("data.keep lists clips, and no source is of kind clips; leave it out")
-    return KeyList(location_of(recipe.data.keep))
-
-
-def _settings(recipe: Recipe, source: Source) -> SampleSettings:
+def _settings(recipe: Recipe, source: Source, order_version: int) -> SampleSettings:
     is_clips = source.kind == "clips"
     inputs = inputs_of(recipe.loss.pairs)
     captions = [source.captions] if isinstance(source.captions, str) else source.captions or []
@@ -203,10 +201,20 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
         needs_caption=is_clips and "C" in inputs,
         needs_frame=is_clips and "F" in inputs,
         captions=tuple(captions),
+        num_captions=_num_captions(recipe, captions) if is_clips and "C" in inputs else 1,
+        first_counts=order_version < 3,
         max_pixels=recipe.data.max_pixels,
         drop_frames=recipe.data.drop_frames,
         drop_patches=recipe.model.drop_patches,
     )
+
+
+def _num_captions(recipe: Recipe, folders: list[str]) -> int:
+    """The most captions of a clip that are encoded: what the folders may hold, as far as that is known."""
+    if recipe.data.captions == "one":
+        return 1
+    most, of_folders = recipe.data.max_captions, [most_captions(folder) for folder in folders]
+    return max(1, min(most, sum(most if number is None else number for number in of_folders)))
 
 
 @dataclass
@@ -350,8 +358,13 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         if part.settings.needs_subtitle:
             tensors |= self._tokenize("text", [example.text for example in examples])
         if part.settings.needs_caption:
-            tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
-            tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
+            most = part.settings.num_captions
+            numbers = torch.tensor([len(example.captions) for example in examples])
+            has_caption = torch.arange(most) < numbers[:, None]
+            tensors["has_caption"] = has_caption if most > 1 else has_caption[:, 0]
+            of_row = min(1 << max(int(numbers.max()) - 1, 0).bit_length(), most)
+            filled = [(*example.captions, *[""] * of_row)[:of_row] for example in examples]
+            tensors |= self._tokenize("caption", list(chain.from_iterable(filled)))
         keys = tuple(example.key for example in examples)
         longest = max(int(mask.sum(1).max()) for name, mask in tensors.items() if name.endswith("_mask"))
         num_tokens = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, self.max_text_tokens)

@@ -6,12 +6,29 @@ from dataclasses import replace
 import numpy as np
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.recipe import Data
 from clipvip.pipeline.train.shard_set import Shard, ShardReader, ShardSet
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.hashes import key_hashes
+from clipvip.shards.files.places import location_of
 from clipvip.shards.tar.key_list import KeyList
 
 _THREADS = 8
+
+
+def keys_to_keep(data: Data) -> KeyList | None:
+    """What `data.keep` lists; None where it is not set. A UserError where no source has clips."""
+    if data.keep is None:
+        return None
+    if all(source.kind != "clips" for source in data.sources.values()):
+        raise UserError("data.keep lists clips, and no source is of kind clips; leave it out")
+    return KeyList(location_of(data.keep))
+
+
+def notes_on(keys: KeyList | None) -> tuple[str, ...]:
+    """What is to be said of a list after all sources have been looked through."""
+    missing = keys.told_missing() if keys is not None else ""
+    return (f"data.keep {keys.path}: {missing}",) if keys is not None and missing else ()
 
 
 def keep_listed(shards: ShardSet, keys: KeyList) -> ShardSet:

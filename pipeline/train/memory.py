@@ -32,8 +32,8 @@ _STORED_FRAME_BYTES = 256 * 456 * 3
 # Chunks are a multiple of this, which matrix products like, where the batch allows it.
 _ROWS_STEP = 8
 _ROWS_LOOKED_AT = 4
-# Of a chunk besides pixels: token ids and masks of two texts; pages that are not full, and semaphores.
-_TOKEN_BYTES = 4 * 8
+# Of a chunk besides pixels: token ids and masks of two texts or more; pages that are not full, semaphores.
+_TOKEN_BYTES = 2 * 8
 _SMALL_BYTES = 2**16
 
 
@@ -102,7 +102,7 @@ def _saved(
                     kept = settings.kept_patches(config.num_patches)
                     seen = Seen(patches=torch.zeros(rows, num_frames, kept, dtype=torch.int16))
                 model(pixel_values=torch.empty(rows, num_frames, 3, size, size), embeds_only=True, seen=seen)
-            texts = rows * (settings.needs_subtitle + settings.needs_caption)
+            texts = rows * settings.texts_of_row
             model(input_ids=torch.zeros(texts, num_tokens, dtype=torch.int64))
     total = sum(num_bytes for storage, num_bytes in storages.items() if storage not in weights)
     if checkpoint_activations:  # the outputs of layers are kept, and what one layer keeps is made again
@@ -168,7 +168,9 @@ def _bytes_at_most(job: Job) -> float:
     vision, text = config.vision_config, config.text_config
     num_tokens = (config.num_proxies + 1 + config.num_patches) * (data.num_frames + 1)
     values = num_tokens * vision.num_hidden_layers * (vision.hidden_size + vision.intermediate_size)
-    values += 2 * data.max_text_tokens * text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
+    num_texts = max(2, *(part.settings.texts_of_row for part in job.plan.parts))
+    of_token = text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
+    values += num_texts * data.max_text_tokens * of_token
     return 64.0 * values
 
 
@@ -270,7 +272,7 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     settings = job.plan.parts[largest.source].settings
     seen_bytes = 2 * settings.kept_patches(job.model.config.num_patches) if settings.drop_patches else 0
     row_bytes = (frame_bytes + seen_bytes) * settings.frames_of_row
-    row_bytes += job.recipe.data.max_text_tokens * _TOKEN_BYTES
+    row_bytes += max(2, settings.texts_of_row) * job.recipe.data.max_text_tokens * _TOKEN_BYTES
     chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:
         return 0, run.prefetch

@@ -91,6 +91,12 @@ class Data:
     keep: str | None = None
     """A text file of keys, one a line, as `clipvip-data filter` writes it: of sources of clips only these are
     trained on. The others are not decoded, and do not count. Null: all clips."""
+    captions: Literal["one", "all"] = "one"
+    """Of a clip with several captions, be they of one folder or of several: `one` draws one on each pass;
+    `all` encodes all of them, further positives of the clip that are no negatives of each other, and the
+    clip counts as one. Each costs a pass of the text encoder."""
+    max_captions: int = Field(default=16, ge=1)
+    """For `captions: all`: of a clip with more, so many are drawn on each pass."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
     fast_decode: bool = False

@@ -18,10 +18,11 @@ from clipvip.model.seen import EVERYTHING, Seen, num_kept
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
+from clipvip.shards.format.clip_captions import ShardCaptions, captions_of_shard
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_sample, read_text_member
+from clipvip.shards.tar.members import read_text_member
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_sample
 from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
@@ -38,6 +39,8 @@ class SampleSettings:
     needs_caption: bool
     needs_frame: bool
     captions: tuple[str, ...] = ()
+    num_captions: int = 1  # the most of a sample that are encoded
+    first_counts: bool = False  # of the folders of captions: see `captions_of_shard`
     max_pixels: int = DEFAULT_MAX_PIXELS
     # The fractions of the frames, and of the patches of each frame, that are left out at random.
     drop_frames: float = 0.0
@@ -57,6 +60,11 @@ class SampleSettings:
         """Of that many in a frame, those that are seen."""
         return num_kept(num_patches, self.drop_patches)
 
+    @property
+    def texts_of_row(self) -> int:
+        """The most texts of a sample: its subtitle and its captions."""
+        return self.needs_subtitle + self.needs_caption * self.num_captions
+
 
 @dataclass(frozen=True)
 class Example:
@@ -68,7 +76,7 @@ class Example:
 
     key: str
     text: str
-    caption: str | None
+    captions: tuple[str, ...] = ()
     frames: np.ndarray | None = None
     patches: np.ndarray | None = None
 
@@ -131,12 +139,12 @@ class SampleLoader:
         if isinstance(found, Skip):
             return found
         span, file = found
-        caption = self.captions(shard).draw(span.key, rng) if self.settings.needs_caption else None
-        read = self.read(span, file, caption)
+        captions = self.draw_captions(shard, span.key, rng)
+        read = self.read(span, file, captions)
         if isinstance(read, Skip):
             return read
         if isinstance(read, Sample):
-            example = self._load_clip(read, caption, rng, video, frame)
+            example = self._load_clip(read, captions, rng, video, frame)
         else:
             example = self._load_image(span, *read, video)
         if isinstance(example, Example) and self.settings.drop_patches and self.num_patches:
@@ -148,13 +156,20 @@ class SampleLoader:
                 frame.keep()
         return example
 
+    def draw_captions(self, shard: int, key: str, rng: np.random.Generator) -> tuple[str, ...]:
+        """The captions that a sample is given, none of which is empty; no more than are asked for."""
+        wanted = self.settings
+        if not wanted.needs_caption:
+            return ()
+        return tuple(filter(None, self.captions(shard).draw(key, rng, most=wanted.num_captions)))
+
     def take_notes(self) -> list[Skip]:
         """What was met since the last call that costs no sample: caption files that cannot be used."""
         notes, self._notes = self._notes, []
         return notes
 
     def read(
-        self, span: SampleSpan, file: ShardFile, caption: str | None, *, with_pixels: bool = True
+        self, span: SampleSpan, file: ShardFile, captions: tuple[str, ...], *, with_pixels: bool = True
     ) -> Sample | tuple[str, bytes] | Skip:
         """A clip, or the text and the file of an image; or why it cannot be used, as far as that shows here.
 
@@ -163,7 +178,7 @@ class SampleLoader:
         if self.shards.kind == "images":
             return _read_image(file, span, with_pixels=with_pixels)
         wanted = self.settings
-        if wanted.needs_caption and not wanted.needs_subtitle and not caption:
+        if wanted.needs_caption and not wanted.needs_subtitle and not captions:
             return Skip("missing_caption", span.shown_key)
         try:
             sample = read_sample(file, span, with_pixels=with_pixels, max_pixels=wanted.max_pixels)
@@ -177,7 +192,7 @@ class SampleLoader:
     def _load_clip(
         self,
         sample: Sample,
-        caption: str | None,
+        captions: tuple[str, ...],
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
@@ -204,7 +219,7 @@ class SampleLoader:
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", sample.key, one_line(error))
-        return Example(sample.key, text, caption or None, frames)
+        return Example(sample.key, text, captions, frames)
 
     def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:
@@ -214,7 +229,7 @@ class SampleLoader:
         if self.resizes:
             picture = resize(torch.from_numpy(picture), self.image_size).numpy()
         video.space(picture.shape)[:] = picture
-        return Example(span.key, text, None)
+        return Example(span.key, text)
 
     def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
         """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
@@ -268,7 +283,12 @@ class SampleLoader:
             return ShardCaptions({}, [])
         sha256 = None if shard.record is None else shard.record.sha256
         found = captions_of_shard(
-            self.settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys
+            self.settings.captions,
+            shard.stem,
+            num_bytes=num_bytes,
+            sha256=sha256,
+            keys=keys,
+            first_counts=self.settings.first_counts,
         )
         self._notes += found.skips
         return found

@@ -39,7 +39,11 @@ class TrainOptions(StageOptions):
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
-    captions: str | None = _place("Folder that 'clipvip-data caption' wrote for these shards")
+    captions: tuple[str, ...] | None = opt(
+        f"Folder that 'clipvip-data caption' wrote for these shards; may be given several times; {ALSO}.",
+        metavar="DIR",
+        default=(),
+    )
     init: str | None = opt(
         f"The CLIP or CLIP-ViP model to start from; {ALSO}.", metavar="FOLDER_OR_NAME", default=None
     )
@@ -119,10 +123,12 @@ def recipe_of(options: TrainOptions) -> Recipe:
     """The recipe with changed settings and what other options say; a UserError where they do not fit it."""
     recipe = load_recipe(options.recipe, options.overrides)
     tree = recipe_tree(recipe)
-    if options.shards is not None or options.captions is not None:
+    if options.shards is not None or options.captions:
         source = tree["data"]["sources"][_source_for_options(recipe)]
         source["shards"] = source["shards"] if options.shards is None else options.shards
-        source["captions"] = source["captions"] if options.captions is None else options.captions or None
+        if options.captions:  # "" stands for none
+            folders = list(filter(None, options.captions))
+            source["captions"] = folders if len(folders) > 1 else folders[0] if folders else None
     if options.gpus == 0:
         tree["run"]["device"] = "cpu"
     elif options.gpus is not None:

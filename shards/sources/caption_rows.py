@@ -256,8 +256,11 @@ def _row(
         what = "no id" if not ids else "no caption"
         shown = ", ".join(map(str, names if names is not None else fields))[:200]
         return CaptionRow(where, problem=f"{what}; its fields are {shown or 'none'}")
-    # A field that says nothing gives way to the next: `caption` null beside `captions`.
+    # A field that says nothing gives way to the next: `caption` null beside `captions`. So does one whose
+    # text the next has besides others, as in our own files.
     found = next((some for some in texts if some), texts[0])
+    if found is not None:
+        found = next((some for some in texts if some and set(found) < set(some)), found)
     if found is None:
         return CaptionRow(where, ids, problem="its caption is no text, and no list of texts")
     return CaptionRow(where, ids, tuple(found))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import simplejpeg
@@ -18,18 +18,20 @@ from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import location_of, sizes_in
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
+from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
-from clipvip.shards.tar.foreign import ForeignClip, foreign_clip, is_foreign_key
+from clipvip.shards.tar.foreign import ForeignClip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.members import read_foreign, read_text_member, record_of
+
+if TYPE_CHECKING:
+    from clipvip.shards.format.clip_captions import ClipCaption
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
 DEFAULT_MAX_PIXELS = 1 << 26
 _CLIP_EXTENSIONS = ("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
-# Records and texts are kilobytes; what is larger is not read.
-MAX_TEXT_BYTES = 16 << 20
 _new = partial(np.empty, dtype=np.uint8)
 
 
@@ -39,7 +41,7 @@ class Sample:
 
     `parsed` is the record, or the Skip that says why a damaged sample has none; of a sample of others that
     was read without its pixels, what is known then. A frame of more than `max_pixels` pixels is taken for
-    damage, before memory is taken for it.
+    damage, before memory is taken for it. `captions` are those of folders that were asked for.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Sample:
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    captions: "tuple[ClipCaption, ...]" = ()
 
     @property
     def record(self) -> ClipRecord:
@@ -264,16 +267,33 @@ def _names(folder: Location, found: Iterable[str]) -> list[str]:
     return names
 
 
-def read_shard(path: Location | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+def read_shard(
+    path: Location | str, *, with_pixels: bool = True, captions: Sequence[Location | str] = ()
+) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
     Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
     be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
+    Args:
+        captions: folders that `clipvip-data caption` wrote. A sample's `captions` are those of all of them,
+            each with the model that made it and the frame that it is of.
+
     Raises:
-        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
+            captions of the shard.
     """
-    for sample in read_samples(path, with_pixels=with_pixels):
+    samples = _with_damaged(read_samples(path, with_pixels=with_pixels))
+    if captions:
+        # Parquet takes a while to import.
+        from clipvip.shards.tar.captioned import with_captions
+
+        samples = with_captions(samples, location_of(path), list(map(str, captions)))
+    yield from samples
+
+
+def _with_damaged(samples: Iterable[Sample | Skip]) -> Iterator[Sample]:
+    for sample in samples:
         if isinstance(sample, Sample):
             yield sample
         elif is_safe_key(sample.what):
@@ -340,29 +360,6 @@ def read_sample(
         return Skip("damaged_sample", span.key, one_line(error))
 
 
-def read_foreign(shard: ShardFile, span: SampleSpan) -> ForeignClip | None:
-    """What a sample of others says, pixels aside; None where it is one of ours, or what is left of one.
-
-    Raises DatasetError where KEY.json or KEY.txt is damaged or too large.
-    """
-    extension = span.foreign_extension
-    if extension is None or not is_foreign_key(span.key):
-        return None
-    json, text = (
-        read_text_member(shard, span, name) if name in span.members else None for name in ("json", "txt")
-    )
-    return foreign_clip(span.key, extension, json=json, text=text)
-
-
-def record_of(foreign: ForeignClip, pixels: bytes, *, max_pixels: int) -> ClipRecord:
-    """The record of a sample of others; DatasetError: its pixels do not decode."""
-    try:
-        return foreign.record(pixels, max_pixels=max_pixels)
-    except MediaError as error:
-        what = "video" if foreign.extension == VIDEO_EXTENSION else "picture"
-        raise DatasetError(f"its {what} does not decode ({error})") from error
-
-
 class WrongMembers(DatasetError):
     """A sample is not whole: not as clipvip writes it, and not one of others."""
 
@@ -398,12 +395,3 @@ def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pi
     if record.key != key or not is_safe_key(key):
         raise DatasetError(f"key: {record.key[:100]!r} under another name")
     return Sample(key, record, extension, pixels, max_pixels)
-
-
-def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
-    """A member that is a record or a text; DatasetError: it is absent or too large. Raises as `read`."""
-    if extension not in span.members:
-        raise DatasetError(f"has no KEY.{extension}")
-    if (length := span.members[extension][1]) > MAX_TEXT_BYTES:
-        raise DatasetError(f"its KEY.{extension} has {length:,} bytes")
-    return shard.read(span, extension)
