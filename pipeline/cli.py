@@ -17,6 +17,7 @@ _COMMANDS = {
     "caption": ("caption.stage:caption", "Caption the middle frame of every clip with OFA."),
     "import-captions": ("import_captions.stage:import_captions", "Make captions that others have made ours."),
     "nmi": ("domain_gap.stage:nmi", "Measure the language-domain gap between text corpora (Table 1)."),
+    "filter": ("filter.stage:filter", "Find out which clips are worth training on, and list them."),
     "inspect": ("tools.inspect:inspect", "Show clips of shards, on the terminal or as a page."),
     "stats": ("tools.stats:stats", "Count clips, hours, bytes and words, and draw how they are spread."),
     "merge": ("tools.merge:merge", "Put the shards of several folders into one."),

@@ -58,7 +58,51 @@ def result_folder(name: str) -> Any:
 
 
 @options
-class ClipsOptions(StageOptions):
+class EncodingOptions(StageOptions):
+    """How clips and texts are encoded, whatever encodes them."""
+
+    num_frames: Annotated[int | None, LAST] = opt(
+        "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
+    )
+    max_text_tokens: Annotated[int | None, LAST] = opt(
+        "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
+    )
+    batch_size: Annotated[BatchSize, LAST] = 16
+    workers: Annotated[Readers, LAST] = None
+    max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
+    device: Annotated[Device, LAST] = "auto"
+
+    def load(self, model: str, *, like: "ClipVip | None" = None, needs_tokenizer: bool = True) -> "ClipVip":
+        """A model, ready to encode; raises as `load_clip_vip`, or where there is no GPU as asked for."""
+        # torch is imported only now, so that mistakes in other options are told at once.
+        from clipvip.pipeline.evaluate.embeddings import load_clip_vip
+        from clipvip.pipeline.runtime.device import torch_device
+
+        device = torch_device(self.device)
+        with model_at_hand(model) as name:
+            return load_clip_vip(
+                name,
+                device=device,
+                num_frames=self.num_frames,
+                max_text_tokens=self.max_text_tokens,
+                like=like,
+                needs_tokenizer=needs_tokenizer,
+            )
+
+    def encoder_for(self, model: "ClipVip", shards: Location) -> "ClipEncoder":
+        """The model, and how the clips of a folder go through it."""
+        from clipvip.pipeline.evaluate.embeddings import ClipEncoder
+
+        workers = self.workers
+        if workers is None:
+            # Without a GPU the model itself keeps all cores busy.
+            workers = min(num_cores(), _MOST_WORKERS) if model.device.type == "cuda" else 0
+        total = num_samples(shards)
+        return ClipEncoder(model, self.batch_size, total, self.max_pixels, workers=workers)
+
+
+@options
+class ClipsOptions(EncodingOptions):
     """A model, clips, and how these are encoded."""
 
     model: str = opt(
@@ -72,16 +116,6 @@ class ClipsOptions(StageOptions):
         metavar="FOLDER_OR_NAME",
         default=(),
     )
-    num_frames: Annotated[int | None, LAST] = opt(
-        "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
-    )
-    max_text_tokens: Annotated[int | None, LAST] = opt(
-        "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
-    )
-    batch_size: Annotated[BatchSize, LAST] = 16
-    workers: Annotated[Readers, LAST] = None
-    max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
-    device: Annotated[Device, LAST] = "auto"
 
     def load_models(self, *, needs_tokenizer: bool = True) -> "dict[str, ClipVip]":
         """The model and then the baselines, ready to encode, by the names that they were given by.
@@ -91,26 +125,14 @@ class ClipsOptions(StageOptions):
         Raises:
             UserError: one is named twice, or there is no GPU as asked for; and as `load_clip_vip`.
         """
-        # torch is imported only now, so that mistakes in other options are told at once.
-        from clipvip.pipeline.evaluate.embeddings import load_clip_vip
-        from clipvip.pipeline.runtime.device import torch_device
-
         names = (self.model, *self.baselines)
         for number, given in enumerate(names):
             if given in names[:number]:
                 raise UserError(f"--baseline {given}: is there already; give each model once")
-        device = torch_device(self.device)
         models: dict[str, ClipVip] = {}
         for given in names:
-            with model_at_hand(given) as name:
-                models[given] = load_clip_vip(
-                    name,
-                    device=device,
-                    num_frames=self.num_frames,
-                    max_text_tokens=self.max_text_tokens,
-                    like=models.get(self.model),
-                    needs_tokenizer=needs_tokenizer,
-                )
+            like = models.get(self.model)
+            models[given] = self.load(given, like=like, needs_tokenizer=needs_tokenizer)
         return models
 
     def compared(self) -> dict[str, list[str]]:
@@ -119,11 +141,4 @@ class ClipsOptions(StageOptions):
 
     def encoder(self, model: "ClipVip") -> "ClipEncoder":
         """The model, and how clips go through it."""
-        from clipvip.pipeline.evaluate.embeddings import ClipEncoder
-
-        workers = self.workers
-        if workers is None:
-            # Without a GPU the model itself keeps all cores busy.
-            workers = min(num_cores(), _MOST_WORKERS) if model.device.type == "cuda" else 0
-        total = num_samples(self.shards)
-        return ClipEncoder(model, self.batch_size, total, self.max_pixels, workers=workers)
+        return self.encoder_for(model, self.shards)

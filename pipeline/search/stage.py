@@ -137,7 +137,7 @@ def search(options: SearchOptions) -> SearchReport:
     found = []  # by each model, for each sentence
     num_clips = 0
     for name, model in models.items():
-        maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
+        maker = maker_of(model)
         folder = index
         if name != options.model:
             folder = index / f"baseline-{maker.model_sha256[:_NAME_DIGITS]}-{maker.num_frames}"
@@ -193,7 +193,12 @@ def _embeddings(
     vectors = embed_texts(encoder, queries, show_progress=False)
     if not np.isfinite(vectors).all():
         raise UserError(f"{name}: the sentences' embeddings hold NaN or infinity; its weights may be damaged")
-    return _bring_up_to_date(folder, shards, maker, encoder, name), vectors
+    return bring_up_to_date(folder, shards, maker, encoder, model=name), vectors
+
+
+def maker_of(model: "ClipVip") -> Maker:
+    """What an index made by a model says of it."""
+    return Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
 
 
 def fingerprint(model: "ClipVip") -> str:
@@ -213,10 +218,13 @@ def fingerprint(model: "ClipVip") -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _bring_up_to_date(
-    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", model: str
+def bring_up_to_date(
+    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", *, model: str
 ) -> list[Piece]:
-    """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
+    """Encode what is missing in the index, and say so; nothing is written to one that is complete.
+
+    `model` is what its report calls the model. Raises as `update_index`.
+    """
     from clipvip.pipeline.evaluate.embeddings import embed_by_shard, embed_clips
 
     started = time.monotonic()

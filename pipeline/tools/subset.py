@@ -8,9 +8,10 @@ from clipvip.pipeline.runtime.options import ALSO, at_least, finite, opt, option
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
-from clipvip.pipeline.tools.selection import Listed, up_to
+from clipvip.pipeline.tools.selection import listed, not_listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.files.stores import Location
+from clipvip.shards.tar.key_list import KeyList
 
 
 @options
@@ -24,7 +25,8 @@ class SubsetOptions(CopyOptions):
         "Take this part of the clips at random.", finite(0, 1, above=True), default=None
     )
     keys: Location | None = opt(
-        f"Take the clips whose keys this text file lists, one a line; {ALSO}.", default=None
+        f"Take the clips whose keys this text file lists, one a line, as 'filter' makes it; {ALSO}.",
+        default=None,
     )
     video_ids: Location | None = opt(
         f"Take the clips of the videos whose ids this text file lists; {ALSO}.", default=None
@@ -43,10 +45,10 @@ class SubsetOptions(CopyOptions):
     )
     shard_size: ShardSize = None
 
-    def listed(self) -> Listed | None:
+    def key_list(self) -> KeyList | None:
         """What --keys or --video-ids lists."""
         path = self.keys or self.video_ids
-        return None if path is None else Listed(path, by_video=self.keys is None)
+        return None if path is None else KeyList(path, by_video=self.keys is None)
 
     def made_by(self) -> dict[str, JsonValue]:
         """What was chosen, by content rather than by file name."""
@@ -87,20 +89,18 @@ def subset(options: SubsetOptions) -> StageReport:
         raise WrongOptions("--exclude goes with --keys or --video-ids")
     captions_out = options.captions_out or ()
     source = Input.open(options.folder, options.captions or (), captions_out)
-    listed = options.listed()
+    keys = options.key_list()
     size = options.shard_size or source.shard_size
     output = Output("subset", options.out, captions_out, options.made_by(), size)
-    seed = options.seed if listed is None else 0
+    seed = options.seed if keys is None else 0
     survey = survey_inputs([source], options, seed=seed, by_video=options.video_ids is not None)
-    if listed is None:
+    if keys is None:
         return survey.make(up_to(_largest(survey.hashes, options)), output, options)
     for number in range(len(survey.shards)):
-        listed.choose(number, survey.hashes.of_shard(number))
-    missing, examples = listed.not_found()
-    if missing:
-        names = ", ".join(ascii(example)[:80] for example in examples) + (" …" if missing > 3 else "")
-        click.echo(f"note: {missing:,} of the listed have no clip here: {names}", err=True)
-    return survey.make(listed.leave if options.exclude else listed.choose, output, options)
+        keys.choose(survey.hashes.of_shard(number))
+    if missing := keys.told_missing():
+        click.echo(f"note: {missing}", err=True)
+    return survey.make(not_listed(keys) if options.exclude else listed(keys), output, options)
 
 
 def _largest(hashes: HashStore, options: SubsetOptions) -> int:

@@ -21,6 +21,7 @@ from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.kept import keep_listed, keys_to_keep, notes_on
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
     BatchOrder,
@@ -130,11 +131,15 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The make-up of every batch. Epochs are those of the first source; the others go through their own."""
+    """The make-up of every batch. Epochs are those of the first source; the others go through their own.
+
+    `notes` are for the user.
+    """
 
     parts: tuple[SourcePart, ...]
     seed: int
     order_version: int = ORDER_VERSION
+    notes: tuple[str, ...] = ()
 
     @property
     def order(self) -> BatchOrder:
@@ -166,8 +171,11 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
     sources = recipe.data.sources
     rows = split_by_weight(recipe.optim.batch_size, [source.weight for source in sources.values()])
     parts = []
+    keys = keys_to_keep(recipe.data)
     for number, (name, source) in enumerate(sources.items()):
         shards = open_shards(name, source, cache=cache, in_use=2 * recipe.data.shuffle_shards)
+        if keys is not None and source.kind == "clips":
+            shards = keep_listed(shards, keys)
         order = SampleOrder(
             list(shards.num_samples), seed=recipe.seed + number, group_shards=recipe.data.shuffle_shards
         )
@@ -178,7 +186,7 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
         parts.append(SourcePart(shards, batches, _settings(recipe, source, order_version)))
-    return BatchPlan(tuple(parts), recipe.seed, order_version)
+    return BatchPlan(tuple(parts), recipe.seed, order_version, notes_on(keys))
 
 
 def _settings(recipe: Recipe, source: Source, order_version: int) -> SampleSettings:

@@ -34,11 +34,12 @@ _Row = tuple[str, int, str]
 
 
 class SourceRecord(BaseModel):
-    """What a source is: its shards in order, and a hash over their captions."""
+    """What a source is: its shards in order, a hash over their captions, one over which clips are kept."""
 
     kind: str
     shards: list[_Row]
     captions: str | None
+    keep: str | None = None
 
 
 class DataRecord(BaseModel):
@@ -50,14 +51,18 @@ class DataRecord(BaseModel):
     validation: str | None
 
     def as_json(self) -> str:
-        return json.dumps(self.model_dump(by_alias=True)) + "\n"
+        tree = self.model_dump(by_alias=True)
+        for source in tree["sources"].values():
+            if source["keep"] is None:  # as before there was one
+                del source["keep"]
+        return json.dumps(tree) + "\n"
 
 
 def describe_data(recipe: Recipe, plan: BatchPlan) -> DataRecord:
     """What `data.json` is to say."""
     sources = {
         part.shards.name: SourceRecord(
-            kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part)
+            kind=part.shards.kind, shards=_rows(part), captions=_sum_captions(part), keep=_sum_kept(part)
         )
         for part in plan.parts
     }
@@ -94,7 +99,7 @@ def order_of_run(out: Path) -> int:
 
 def require_same_data(plan: BatchPlan, *, place: Place) -> None:
     """UserError in every process where they do not all have the same shards before them, as machines may."""
-    rows = json.dumps([_rows(part) for part in plan.parts])
+    rows = json.dumps([[_rows(part), _sum_kept(part)] for part in plan.parts])
     found = gather_objects(hashlib.sha256(rows.encode()).hexdigest(), place=place)
     if len(set(found)) > 1:
         other = next(rank for rank, digest in enumerate(found) if digest != found[0])
@@ -113,6 +118,8 @@ def data_differences(before: DataRecord, now: DataRecord) -> list[str]:
             continue  # the recipe differs, which is told of as such
         changes = _shard_changes(known.shards, source.shards)
         found += [f"source {name}: {change}" for change in changes]
+        if not changes and known.keep != source.keep:
+            found.append(f"source {name}: another list of clips to keep")
         if not changes and known.captions != source.captions:
             found.append(f"source {name}: other captions")
     if before.validation != now.validation:
@@ -142,6 +149,14 @@ def _is_same(first: _Row, second: _Row) -> bool:
 
 def _rows(part: SourcePart) -> list[_Row]:
     return [(shard.stem, shard.num_samples, shard.identity) for shard in part.shards.shards]
+
+
+def _sum_kept(part: SourcePart) -> str | None:
+    """A hash over which samples of each shard are used; None where all are."""
+    kept = [shard.kept for shard in part.shards.shards if shard.kept is not None]
+    return (
+        hashlib.sha256(b"".join(hashlib.sha256(bits).digest() for bits in kept)).hexdigest() if kept else None
+    )
 
 
 def _sum_captions(part: SourcePart) -> str | None:

@@ -65,6 +65,8 @@ def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) ->
                 f"source {part.shards.name} has {part.order.rows} samples in a batch, fewer than the "
                 f"{processes} processes; raise optim.batch_size or its weight"
             )
+    for line in plan.notes if warns else ():
+        click.echo(f"Warning: {line}", err=True)
     for part in plan.parts:
         _check_captions_given(part)
         if part.shards.shards[0].location.startswith(COMMAND):

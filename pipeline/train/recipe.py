@@ -89,6 +89,9 @@ class Data:
     """The fraction of these that is left out in training, at random, others on each pass; one at least stays.
     What stays keeps its temporal position among `num_frames`."""
     max_text_tokens: int = Field(default=70, ge=3)
+    keep: str | None = None
+    """A text file of keys, one a line, as `clipvip-data filter` writes it: of sources of clips only these are
+    trained on. The others are not decoded, and do not count. Null: all clips."""
     captions: Literal["one", "all"] = "one"
     """Of a clip with several captions, be they of one folder or of several: `one` draws one on each pass;
     `all` encodes all of them, further positives of the clip that are no negatives of each other, and the
@@ -351,7 +354,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_PATH_OF_DATA = re.compile(r"evaluation\.validation|data\.sources\..+\.(shards|captions|samples_per_shard)")
+_PATH_OF_DATA = re.compile(
+    r"evaluation\.validation|data\.keep|data\.sources\..+\.(shards|captions|samples_per_shard)"
+)
 _OF_TEST = ("evaluation.test", "evaluation.baseline", "evaluation.clips_at_once")
 
 

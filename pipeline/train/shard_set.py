@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import webdataset as wds
 
 from clipvip.media.errors import one_line
@@ -39,13 +40,15 @@ class Shard:
 
     `record` is what the manifest of its folder says. `identity` tells its content from any other: `sha256:`
     and the manifest's checksum; without a manifest `structure:` and a hash of the names and sizes of what a
-    local file holds, or `url:` and a hash of the URL, which says nothing of the content.
+    local file holds, or `url:` and a hash of the URL, which says nothing of the content. Where only some of
+    its samples are used, `kept` has a bit for each, the first the highest, and `num_samples` counts these.
     """
 
     location: str
     num_samples: int
     identity: str
     record: ShardRecord | None = None
+    kept: bytes | None = None
 
     @property
     def stem(self) -> str:
@@ -235,8 +238,8 @@ def samples_of(spans: list[SampleSpan], kind: str) -> list[SampleSpan]:
 
 
 @dataclass(frozen=True)
-class _OpenShard:
-    """A shard that stays open, its samples, and what damage there is behind them."""
+class OpenShard:
+    """A shard that is open, its samples that are used, and what damage there is behind them."""
 
     file: ShardFile
     spans: list[SampleSpan]
@@ -252,7 +255,7 @@ class ShardReader:
 
     def __init__(self, shards: ShardSet) -> None:
         self._shards = shards
-        self._open: OrderedDict[int, _OpenShard | Skip] = OrderedDict()
+        self._open: OrderedDict[int, OpenShard | Skip] = OrderedDict()
 
     def entry(self, shard: int, index: int) -> tuple[SampleSpan, ShardFile] | Skip:
         """Sample `index` of a shard with the shard's open file, or why there is none."""
@@ -273,18 +276,19 @@ class ShardReader:
             return 0, []
         return opened.file.num_bytes, [span.key for span in opened.spans]
 
-    def _opened(self, shard: int) -> _OpenShard | Skip:
+    def _opened(self, shard: int) -> OpenShard | Skip:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
         while len(self._open) >= max(self._shards.in_use, 1):
             _, oldest = self._open.popitem(last=False)
-            if isinstance(oldest, _OpenShard):
+            if isinstance(oldest, OpenShard):
                 oldest.file.close()
-        self._open[shard] = self._open_shard(shard)
+        self._open[shard] = self.open_shard(shard)
         return self._open[shard]
 
-    def _open_shard(self, shard: int) -> _OpenShard | Skip:
+    def open_shard(self, shard: int) -> OpenShard | Skip:
+        """Open a shard for the caller, who closes it; may be called by several threads."""
         wanted = self._shards.shards[shard]
         row, cache, keep = wanted.record, self._shards.cache, self._shards.in_use
         sha256, num_bytes = (row.sha256, row.num_bytes) if row else (None, None)
@@ -298,4 +302,8 @@ class ShardReader:
         except (OSError, DatasetError) as error:
             return Skip("unreadable_shard", wanted.stem, one_line(error))
         spans, damage = file.index()
-        return _OpenShard(file, samples_of(spans, self._shards.kind), damage)
+        samples = samples_of(spans, self._shards.kind)
+        if wanted.kept is not None:
+            places = np.flatnonzero(np.unpackbits(np.frombuffer(wanted.kept, np.uint8))).tolist()
+            samples = [samples[place] for place in places if place < len(samples)]
+        return OpenShard(file, samples, damage)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
+    from clipvip.pipeline.filter.stage import FilterOptions, filter
     from clipvip.pipeline.import_captions.stage import ImportCaptionsOptions, import_captions
     from clipvip.pipeline.runtime.errors import UserError
     from clipvip.pipeline.runtime.report import StageReport
@@ -56,6 +57,7 @@ __all__ = [
     "DomainGapOptions",
     "DomainGapReport",
     "DownloadOptions",
+    "FilterOptions",
     "ImportCaptionsOptions",
     "InspectOptions",
     "InterpolateOptions",
@@ -82,6 +84,7 @@ __all__ = [
     "convert_openclip",
     "convert_released",
     "download",
+    "filter",
     "import_captions",
     "inspect",
     "interpolate",
@@ -123,6 +126,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
             "pipeline.evaluate.actions": "ActionsOptions actions",
             "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
             "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
+            "pipeline.filter.stage": "FilterOptions filter",
             "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
             "pipeline.runtime.errors": "UserError",
             "pipeline.runtime.report": "StageReport",

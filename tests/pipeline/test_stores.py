@@ -45,6 +45,9 @@ COMMANDS = {
     "split": "split {in}/clips --part train=0.5 --part val=0.5 --captions {in}/clips-captions --seed 1"
     " --out {out}/clips --captions-out {out}/captions --workers 1",
     "subset": "subset {in}/clips --keys {in}/keys.txt --out {out} --shard-size 2 --workers 1",
+    "filter": "filter --shards {in}/clips --captions {in}/clips-captions --model {in}/models/vip"
+    " --test own={in}/more --test lines={in}/texts.txt --max-duplicates 4 --min-words 1 --top 0.5"
+    " --workers 2 --device cpu --out {out}",
     "subset several": "subset {in}/clips --num 3 --captions {in}/clips-captions"
     " --captions {in}/clips-captions"
     " --out {out}/clips --captions-out {out}/one --captions-out {out}/two --workers 1",
@@ -139,7 +142,7 @@ def test_a_command_on_a_store_makes_what_it_makes_in_folders(
         words = words_of(name, STORE, f"{STORE}/out")
         there_said = run_command(words)
         assert tree(store / "bucket" / "out", f"{STORE}/out", STORE) == expected
-        if name in ("caption", "merge", "split", "subset", "nmi", "search"):
+        if name in ("caption", "filter", "merge", "split", "subset", "nmi", "search"):
             before = {path: path.stat().st_mtime_ns for path in (store / "bucket" / "out").rglob("*.*")}
             run_command(words)
             assert tree(store / "bucket" / "out", f"{STORE}/out", STORE) == expected
@@ -153,7 +156,7 @@ def test_a_command_on_a_store_makes_what_it_makes_in_folders(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["caption", "subset", "merge", "search"])
+@pytest.mark.parametrize("name", ["caption", "filter", "subset", "merge", "search"])
 def test_a_command_that_was_killed_goes_on_in_a_store(
     name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +171,8 @@ def test_a_command_that_was_killed_goes_on_in_a_store(
         use_s3(monkeypatch, address)
         words = words_of(name, inputs / "bucket", f"{STORE}/out")
         process = start(*words, program=program)
-        done_with_one = {"caption": "*.parquet", "search": "*.safetensors"}.get(name, "000000.json")
+        pieces = {"caption": "*.parquet", "filter": "*.safetensors", "search": "*.safetensors"}
+        done_with_one = pieces.get(name, "000000.json")
         while not list((store / "bucket").rglob(done_with_one)):
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)

@@ -1,0 +1,1 @@
+"""The stage `clipvip-data filter`."""

@@ -1,0 +1,352 @@
+"""The stage `filter`: what is known of each clip as columns beside shards, and a list of clips to keep."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import click
+import numpy as np
+
+from clipvip.pipeline.evaluate.options import EncodingOptions
+from clipvip.pipeline.filter.duplicates import mark_duplicates, sum_of_pieces, threshold_of
+from clipvip.pipeline.filter.known import Known, TableSkips, read_known
+from clipvip.pipeline.filter.language import language_detector
+from clipvip.pipeline.filter.leaks import Found, TestSet, mark_leaks, read_leaks
+from clipvip.pipeline.filter.page import PAGE_NAME, filter_page
+from clipvip.pipeline.filter.scores import Scoring, score_shards
+from clipvip.pipeline.filter.selection import NO_GROUP, Bound, Conditions, Selection, select
+from clipvip.pipeline.filter.table import FAMILIES, Family
+from clipvip.pipeline.filter.work import MeasureTask, is_measured, measure_shard
+from clipvip.pipeline.runtime.device import num_cores
+from clipvip.pipeline.runtime.errors import UserError, WrongOptions
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    Captions,
+    Listed,
+    Named,
+    PlaceType,
+    at_least,
+    finite,
+    opt,
+    options,
+)
+from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.stage import stage
+from clipvip.pipeline.runtime.workers import run_units
+from clipvip.pipeline.search.index import Piece, Shard, require_index, shards_of
+from clipvip.pipeline.search.stage import bring_up_to_date, maker_of
+from clipvip.shards.files.atomic import atomic_write_bytes
+from clipvip.shards.files.claims import claim_folder
+from clipvip.shards.files.places import is_folder, is_same_folder, location_of, sorted_glob
+from clipvip.shards.files.stores import Location, store_errors
+from clipvip.shards.tar.key_list import write_key_list
+
+KEEP_NAME = "keep.txt"
+_INDEX_FOLDER, _TESTS_FOLDER = "embeddings", "tests"
+_MADE_BY = {"stage": "filter"}
+_BOUNDS = ("score", "caption_score", "words", "seconds", "motion")
+_NEEDED: dict[Family, str] = {"scores": "--model", "duplicates": "--model", "leaks": "--test"}
+
+
+def _bound(help: str, least: float, most: float | None = None) -> float | None:
+    found: float | None = opt(help, finite(least, most), default=None)
+    return found
+
+
+@options
+class FilterOptions(EncodingOptions):
+    """What `filter` is asked for."""
+
+    shards: Location = opt(f"Folder of shards; {ALSO}.")
+    captions: Captions = ()
+    out: Location = opt(f"Folder for the columns, a file for each shard, the list and the page; {ALSO}.")
+    model: str | None = opt(
+        f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
+        f"near-duplicates; {ALSO}.",
+        metavar="FOLDER_OR_NAME",
+        shown="scores that are there stay",
+        default=None,
+    )
+    index: Location | None = opt(
+        f"Folder of the embeddings, which may be an index of 'clipvip-eval search'; {ALSO}.",
+        PlaceType(file_okay=False),
+        shown=f"{_INDEX_FOLDER}/ in --out",
+        default=None,
+    )
+    tests: Mapping[str, str | Location] = opt(
+        "A test set by name: a folder of shards, or a file with a text a line; clips that it has too are "
+        f"reported; {ALSO}; repeatable.",
+        Named(),
+        names=("--test",),
+        metavar="NAME=PATH",
+        default=(),
+    )
+    duplicate_similarity: float = opt(
+        "Cosine from which two clips are near-duplicates, or a clip and a test set's are one.",
+        finite(0, 1, above=True),
+        default=0.95,
+    )
+    min_score: float | None = _bound("Keep clips whose subtitle scores so much or more.", -1, 1)
+    min_caption_score: float | None = _bound("Keep clips whose caption scores so much or more.", -1, 1)
+    min_words: float | None = _bound("Keep clips whose subtitle has so many words or more.", 0)
+    max_words: float | None = _bound("Keep clips whose subtitle has so many words or fewer.", 0)
+    min_seconds: float | None = _bound("Keep clips of this length or longer.", 0)
+    max_seconds: float | None = _bound("Keep clips of this length or shorter.", 0)
+    min_motion: float | None = _bound("Keep clips that move so much or more; 0: a still picture.", 0, 255)
+    max_motion: float | None = _bound("Keep clips that move so much or less; of 255.", 0, 255)
+    language: tuple[str, ...] = opt(
+        "Keep clips whose subtitle is in one of these languages, as en,de; und: those that cannot be told.",
+        Listed(r"[a-z]{2,3}", "codes of languages, as en,de"),
+        default=(),
+    )
+    drop_leaks: bool = opt("Drop clips that a test set has.", default=False)
+    max_duplicates: int | None = opt(
+        "Keep so many of clips that are near-duplicates of each other, those of the highest --by.",
+        at_least(1),
+        default=None,
+    )
+    top: float | None = opt(
+        "Keep this part of the clips that meet all else, those of the highest --by.",
+        finite(0, 1, above=True),
+        default=None,
+    )
+    by: Literal["score", "caption_score", "motion", "words", "seconds"] = opt(
+        "Column that --top and --max-duplicates go by.", default="score"
+    )
+    keep: Location | None = opt(
+        f"File for the list of clips to keep, one key a line; {ALSO}.",
+        PlaceType(dir_okay=False),
+        shown=f"{KEEP_NAME} in --out",
+        default=None,
+    )
+    num: int = opt("Clips on the page at each side of a cut.", at_least(0), default=4)
+
+    def conditions(self) -> Conditions:
+        """What a clip has to meet."""
+        bounds = []
+        for column in _BOUNDS:
+            least, most = (getattr(self, f"{side}_{column}", None) for side in ("min", "max"))
+            option = column.replace("_", "-")
+            if least is not None:
+                bounds.append(Bound(f"--min-{option}", column, least=least))
+            if most is not None:
+                bounds.append(Bound(f"--max-{option}", column, most=most))
+        return Conditions(bounds, self.language, self.drop_leaks, self.max_duplicates, self.top, self.by)
+
+
+@stage(
+    FilterOptions,
+    "clipvip-data filter",
+    "--shards clips/ --captions captions/ --model clip/ --out filter/\n"
+    "--test msrvtt=msrvtt-test/ --drop-leaks --max-duplicates 1 --language en --min-words 3 --top 0.3",
+    "--shards clips/ --out filter/ --min-motion 2 --keep moving.txt",
+    note="Then 'clipvip-train ... --set data.keep=filter/keep.txt', or 'clipvip-data subset --keys'. With "
+    "other conditions only the list and the page are made anew: nothing is encoded again.",
+)
+def filter(options: FilterOptions) -> StageReport:
+    """Find out which clips are worth training on, and list those that meet conditions.
+
+    Columns of each shard's clips go into a Parquet file: words, seconds, motion and language; with --model
+    the similarity of clip and texts, and near-duplicates; with --test what a test set has too. A page shows
+    how they are spread, and clips at each cut.
+
+    Raises:
+        UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip meets the
+            conditions.
+    """
+    started = time.monotonic()
+    conditions = options.conditions()
+    _check(options)
+    shards = shards_of(options.shards)
+    tests = [TestSet.read(name, location_of(place)) for name, place in dict(options.tests).items()]
+    out = options.out
+    with claim_folder(out, _MADE_BY, outputs="*.parquet"):
+        _remove_strays(out, shards)
+        num_measured = _measure(shards, options)
+        if options.model is not None:
+            _use_model(shards, tests, options, options.model)
+        elif tests:
+            mark_leaks(out, shards, tests, None, made_by="texts")
+        known = read_known(out, shards)
+        _require_columns(known, options, conditions)
+        chosen = select(known.clips, conditions)
+        keep = _write_list(known, chosen, conditions, options)
+        report = _report(known, chosen, conditions, options)
+        _write_page(known, chosen, conditions, report, tests, options)
+        made = report.finish(out, started=started, done_now=num_measured, unit="clips")
+    text = made.text + (f"\n  kept {int(chosen.kept.sum()):,} -> {keep}" if keep else "")
+    return replace(made, text=text)
+
+
+def _check(options: FilterOptions) -> None:
+    captions = options.captions or ()
+    for folder in captions:
+        if not is_folder(folder):
+            raise UserError(f"{folder}: no such folder of captions")
+    for name, folder in (("shards", options.shards), *(("captions", one) for one in captions)):
+        if is_folder(folder) and is_same_folder(options.out, folder):
+            raise UserError(f"--out {options.out}: is the folder of the {name}; give another one")
+    if options.language and language_detector() == "none":
+        raise UserError("--language needs py3langid: pip install 'clipvip[language]'")
+    if options.index is not None and options.model is None:
+        raise WrongOptions("--index goes with --model")
+
+
+def _remove_strays(out: Location, shards: Sequence[Shard]) -> None:
+    """Tables of shards that are gone."""
+    wanted = {shard.path.stem for shard in shards}
+    for path in sorted_glob(out, "*.parquet"):
+        if path.stem not in wanted:
+            with store_errors(path):
+                path.unlink()
+
+
+def _measure(shards: Sequence[Shard], options: FilterOptions) -> int:
+    """Make the tables that are missing, or of other content; returns of how many clips."""
+    detector = language_detector()
+    tasks = [
+        MeasureTask(s.path, s.sha256, options.captions or (), options.out, options.max_pixels, detector)
+        for s in shards
+    ]
+    todo = [task for task in tasks if not is_measured(task)]
+    workers = options.workers or num_cores()
+    num_measured = num_skipped = 0
+    with Progress("measure", total=len(tasks), unit="shard", initial=len(tasks) - len(todo)) as progress:
+        while todo:
+            again = []
+            for outcome in run_units(measure_shard, todo, workers=min(workers, len(todo))):
+                if outcome.result is not None:
+                    num_measured += outcome.result.num_clips
+                    num_skipped += outcome.result.num_skipped
+                    progress.add(1, skipped=num_skipped)
+                    continue
+                assert outcome.failure is not None
+                if not outcome.unit.decodes:
+                    detail = f"{outcome.failure.detail} (out of memory?); give fewer --workers"
+                    raise UserError(f"{outcome.unit.shard}: {detail}")
+                again.append(replace(outcome.unit, decodes=False))
+            todo = again
+    return num_measured
+
+
+def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: FilterOptions, name: str) -> None:
+    """Bring scores, near-duplicates and leaks up to date."""
+    out, index = options.out, options.index or options.out / _INDEX_FOLDER
+    model = options.load(name)
+    maker = maker_of(model)
+    use_gpu, least = options.device != "cpu", options.duplicate_similarity
+
+    def embedded(folder: Location, of: Location, wanted: Sequence[Shard]) -> list[Piece]:
+        # An index of the user's own is not replaced by another model's.
+        require_index(folder, maker, rebuild=folder != options.index)
+        return bring_up_to_date(folder, wanted, maker, options.encoder_for(model, of), model=name)
+
+    pieces = embedded(index, options.shards, shards)
+    scoring = Scoring.by(options.encoder_for(model, options.shards), name, maker.model_sha256)
+    score_shards(out, shards, pieces, options.captions or (), scoring)
+    mark_duplicates(out, shards, pieces, maker=maker, least=least, use_gpu=use_gpu)
+    if tests:
+        of_tests = {
+            test.name: embedded(
+                out / _TESTS_FOLDER / test.name, location_of(options.tests[test.name]), test.shards
+            )
+            for test in tests
+            if test.shards
+        }
+        found = Found(pieces, of_tests, least, use_gpu)
+        mark_leaks(out, shards, tests, found, made_by=sum_of_pieces(pieces, maker))
+
+
+def _require_columns(known: Known, options: FilterOptions, conditions: Conditions) -> None:
+    """A UserError where a condition is on what is not known of the clips."""
+    needed: dict[str, Family] = {}
+    columns = {bound.option: bound.column for bound in conditions.bounds}
+    if conditions.top is not None:
+        columns["--top"] = conditions.by
+    for option, column in columns.items():
+        needed[option] = next(family for family, names in FAMILIES.items() if column in names)
+    if conditions.drops_leaks:
+        needed["--drop-leaks"] = "leaks"
+    if conditions.max_duplicates is not None:
+        needed["--max-duplicates"] = "duplicates"
+    for option, family in needed.items():
+        if family not in known.made_of:
+            raise UserError(
+                f"{option}: the {family} of these clips are not known yet; give {_NEEDED[family]}"
+            )
+    made_of = known.made_of.get("duplicates")
+    if made_of is not None and threshold_of(made_of) != options.duplicate_similarity:
+        raise UserError(
+            f"--duplicate-similarity {options.duplicate_similarity:g}: near-duplicates were found from "
+            f"{threshold_of(made_of):g} on; give --model to find them anew"
+        )
+
+
+def _write_list(
+    known: Known, chosen: Selection, conditions: Conditions, options: FilterOptions
+) -> Location | None:
+    """Write the list, if there are conditions; a UserError where no clip meets them."""
+    if not conditions:
+        return None
+    path = options.keep or options.out / KEEP_NAME
+    if not chosen.kept.any():
+        dropped = ", ".join(f"{name} drops {count:,}" for name, count in chosen.dropped.items())
+        raise UserError(f"none of {len(known.clips):,} clips meets all conditions ({dropped}); ask for less")
+    write_key_list(path, known.keys(chosen.kept))
+    return path
+
+
+def _report(known: Known, chosen: Selection, conditions: Conditions, options: FilterOptions) -> Report:
+    clips = known.clips
+    counts: dict[str, int | float] = {"clips": len(clips), "shards": len(known.shards)}
+    if conditions:
+        counts["kept"] = int(chosen.kept.sum())
+    if "duplicates" in known.made_of:
+        counts["near_duplicates"] = int((clips.groups != NO_GROUP).sum())
+    if "leaks" in known.made_of:
+        counts["leaks"] = int(clips.leaks.sum())
+    columns = {name: summary for name, values in clips.numbers.items() if (summary := _summary(values))}
+    details = {
+        "dropped": chosen.dropped,
+        "cut": None if chosen.cut is None else round(chosen.cut, 6),
+        "columns": columns,
+        "languages": dict(known.counts_of_languages().most_common()),
+    }
+    asked = {"model": options.model, "by": options.by, "duplicate_similarity": options.duplicate_similarity}
+    return Report("filter", asked, counts, details, TableSkips(known.out, known.shards))
+
+
+def _summary(values: np.ndarray) -> dict[str, float | int]:
+    """Quantiles of what is known, and how many are not; nothing where none is."""
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known):
+        return {}
+    parts = np.quantile(known, [0, 0.05, 0.5, 0.95, 1]).round(4).tolist()
+    named = dict(zip(("min", "p05", "median", "p95", "max"), parts, strict=True))
+    return {**named, "mean": round(float(known.mean()), 4), "unknown": len(values) - len(known)}
+
+
+def _write_page(
+    known: Known,
+    chosen: Selection,
+    conditions: Conditions,
+    report: Report,
+    tests: Sequence[TestSet],
+    options: FilterOptions,
+) -> None:
+    leaks = read_leaks(known.out) if "leaks" in known.made_of else []
+    test_shards = {test.name: test.shards for test in tests}
+    page = filter_page(
+        known,
+        chosen,
+        conditions,
+        report,
+        leaks,
+        test_shards,
+        similarity=options.duplicate_similarity,
+        num=options.num,
+    )
+    atomic_write_bytes(known.out / PAGE_NAME, page)
+    click.echo(f"filter: {PAGE_NAME} -> {known.out}", err=True)
