@@ -135,6 +135,10 @@ class FilterOptions(EncodingOptions):
                 bounds.append(Bound(f"--max-{option}", column, most=most))
         return Conditions(bounds, self.language, self.drop_leaks, self.max_duplicates, self.top, self.by)
 
+    def packages(self) -> dict[str, str]:
+        wanted = {"py3langid": "--language"} if self.language else {}
+        return super().packages() | wanted | ({"faiss": "filter --model"} if self.model is not None else {})
+
 
 @stage(
     FilterOptions,
@@ -155,6 +159,12 @@ def filter(options: FilterOptions) -> StageReport:
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip meets the
             conditions.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.filter(shards="clips", out="chosen", min_words=3)
+        >>> report.counts["clips"], report.counts["kept"]
+        (1120, 1120)
     """
     started = time.monotonic()
     conditions = options.conditions()
@@ -188,8 +198,6 @@ def _check(options: FilterOptions) -> None:
     for name, folder in (("shards", options.shards), *(("captions", one) for one in captions)):
         if is_folder(folder) and is_same_folder(options.out, folder):
             raise UserError(f"--out {options.out}: is the folder of the {name}; give another one")
-    if options.language and language_detector() == "none":
-        raise UserError("--language needs py3langid: pip install 'clipvip[language]'")
     if options.index is not None and options.model is None:
         raise WrongOptions("--index goes with --model")
 

@@ -22,6 +22,7 @@ STAGES = {
     "download": ("yt_dlp", {"metadata": __file__, "out": "out"}),
     "transcribe": ("faster_whisper", {"videos": "x", "model": "m", "out": "out"}),
     "clips": ("scenedetect", {"videos": "x", "by": "shots", "out": "out"}),
+    "filter": ("py3langid", {"shards": "x", "out": "out", "language": ["en"]}),
     "shard": ("ray", {"metadata": "x", "videos": "y", "out": "out", "ray": "local"}),
     "caption": ("ray", {"shards": "x", "model": "m", "out": "out", "ray": "local"}),
     "retrieval": ("s3fs", {"shards": "s3://bucket/x", "model": "m"}),
