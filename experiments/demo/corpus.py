@@ -59,10 +59,10 @@ def plan_videos(world: World, split: str) -> list[SourceVideo]:
     """What the videos of `split` are to show; in a world of twins each test video is followed by its twin.
 
     Raises:
-        ValueError: a world of twins has too few different clips for its test videos.
+        ValueError: the world has too few different clips for test videos that are to differ.
     """
-    if split == "test" and world.twins:
-        return _plan_twins(world)
+    if split == "test" and (world.twins or world.distinct_test):
+        return _plan_distinct(world)
     videos = []
     for number in range(getattr(world, f"num_{split}_videos")):
         chance = chance_of(world, split, number)
@@ -70,17 +70,20 @@ def plan_videos(world: World, split: str) -> list[SourceVideo]:
     return videos
 
 
-def _plan_twins(world: World) -> list[SourceVideo]:
+def _plan_distinct(world: World) -> list[SourceVideo]:
     count, size = world.num_test_videos, world.clips_per_video
     scenes = draw_distinct_scenes(chance_of(world, "test scenes"), world, count * size)
     videos = []
     for number in range(count):
         chance = chance_of(world, "test", number)
-        video_ids = [_video_id(split, number, chance) for split in ("test", "twin")]
+        splits = ("test", "twin") if world.twins else ("test",)
+        video_ids = [_video_id(split, number, chance) for split in splits]
         shown = scenes[number * size : (number + 1) * size]
         lengths = [chance.choice(_clip_frames(world)) for _ in shown]
-        twins = [replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown]
-        for video_id, some in zip(video_ids, (shown, twins), strict=True):
+        kinds = [shown]
+        if world.twins:
+            kinds.append([replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown])
+        for video_id, some in zip(video_ids, kinds, strict=True):
             videos.append(_plan_video(world, video_id, chance, list(zip(some, lengths, strict=True))))
     return videos
 
@@ -128,7 +131,7 @@ def write_corpus(
     """
     settings = as_json(world)
     mark = out / "world.json"
-    if mark.is_file() and json.loads(mark.read_text()) != settings:
+    if mark.is_file() and _settings_in(mark) != settings:
         raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(mark, settings)
@@ -165,7 +168,12 @@ def num_videos(world: World) -> int:
 def is_complete(world: World, out: Path) -> bool:
     """Whether `write_corpus` has finished there, with these settings."""
     mark = out / "world.json"
-    return (out / _COMPLETE_NAME).is_file() and json.loads(mark.read_text()) == as_json(world)
+    return (out / _COMPLETE_NAME).is_file() and _settings_in(mark) == as_json(world)
+
+
+def _settings_in(mark: Path) -> dict[str, Any]:
+    """The knobs of a corpus that is there; those that it is too old to name are as by default."""
+    return as_json(World()) | json.loads(mark.read_text())
 
 
 def as_json(world: World) -> dict[str, Any]:
