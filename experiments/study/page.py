@@ -99,15 +99,13 @@ def claims_summary(studies: Sequence[FoundStudy]) -> str:
 def chart_of(studies: Sequence[FoundStudy]) -> DifferenceChart:
     """The claims of all studies in one chart."""
     rows = [_difference(claim) for study in studies for claim in study.claims]
-    return DifferenceChart(CHART_TITLE, rows, unit="points of R@1")
+    return DifferenceChart(CHART_TITLE, rows, unit="points; what has no paper beside it is not claimed there")
 
 
 def _difference(claim: FoundClaim) -> Difference:
     found = claim.difference
-    return Difference(
-        claim.text, claim.where, found.mean, found.low, found.high, claim.verdict, f"paper {claim.paper}"
-        if claim.paper else "not in the paper"
-    )  # fmt: skip
+    beside = f" (paper {claim.paper})" if claim.paper else ""
+    return Difference(claim.text, claim.where, found.mean, found.low, found.high, claim.verdict, beside)
 
 
 def figures_of(study: FoundStudy) -> dict[str, Plot]:

@@ -107,7 +107,7 @@ class BarChart:
 class Difference(NamedTuple):
     """How far something is above something else, with the ends of its interval, and what is said of it.
 
-    `verdict` names a colour of the template; `beside` stands at the right.
+    `verdict` names a colour of the template; `beside` stands at the right, after the value.
     """
 
     name: str
