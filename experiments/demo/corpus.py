@@ -27,7 +27,7 @@ from clipvip.shards.format.clip import make_key
 _CLIP_FRAMES = (24, 28, 32)
 # Of these 2, 3, 4 or 7 frames lie evenly from first to last: a clip's frames are then those of its twin.
 _TWIN_CLIP_FRAMES = (25, 31)
-_COMPLETE_NAME = "corpus.json"
+_COMPLETE_NAME, _WORLD_NAME = "corpus.json", "world.json"
 _SUBTITLE_FORMATS = (("vtt", rolling_vtt), ("srt", srt), ("vtt", rolling_vtt), ("json3", json3))
 
 
@@ -129,12 +129,10 @@ def write_corpus(
     Raises:
         ValueError: `out` holds the corpus of another world, or a video's process died.
     """
-    settings = as_json(world)
-    mark = out / "world.json"
-    if mark.is_file() and _settings_in(mark) != settings:
+    if is_of_another(world, out):
         raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(mark, settings)
+    write_json(out / _WORLD_NAME, as_json(world))
     truth: list[dict[str, Any]] = []
     for split in ("train", "finetune", "test") if world.num_finetune_videos else ("train", "test"):
         videos = plan_videos(world, split)
@@ -167,13 +165,13 @@ def num_videos(world: World) -> int:
 
 def is_complete(world: World, out: Path) -> bool:
     """Whether `write_corpus` has finished there, with these settings."""
-    mark = out / "world.json"
-    return (out / _COMPLETE_NAME).is_file() and _settings_in(mark) == as_json(world)
+    return (out / _COMPLETE_NAME).is_file() and not is_of_another(world, out)
 
 
-def _settings_in(mark: Path) -> dict[str, Any]:
-    """The knobs of a corpus that is there; those that it is too old to name are as by default."""
-    return as_json(World()) | json.loads(mark.read_text())
+def is_of_another(world: World, out: Path) -> bool:
+    """Whether `out` holds a corpus of other settings; those that it is too old to name are as by default."""
+    mark = out / _WORLD_NAME
+    return mark.is_file() and as_json(World()) | json.loads(mark.read_text()) != as_json(world)
 
 
 def as_json(world: World) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
         return
     click.get_current_context().with_resource(lock_folder(out))
     if isinstance(study.source, SmallWorld):
-        study.source.prepare(out)
+        study.source.prepare(out, tasks)
     cluster = None if ray is None else RayCluster(ray, gpus_per_worker=min(1, gpus))
     num_run = run_tasks(tasks, out, jobs=workers, num_gpus=0 if cluster else gpus, ray=cluster)
     results = read_results(study)

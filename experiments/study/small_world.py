@@ -1,14 +1,24 @@
 """The small world of a seed: the tasks that make it, by the stages that users run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipvip.experiments.demo.corpus import is_of_another
 from clipvip.experiments.demo.models import copy_models
 from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.study.data import StudyData, made_data
-from clipvip.experiments.study.stages import Knobs, SpoilOptions, WorldOptions, make_world, spoil_captions
+from clipvip.experiments.study.stages import (
+    Knobs,
+    SpoilOptions,
+    WorldOptions,
+    make_world,
+    spoil_captions,
+    world_of,
+)
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.caption.stage import CaptionOptions, caption
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.shard.stage import ShardOptions, shard
 
 MODELS_NAME = "models"
@@ -25,8 +35,15 @@ class SmallWorld:
     quick: bool = False
     num_texts: int = 1000
 
-    def prepare(self, out: Path) -> None:
-        """Copy the tiny CLIP and OFA into the study's folder, unless they are there."""
+    def prepare(self, out: Path, tasks: Sequence[Task]) -> None:
+        """Copy the tiny CLIP and OFA into the study's folder, unless they are there.
+
+        Raises:
+            UserError: the folder holds another world than `tasks` make, of other knobs or an older version.
+        """
+        for options in (task.options for task in tasks):
+            if isinstance(options, WorldOptions) and is_of_another(world_of(options), options.out):
+                raise UserError(f"{options.out}: is a world of other settings; give another --out")
         copy_models(out / MODELS_NAME, keep=True)
 
     def preparation(self, out: Path) -> list[str]:

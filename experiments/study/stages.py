@@ -133,6 +133,15 @@ def make_world(options: WorldOptions) -> StageReport:
     from clipvip.experiments.demo.run import make_corpus
     from clipvip.experiments.study.questions import write_questions
 
+    world = world_of(options)
+    text = make_corpus(world, options.out, workers=options.workers)
+    if options.motion:
+        write_questions(world, options.out / "texts")
+    return StageReport(content=asdict(world), text=text)
+
+
+def world_of(options: WorldOptions) -> World:
+    """The world that is asked for; a UserError where that is two."""
     if options.motion and options.web:
         raise UserError("--motion and --web are two worlds; give one of them")
     chosen = _QUICK_WORLD if options.quick else {}
@@ -140,11 +149,7 @@ def make_world(options: WorldOptions) -> StageReport:
         chosen = chosen | _MOTION_WORLD | (_QUICK_MOTION_WORLD if options.quick else {})
     if options.web:
         chosen = chosen | _WEB_WORLD
-    world = replace(STUDY_WORLD, seed=options.seed, **(chosen | options.chosen()))
-    text = make_corpus(world, options.out, workers=options.workers)
-    if options.motion:
-        write_questions(world, options.out / "texts")
-    return StageReport(content=asdict(world), text=text)
+    return replace(STUDY_WORLD, seed=options.seed, **(chosen | options.chosen()))
 
 
 @options

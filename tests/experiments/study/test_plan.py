@@ -3,6 +3,7 @@
 Rows of the paper's tables become commands that exist, shared where two tables share a row.
 """
 
+import json
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from clipvip.experiments.demo.corpus import plan_videos
+from clipvip.experiments.demo.corpus import as_json, plan_videos
 from clipvip.experiments.demo.world import DEMO_WORLD, REVERSED, WEIGHTS, World
 from clipvip.experiments.study.cli import main as study_command
 from clipvip.experiments.study.data import StudyData, read_data
@@ -20,7 +21,7 @@ from clipvip.experiments.study.plan import Settings, StudyRun, make_plan
 from clipvip.experiments.study.questions import write_questions
 from clipvip.experiments.study.rows import ENCODERS
 from clipvip.experiments.study.small_world import SmallWorld
-from clipvip.experiments.study.stages import Knobs, WorldOptions, make_world
+from clipvip.experiments.study.stages import Knobs, WorldOptions, make_world, world_of
 from clipvip.experiments.study.tables import STUDIES, STUDY_NAMES
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.cli import main as data_command
@@ -190,12 +191,25 @@ def test_no_task_names_where_the_package_lies() -> None:
         assert str(Path(__file__).parents[3]) not in " ".join(task.command)
 
 
+def test_a_folder_of_another_world_is_refused(tmp_path: Path) -> None:
+    tasks = plan("losses", seeds=(1,), out=tmp_path)
+    SmallWorld(Knobs()).prepare(tmp_path, tasks)
+    mark = tmp_path / "seed1" / "corpus-motion" / "world.json"
+    mark.parent.mkdir(parents=True)
+    settings = as_json(world_of(WorldOptions(out=tmp_path, seed=1, motion=True)))
+    mark.write_text(json.dumps(settings))
+    SmallWorld(Knobs()).prepare(tmp_path, tasks)
+    mark.write_text(json.dumps(settings | {"topic_noise": 0.9}))
+    with pytest.raises(UserError, match="corpus-motion: is a world of other settings; give another --out"):
+        SmallWorld(Knobs()).prepare(tmp_path, tasks)
+
+
 def test_the_tiny_models_of_a_study_stay_those_that_it_began_with(tmp_path: Path) -> None:
-    SmallWorld(Knobs()).prepare(tmp_path)
+    SmallWorld(Knobs()).prepare(tmp_path, [])
     config = tmp_path / "models" / "clip" / "config.json"
     assert config.read_bytes() == (WEIGHTS / "clip" / "config.json").read_bytes()
     config.write_text("another")
-    SmallWorld(Knobs()).prepare(tmp_path)
+    SmallWorld(Knobs()).prepare(tmp_path, [])
     assert config.read_text() == "another"
 
 
