@@ -234,7 +234,7 @@ def gap_result(seeds: Sequence[int], *, out: Path) -> FoundStudy:
     papers = {"subtitles": 75.8, "captions": 46.9}
     claims = tuple(
         judged(
-            f"subtitles are farther from {target} than captions are",
+            f"captions are nearer to {target}",
             "NMI, hundredths",
             found["subtitles", target],
             found["captions", target],

@@ -125,7 +125,7 @@ class DifferenceChart:
 
     template: ClassVar[str] = "differences.svg"
     left: ClassVar[int] = 10
-    right: ClassVar[int] = 410
+    right: ClassVar[int] = 400
     top: ClassVar[int] = 46
     row: ClassVar[int] = 42
     title: str
