@@ -17,7 +17,15 @@ Interval = tuple[float, float]
 
 
 def rank_intervals(ranks: Ranks, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """95% intervals of `Ranks.metrics` and of `mean_recall`, the mean of R@1, R@5 and R@10."""
+    """95% intervals of `Ranks.metrics` and of `mean_recall`, the mean of R@1, R@5 and R@10.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import rank_intervals, similarity_ranks
+        >>> low, high = rank_intervals(similarity_ranks(np.eye(20)))["r1"]  # all are right, however drawn
+        >>> low, high
+        (1.0, 1.0)
+    """
     middle = (ranks.best + ranks.worst) / 2
     hits = {f"r{k}": (ranks.worst <= k).astype(np.float64) for k in RECALLS_AT}
     drawn: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -32,7 +40,15 @@ def rank_intervals(ranks: Ranks, *, resamples: int = 1000, seed: int = 0) -> dic
 
 
 def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """The 95% interval of the mean of `values` (n,), such as 1 for a right answer and 0 for a wrong one."""
+    """The 95% interval of the mean of `values` (n,), such as 1 for a right answer and 0 for a wrong one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import mean_interval
+        >>> low, high = mean_interval(np.array([1, 1, 1, 0]))
+        >>> low < 0.75 < high
+        True
+    """
     values = np.asarray(values, np.float64)
     means = [values[rows].mean(axis=1) for rows in _draws(len(values), resamples, seed)]
     return percentiles(np.concatenate(means))

@@ -28,6 +28,12 @@ def choose_option(scores: np.ndarray, answer: int, right: np.ndarray) -> Choice:
 
     Raises:
         ValueError: a score that is no number, or an answer that is not among the right options.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import choose_option
+        >>> choose_option(np.array([0.2, 0.7, 0.1]), answer=1, right=np.array([False, True, False]))
+        Choice(right=True, chosen=1)
     """
     scores, right = np.asarray(scores), np.asarray(right, bool)
     if scores.shape != right.shape or not right[answer]:
@@ -74,6 +80,12 @@ def class_scores(scores: np.ndarray, labels: np.ndarray, *, resamples: int = 0) 
 
     Raises:
         ValueError: a score that is no number, labels that do not fit, or no clips.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import class_scores
+        >>> class_scores(np.array([[0.9, 0.1], [0.8, 0.2]]), labels=np.array([0, 1])).top1
+        0.5
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     worst = similarity_ranks(scores, labels).worst

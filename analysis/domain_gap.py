@@ -53,6 +53,13 @@ def domain_gap(
     Raises:
         ValueError: a side with fewer rows than `samples`, features that are not finite or do not fit.
         ImportError: faiss is not installed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import domain_gap
+        >>> features = np.random.default_rng(0).normal(size=(80, 8))
+        >>> domain_gap(features[:40], features[40:] + 9, samples=40, repeats=2).mean  # far apart
+        1.0
     """
     source, target = _checked(source, "source"), _checked(target, "target")
     if source.shape[1] != target.shape[1]:
@@ -74,6 +81,12 @@ def draw_samples(num_texts: int, *, samples: int, repeats: int, seed: int, side:
 
     Raises:
         ValueError: fewer texts than `samples`, or fewer than 1 sample or repeat.
+
+    Examples:
+        >>> from clipvip.analysis import draw_samples
+        >>> rows = draw_samples(100, samples=3, repeats=2, seed=0, side="source")
+        >>> [len(row) for row in rows]
+        [3, 3]
     """
     if samples < 1 or repeats < 1:
         raise ValueError(f"{samples = }, {repeats = }: give 1 or more of each")
@@ -94,6 +107,12 @@ def cluster_agreement(
     """NMI between two K-means clusters of all rows and the side that each row is from, in [0, 1].
 
     Clusters of many rows are found on a GPU where faiss has one, unless `use_gpu` is false.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import cluster_agreement
+        >>> cluster_agreement(np.zeros((20, 4)), np.ones((20, 4)), seed=0)
+        1.0
     """
     # scikit-learn takes half a second to import, and this package offers functions that need none of it.
     from sklearn.metrics import normalized_mutual_info_score

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from clipvip.extras import require_package
+
 # Products of numbers (queries x vectors x dimensions) from which a GPU gains. One core of a processor does so
 # many in about 3 ms; copying 1,000 vectors to the GPU and waiting for it takes a few tenths of that.
 LEAST_PRODUCTS_ON_GPU = 50_000_000
@@ -12,11 +14,10 @@ _MOST_NEIGHBOURS_ON_GPU = 2048  # faiss' limit
 
 
 def require_faiss(what: str) -> Any:
-    """The module faiss; where it is missing an ImportError that says that `what` needs it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(f"{what} needs faiss: pip install 'clipvip[cpu]' (or 'clipvip[gpu]')") from error
+    """The module faiss; where it is missing a MissingPackage that says that `what` needs it."""
+    require_package("faiss", what)
+    import faiss
+
     return faiss
 
 

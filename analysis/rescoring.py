@@ -17,6 +17,13 @@ def dual_softmax(similarity: np.ndarray, *, scale: float = 100.0) -> np.ndarray:
 
     Returns:
         (texts, videos), of the same dtype where that is floating.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import dual_softmax, retrieval_metrics
+        >>> similarity = np.array([[0.9, 0.1], [0.6, 0.5]])  # (texts, videos)
+        >>> retrieval_metrics(similarity)["r1"], retrieval_metrics(dual_softmax(similarity))["r1"]
+        (0.5, 1.0)
     """
     similarity = _matrix(similarity)
     logits = scale * similarity
@@ -41,6 +48,13 @@ def querybank_norm(
 
     Returns:
         (queries, items), of the same dtype where that is floating.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import querybank_norm, retrieval_metrics
+        >>> similarity = np.array([[0.8, 0.1], [0.9, 0.8]])  # (texts, videos): the first video answers all
+        >>> retrieval_metrics(similarity)["r1"], retrieval_metrics(querybank_norm(similarity))["r1"]
+        (0.5, 1.0)
     """
     similarity = _matrix(similarity)
     bank = similarity if bank_similarity is None else _matrix(bank_similarity)

@@ -46,6 +46,15 @@ def retrieval_metrics(
 
     Raises:
         ValueError: a NaN among the scores, shapes or labels that do not fit, or no query at all.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import retrieval_metrics
+        >>> similarity = np.array([[0.9, 0.1], [0.7, 0.2]])  # a row a text, a column a video
+        >>> retrieval_metrics(similarity)["r1"]  # the second text is nearer to the first video
+        0.5
+        >>> retrieval_metrics(similarity, direction="video_to_text")["r1"]
+        1.0
     """
     return similarity_ranks(similarity, labels, direction=direction).metrics()
 
@@ -53,7 +62,14 @@ def retrieval_metrics(
 def similarity_ranks(
     similarity: np.ndarray, labels: np.ndarray | None = None, *, direction: Direction = "text_to_video"
 ) -> Ranks:
-    """As `retrieval_metrics`, but the ranks themselves, one per query in order."""
+    """As `retrieval_metrics`, but the ranks themselves, one per query in order.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import similarity_ranks
+        >>> similarity_ranks(np.array([[0.9, 0.1], [0.7, 0.2]])).worst.tolist()
+        [1, 2]
+    """
     similarity = np.asarray(similarity)
     if similarity.ndim != 2:
         raise ValueError(f"the similarity must be (texts, videos), not of shape {similarity.shape}")
@@ -84,6 +100,13 @@ def embedding_ranks(
 
     Raises:
         ValueError: an embedding that is not finite, shapes or labels that do not fit, or no query at all.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.analysis import embedding_ranks
+        >>> texts, videos = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
+        >>> embedding_ranks(texts, videos, labels=np.array([0, 1, 1])).metrics()["r5"]
+        1.0
     """
     texts, videos = np.asarray(texts), np.asarray(videos)
     if texts.ndim != 2 or videos.ndim != 2 or texts.shape[1] != videos.shape[1]:

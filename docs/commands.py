@@ -9,8 +9,17 @@ import pkgutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+
+import clipvip
+
+
+def on_config(config: Any) -> Any:
+    """Say under each page which version it is of."""
+    config.copyright = f"clipvip {clipvip.__version__}, {config.copyright}"
+    return config
 
 
 def on_startup(command: str, dirty: bool) -> None:

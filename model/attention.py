@@ -49,10 +49,9 @@ def proxy_guided_attention(
     4 proxies and 12 frames of 49 patches are 592 tokens: 4 x 592 + 12 x 49 x (4 + 49) = 33,532 pairs are
     computed, not all 592 x 592 = 350,464.
 
-    By the cost model (docs/benchmarks.md) its copies of keys and values are 4% of a step of B/32. One kernel
-    under a mask in blocks (FlexAttention) makes none, but blocks of 64 tokens that do not meet frames of 49
-    are half of all pairs, and it has no gradient on a processor; one over sequences of any length reads keys
-    twice in a row, so it copies as much.
+    This is for processors; GPUs take all frames in one kernel (`frame_attention`), without the copies of keys
+    and values. One kernel under a mask in blocks (FlexAttention) makes none either, but blocks of 64 tokens
+    that do not meet frames of 49 are half of all pairs, and it has no gradient on a processor.
 
     Args:
         query, key, value: (batch, proxies + frames * patches, heads, head width), as is what is returned; the
@@ -69,24 +68,28 @@ def proxy_guided_attention(
     for_proxies = attend(of_proxies, key, value, scale=scale, dropout=dropout)
     for_patches = attend(
         of_patches.unflatten(1, (num_frames, -1)).flatten(0, 1),
-        _ByFrame.apply(key, num_proxies, num_frames),
-        _ByFrame.apply(value, num_proxies, num_frames),
+        by_frame(key, num_proxies, num_frames),
+        by_frame(value, num_proxies, num_frames),
         scale=scale,
         dropout=dropout,
     )
     return torch.cat([for_proxies, for_patches.reshape(batch, patches, heads, width)], dim=1)
 
 
-class _ByFrame(torch.autograd.Function):
-    """(B, M + T*N, H, K) -> (B*T, M+N, H, K): what the patches of each frame see.
+def by_frame(x: Tensor, num_proxies: int, num_frames: int) -> Tensor:
+    """(B, M + T*N, ...) -> (B*T, M+N, ...): each frame's patches behind a copy of the proxies."""
+    copied: Tensor = _ByFrame.apply(x, num_proxies, num_frames)
+    return copied
 
-    Its gradient is written where it belongs; torch's own for the same would copy it twice more.
-    """
+
+class _ByFrame(torch.autograd.Function):
+    """Its gradient is written where it belongs; torch's own for the same would copy it twice more."""
 
     @staticmethod
     def forward(x: Tensor, num_proxies: int, num_frames: int) -> Tensor:
         shared, patches = x[:, None, :num_proxies], x[:, num_proxies:].unflatten(1, (num_frames, -1))
-        return torch.cat([shared.expand(-1, num_frames, -1, -1, -1), patches], dim=2).flatten(0, 1)
+        copies = shared.expand(-1, num_frames, *shared.shape[2:])
+        return torch.cat([copies, patches], dim=2).flatten(0, 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
@@ -94,10 +97,10 @@ class _ByFrame(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        by_frame = grad.unflatten(0, (-1, ctx.num_frames))
-        shared, patches = by_frame[:, :, : ctx.num_proxies], by_frame[:, :, ctx.num_proxies :]
+        frames = grad.unflatten(0, (-1, ctx.num_frames))
+        shared, patches = frames[:, :, : ctx.num_proxies], frames[:, :, ctx.num_proxies :]
         length = ctx.num_proxies + patches.shape[1] * patches.shape[2]
-        whole = grad.new_empty(len(by_frame), length, *grad.shape[2:])
+        whole = grad.new_empty(len(frames), length, *grad.shape[2:])
         whole[:, : ctx.num_proxies] = shared.sum(dim=1)
         whole[:, ctx.num_proxies :].unflatten(1, patches.shape[1:3]).copy_(patches)
         return whole, None, None

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipvip.model.seen import EVERYTHING, Seen
+
 
 def mean_pool(frames: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of the L2-normalised frame features, L2-normalised again.
@@ -35,8 +37,10 @@ class FrameTransformer(nn.Module):
         self.frame_position_embeddings = nn.Embedding(max_frames, width)
         self.blocks = nn.ModuleList(FrameBlock(width, num_heads) for _ in range(num_layers))
 
-    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor | None = None, *, seen: Seen = EVERYTHING) -> Tensor:
         """(batch, frames, width) -> (batch, frames, width); masked frames are never attended to.
+
+        Frames have the positions that `seen` says.
 
         Computed in float32 also under autocast: a video has a dozen tokens here, and bfloat16 would double
         the error of all gradients behind it.
@@ -47,10 +51,10 @@ class FrameTransformer(nn.Module):
         device = frames.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                return self.forward(frames.float(), mask)
-        num_frames = frames.shape[1]
+                return self.forward(frames.float(), mask, seen=seen)
+        num_frames = seen.num_frames or frames.shape[1]
         self.check_length(num_frames)
-        hidden = frames + self.frame_position_embeddings.weight[:num_frames]
+        hidden = frames + seen.of_frames(self.frame_position_embeddings.weight[None, :num_frames])
         for block in self.blocks:
             hidden = block(hidden, mask)
         return hidden + frames

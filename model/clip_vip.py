@@ -26,7 +26,8 @@ from clipvip.model.hub import UPLOAD_OPTIONS, file_times, upload
 from clipvip.model.linear import use_fast_linear
 from clipvip.model.model_card import write_card
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
-from clipvip.model.starts import load_clip
+from clipvip.model.seen import EVERYTHING, Seen
+from clipvip.model.starts import load_clip, load_plain
 from clipvip.model.towers import towers_of
 from clipvip.model.variants import ENCODERS, JOINT_ENCODERS
 from clipvip.model.videos import Video
@@ -51,7 +52,16 @@ class ClipVipOutput(ModelOutput):
 
 
 class ClipVip(CLIPPreTrainedModel):
-    """A CLIP that embeds videos and texts into one space (sections 3.3 and 3.4 of the paper)."""
+    """A CLIP that embeds videos and texts into one space (sections 3.3 and 3.4 of the paper).
+
+    Examples:
+        >>> from clipvip.model import ClipVip
+        >>> model = ClipVip.from_pretrained("runs/b32/model")
+        >>> videos = model.encode_video(["clip.mp4"])
+        >>> texts = model.encode_text(["a red circle rolls", "rain on a window"])
+        >>> (texts @ videos.T).shape  # a row a text, a column a video
+        torch.Size([2, 1])
+    """
 
     config_class = ClipVipConfig
     config: ClipVipConfig  # type: ignore[assignment]
@@ -127,6 +137,7 @@ class ClipVip(CLIPPreTrainedModel):
         attention_mask: Tensor | None = None,
         *,
         embeds_only: bool = False,
+        seen: Seen = EVERYTHING,
     ) -> ClipVipOutput:
         """Embed videos, texts or both.
 
@@ -137,6 +148,7 @@ class ClipVip(CLIPPreTrainedModel):
                 in `text_last_hidden_state` differs.
             embeds_only: for training: of their last layer the proxy encoders compute only what the embedding
                 needs, and `vision_last_hidden_state` is None.
+            seen: for training: what of the videos is dropped.
 
         Raises:
             ValueError: pixels of another shape or size than the model's, or too many frames or tokens.
@@ -145,7 +157,7 @@ class ClipVip(CLIPPreTrainedModel):
         output = ClipVipOutput(logit_scale=self.logit_scale)
         if pixel_values is not None:
             output.video_embeds, output.vision_last_hidden_state = self._embed_video(
-                pixel_values, embeds_only=embeds_only
+                pixel_values, embeds_only=embeds_only, seen=seen
             )
         if input_ids is not None:
             output.text_embeds, output.text_last_hidden_state = self._embed_text(input_ids, attention_mask)
@@ -168,20 +180,24 @@ class ClipVip(CLIPPreTrainedModel):
         text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
         return F.normalize(self.text_projection(text.pooler_output), dim=-1), text.last_hidden_state
 
-    def _embed_video(self, pixel_values: Tensor, *, embeds_only: bool) -> tuple[Tensor, Tensor | None]:
+    def _embed_video(
+        self, pixel_values: Tensor, *, embeds_only: bool, seen: Seen = EVERYTHING
+    ) -> tuple[Tensor, Tensor | None]:
         size = self.config.vision_config.image_size
         if pixel_values.ndim != 5 or tuple(pixel_values.shape[-2:]) != (size, size):
             raise ValueError(
                 f"pixel_values is {tuple(pixel_values.shape)}, expected (batch, frames, 3, {size}, {size})"
             )
+        seen.check(pixel_values)
         if self.config.encoder in JOINT_ENCODERS:
-            hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only)
+            hidden, feature = self.vision_model(pixel_values, feature_only=embeds_only, seen=seen)
             return F.normalize(self.visual_projection(feature), dim=-1), hidden
         batch, num_frames = pixel_values.shape[:2]
-        images = self.vision_model(pixel_values.flatten(0, 1))
+        with seen.in_images(self.vision_model.embeddings):
+            images = self.vision_model(pixel_values.flatten(0, 1))
         frames = self.visual_projection(images.pooler_output).unflatten(0, (batch, num_frames))
         if self.config.encoder == "seq_transformer":
-            frames = self.frame_transformer(frames)
+            frames = self.frame_transformer(frames, seen=seen)
         pooled = F.normalize(self.frame_head(frames), dim=-1) if self.frame_head else mean_pool(frames)
         return pooled, None if embeds_only else images.last_hidden_state
 
@@ -195,24 +211,29 @@ class ClipVip(CLIPPreTrainedModel):
     ) -> "ClipVip":
         """Load a folder in Hugging Face layout, a name on the hub, or a released `.pt` file of the paper.
 
+        A plain CLIP or SigLIP is taken too: it embeds each frame, and a video by their mean (`mean_pool`).
+
         Args:
             tokenizer: a CLIP folder or name on the hub whose tokenizer `encode_text` shall use; None for the
                 one beside the weights. Released files have none: give openai/clip-vit-base-patch32.
-            args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`.
+            args, kwargs: of `PreTrainedModel.from_pretrained`; for a file only `config` and `dtype`, for a
+                plain CLIP `dtype` and where it is looked up (`revision`, `cache_dir`, ...).
 
         Raises:
             CheckpointError: it is absent, damaged or of another kind, or weights or tokenizer do not fit.
-            ValueError: options that a file does not take.
+            ValueError: options that a file or a plain CLIP does not take.
         """
         source = str(pretrained_model_name_or_path)
         if Path(source).is_file():
             model = weights.load_released_file(cls, source, *args, **kwargs)
         else:
             where = {name: kwargs[name] for name in weights.HUB_OPTIONS if name in kwargs}
-            weights.require_kind(source, {"clip_vip"}, **where)
-            model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
-            if tokenizer is None:
-                model.tokenizer = load_tokenizer(source, **where)
+            if weights.require_kind(source, **where) == cls.config_class.model_type:
+                model = weights.load_checked(super().from_pretrained, source, *args, **kwargs)
+                if tokenizer is None:
+                    model.tokenizer = load_tokenizer(source, **where)
+            else:
+                model = load_plain(cls, source, *args, **kwargs)
         if tokenizer is not None:
             model.tokenizer = load_tokenizer(str(tokenizer), required=True)
         return model

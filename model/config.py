@@ -67,6 +67,12 @@ class ClipVipConfig(PreTrainedConfig):
     Raises:
         ValueError: an unknown encoder or start, fewer than one proxy or frame, or texts longer than their
             table.
+
+    Examples:
+        >>> from clipvip.model import ClipVip, ClipVipConfig
+        >>> config = ClipVipConfig(num_proxies=4, temporal_size=12)
+        >>> config.encoder, config.scored_frames
+        ('vip', 12)
     """
 
     model_type = "clip_vip"
@@ -134,6 +140,12 @@ class ClipVipConfig(PreTrainedConfig):
     def is_siglip(self) -> bool:
         """Whether the towers are SigLIP's."""
         return isinstance(self.vision_config, SiglipVisionConfig)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a frame."""
+        vision: Any = self.vision_config
+        return int(vision.image_size // vision.patch_size) ** 2
 
     @property
     def normalization(self) -> Normalization:

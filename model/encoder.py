@@ -14,6 +14,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbedd
 
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.layer import TransformerLayer, use_fast_layers
+from clipvip.model.seen import EVERYTHING, Seen
 
 # Of what keeps proxies apart that begin as copies of the class embedding.
 PROXY_NOISE = 0.02
@@ -34,12 +35,15 @@ class VideoEmbeddings(CLIPVisionEmbeddings):
         """Further proxies, each the class embedding with noise of its own: (proxies - 1, width)."""
         return self.class_embedding + PROXY_NOISE * torch.randn_like(self.added_cls)
 
-    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, *, seen: Seen = EVERYTHING
+    ) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
         batch, num_frames = pixel_values.shape[:2]
         patches = embed_patches(pixel_values, self.patch_embedding)
         positions = self.position_embedding.weight
-        patches = patches + positions[1:] + self.temporal_positions(num_frames)[:, :, None]
+        temporal = seen.of_frames(self.temporal_positions(seen.num_frames or num_frames))
+        patches = seen.of_patches(patches + positions[1:] + temporal[:, :, None])
         proxies = torch.cat([self.class_embedding[None], self.added_cls]) + positions[0]
         return torch.cat([proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
 
@@ -95,8 +99,10 @@ class VideoTransformer(nn.Module):
         use_fast_layers(self.encoder)
         self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
 
-    def forward(self, pixel_values: Tensor, *, feature_only: bool = False) -> tuple[Tensor | None, Tensor]:
-        """Encode (batch, frames, 3, height, width).
+    def forward(
+        self, pixel_values: Tensor, *, feature_only: bool = False, seen: Seen = EVERYTHING
+    ) -> tuple[Tensor | None, Tensor]:
+        """Encode (batch, frames, 3, height, width), of which `seen` says what is left out.
 
         Args:
             feature_only: leave out what the last layer makes of all tokens but the first: the same feature
@@ -106,7 +112,7 @@ class VideoTransformer(nn.Module):
             All tokens before the last LayerNorm (batch, proxies + frames * patches, width), or None, and the
             video's feature, proxy 1 after it (batch, width).
         """
-        hidden = self.pre_layrnorm(self.embeddings(pixel_values))
+        hidden = self.pre_layrnorm(self.embeddings(pixel_values, seen=seen))
         layout = {"num_proxies": self.num_proxies, "num_frames": pixel_values.shape[1]}
         if not self.is_proxy_guided:
             layout = {}

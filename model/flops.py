@@ -6,12 +6,18 @@ Multiply-accumulates of matrix products and the patch convolution count twice, a
 from clipvip.model.config import ClipVipConfig
 
 
-def video_flops(config: ClipVipConfig, num_frames: int, *, embeds_only: bool = False) -> int:
-    """FLOPs to encode one video of `num_frames` frames; `embeds_only` as in `ClipVip.forward`."""
+def video_flops(
+    config: ClipVipConfig, num_frames: int, *, embeds_only: bool = False, num_patches: int | None = None
+) -> int:
+    """FLOPs to encode one video of `num_frames` frames; `embeds_only` as in `ClipVip.forward`.
+
+    Of each frame `num_patches` are seen, None: all. Dropped ones are embedded before they are left out.
+    Copies of proxies, with which GPUs compute (`frame_attention`), are not counted: they are no use.
+    """
     vision = config.vision_config
     width, inner, layers = vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers
     is_joint = config.encoder in {"vip", "full_attention"}
-    patches = (vision.image_size // vision.patch_size) ** 2
+    patches = config.num_patches if num_patches is None else num_patches
     per_token = 4 * width * width + 2 * width * inner
     if is_joint:
         proxies = config.num_proxies
@@ -22,7 +28,7 @@ def video_flops(config: ClipVipConfig, num_frames: int, *, embeds_only: bool = F
     else:
         tokens = num_frames * (patches + 1)
         pairs = num_frames * (patches + 1) ** 2
-    macs = num_frames * patches * 3 * vision.patch_size**2 * width
+    macs = num_frames * config.num_patches * 3 * vision.patch_size**2 * width
     macs += layers * (tokens * per_token + 2 * width * pairs)
     if embeds_only and is_joint:
         # Of the last layer: keys and values of all tokens, everything else of one.

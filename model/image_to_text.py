@@ -132,8 +132,8 @@ def load_processor(source: str) -> Any:
             )
     except ImportError as error:
         raise CheckpointError(
-            f"{source}: its processor needs a package that is not installed; most chat models need "
-            f"'pip install torchvision num2words' ({one_line(error, most=200)})"
+            f"{source}: its processor needs a package that is not installed; for chat models: "
+            f"pip install '.[chat]' in a checkout ({one_line(error, most=200)})"
         ) from error
     except Exception as error:  # of damaged tokenizers anything may come
         raise CheckpointError(

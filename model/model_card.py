@@ -31,7 +31,7 @@ from clipvip.model import ClipVip
 model = ClipVip.from_pretrained("path/to/this/folder")
 video = model.encode_video(["clip.mp4"])
 texts = model.encode_text(["a cat jumps off a table", "two men talk"])
-print(video @ texts.T)
+print(texts @ video.T)
 ```"""
 
 

@@ -62,7 +62,7 @@ _PILLOW_FILTERS = {"bilinear": 2, "bicubic": 3}
 
 
 def convert_openclip(
-    checkpoint: Path, folder: Path, *, architecture: str, tokenizer: str | None = None
+    checkpoint: str | Path, folder: str | Path, *, architecture: str, tokenizer: str | None = None
 ) -> Architecture:
     """Write the OpenCLIP file `checkpoint` as a CLIP that transformers reads; returns what it is.
 
@@ -75,11 +75,19 @@ def convert_openclip(
     Raises:
         CheckpointError: the file is damaged or foreign, its tensors do not fit the architecture, CLIP's
             layout cannot carry that, or the tokenizer is missing or does not fit.
+
+    Examples:
+        >>> import clipvip
+        >>> kind = clipvip.convert_openclip(
+        ...     "open_clip_model.safetensors", "openclip", architecture="open_clip_config.json"
+        ... )
+        >>> clipvip.ClipVip.from_clip("openclip").config.projection_dim == kind.embed_dim
+        True
     """
     with whole_folder(folder) as partial:
         kind = Architecture.read(architecture)
         words = None if tokenizer is None else read_tokenizer(tokenizer, kind.text)
-        state, is_openai = read_openclip(checkpoint)
+        state, is_openai = read_openclip(Path(checkpoint))
         # OpenCLIP itself computes quick GELU for these, whatever the architecture's name says.
         kind = replace(kind, quick_gelu=kind.quick_gelu or is_openai)
         config: Any = clip_config(kind)

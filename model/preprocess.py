@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextConfig, SiglipTextConfig
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.config import CLIP_NORMALIZATION, END_IS_HIGHEST, MAX_TEXT_TOKENS, Normalization
 from clipvip.model.errors import CheckpointError
@@ -100,8 +101,9 @@ def load_tokenizer(folder_or_name: str, *, required: bool = False, **where: Any)
     # The tokenizers library raises nothing more specific than Exception.
     except Exception as error:
         if required or _has_tokenizer_files(folder_or_name, where):
-            reason = one_line(error, most=200)
-            raise CheckpointError(f"{folder_or_name}: has no tokenizer that loads ({reason})") from error
+            problem = "" if Path(folder_or_name).exists() else hub_problem(folder_or_name, error)
+            reason = f"{folder_or_name}: has no tokenizer that loads ({one_line(error, most=200)})"
+            raise CheckpointError(problem or reason) from error
         if not isinstance(error, (OSError, ValueError, KeyError)):
             raise
         return None

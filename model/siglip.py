@@ -26,6 +26,7 @@ from clipvip.model.attention import attend
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.encoder import embed_patches, interpolate_frames
 from clipvip.model.layer import TransformerLayer, project, use_fast_layers
+from clipvip.model.seen import EVERYTHING, Seen
 
 # A gate is its parameter times this. Adam moves every parameter by about the learning rate in a step, 5e-6
 # in post-pretraining, in which a gate of its own size would stay at zero.
@@ -42,11 +43,14 @@ class SiglipVideoEmbeddings(SiglipVisionEmbeddings):
         self.proxies = nn.Parameter(torch.randn(num_proxies, self.embed_dim))
         self.temporal_embedding = nn.Parameter(torch.zeros(1, temporal_size, self.embed_dim))
 
-    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, *, seen: Seen = EVERYTHING
+    ) -> Tensor:
         """(batch, frames, 3, height, width) -> (batch, proxies + frames * patches, width)."""
         batch, num_frames = pixel_values.shape[:2]
         patches = embed_patches(pixel_values, self.patch_embedding) + self.position_embedding.weight
-        patches = patches + interpolate_frames(self.temporal_embedding, num_frames)[:, :, None]
+        temporal = interpolate_frames(self.temporal_embedding, seen.num_frames or num_frames)
+        patches = seen.of_patches(patches + seen.of_frames(temporal)[:, :, None])
         return torch.cat([self.proxies.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
 
 
@@ -61,7 +65,7 @@ class GatedLayer(TransformerLayer):
         """(batch, proxies + frames * patches, width) -> the same; patches see those of their own frame."""
         attention = self.self_attn
         how = {"scale": attention.scale, "dropout": self._dropout()}
-        query, key, value = project(attention, self.layer_norm1(hidden_states))
+        query, key, value = project(attention, self.layer_norm1(hidden_states)).unbind(-3)
 
         def frames(x: Tensor) -> Tensor:  # (B, M + T*N, H, K) -> (B*T, N, H, K)
             return x[:, num_proxies:].unflatten(1, (num_frames, -1)).flatten(0, 1)
@@ -121,9 +125,11 @@ class SiglipVideoTransformer(nn.Module):
         self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
         self.head = GatedHead(vision)
 
-    def forward(self, pixel_values: Tensor, *, feature_only: bool = False) -> tuple[Tensor | None, Tensor]:
+    def forward(
+        self, pixel_values: Tensor, *, feature_only: bool = False, seen: Seen = EVERYTHING
+    ) -> tuple[Tensor | None, Tensor]:
         """As `VideoTransformer`, whose arguments and results these are."""
-        hidden = self.embeddings(pixel_values)
+        hidden = self.embeddings(pixel_values, seen=seen)
         num_frames = pixel_values.shape[1] if self.is_by_frame else 1
         for layer in self.encoder.layers:
             hidden = layer(hidden, num_proxies=self.num_proxies, num_frames=num_frames)

@@ -1,5 +1,9 @@
-"""What a `ClipVip` starts from: a CLIP or SigLIP in Hugging Face layout, or a ClipVip with other settings."""
+"""What a `ClipVip` is made of: a CLIP or SigLIP in Hugging Face layout, or a ClipVip with other settings.
 
+A start of training has the parameters of its encoder besides; a plain CLIP as a baseline has none.
+"""
+
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +15,10 @@ from clipvip.model.positions import fit_positions, resized_vision
 from clipvip.model.preprocess import load_tokenizer
 from clipvip.model.weights import (
     ADDED_PROXIES,
+    HUB_OPTIONS,
     LOADING_ERRORS,
     TEMPORAL,
+    in_dtype,
     load_checked,
     load_state,
     not_loaded,
@@ -22,8 +28,6 @@ from clipvip.model.weights import (
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
 
-# Types of models that a ClipVip starts from.
-STARTS = ("clip", "siglip", "clip_vip")
 # What a model may be started without: no part of CLIP or SigLIP, or only of the latter.
 _NEW_PARAMETERS = (ADDED_PROXIES, TEMPORAL, "vision_model.embeddings.proxies", "logit_bias")
 _GATES = ".proxy_gate"
@@ -32,16 +36,36 @@ _HEADS = ("frame_transformer.", "frame_head.")
 _SCALARS = ("logit_scale", "logit_bias")  # which SigLIP has as vectors of one
 
 
-def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any]) -> "ClipVip":
-    """What `ClipVip.from_clip` does. Raises as there."""
+def load_plain(cls: "type[ClipVip]", source: str, *, dtype: Any = None, **options: Any) -> "ClipVip":
+    """What `ClipVip.from_pretrained` does with a CLIP or SigLIP: a model that averages frames.
+
+    It is MeanPool of the paper's Table 2, CLIP4Clip's meanP (see `mean_pool`), untrained. Texts are cut only
+    to what the model itself takes. `options` may have HUB_OPTIONS but `subfolder`. Raises as there.
+    """
+    # transformers looks for the colours' mean and deviation in no subfolder.
+    where = {name: options.pop(name) for name in HUB_OPTIONS if name in options and name != "subfolder"}
+    if options:
+        raise ValueError(
+            f"{source} is a plain CLIP: it takes dtype, tokenizer and where it is looked up, not "
+            f"{', '.join(sorted(options))}; ClipVip.from_clip takes settings"
+        )
+    model = load_clip(cls, source, {"encoder": "mean_pool"}, **where)
+    model.config.max_text_tokens = model.config.text_config.max_position_embeddings
+    return in_dtype(model, dtype)
+
+
+def load_clip(
+    cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[str, Any], **where: Any
+) -> "ClipVip":
+    """What `ClipVip.from_clip` does; `where` may have HUB_OPTIONS. Raises as there."""
     from transformers import AutoModel
 
     overrides = dict(overrides)
     source = str(folder_or_name)
-    is_ours = require_kind(source, STARTS) == "clip_vip"
+    is_ours = require_kind(source, **where) == "clip_vip"
     if is_ours and not overrides:
-        return cls.from_pretrained(source)
-    known = read_config(source)
+        return cls.from_pretrained(source, **where)
+    known = read_config(source, **where)
     settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
     settings.pop("model_type", None)
     if (image_size := overrides.pop("image_size", None)) is not None:
@@ -49,7 +73,8 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
     model = cls(ClipVipConfig(**(settings | overrides)))
     own = model.state_dict()
     # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
-    found = cls.from_pretrained(source) if is_ours else load_checked(AutoModel.from_pretrained, source)
+    load = cls.from_pretrained if is_ours else partial(load_checked, AutoModel.from_pretrained)
+    found = load(source, **where)
     state = {
         name: tensor.reshape(()) if name in _SCALARS else tensor
         for name, tensor in found.state_dict().items()
@@ -65,7 +90,7 @@ def load_clip(cls: "type[ClipVip]", folder_or_name: str | Path, overrides: dict[
             embeddings.added_cls.copy_(embeddings.class_copies())
     if model.config.encoder == "seq_transformer" and new:
         model.frame_transformer.start_from_text_tower(model.text_model)
-    model.tokenizer = load_tokenizer(source)
+    model.tokenizer = load_tokenizer(source, **where)
     return model.eval()
 
 
@@ -74,19 +99,30 @@ def _is_new(name: str) -> bool:
     return name in _NEW_PARAMETERS or name.endswith(_GATES)
 
 
-def read_config(source: str) -> ClipVipConfig:
-    """The configuration of a CLIP-ViP, or the one that a CLIP or SigLIP starts with; else CheckpointError."""
+def is_plain(source: str) -> bool:
+    """Whether a CLIP or SigLIP is there, and no CLIP-ViP; a CheckpointError where it is neither."""
+    return not Path(source).is_file() and require_kind(source) != "clip_vip"
+
+
+def read_config(source: str, **where: Any) -> ClipVipConfig:
+    """The configuration of a CLIP-ViP, or the one that a CLIP or SigLIP starts with; else CheckpointError.
+
+    `where` may have HUB_OPTIONS.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.image_processing_auto import get_image_processor_config
 
-    kind = require_kind(source, STARTS)
+    kind = require_kind(source, **where)
     try:
         if kind == "clip_vip":
-            return ClipVipConfig.from_pretrained(source)
-        plain: Any = AutoConfig.from_pretrained(source)
-        pixels = get_image_processor_config(source)
+            return ClipVipConfig.from_pretrained(source, **where)
+        plain: Any = AutoConfig.from_pretrained(source, **where)
+        pixels = get_image_processor_config(source, **where)
         half = [0.5] * 3 if kind == "siglip" else None
-        settings = siglip_settings(source, plain) if half else {"projection_dim": plain.projection_dim}
+        if half:
+            settings = siglip_settings(source, plain, **where)
+        else:
+            settings = {"projection_dim": plain.projection_dim}
         return ClipVipConfig(
             plain.text_config,
             plain.vision_config,
@@ -100,7 +136,7 @@ def read_config(source: str) -> ClipVipConfig:
         raise not_loaded(source, error) from error
 
 
-def siglip_settings(source: str, config: Any) -> dict[str, Any]:
+def siglip_settings(source: str, config: Any, **where: Any) -> dict[str, Any]:
     """What a ClipVip of a SigLIP has of its own; CheckpointError for one that cannot be a start."""
     text, vision = config.text_config, config.vision_config
     if not getattr(vision, "vision_use_head", True):
@@ -111,6 +147,6 @@ def siglip_settings(source: str, config: Any) -> dict[str, Any]:
         )
     # Padding is seen by SigLIP's texts, so it must be the tokenizer's; what the configuration says of it is
     # the library's default, and another in SigLIP 2.
-    if (tokenizer := load_tokenizer(source)) is not None and tokenizer.pad_token_id is not None:
+    if (tokenizer := load_tokenizer(source, **where)) is not None and tokenizer.pad_token_id is not None:
         text.pad_token_id = tokenizer.pad_token_id
     return {"projection_dim": vision.hidden_size, "logit_bias_init_value": SIGLIP_BIAS}

@@ -3,7 +3,7 @@
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weights_problem
 from clipvip.model.config import ClipVipConfig
@@ -35,6 +36,8 @@ LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
+# Types of models that a ClipVip is loaded from, or starts from.
+KINDS = ("clip", "clip_vip", "siglip")
 # Options of `from_pretrained` that say where a name is looked up.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 RELEASED_PREFIX = "clipmodel."
@@ -66,25 +69,35 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
-    absent = f"{folder_or_name}: no model configuration (config.json) there"
+    absent = f"{folder_or_name}: no model configuration (config.json) there{_other_content(folder_or_name)}"
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        raise CheckpointError(f"{absent}: {one_line(error)}") from error
+        problem = hub_problem(folder_or_name, error) or f"{absent}: {one_line(error)}"
+        raise CheckpointError(problem) from error
     if not content:
         raise CheckpointError(absent)
     return str(content.get("model_type", "none"))
 
 
-def require_kind(folder_or_name: str, kinds: Collection[str], **where: Any) -> str:
-    """The model type that config.json names; CheckpointError unless one of `kinds`. `where`: HUB_OPTIONS."""
+def _other_content(folder: str) -> str:
+    """What a folder without config.json holds instead, where that is known, and what to do."""
+    if Path(folder, "model", "config.json").is_file():
+        return f"; it is the folder of a training run: give {Path(folder, 'model')}"
+    if Path(folder, "open_clip_config.json").is_file():
+        return "; it is a model of OpenCLIP: 'clipvip-data convert-openclip' makes a CLIP of it"
+    return ""
+
+
+def require_kind(folder_or_name: str, **where: Any) -> str:
+    """The model type that config.json names; CheckpointError unless one of KINDS. `where`: HUB_OPTIONS."""
     found = model_type(folder_or_name, **where)
-    if found not in kinds:
-        hint = "; start from a CLIP with ClipVip.from_clip" if found in ("clip", "siglip") else ""
+    if found not in KINDS:
+        hint = ""
         if found == "siglip2":
             hint = "; it is a NaFlex model, for images of any shape: give a SigLIP 2 of a fixed resolution"
         raise CheckpointError(
-            f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(sorted(kinds))}{hint}"
+            f"{folder_or_name}: holds a model of type {found!r}, expected {' or '.join(KINDS)}{hint}"
         )
     return found
 
@@ -144,6 +157,8 @@ def not_loaded(source: Any, error: Exception, what: str = "does not load") -> Ch
     problem = weights_problem(Path(source))
     if not problem and not isinstance(error, LOADING_ERRORS):
         raise error
+    if not problem and not Path(source).exists() and (of_hub := hub_problem(str(source), error)):
+        return CheckpointError(of_hub)
     return CheckpointError(f"{source}: {what} ({problem or one_line(error, most=400)})")
 
 
@@ -173,7 +188,8 @@ def load_released(
     if foreign or not state:
         raise CheckpointError(
             f"{name}: not in the reference's layout, whose keys begin with {RELEASED_PREFIX!r} "
-            f"(found {', '.join(sorted(foreign)[:3]) or 'no tensors'})"
+            f"(found {', '.join(sorted(foreign)[:3]) or 'no tensors'}); a CLIP is given as a folder in "
+            "Hugging Face layout, which 'clipvip-data convert-openclip' makes of OpenCLIP's files"
         )
     state = {
         key.removeprefix(RELEASED_PREFIX): tensor
@@ -200,10 +216,15 @@ def load_released_file(
             f"{path} is a file: it takes config, dtype and tokenizer, not {', '.join(sorted(others))}; "
             "clipvip-data convert-released makes a folder of it"
         )
-    model: Any = load_released(cls, path, config)
-    if dtype not in (None, "auto"):
-        model = model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    return cast("ClipVip", model)
+    return in_dtype(load_released(cls, path, config), dtype)
+
+
+def in_dtype(model: "ClipVip", dtype: Any) -> "ClipVip":
+    """The model in the number format that `from_pretrained` was asked for, a torch.dtype or its name."""
+    if dtype in (None, "auto"):
+        return model
+    moved: Any = model
+    return cast("ClipVip", moved.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype))
 
 
 def load_state(model: "ClipVip", name: str, state: dict[str, Tensor], *, may_be_missing: set[str]) -> None:
@@ -286,7 +307,7 @@ def _tower_sizes(state: Mapping[str, Tensor], tower: str) -> dict[str, int]:
     }
 
 
-def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None = None) -> None:
+def convert_released(path: str | Path, folder: str | Path, *, tokenizer: str | Path | None = None) -> None:
     """Write a released checkpoint as a folder in Hugging Face layout, with the tokenizer of a CLIP if named.
 
     `folder` must not exist yet or be empty (see `whole_folder`).
@@ -294,6 +315,13 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
     Raises:
         CheckpointError: `path` is no checkpoint of the reference, `folder` holds something, or the tokenizer
             is missing or does not fit.
+
+    Examples:
+        >>> import clipvip
+        >>> tokenizer = "openai/clip-vit-base-patch32"
+        >>> clipvip.convert_released("pretrain_clipvip_base_32.pt", "vip", tokenizer=tokenizer)
+        >>> clipvip.ClipVip.from_pretrained("vip").config.model_type
+        'clip_vip'
     """
     from clipvip.model.clip_vip import ClipVip
 
@@ -305,7 +333,7 @@ def convert_released(path: Path, folder: Path, *, tokenizer: str | Path | None =
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write a model to: it becomes `folder` at the end, or nothing of it is left.
 
     `folder` must not exist yet or be empty. It may be a mounted one: files are written inside of it under
@@ -314,6 +342,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: `folder` holds something.
     """
+    folder = Path(folder)
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")

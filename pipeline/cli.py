@@ -29,6 +29,7 @@ _COMMANDS = {
     ),
     "convert-openclip": ("tools.convert:openclip", "Turn a checkpoint of OpenCLIP into a CLIP folder."),
     "convert-ofa": ("tools.convert:ofa", "Turn a fairseq OFA checkpoint into a model folder."),
+    "interpolate": ("tools.interpolate:interpolate", "Make the model between a start and a fine-tuned one."),
 }
 
 _EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is,

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import clipvip
+from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip, ClipVipConfig
+from make_shards import make_shard_folder
 from make_videos import make_video
 from tiny_clip import tiny_text_config, tiny_tokenizer
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
 def write_released_checkpoint(path: Path) -> ClipVip:
@@ -29,24 +33,42 @@ def write_released_checkpoint(path: Path) -> ClipVip:
     return model
 
 
-def test_five_lines_from_released_weights_to_similarities(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The code of README, run in a folder that has what it names."""
-    block = re.search(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert block is not None
-    code = block.group(1)
-    assert len(code.strip().splitlines()) == 5
+def run(code: str) -> str:
+    """What it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(code, "README.md", "exec"), {})  # noqa: S102 (our own README)
+    return printed.getvalue().strip()
 
+
+def test_five_lines_on_what_the_demo_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence finds the clip that `clipvip-eval search` finds."""
+    code = BLOCKS[0]
+    assert len(code.strip().splitlines()) == 5
+    monkeypatch.chdir(tmp_path)
+    ClipVip.from_clip(WEIGHTS / "clip", temporal_size=4).save_pretrained("demo-out/tuned/model")
+    make_shard_folder(tmp_path / "demo-out" / "shards-test", num_shards=1, clips_per_shard=9)
+    (sentence,) = re.findall(r'"([a-z]+(?: [a-z]+)+)"', code)
+    found = clipvip.search(sentence, model="demo-out/tuned/model", shards="demo-out/shards-test", top=1)
+    assert run(code) == found.clips[0].text
+
+
+def test_released_weights_to_similarities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of README, run in a folder that has what it names."""
+    code = BLOCKS[1]
     monkeypatch.chdir(tmp_path)
     model = write_released_checkpoint(tmp_path / "pretrain_clipvip_base_32.pt")
     model.tokenizer = tiny_tokenizer()
     model.tokenizer.save_pretrained(tmp_path / "openai" / "clip-vit-base-patch32")
     make_video(tmp_path / "clip.mp4", num_frames=40)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(code, "README.md", "exec"), {})  # noqa: S102 (our own README)
 
-    sentences = re.findall(r'"([a-z ]+)"', code.splitlines()[3])
-    expected = model.encode_video([tmp_path / "clip.mp4"]) @ model.encode_text(sentences).T
-    assert expected.shape == (1, 3)
-    assert printed.getvalue().strip() == str(expected)
+    sentences = re.findall(r'"([a-z ]+)"', code.splitlines()[2])
+    expected = model.encode_text(sentences) @ model.encode_video([tmp_path / "clip.mp4"]).T
+    assert expected.shape == (3, 1)
+    assert run(code) == str(expected)
+
+
+def test_its_table_is_what_the_demo_page_says() -> None:
+    """The numbers of the demo's documentation, which a slow test compares with a run."""
+    table = re.findall(r"\| [^|]*?(\d+\.\d)\**? \| (\d+\.\d to \d+\.\d) \|", README.read_text())
+    said = (README.parent / "docs" / "demo.md").read_text()
+    assert len(table) == 3 and all(mean in said and interval in said for mean, interval in table)

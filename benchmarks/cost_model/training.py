@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -95,10 +96,21 @@ def _chunk(step: Step) -> Any:
         text_mask=masks[0],
         caption_ids=texts[1],
         caption_mask=masks[1],
+        has_caption=None,
         num_tokens=step.tokens,
+        **_all_is_seen(),
         keys=[str(row) for row in range(step.batch)],
         source="clips",
     )
+
+
+def _all_is_seen() -> dict[str, object]:
+    """What a chunk says of dropped patches; older checkouts drop none."""
+    if find_spec("clipvip.model.seen") is None:
+        return {}
+    from clipvip.model.seen import EVERYTHING
+
+    return {"video_seen": EVERYTHING, "frame_seen": EVERYTHING}
 
 
 def compiled_parts(model: ClipVip) -> list[nn.Module]:

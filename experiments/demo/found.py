@@ -8,6 +8,7 @@ import numpy as np
 
 from clipvip.experiments.demo.world import REVERSED, Scene
 from clipvip.pipeline.evaluate.embeddings import ClipEncoder, embed_clips, embed_texts, load_clip_vip
+from clipvip.pipeline.train.recipe import load_recipe
 from clipvip.shards.tar.reader import Sample, list_shards
 
 
@@ -27,11 +28,16 @@ class Found:
         return self.first(query, 1) == [query]
 
 
+def trained_frames() -> int:
+    """Frames of a clip that the demo's models are trained on, and so all are scored on."""
+    return load_recipe("demo").data.num_frames
+
+
 def find(model_folder: Path, shards: Path) -> Found:
     """Embed the clips of `shards` and their texts. Raises as `load_clip_vip` and `embed_clips`."""
     import torch
 
-    model = load_clip_vip(str(model_folder), device=torch.device("cpu"))
+    model = load_clip_vip(str(model_folder), device=torch.device("cpu"), num_frames=trained_frames())
 
     def about(sample: Sample) -> tuple[str, str]:
         return sample.key, sample.subtitle

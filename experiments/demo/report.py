@@ -116,11 +116,11 @@ def _strips(found: Found, query: int, twin: int, shards: Path) -> list[Card]:
 
 def _captions(out: Path, results: dict[str, Any], truth: dict[str, Scene]) -> Section:
     cards = []
-    for pick in pick_evenly(list_shards(out / "shards-train"), _NUM_CARDS, captions=out / "captions"):
+    for pick in pick_evenly(list_shards(out / "shards-train"), _NUM_CARDS, captions=[out / "captions"]):
         caption = pick.captions[0] if pick.captions else ""
         wrong = wrong_properties(caption, truth[pick.key])
         said = f"✗ wrong: {', '.join(wrong)}" if wrong else "✓ right"
-        card = draw_card(replace(pick, captions=()))
+        card = draw_card(replace(pick, captions=(), captions_are=()))
         texts = [("caption", caption), ("", said), *(("said", text) for kind, text in card.texts)]
         cards.append(replace(card, texts=texts, where="", verdict=not wrong))
     found = results["captions"]

@@ -12,7 +12,7 @@ from clipvip.analysis.bootstrap import mean_interval
 from clipvip.experiments.demo.corpus import read_truth
 from clipvip.experiments.demo.found import find, told_apart, twins_of
 from clipvip.experiments.demo.texts import properties_in_caption
-from clipvip.experiments.demo.world import Scene
+from clipvip.experiments.demo.world import WEIGHTS, Scene
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.train.logs import read_log
 from clipvip.shards.format.captions import read_captions
@@ -21,7 +21,7 @@ from clipvip.shards.tar.reader import list_shards
 
 @dataclass(frozen=True)
 class Scored:
-    """A model that is scored: how it is called for readers, and its folder in the demo's."""
+    """A model that is scored: how it is called for readers, and its folder, in the demo's if relative."""
 
     title: str
     folder: str
@@ -29,7 +29,7 @@ class Scored:
 
 # In the order of the story.
 MODELS = {
-    "clip_mean_pool": Scored("CLIP, frames averaged", "clip_mean_pool"),
+    "clip_mean_pool": Scored("CLIP, frames averaged", str(WEIGHTS / "clip")),
     "clip_mean_pool_trained": Scored("CLIP, frames averaged, trained alike", "tuned-mean-pool/model"),
     "clip_vip_start": Scored("CLIP-ViP before training", "clip_vip_start"),
     "clip_vip_pretrained": Scored("CLIP-ViP, post-pretrained", "run/model"),

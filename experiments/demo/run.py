@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from clipvip.experiments.demo.corpus import is_complete, num_videos, write_corpus
+from clipvip.experiments.demo.found import trained_frames
 from clipvip.experiments.demo.pictures import FPS
 from clipvip.experiments.demo.report import write_report
 from clipvip.experiments.demo.results import failed_expectations, read_results, summary
 from clipvip.experiments.demo.world import DEMO_WORLD, QUICK_WORLD, WEIGHTS, World
+from clipvip.extras import require_package
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.caption.stage import CaptionOptions, caption
@@ -57,6 +59,7 @@ def run_demo(out: Path, *, workers: int, quick: bool, seed: int | None = None) -
         UserError: a stage failed, or the results are not what the demo is to show.
     """
     started = time.monotonic()
+    require_package("faiss", "the demo's nmi")
     world = QUICK_WORLD if quick else DEMO_WORLD
     world = world if seed is None else replace(world, seed=seed)
     os.environ["HF_HUB_OFFLINE"] = "1"  # the demo brings all it needs
@@ -98,7 +101,7 @@ def make_corpus(world: World, folder: Path, *, workers: int) -> str:
 
 
 def make_starts(out: Path, *, seed: int) -> None:
-    """Save the tiny CLIP as models of this package: as training begins with it, and as a mean over frames."""
+    """Save the tiny CLIP as training begins with it."""
     from transformers.utils.logging import disable_progress_bar
 
     from clipvip.pipeline.train.recipe import load_recipe
@@ -106,15 +109,11 @@ def make_starts(out: Path, *, seed: int) -> None:
 
     disable_progress_bar()
     out.mkdir(parents=True, exist_ok=True)
-    for name, changes in (("clip_vip_start", ()), ("clip_mean_pool", MEAN_POOL)):
-        if not (out / name / "config.json").is_file():
-            options = {"model.init": str(WEIGHTS / "clip")}
-            recipe = load_recipe("demo", (f"seed={seed}", *changes), options=options)
-            save_model(start_model(recipe), out / name)
-    click.echo(
-        f"CLIP-ViP at step 0 in {out / 'clip_vip_start'}, CLIP with its frames averaged in "
-        f"{out / 'clip_mean_pool'}"
-    )
+    folder = out / "clip_vip_start"
+    if not (folder / "config.json").is_file():
+        recipe = load_recipe("demo", (f"seed={seed}",), options={"model.init": str(WEIGHTS / "clip")})
+        save_model(start_model(recipe), folder)
+    click.echo(f"CLIP in {WEIGHTS / 'clip'}, CLIP-ViP at step 0 in {folder}")
 
 
 def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]:
@@ -136,8 +135,10 @@ def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]
         )
         return Step(title, shard, options)
 
-    def scoring(title: str, model: Path, name: str) -> Step:
-        options = RetrievalOptions(model=str(model), shards=shards["test"], out=out / f"retrieval-{name}")
+    def scoring(title: str, model: Path, name: str, num_frames: int | None = None) -> Step:
+        options = RetrievalOptions(
+            model=str(model), shards=shards["test"], out=out / f"retrieval-{name}", num_frames=num_frames
+        )
         return Step(title, retrieval, options)
 
     def training(title: str, name: str, *changes: str) -> Step:
@@ -145,7 +146,7 @@ def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]
         options = TrainOptions(
             "demo",
             shards=str(shards["train"]),
-            captions=str(captions),
+            captions=(str(captions),),
             init=str(WEIGHTS / "clip"),
             out=str(out / name),
             overrides=(f"seed={seed}", *changes, *few),
@@ -178,7 +179,9 @@ def demo_steps(out: Path, *, workers: int, quick: bool, seed: int) -> list[Step]
         sharding("Shards of the test videos, with descriptions", "test", "descriptions.jsonl"),
         Step("Captions of the middle frames", caption, captioning),
         Step("How far subtitles and captions are from descriptions", nmi, gap),
-        scoring("Retrieval by CLIP with its frames averaged", out / "clip_mean_pool", "clip_mean_pool"),
+        scoring(
+            "Retrieval by CLIP with its frames averaged", WEIGHTS / "clip", "clip_mean_pool", trained_frames()
+        ),
         scoring("Retrieval by CLIP-ViP before training", out / "clip_vip_start", "clip_vip_start"),
         training("Post-pretraining on subtitles and captions", "run"),
         scoring("Retrieval after post-pretraining", out / "run" / "model", "clip_vip_pretrained"),

@@ -7,6 +7,7 @@ import click
 
 from clipvip.experiments.study.stages import FOLDER, Knobs
 from clipvip.experiments.study.tables import STUDIES, STUDY_NAMES, TITLES
+from clipvip.extras import require_package
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.stage import parameters
@@ -62,6 +63,8 @@ def _run(names: list[str], options: StudyOptions) -> None:
     from clipvip.experiments.study.run import run_studies
     from clipvip.experiments.study.small_world import SmallWorld
 
+    if "domain-gap" in names:
+        require_package("faiss", "the study's domain gap")
     quick, gpus = options.quick, options.gpus
     pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps
     chosen = options.chosen()

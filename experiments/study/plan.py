@@ -182,7 +182,7 @@ class SeedPlan:
         options = TrainOptions(
             data.pretrain,
             shards=shards,
-            captions=captions,
+            captions=() if captions is None else (captions,),
             init=data.clip,
             out=str(self.folder / "pretrain" / name),
             overrides=sets,

@@ -32,6 +32,11 @@ class OfaConfig(PreTrainedConfig):
 
     Raises:
         ValueError: a size that is none, or a setting that no published OFA uses and that is not implemented.
+
+    Examples:
+        >>> from clipvip.model.ofa import OfaConfig
+        >>> OfaConfig().d_model
+        768
     """
 
     model_type = "ofa"

@@ -53,7 +53,7 @@ def rename_fairseq_key(name: str) -> str | None:
 
 
 def convert_fairseq(
-    checkpoint: Path, folder: Path, *, vocabulary: Path, image_size: int | None = None
+    checkpoint: str | Path, folder: str | Path, *, vocabulary: str | Path, image_size: int | None = None
 ) -> OfaConfig:
     """Write the fairseq file `checkpoint` as the model folder `folder`, which must not exist yet or be empty.
 
@@ -63,7 +63,14 @@ def convert_fairseq(
     Raises:
         CheckpointError: the file is no OFA of fairseq, lacks tensors or has others, or the vocabulary is not
             OFA's.
+
+    Examples:
+        >>> import clipvip
+        >>> config = clipvip.convert_ofa("caption_large_best_clean.pt", "ofa", vocabulary="ofa-base")
+        >>> config.model_type
+        'ofa'
     """
+    checkpoint, folder, vocabulary = Path(checkpoint), Path(folder), Path(vocabulary)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder}: is there already; give a new folder to write to")
     vocab_size = _vocabulary_size(vocabulary)

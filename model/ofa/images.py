@@ -12,6 +12,12 @@ def preprocess_images(images: Sequence[np.ndarray], image_size: int) -> Tensor:
     """Resize images to a square by Pillow's bicubic filter, aspect ratio not kept, and scale to [-1, 1].
 
     Uint8 arrays (height, width, 3), RGB, give float32 (len(images), 3, image_size, image_size).
+
+    Examples:
+        >>> import numpy as np
+        >>> from clipvip.model.ofa import preprocess_images
+        >>> preprocess_images([np.zeros((32, 48, 3), np.uint8)], 64).shape
+        torch.Size([1, 3, 64, 64])
     """
     return scale_pixels(resize_images(images, image_size))
 

@@ -32,7 +32,13 @@ class OfaOutput(ModelOutput):
 
 
 class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """OFA (Wang et al., 2022) for text from an image and a prompt. Parameters have the published names."""
+    """OFA (Wang et al., 2022) for text from an image and a prompt. Parameters have the published names.
+
+    Examples:
+        >>> from clipvip.model.ofa import OfaForConditionalGeneration
+        >>> OfaForConditionalGeneration.from_pretrained("OFA-Sys/ofa-base").config.model_type
+        'ofa'
+    """
 
     config_class = OfaConfig
     config: OfaConfig

@@ -16,6 +16,12 @@ class OfaTokenizer(RobertaTokenizer):
     """Loads `vocab.json` and `merges.txt` from a model folder.
 
     Codes and bins, which captioning does not use, are added behind a vocabulary of the published size.
+
+    Examples:
+        >>> from clipvip.model.ofa import OfaTokenizer
+        >>> tokenizer = OfaTokenizer.from_pretrained("OFA-Sys/ofa-base")
+        >>> tokenizer.decode(tokenizer(" a red circle")["input_ids"], skip_special_tokens=True)
+        ' a red circle'
     """
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (transformers declares it so)

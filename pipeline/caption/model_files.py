@@ -4,9 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
-from clipvip.model.captioners import is_our_own
+from clipvip.model.captioners import find_captioner, is_our_own
 from clipvip.model.checkpoint_file import require_no_file
+from clipvip.model.errors import CheckpointError
 from clipvip.model.weights import model_type
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
@@ -55,14 +57,18 @@ def _fetch(name: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=["config.json"]))
         if is_our_own(model_type(str(folder))):
             return Path(snapshot_download(name, allow_patterns=list(_OWN_FILES)))
+        # That it is no captioner, or lacks a package, is told before gigabytes are fetched.
+        find_captioner(snapshot_download(name, allow_patterns=list(_PROCESSOR_FILES)))
         # Many have their weights twice.
         first, other = _WEIGHTS
         folder = Path(snapshot_download(name, allow_patterns=[*_PROCESSOR_FILES, first]))
         if not any(folder.glob(first)):
             snapshot_download(name, allow_patterns=[other])
+    except CheckpointError:
+        raise
     except (OSError, ValueError) as error:
-        absent = f"--model {name}: no such folder, and not to be had from the hub"
-        raise UserError(f"{absent} ({one_line(error, most=200)})") from error
+        absent = f"{name}: no such folder, and not to be had from the Hub ({one_line(error, most=200)})"
+        raise UserError(f"--model {hub_problem(name, error) or absent}") from error
     return folder
 
 

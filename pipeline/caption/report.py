@@ -19,10 +19,12 @@ from clipvip.shards.files.places import size_of
 from clipvip.shards.files.scratch import ScratchFile
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.captions import captions_path, read_caption_file
+from clipvip.shards.format.clip_captions import NUM_FRAMES
 from clipvip.shards.format.manifest import CAPTION_STAGE, ShardRecord, write_manifest
 
 PAGE_NAME = "report.html"
 _MAX_SAMPLES = 24
+_MAX_FRAMES = 12  # of a clip
 _MAX_FREQUENT = 10
 
 
@@ -71,6 +73,7 @@ def finish_captions(
     write_manifest(out, stage=CAPTION_STAGE, options=options, shards=summary.records)
     details = statistics_of(summary, out, stems)
     frame = "the frame that was captioned" if stage == CAPTION_STAGE else "the middle frame"
+    frame = "the frames that were captioned" if options.get(NUM_FRAMES, 1) != 1 else frame
     write_page(out, shards, options=options, statistics=details, frame=frame)
     num_captions = summary.words.total()
     clips = summary.num_captioned + summary.num_skips
@@ -89,7 +92,7 @@ def summarize(out: Location, stems: Sequence[str]) -> CaptionSummary:
         record = ShardRecord(path.name, len(content.rows), size_of(path), sha256_of_file(path))
         summary.records.append(record)
         summary.num_captioned += len(content.rows)
-        summary.num_skips += len(content.skips)
+        summary.num_skips += content.num_clips - len(content.rows)
         summary.words.update(len(caption.split()) for caption in captions)
         summary.digests.append(key_hashes(captions).tobytes())
     return summary
@@ -149,14 +152,16 @@ def write_page(
     out: Location, shards: Sequence[Location], *, options: Options, statistics: dict[str, Any], frame: str
 ) -> None:
     """Write report.html: frames and captions from all over the folder."""
-    picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=out) if pick.captions]
+    picks = [pick for pick in pick_evenly(shards, _MAX_SAMPLES, captions=[out]) if pick.captions]
+    found = options.get(NUM_FRAMES, 1)
+    num_frames = min(found, _MAX_FRAMES) if isinstance(found, int) else 1
     facts = {**options, **statistics.get("caption_words", {})}
     frequent = statistics.get("duplicates", {}).get("most_frequent", [])
     rows = [(row["count"], row["caption"]) for row in frequent]
     repeated = [Table((Column("clips", ","), Column("caption")), rows)] if rows else []
     about = Table((Column(), Column()), [(name, str(value)) for name, value in facts.items()])
     sections = [
-        Section(blocks=[Cards(list(map(draw_card, picks)))]),
+        Section(blocks=[Cards([draw_card(pick, num_frames=num_frames) for pick in picks])]),
         Section("Options and length in words", blocks=[about]),
         Section("Most frequent captions", "" if frequent else "none repeats", repeated),
     ]

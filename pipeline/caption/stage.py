@@ -1,4 +1,4 @@
-"""The stage `caption`: the middle frame of every clip -> a caption, one file beside each shard.
+"""The stage `caption`: the middle frame of every clip, or several -> captions, one file beside each shard.
 
 Processes that run `work` do the work; this file decides what they do, and sums up.
 """
@@ -6,7 +6,9 @@ Processes that run `work` do the work; this file decides what they do, and sums 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
@@ -23,7 +25,7 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
@@ -38,6 +40,18 @@ if TYPE_CHECKING:
 _GPU_THREADS = 8
 # A process on the CPU is worth it for every so many cores: each holds the model.
 _CORES_PER_WORKER = 4
+
+
+class _Frames(click.ParamType):
+    """How many frames: `middle` for one, or a number."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = "1" if value == "middle" else str(value)
+        if not (text.isascii() and text.isdecimal() and int(text) > 0):
+            self.fail(f"{value!r} is neither 'middle' nor a number from 1 on", param, ctx)
+        return int(text)
 
 
 @options
@@ -82,6 +96,14 @@ class CaptionOptions(StageOptions):
         shown="the model's",
         default=None,
     )
+    frames: int = opt(
+        "Frames of each clip to caption, each by itself: the middle one, or the middles of so many equal "
+        "parts.",
+        _Frames(),
+        metavar="[middle|N]",
+        shown="middle, as 1",
+        default=1,
+    )
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
     ray: RayAddress = None
     dry_run: DryRun = False
@@ -92,16 +114,26 @@ class CaptionOptions(StageOptions):
     "clipvip-data caption",
     "--shards clips/ --out captions/ --model OFA-Sys/ofa-base",
     "--shards clips/ --out captions/ --model ofa/ --gpus 0 --workers 4",
+    "--shards clips/ --out captions-blip/ --model Salesforce/blip-image-captioning-large --frames 3",
     "--shards s3://bucket/clips --out s3://bucket/captions --model OFA-Sys/ofa-base",
 )
 def caption(options: CaptionOptions) -> StageReport:
     """Caption the middle frame of every clip: with OFA by its authors' settings, or another captioner.
 
-    Shards are left as they are: captions go into one Parquet file for each, by sample key. Run the same
+    Shards are left as they are: captions go into one Parquet file for each, by sample key. Those of another
+    captioner, or of other frames, go into a folder of their own; training takes several. Run the same
     command again after an interruption: it makes what is missing, with the same bytes.
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no frame could be captioned.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.caption(
+        ...     shards="test-clips", model="OFA-Sys/ofa-base", out="cut-captions", gpus=0, workers=1
+        ... )
+        >>> report.counts["captions"]
+        12
     """
     started = time.monotonic()
     out = options.out
@@ -121,8 +153,7 @@ def caption(options: CaptionOptions) -> StageReport:
         require_free_folder(out, made_by, outputs="*.parquet")
         done = sum(_num_done(path, out, sha256) is not None for path, sha256 in shards.items())
         counts = {"clips": num_clips, "shards": len(shards), "shards_done": done}
-        todo = f"{len(shards) - done:,} of {len(shards):,} shards"
-        text = f"caption: would caption {todo} -> {out}; the others are done"
+        text = planned("caption: would caption", len(shards) - done, len(shards), "shards", out)
         return StageReport(content={"stage": "caption", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs="*.parquet"):
         num_made = _make_captions(shards, num_clips, setup)
@@ -219,9 +250,9 @@ def _make_captions(
                     "run it again, with fewer --workers or a smaller --batch-size"
                 )
             assert outcome.result is not None
-            made, skipped = outcome.result
-            num_made, num_skipped = num_made + made, num_skipped + skipped
-            progress.add(made + skipped, skipped=num_skipped)
+            made = outcome.result
+            num_made, num_skipped = num_made + made.captions, num_skipped + made.skipped
+            progress.add(made.clips + made.skipped, skipped=num_skipped)
     return num_made
 
 
@@ -230,4 +261,4 @@ def _num_done(shard: Location, out: Location, sha256: str | None) -> int | None:
     from clipvip.shards.format.captions import finished_captions
 
     found = finished_captions(out, shard, sha256)
-    return None if found is None else len(found.rows) + len(found.skips)
+    return None if found is None else found.num_clips

@@ -1,4 +1,4 @@
-"""What a worker process of `clipvip-data caption` does: caption the middle frames of one shard."""
+"""What a worker process of `clipvip-data caption` does: caption the frames of one shard."""
 
 import itertools
 from collections import deque
@@ -13,14 +13,15 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from clipvip.model.captioners import captioner_kind
-from clipvip.model.image_captioner import REPLACEMENT, BatchCaptioner, Decoding, default_batch_size
+from clipvip.model.image_captioner import BatchCaptioner, Decoding, default_batch_size
+from clipvip.pipeline.caption.frames import FoundCaptions, FrameOfClip, LostFrame, WantedFrame, wanted_frames
 from clipvip.pipeline.runtime.device import claim_gpu
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
-from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.captions import captions_path, shard_source, write_captions
-from clipvip.shards.tar.reader import Sample, read_samples
+from clipvip.shards.format.captions import FRAME_SKIP, captions_path, shard_source, write_captions
+from clipvip.shards.format.clip_captions import NUM_FRAMES
+from clipvip.shards.tar.reader import read_samples
 
 if TYPE_CHECKING:
     from clipvip.pipeline.caption.stage import CaptionOptions, Where
@@ -62,7 +63,9 @@ class CaptionSetup:
     def decoding_options(self, captioner: BatchCaptioner[Any]) -> dict[str, str | int]:
         """What of the setup a caption depends on, besides the model."""
         size = {"image_size": captioner.image_size} if captioner.image_size else {}
-        return asdict(self.decoding) | size | {"dtype": str(captioner.dtype).removeprefix("torch.")}
+        frames = {NUM_FRAMES: self.options.frames} if self.options.frames > 1 else {}
+        dtype = {"dtype": str(captioner.dtype).removeprefix("torch.")}
+        return asdict(self.decoding) | size | frames | dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,21 @@ class CaptionTask:
     setup: CaptionSetup
 
 
-# Of some samples of a shard: number in it and key of those with pixels, these as the captioner takes them or
-# None, and the skips of the others.
-_Batch = tuple[list[tuple[int, str]], Any, list[tuple[int, Skip]]]
+@dataclass(frozen=True, slots=True)
+class CaptionsMade:
+    """How many captions a shard has now, of how many clips, and how many clips were left out."""
+
+    clips: int
+    captions: int
+    skipped: int
 
 
-def caption_shard(task: CaptionTask) -> tuple[int, int]:
-    """Write the caption file of one shard; returns how many captions it has, how many clips were left out.
+# Of some frames of a shard: those with pixels, these as the captioner takes them or None, and the others.
+_Batch = tuple[list[FrameOfClip], Any, list[LostFrame]]
+
+
+def caption_shard(task: CaptionTask) -> CaptionsMade:
+    """Write the caption file of one shard.
 
     Raises:
         DatasetError: the shard is damaged as a whole; nothing is written then.
@@ -89,37 +100,33 @@ def caption_shard(task: CaptionTask) -> tuple[int, int]:
     setup = task.setup
     captioner = _captioner(setup)
     source = shard_source(task.shard, task.sha256)
-    rows: dict[str, str] = {}
-    skips: list[tuple[int, Skip]] = []
+    found = FoundCaptions()
     try:
         with closing(_batches_ahead(task.shard, captioner, setup)) as batches:
-            for found, pixels, skipped in batches:
-                skips += skipped
+            for frames, pixels, lost in batches:
+                found.lose(lost)
                 captions = captioner.caption_pixels(pixels) if pixels is not None else []
-                for (number, key), caption in zip(found, captions, strict=True):
-                    if key in rows:
-                        twice = Skip("duplicate_key", key, "another clip of this shard has the same")
-                        skips.append((number, twice))
-                    elif REPLACEMENT in caption:
-                        skips.append((number, Skip("garbled_caption", key, caption)))
-                    elif caption:
-                        rows[key] = caption
-                    else:
-                        skips.append((number, Skip("empty_caption", key, "the model had nothing to say")))
+                for frame, caption in zip(frames, captions, strict=True):
+                    found.take(frame, caption)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"the GPU's memory does not hold --batch-size {captioner.batch_size}; give less"
         ) from error
+    rows, skips = found.rows(), found.skips()
+    is_of_several = setup.options.frames > 1
     write_captions(
         captions_path(setup.options.out, task.shard.stem),
-        list(rows.items()),
+        [(key, some[0].caption) for key, some in rows.items()],
         model=setup.model,
         revision=setup.revision,
         options=setup.decoding_options(captioner),
-        skips=[skip for _, skip in sorted(skips, key=lambda placed: placed[0])],
+        skips=skips,
         source=source,
+        alternatives={key: [one.caption for one in some] for key, some in rows.items() if len(some) > 1},
+        frames={key: [one.frame for one in some] for key, some in rows.items() if is_of_several},
     )
-    return len(rows), len(skips)
+    num_lost = sum(skip.reason != FRAME_SKIP for skip in skips)
+    return CaptionsMade(len(rows), sum(map(len, rows.values())), num_lost)
 
 
 @lru_cache(maxsize=1)
@@ -142,17 +149,18 @@ def _batches_ahead(
 
     A batch is prepared in pieces by several threads: at the start of a shard the model waits for one.
     """
-    numbered = enumerate(read_samples(shard, max_pixels=setup.options.max_pixels))
+    samples = read_samples(shard, max_pixels=setup.options.max_pixels)
+    wanted = wanted_frames(samples, num_frames=setup.options.frames)
     size = captioner.batch_size
     piece = _PIECE if captioner.in_pieces else size
     pieces = [min(piece, size - first) for first in range(0, size, piece)]
     pinned = captioner.device.type == "cuda"  # memory that is copied to a GPU several times as fast
 
-    def read(number: int) -> list[tuple[int, Sample | Skip]]:
-        return list(itertools.islice(numbered, number))
+    def read(number: int) -> list[WantedFrame | LostFrame]:
+        return list(itertools.islice(wanted, number))
 
-    def prepare(samples: Future[list[tuple[int, Sample | Skip]]]) -> _Batch | None:
-        return _prepare(samples.result(), captioner) if samples.result() else None
+    def prepare(frames: Future[list[WantedFrame | LostFrame]]) -> _Batch | None:
+        return _prepare(frames.result(), captioner) if frames.result() else None
 
     def join(parts: list[Future[_Batch | None]]) -> _Batch | None:
         done = [batch for batch in (part.result() for part in parts) if batch is not None]
@@ -182,27 +190,24 @@ def _batches_ahead(
 
 
 def _join(parts: list[_Batch], *, pinned: bool) -> _Batch:
-    found = [sample for keys, _, _ in parts for sample in keys]
-    skips = [skip for _, _, skipped in parts for skip in skipped]
+    found = [frame for frames, _, _ in parts for frame in frames]
+    lost = [frame for _, _, frames in parts for frame in frames]
     pixels = [part for _, part, _ in parts if part is not None]
     if not pixels:
-        return found, None, skips
+        return found, None, lost
     if len(pixels) == 1 and not (pinned and isinstance(pixels[0], torch.Tensor)):
-        return found, pixels[0], skips
+        return found, pixels[0], lost
     joined = torch.empty(len(found), *pixels[0].shape[1:], dtype=pixels[0].dtype, pin_memory=pinned)
-    return found, torch.cat(pixels, out=joined), skips
+    return found, torch.cat(pixels, out=joined), lost
 
 
-def _prepare(samples: Sequence[tuple[int, Sample | Skip]], captioner: BatchCaptioner[Any]) -> _Batch:
-    found, frames, skips = [], [], []
-    for number, sample in samples:
-        if isinstance(sample, Skip):
-            skips.append((number, sample))
-            continue
-        try:
-            frames.append(sample.middle_frame())
-        except DatasetError as error:
-            skips.append((number, Skip("undecodable_frame", sample.key, str(error))))
-        else:
-            found.append((number, sample.key))
-    return found, captioner.preprocess(frames) if frames else None, skips
+def _prepare(frames: Sequence[WantedFrame | LostFrame], captioner: BatchCaptioner[Any]) -> _Batch:
+    found, images, lost = [], [], []
+    for frame in frames:
+        image = frame if isinstance(frame, LostFrame) else frame.decode()
+        if isinstance(image, LostFrame):
+            lost.append(image)
+        elif isinstance(frame, WantedFrame):
+            images.append(image)
+            found.append(frame.of_clip)
+    return found, captioner.preprocess(images) if images else None, lost

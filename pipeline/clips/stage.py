@@ -1,6 +1,5 @@
 """The stage `clips`: a folder of videos that has no list of clips -> the list that `shard` cuts them by."""
 
-import importlib.util
 import itertools
 import os
 import posixpath
@@ -18,7 +17,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import ALSO, DryRun, SubtitleEncoding, Workers, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.shards.errors import DatasetError, Skip
@@ -84,6 +83,9 @@ class ClipsOptions(StageOptions):
             made["subtitle_encoding"] = self.subtitle_encoding
         return made
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | ({"scenedetect": "--by shots"} if self.by == "shots" else {})
+
 
 @stage(
     ClipsOptions,
@@ -101,6 +103,12 @@ def clips(options: ClipsOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no clip in any video.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.clips("videos", seconds=5, out="listed.jsonl", workers=1)
+        >>> report.counts["videos"]
+        4
     """
     started = time.monotonic()
     _require_sense(options)
@@ -143,8 +151,6 @@ def _require_sense(options: ClipsOptions) -> None:
         raise WrongOptions(f"--subtitle-encoding: goes with --by subtitles, not with {by}; leave it out")
     if seconds < options.shortest:
         raise WrongOptions(f"--seconds {seconds:g}: is less than --shortest {options.shortest:g}; give more")
-    if by == "shots" and importlib.util.find_spec("scenedetect") is None:
-        raise UserError("PySceneDetect is not installed; run: pip install 'clipvip[shots]'")
     if options.out.is_dir():
         raise UserError(f"--out {options.out}: is a folder; give a file, as clips.jsonl")
 
@@ -288,6 +294,6 @@ class _List:
 
 def _dry_report(out: Path, source: _Source, known: Mapping[str, str]) -> StageReport:
     num_videos, num_done = source.count(known)
-    text = f"clips: would look into {num_videos - num_done:,} of {num_videos:,} videos -> {out}"
+    text = planned("clips: would look into", num_videos - num_done, num_videos, "videos", out)
     content = {"stage": "clips", "counts": {"videos": num_videos, "videos_done": num_done}}
-    return StageReport(content=content, text=f"{text}; the others are done")
+    return StageReport(content=content, text=text)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, CLIPTextModelWithProjection, PretrainedConfig, SiglipTextModel
 from transformers.utils import logging as transformers_logging
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.errors import CheckpointError
@@ -100,8 +101,9 @@ def _load(name: str, device: torch.device) -> TextEncoder:
     except (CheckpointError, UserError):
         raise
     except LOADING_ERRORS as error:
-        reason = one_line(error, most=200)
-        raise UserError(f"{name}: the text tower does not load ({reason})") from error
+        of_hub = "" if Path(name).exists() else hub_problem(name, error)
+        reason = f"{name}: the text tower does not load ({one_line(error, most=200)})"
+        raise UserError(of_hub or reason) from error
     raise UserError(
         f"{name}: a model of type {model_type!r}; give a CLIP, CLIP-ViP, SigLIP or sentence-embedding model"
     )
@@ -111,7 +113,9 @@ def _model_type(name: str) -> str:
     require_no_file(name)
     try:
         config, _ = PretrainedConfig.get_config_dict(name)
-    except LOADING_ERRORS:
+    except LOADING_ERRORS as error:
+        if not Path(name).exists() and (problem := hub_problem(name, error)):
+            raise UserError(problem) from error
         config = {}
     if "model_type" in config:
         return str(config["model_type"])

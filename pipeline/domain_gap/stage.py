@@ -4,15 +4,14 @@ The measure is `clipvip.analysis.domain_gap`; `corpora` reads and encodes the te
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
-from clipvip.analysis.faiss_tools import require_faiss
-from clipvip.analysis.plots import heat_map
+from clipvip.analysis.plots import heat_map, interval_bars
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import (
@@ -75,6 +74,9 @@ class DomainGapOptions(StageOptions):
     device: Device = "auto"
     ray: RayAddress = None
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"faiss": "nmi"}
+
 
 @dataclass(frozen=True, slots=True)
 class CorpusGap:
@@ -108,12 +110,20 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.nmi(
+        ...     sources={"subtitles": "clips", "captions": "captions"},
+        ...     targets={"queries": "queries.txt"},
+        ...     model="openai/clip-vit-base-patch32",
+        ...     samples=20,
+        ...     out="gaps",
+        ... )
+        >>> [(gap.source, gap.target) for gap in report.gaps]
+        [('subtitles', 'queries'), ('captions', 'queries')]
     """
     started = time.monotonic()
-    try:
-        require_faiss("the domain gap")
-    except ImportError as error:
-        raise UserError(str(error)) from error
     # torch is imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.domain_gap.corpora import count_texts, encode_drawn
     from clipvip.pipeline.domain_gap.encoder import load_text_encoder
@@ -147,14 +157,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         write_json(
             out / RESULT_NAME, {"schema": 1, "stage": "nmi", "options": made_by, **fingerprint, **result}
         )
-        png = heat_map(
-            np.array([[*(gap.mean for gap in row), means[name]] for name, row in rows.items()]),
-            rows=list(rows),
-            columns=[*options.targets, "Mean"],
-            title="NMI: larger is further apart",
-            value_range=(0.0, 1.0),
-        )
-        atomic_write_bytes(out / PICTURE_NAME, png)
+        atomic_write_bytes(out / PICTURE_NAME, _picture(rows, list(options.targets)))
         given = {f"{side}s": [f"{name}={path}" for name, path in paths.items()] for side, paths in sides}
         report = Report(
             "nmi",
@@ -174,6 +177,28 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     head = [Column("NMI"), *(Column(name, ".3f") for name in (*options.targets, "Mean"))]
     text = f"{Table(head, lines).text()}\n{made.text}"
     return DomainGapReport(content=made.content, text=text, gaps=tuple(gaps))
+
+
+def _picture(rows: Mapping[str, Sequence[CorpusGap]], targets: Sequence[str]) -> bytes:
+    """Bars for one target, a heat map for several."""
+    if len(targets) == 1:
+        gaps = [gap for (gap,) in rows.values()]
+        return interval_bars(
+            list(rows),
+            [gap.mean for gap in gaps],
+            [gap.std for gap in gaps],
+            title=f"How far from {targets[0]}",
+            label=f"NMI, mean ± deviation of {len(gaps[0].values)} draws: 0 alike, 1 fully apart",
+        )
+    table = np.array([[gap.mean for gap in row] for row in rows.values()])
+    table = np.column_stack([table, table.mean(1)])
+    return heat_map(
+        table,
+        rows=list(rows),
+        columns=[*targets, "Mean"],
+        title="NMI: larger is further apart",
+        value_range=(0.0, float(table.max()) or 1.0),
+    )
 
 
 def _cluster(options: DomainGapOptions) -> RayCluster:

@@ -1,6 +1,5 @@
 """The stage `download`: a list of videos -> their files and subtitles, as `shard` reads them."""
 
-import importlib.util
 import math
 import re
 import time
@@ -98,6 +97,9 @@ class DownloadOptions(StageOptions):
         """Most bytes a second of one worker."""
         return self.rate_limit / self.workers if self.rate_limit else None
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"yt_dlp": "download"}
+
 
 @stage(
     DownloadOptions,
@@ -115,10 +117,13 @@ def download(options: DownloadOptions) -> StageReport:
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no video, or the site
             refuses all.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.download(metadata="clips.jsonl", out="fetched", dry_run=True).counts["videos"]
+        4
     """
     started = time.monotonic()
-    if importlib.util.find_spec("yt_dlp") is None:
-        raise UserError("yt-dlp is not installed; run: pip install 'clipvip[download]'")
     from clipvip.pipeline.download.fetch import PACE_NAME, FetchTask, fetch_video, read_cookies
 
     metadata, out = options.metadata, options.out

@@ -105,6 +105,14 @@ class ClipEncoder:
         with torch.inference_mode(), torch.autocast(kind, dtype, enabled=precision != "fp32"):
             yield
 
+    def videos(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeddings (clips, ..., dim) of frames as the model takes them."""
+        return self.model.get_video_features(pixels)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (texts, ..., dim), of one text or more."""
+        return torch.cat(list(text_features(self.model, texts)))
+
 
 class _Rows:
     """Embeddings on their way from the device. The newest stay there, lest a GPU idles."""
@@ -114,13 +122,13 @@ class _Rows:
         self._rows: list[np.ndarray] = []
 
     def add(self, embeds: torch.Tensor) -> None:
-        """Take (rows, dim), which are made of unit length."""
+        """Take (rows, ..., dim), which are made of unit length."""
         self._late.append(torch.nn.functional.normalize(embeds.float(), dim=-1))
         if embeds.is_cpu or len(self._late) > _LATE_BATCHES:
             self._rows.append(self._late.popleft().cpu().numpy())
 
     def stacked(self) -> np.ndarray:
-        """All (rows, dim), float32."""
+        """All (rows, ..., dim), float32."""
         rows = [*self._rows, *(embeds.cpu().numpy() for embeds in self._late)]
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
@@ -131,11 +139,13 @@ def load_clip_vip(
     device: torch.device,
     num_frames: int | None = None,
     max_text_tokens: int | None = None,
+    like: ClipVip | None = None,
     needs_tokenizer: bool = True,
 ) -> ClipVip:
-    """A CLIP-ViP model, ready to encode on `device`.
+    """A CLIP-ViP model, or a plain CLIP whose frames are averaged, ready to encode on `device`.
 
-    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained.
+    `num_frames` and `max_text_tokens` are put into its configuration; None: as the model was trained. With
+    `like` it sees as many frames as that model, and as much of each text, or as much as it takes.
 
     Raises:
         UserError: there is none at `name`, it lacks a tokenizer, or it takes fewer frames or tokens.
@@ -152,6 +162,8 @@ def load_clip_vip(
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
     config = model.config
     most = config.text_config.max_position_embeddings
+    if like is not None:
+        num_frames, max_text_tokens = like.config.scored_frames, min(like.config.scored_text_tokens, most)
     if max_text_tokens is not None:
         if max_text_tokens > most:
             raise UserError(f"--max-text-tokens {max_text_tokens}: {name} takes {most} at most")
@@ -173,10 +185,10 @@ def embed_pairs(
     encoder: ClipEncoder,
     shards: Iterable[Location],
     *,
-    captions: Location | None = None,
+    captions: Sequence[Location] = (),
     all_captions: bool = False,
 ) -> PairEmbeddings:
-    """Encode every clip that has a text: that in the folder `captions`, or else see `query_texts`.
+    """Encode every clip that has a text: those in the folders `captions`, or else see `query_texts`.
 
     Raises:
         DatasetError: a shard, or its captions, cannot be read.
@@ -189,24 +201,26 @@ def embed_pairs(
         """The shards; while one is read, `by_key` has its captions."""
         nonlocal by_key
         for path in shards:
-            if captions is not None:
+            by_key = {}
+            for folder in captions:
                 # Parquet takes a while to import.
                 from clipvip.shards.format.captions import captions_path, read_caption_file
 
-                by_key = read_caption_file(captions_path(captions, path.stem)).all_captions()
+                found = read_caption_file(captions_path(folder, path.stem)).all_captions()
+                for key, texts in found.items():
+                    by_key.setdefault(key, []).extend(texts)
             yield path
 
     def texts_of(sample: Sample) -> list[str] | Skip:
-        if captions is None:
+        if not captions:
             found = query_texts(sample, all_captions=all_captions)
         else:
             found = _one_or_all(sample.key, by_key.get(sample.key, []), all_captions=all_captions)
         texts = [text for text in (" ".join(text.split()) for text in found) if text]
-        return texts or Skip("empty_text" if captions is None else "missing_caption", sample.key)
+        return texts or Skip("missing_caption" if captions else "empty_text", sample.key)
 
     def encode_texts(batch: list[list[str]]) -> None:
-        for features in text_features(encoder.model, list(chain.from_iterable(batch))):
-            text_rows.add(features)
+        text_rows.add(encoder.texts(list(chain.from_iterable(batch))))
 
     clips = embed_clips(encoder, with_captions(), texts_of, on_batch=encode_texts)
     labels = np.array([row for row, some in enumerate(clips.about) for _ in some], np.int64)
@@ -278,7 +292,7 @@ def _embedded(
         nonlocal num_encoded, num_filled
         batch = about[num_encoded : num_encoded + num_filled]
         with encoder.computing():
-            rows.add(encoder.model.get_video_features(pixels[:num_filled]))
+            rows.add(encoder.videos(pixels[:num_filled]))
             on_batch(batch)
         num_encoded, num_filled = num_encoded + num_filled, 0
 
@@ -309,8 +323,7 @@ def embed_texts(encoder: ClipEncoder, texts: Sequence[str], *, show_progress: bo
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = list(texts[start : start + _TEXTS_AT_ONCE])
             with encoder.computing():
-                for features in text_features(encoder.model, some):
-                    rows.add(features)
+                rows.add(encoder.texts(some))
             progress.add(len(some))
     return rows.stacked()
 

@@ -3,16 +3,24 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipvip.analysis.bootstrap import mean_interval
 from clipvip.analysis.classification import Choice, choose_option
+from clipvip.pipeline.evaluate.baselines import Figure, with_baselines
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
-from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import Scores, finish, interval_note, reasons
+from clipvip.pipeline.evaluate.options import (
+    DEFAULT_RESAMPLES,
+    Bootstrap,
+    ClipsOptions,
+    Page,
+    require_page_folder,
+    result_folder,
+)
+from clipvip.pipeline.evaluate.output import Output, Scores, finish, interval_note, reasons
 from clipvip.pipeline.evaluate.questions import Question, read_questions
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
@@ -38,6 +46,7 @@ class MultipleChoiceOptions(ClipsOptions):
         "MSR-VTT MC (JSFusion) or LSMDC MC as published."
     )
     out: Location | None = result_folder(RESULT_NAME)
+    page: Page = None
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -66,9 +75,10 @@ class ChoiceScores(Scores):
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoiceReport(StageReport):
-    """How well the questions were answered."""
+    """How well the questions were answered; `baselines`: by the other models, by the names given."""
 
     scores: ChoiceScores
+    baselines: dict[str, ChoiceScores] = field(default_factory=dict)
 
 
 @stage(
@@ -86,12 +96,21 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no question fits a clip.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.multiple_choice(
+        ...     model="runs/b32/model", shards="test-clips", questions="MSR_MC_test.csv"
+        ... )
+        >>> report.scores.num_questions
+        12
     """
     started = time.monotonic()
+    require_page_folder(options.page)
     shards = options.shards
     paths = list_shards(shards)
     questions, skips = read_questions(options.questions)
-    model = options.load_model()
+    models = options.load_models()
     from clipvip.pipeline.evaluate.embeddings import embed_clips, settings_of
 
     wanted = {name for question in questions for name in names_for(question.video)}
@@ -100,22 +119,37 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
         name = ClipName.of(sample)
         return None if wanted.isdisjoint(name.all()) else name
 
-    encoder = options.encoder(model)
-    clips = embed_clips(encoder, paths, choose)
-    rows, asked, not_asked = match_clips(questions, clips.about)
-    skips += [*clips.skips, *not_asked]
-    if not asked:
-        raise UserError(
-            f"{options.questions}: none of its questions is about one clip of {shards} ({reasons(skips)}); "
-            f"the first is about {questions[0].video[:80]!r}"
-        )
-    scores = score_choices(asked, answer_questions(encoder, clips, rows, asked), resamples=options.bootstrap)
-    settings, num_clips = settings_of(model), len(set(rows))
-    about = {"model": options.model, "shards": str(shards), "questions": str(options.questions), **settings}
-    result = {**scores.as_dict(), "num_clips": num_clips, **settings}
-    report = Report("multiple-choice", about, {"questions": len(asked), "clips": num_clips}, skips=skips)
-    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
-    return MultipleChoiceReport(content=made.content, text=made.text, scores=scores)
+    scored: dict[str, ChoiceScores] = {}
+    results: dict[str, dict[str, Any]] = {}
+    num_asked = num_clips = 0
+    for name, model in models.items():
+        encoder = options.encoder(model)
+        clips = embed_clips(encoder, paths, choose)
+        rows, asked, not_asked = match_clips(questions, clips.about)
+        if not scored:
+            skips += [*clips.skips, *not_asked]
+            num_asked, num_clips = len(asked), len(set(rows))
+        if not asked:
+            raise UserError(
+                f"{options.questions}: none of its questions is about one clip of {shards} "
+                f"({reasons(skips)}); the first is about {questions[0].video[:80]!r}"
+            )
+        choices = answer_questions(encoder, clips, rows, asked)
+        scored[name] = score_choices(asked, choices, resamples=options.bootstrap)
+        results[name] = {**scored[name].as_dict(), "num_clips": num_clips, **settings_of(model)}
+    about = {
+        "model": options.model,
+        **options.compared(),
+        "shards": str(shards),
+        "questions": str(options.questions),
+        **settings_of(models[options.model]),
+    }
+    scores, result = scored.pop(options.model), results.pop(options.model)
+    result = with_baselines(result, results)
+    report = Report("multiple-choice", about, {"questions": num_asked, "clips": num_clips}, skips=skips)
+    output = Output(RESULT_NAME, options.out, options.page, figures)
+    made = finish(report, result, table(result), output=output, started=started)
+    return MultipleChoiceReport(content=made.content, text=made.text, scores=scores, baselines=scored)
 
 
 def match_clips(
@@ -190,6 +224,11 @@ def score_choices(
         places=[PlaceCounts(answers[n], chosen[n], chosen_rightly[n]) for n in range(max(sizes))],
         interval=list(mean_interval(right, resamples=resamples)) if resamples else None,
     )
+
+
+def figures(result: dict[str, Any]) -> dict[str, dict[str, Figure]]:
+    """The accuracy, which models are compared by."""
+    return {"accuracy": {"percent": Figure(result["accuracy"], result.get("interval"))}}
 
 
 def table(result: dict[str, Any]) -> str:

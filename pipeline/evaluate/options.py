@@ -1,8 +1,10 @@
 """The options that every stage has that encodes the clips of shards."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from clipvip.pipeline.runtime.device import num_cores
+from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
@@ -26,11 +28,31 @@ if TYPE_CHECKING:
 
 DEFAULT_RESAMPLES = 1000
 _MOST_WORKERS = 16
+Page = Annotated[
+    Location | None,
+    Opt("Write a page with the model's and the baselines' scores to this file.", PlaceType(dir_okay=False)),
+]
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
+
+BatchSize = Annotated[int, Opt("Clips at once.", at_least(1))]
+Readers = Annotated[
+    int | None,
+    Opt(
+        "Processes that read and decode clips, where there are many; 0: none.",
+        at_least(0),
+        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
+    ),
+]
+
+
+def require_page_folder(page: Location | None) -> None:
+    """UserError where the folder of a page on this machine is not there."""
+    if isinstance(page, Path) and not page.parent.is_dir():
+        raise UserError(f"--page {page}: no such folder as {page.parent}; make it")
 
 
 def result_folder(name: str) -> Any:
-    """`--out` of a stage that writes its result to the file `name`."""
+    """A folder, such as `--out` of a stage that writes its result to the file `name`."""
     kind = PlaceType(file_okay=False)
     return opt(f"Folder for {name} and report.json; {ALSO}.", kind, shown="none is written", default=None)
 
@@ -39,38 +61,61 @@ def result_folder(name: str) -> Any:
 class ClipsOptions(StageOptions):
     """A model, clips, and how these are encoded."""
 
-    model: str = opt(f"A CLIP-ViP model; {ALSO}.", metavar="FOLDER")
+    model: str = opt(
+        f"A CLIP-ViP model, or a plain CLIP or SigLIP, whose frames are averaged; {ALSO}.",
+        metavar="FOLDER_OR_NAME",
+    )
     shards: Location = opt(f"Folder of shards; {ALSO}.")
+    baselines: Annotated[tuple[str, ...], LAST] = opt(
+        "A model to show beside it, such as the plain CLIP that it started from; as --model; repeatable.",
+        names=("--baseline",),
+        metavar="FOLDER_OR_NAME",
+        default=(),
+    )
     num_frames: Annotated[int | None, LAST] = opt(
         "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
     )
     max_text_tokens: Annotated[int | None, LAST] = opt(
         "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
     )
-    batch_size: Annotated[int, LAST] = opt("Clips at once.", at_least(1), default=16)
-    workers: Annotated[int | None, LAST] = opt(
-        "Processes that read and decode clips, where there are many; 0: none.",
-        at_least(0),
-        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
-        default=None,
-    )
+    batch_size: Annotated[BatchSize, LAST] = 16
+    workers: Annotated[Readers, LAST] = None
     max_pixels: Annotated[MaxPixels, LAST] = DEFAULT_MAX_PIXELS
     device: Annotated[Device, LAST] = "auto"
 
-    def load_model(self, *, needs_tokenizer: bool = True) -> "ClipVip":
-        """The model, ready to encode; raises as `load_clip_vip`, or where there is no GPU as asked for."""
+    def load_models(self, *, needs_tokenizer: bool = True) -> "dict[str, ClipVip]":
+        """The model and then the baselines, ready to encode, by the names that they were given by.
+
+        Baselines see as many frames as the model, and as much of each text, or as much as they take.
+
+        Raises:
+            UserError: one is named twice, or there is no GPU as asked for; and as `load_clip_vip`.
+        """
         # torch is imported only now, so that mistakes in other options are told at once.
         from clipvip.pipeline.evaluate.embeddings import load_clip_vip
         from clipvip.pipeline.runtime.device import torch_device
 
-        with model_at_hand(self.model) as name:
-            return load_clip_vip(
-                name,
-                device=torch_device(self.device),
-                num_frames=self.num_frames,
-                max_text_tokens=self.max_text_tokens,
-                needs_tokenizer=needs_tokenizer,
-            )
+        names = (self.model, *self.baselines)
+        for number, given in enumerate(names):
+            if given in names[:number]:
+                raise UserError(f"--baseline {given}: is there already; give each model once")
+        device = torch_device(self.device)
+        models: dict[str, ClipVip] = {}
+        for given in names:
+            with model_at_hand(given) as name:
+                models[given] = load_clip_vip(
+                    name,
+                    device=device,
+                    num_frames=self.num_frames,
+                    max_text_tokens=self.max_text_tokens,
+                    like=models.get(self.model),
+                    needs_tokenizer=needs_tokenizer,
+                )
+        return models
+
+    def compared(self) -> dict[str, list[str]]:
+        """What reports say of the baselines: nothing where there are none."""
+        return {"baselines": list(self.baselines)} if self.baselines else {}
 
     def encoder(self, model: "ClipVip") -> "ClipEncoder":
         """The model, and how clips go through it."""

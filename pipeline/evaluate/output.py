@@ -5,31 +5,49 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clipvip.pipeline.evaluate.baselines import Figures, comparison, score_page
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.atomic import write_json
+from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.places import make_folder
 from clipvip.shards.files.stores import Location
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where the result of a test goes: `name` in the folder `out`, and a page of the `figures` compared."""
+
+    name: str
+    out: Location | None
+    page: Location | None
+    figures: Figures | None = None
+
+
 def finish(
-    report: Report, result: dict[str, Any], table: str, *, out: Location | None, name: str, started: float
+    report: Report, result: dict[str, Any], table: str, *, output: Output, started: float
 ) -> StageReport:
     """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
 
-    With `out` write `name`, the same whenever run again, and the report. `started` is by `time.monotonic`;
-    `result` is about what the first of the report's counts counts.
+    Baselines in the result are shown beside the model. With a folder write `name`, the same whenever run
+    again, and the report. `started` is by `time.monotonic`; `result` is about what the first of the report's
+    counts counts.
     """
     unit, done = next(iter(report.counts.items()))
+    out, model = output.out, str(report.options.get("model", ""))
     report.details = {"result": result}
-    if report.tally.total:
-        table += f"\npassed over {report.tally.total:,}: {reasons(report.skips)}"
+    skipped = f"\npassed over {report.tally.total:,}: {reasons(report.skips)}" if report.tally.total else ""
+    if output.page is not None and output.figures is not None:
+        title = f"{report.stage}: {report.options['shards']}"
+        atomic_write_bytes(output.page, score_page(title, model, result, output.figures, table + skipped))
+    if result.get("baselines") and output.figures is not None:
+        table += f"\n\n{comparison(model, result, output.figures).text()}"
+    table += skipped
     if out is None:
         content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
         return StageReport(content=content, text=table)
     make_folder(out)
     head = {"schema": 1, "stage": report.stage, "options": report.options}
-    write_json(out / name, {**head, **result, "skipped": report.skipped_by_reason()})
+    write_json(out / output.name, {**head, **result, "skipped": report.skipped_by_reason()})
     written = report.finish(out, started=started, done_now=int(done), unit=unit)
     return StageReport(content=written.content, text=f"{table}\n{written.text}")
 

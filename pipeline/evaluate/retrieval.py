@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,13 +19,22 @@ from clipvip.analysis.retrieval import (
     similarities,
     similarity_ranks,
 )
-from clipvip.pipeline.evaluate.options import DEFAULT_RESAMPLES, Bootstrap, ClipsOptions, result_folder
-from clipvip.pipeline.evaluate.output import Scores, finish, why_none
+from clipvip.pipeline.evaluate.baselines import Figure, with_baselines
+from clipvip.pipeline.evaluate.options import (
+    DEFAULT_RESAMPLES,
+    Bootstrap,
+    ClipsOptions,
+    Page,
+    require_page_folder,
+    result_folder,
+)
+from clipvip.pipeline.evaluate.output import Output, Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, opt, options
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
+from clipvip.shards.errors import Skip
 from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
@@ -47,8 +56,8 @@ _FEW_CLIPS = 20
 class RetrievalOptions(ClipsOptions):
     """What `retrieval` is asked for."""
 
-    captions: Location | None = opt(
-        f"Folder of captions to search by, not by subtitles; {ALSO}.", default=None
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
     )
     dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
     qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
@@ -60,6 +69,7 @@ class RetrievalOptions(ClipsOptions):
         "Search by each caption of clips that have several, all being right.", default=False
     )
     out: Location | None = result_folder(RESULT_NAME)
+    page: Page = None
     bootstrap: Bootstrap = DEFAULT_RESAMPLES
 
 
@@ -117,9 +127,13 @@ class RetrievalScores(Scores):
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalReport(StageReport):
-    """The scores; those by plain similarity are at hand as `text_to_video` and `video_to_text`."""
+    """The scores; those by plain similarity are at hand as `text_to_video` and `video_to_text`.
+
+    `baselines` are those of the other models, by the names that were given.
+    """
 
     scores: RetrievalScores
+    baselines: dict[str, RetrievalScores] = field(default_factory=dict)
 
     @property
     def text_to_video(self) -> RankMetrics:
@@ -145,40 +159,59 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.retrieval(model="runs/b32/model", shards="test-clips")
+        >>> report.scores.num_clips, 0 <= report.text_to_video.r1 <= 1
+        (12, True)
     """
     started = time.monotonic()
-    shards, captions, all_captions = options.shards, options.captions, options.all_captions
+    require_page_folder(options.page)
+    shards, captions, all_captions = options.shards, options.captions or (), options.all_captions
     paths = list_shards(shards)
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"--captions {captions}: no such folder; make it with 'clipvip-data caption'")
+    for folder in captions:
+        if not is_folder(folder):
+            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
-    model = options.load_model()
+    models = options.load_models()
     from clipvip.pipeline.evaluate.embeddings import embed_pairs, settings_of
 
-    pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
-    queries = "captions" if captions is not None or all_captions else "subtitles"
-    num_queries = len(pairs.texts)
-    if not num_queries:
-        raise UserError(f"{shards}: {why_none(pairs.skips)}")
-    settings = settings_of(model)
-    bank = None
-    if options.query_bank is not None:
-        from clipvip.shards.sources.texts import read_texts  # Parquet takes a while to import
-
-        texts = [text for text in read_texts(options.query_bank) if isinstance(text, str) and text]
-        if not texts:
-            raise UserError(f"--query-bank {options.query_bank}: holds no texts")
-        bank = model.encode_text(texts).numpy()
-    how = Scoring(options.dsl, options.qb_norm, bank, options.bootstrap, model.device)
-    scores = score_pairs(pairs, queries=queries, settings=settings, how=how)
+    queries = "captions" if captions or all_captions else "subtitles"
+    bank = _bank_texts(options.query_bank)
+    scored: dict[str, RetrievalScores] = {}
+    skips: list[Skip] = []
+    for name, model in models.items():
+        pairs = embed_pairs(options.encoder(model), paths, captions=captions, all_captions=all_captions)
+        if not len(pairs.texts):
+            raise UserError(f"{shards}: {why_none(pairs.skips)}")
+        vectors = None if bank is None else model.encode_text(bank).numpy()
+        how = Scoring(options.dsl, options.qb_norm, vectors, options.bootstrap, model.device)
+        skips = skips if scored else pairs.skips
+        scored[name] = score_pairs(pairs, queries=queries, settings=settings_of(model), how=how)
+    scores = scored.pop(options.model)
     for warning in scores.warnings or ():
         click.echo(f"Warning: {shards}: {warning}", err=True)
-    about = {"model": options.model, "shards": str(shards), "queries": queries, **settings}
-    result = scores.as_dict()
-    report = Report("retrieval", about, counts={"clips": num_queries}, skips=pairs.skips)
-    made = finish(report, result, table(result), out=options.out, name=RESULT_NAME, started=started)
-    return RetrievalReport(content=made.content, text=made.text, scores=scores)
+    settings = settings_of(models[options.model])
+    about = {"model": options.model, **options.compared(), "shards": str(shards), "queries": queries}
+    result = with_baselines(scores.as_dict(), {name: one.as_dict() for name, one in scored.items()})
+    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_queries}, skips=skips)
+    output = Output(RESULT_NAME, options.out, options.page, figures)
+    made = finish(report, result, table(result), output=output, started=started)
+    return RetrievalReport(content=made.content, text=made.text, scores=scores, baselines=scored)
+
+
+def _bank_texts(place: Location | None) -> list[str] | None:
+    """The texts of --query-bank; a UserError where there are none."""
+    if place is None:
+        return None
+    from clipvip.shards.sources.texts import read_texts  # Parquet takes a while to import
+
+    texts = [text for text in read_texts(place) if isinstance(text, str) and text]
+    if not texts:
+        raise UserError(f"--query-bank {place}: holds no texts")
+    return texts
 
 
 @dataclass(frozen=True)
@@ -221,7 +254,7 @@ def few_clips_warning(num_clips: int) -> str | None:
     if num_clips >= _FEW_CLIPS:
         return None
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
-    clips = "1 clip" if num_clips == 1 else f"{num_clips} clips"
+    clips = counted(num_clips, "clips")
     return (
         f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
         f"little of the model; give {_FEW_CLIPS} or more"
@@ -296,20 +329,30 @@ def chance(num_clips: int) -> dict[str, float]:
     return {**recalls, "mean_recall": mean_recall, "median_rank": middle, "mean_rank": middle}
 
 
+def figures(result: dict[str, Any]) -> dict[str, dict[str, Figure]]:
+    """The recalls that models are compared by."""
+    return {
+        _title(kind, direction): {
+            f"R@{k}": Figure(one[f"r{k}"], one.get("intervals", {}).get(f"r{k}")) for k in RECALLS_AT
+        }
+        for kind, directions in result["metrics"].items()
+        for direction in DIRECTIONS
+        if (one := directions[direction])
+    }
+
+
 def table(result: dict[str, Any]) -> str:
     """Recalls in percent, as papers have them; ranks from 1."""
     num_queries, num_clips = result["num_queries"], result["num_clips"]
     several = "their" if num_queries == num_clips else f"{num_queries:,}"
     searched = f"searched by {several} {result['queries']}"
-    lines = [f"{num_clips:,} clips, {searched}, {result['num_frames']} frames each"]
+    lines = [f"{counted(num_clips, 'clips')}, {searched}, {counted(result['num_frames'], 'frames')} each"]
     if result["num_distinct_texts"] < num_queries:
         lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
     rows = []
     for kind, directions in result["metrics"].items():
-        suffix = {"plain": "", "dsl": ", DSL*", "qb_norm": ", QB-Norm*"}[kind]
         for direction in DIRECTIONS:
-            name = direction.replace("_", " ") + suffix
-            rows.append(_row(name, directions[direction]))
+            rows.append(_row(_title(kind, direction), directions[direction]))
             intervals = directions[direction].get("intervals", {})
             for end, name in enumerate(("  95% interval, from", "  to") if intervals else ()):
                 rows.append(_row(name, {key: ends[end] for key, ends in intervals.items()}))
@@ -323,6 +366,10 @@ def table(result: dict[str, Any]) -> str:
 _RECALLS = [*(f"r{k}" for k in RECALLS_AT), "mean_recall"]
 _RECALL_COLUMNS = [Column(name, ".1f", 7) for name in ("R@1", "R@5", "R@10", "mean")]
 _COLUMNS = (Column(width=24), *_RECALL_COLUMNS, Column("MdR", ".1f", 9), Column("MeanR", ".1f", 10))
+
+
+def _title(kind: str, direction: Direction) -> str:
+    return direction.replace("_", " ") + {"plain": "", "dsl": ", DSL*", "qb_norm": ", QB-Norm*"}[kind]
 
 
 def _row(name: str, metrics: dict[str, Any]) -> tuple[object, ...]:

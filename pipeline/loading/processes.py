@@ -63,7 +63,7 @@ def free_shared_memory() -> float:
 def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -> Generator[Part, None, None]:
     """Yield `dataset[item]` for one item after another. Closed, it ends its processes.
 
-    A UserError: a loading process died.
+    A UserError: a loading process died, or none could start.
     """
     workers = loading.workers
     loader = DataLoader(
@@ -81,7 +81,13 @@ def load_parts(dataset: Dataset[Part], items: Iterator[Any], loading: Loading) -
     iterator = None
     try:
         with without_main():
-            iterator = iter(loader)
+            try:
+                iterator = iter(loader)
+            except (EOFError, ConnectionError) as error:  # of the fork server
+                raise UserError(
+                    f"no loading process could start, since the process that starts them died; "
+                    f"{loading.advice.goes_on}; {loading.advice.when_dead}"
+                ) from error
         processes = set(multiprocessing.active_children()) - others
         yield from _explained(iterator, processes, loading.advice)
     finally:

@@ -52,7 +52,8 @@ class Cards:
 class Pick:
     """A clip that is shown: where it is, its record, texts and captions, and what is wrong with it.
 
-    `notes` are what a command has to say of it: (kind, text), shown first.
+    `notes` are what a command has to say of it: (kind, text), shown first. `captions_are` has a kind for each
+    caption: which folder's, of which frame.
     """
 
     path: Location
@@ -61,12 +62,17 @@ class Pick:
     record: ClipRecord | None = None
     num_bytes: int = 0
     captions: tuple[str, ...] = ()
+    captions_are: tuple[str, ...] = ()
     problem: str = ""
     notes: tuple[tuple[str, str], ...] = ()
 
 
 def pick_evenly(
-    shards: Sequence[Location], num: int, *, captions: Location | None = None, damage: list[str] | None = None
+    shards: Sequence[Location],
+    num: int,
+    *,
+    captions: Sequence[Location] = (),
+    damage: list[str] | None = None,
 ) -> Iterator[Pick]:
     """Yield up to `num` clips at even distances from shards at even distances, without reading the others.
 
@@ -98,7 +104,7 @@ def pick_keys(
     shards: Sequence[Location],
     keys: Sequence[str],
     *,
-    captions: Location | None = None,
+    captions: Sequence[Location] = (),
     damage: list[str] | None = None,
 ) -> Iterator[Pick]:
     """Yield the clips with these keys, from shard after shard until all are found; see `pick_evenly`."""
@@ -134,13 +140,19 @@ def _pick(shard: ShardFile, span: SampleSpan, place: int) -> Pick:
         return replace(pick, problem=one_line(error))
 
 
-def _with_captions(picks: list[Pick], captions: Location | None) -> Iterator[Pick]:
-    if captions is None or not picks:
-        yield from picks
-        return
-    found = read_caption_file(captions_path(captions, picks[0].path.stem)).all_captions()
+def _with_captions(picks: list[Pick], folders: Sequence[Location]) -> Iterator[Pick]:
+    stem = picks[0].path.stem if picks else ""
+    files = [read_caption_file(captions_path(folder, stem)) for folder in folders] if picks else []
+    of_files = [file.all_captions() for file in files]
     for pick in picks:
-        yield replace(pick, captions=tuple(found.get(pick.key, ())))
+        texts, kinds = list[str](), list[str]()
+        for folder, file, captions in zip(folders, files, of_files, strict=True):
+            of_clip = captions.get(pick.key, [])
+            kind = f"caption {folder.name}" if len(folders) > 1 else "caption"
+            seen = [f"{kind} at {frame.seconds:.2f} s" for frame in file.frames.get(pick.key, ())]
+            kinds += seen or [kind] * len(of_clip)
+            texts += of_clip
+        yield replace(pick, captions=tuple(texts), captions_are=tuple(kinds))
 
 
 def draw_cards(picks: Sequence[Pick], *, num_frames: int, workers: int) -> list[Card]:
@@ -192,7 +204,7 @@ def texts_of(pick: Pick) -> list[tuple[str, str]]:
     record = pick.record
     texts = [("text", record.subtitle)] if record and record.subtitle else []
     texts += [("sentence", sentence) for sentence in (record.sentences if record else None) or []]
-    return texts + [("caption", caption) for caption in pick.captions]
+    return texts + list(zip(pick.captions_are, pick.captions, strict=True))
 
 
 def facts_of(pick: Pick) -> str:

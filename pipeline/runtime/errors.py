@@ -4,16 +4,18 @@ Exit codes: 0 done, 1 the input or environment is at fault, 2 the command line i
 by SIGTERM.
 """
 
+import difflib
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from clipvip.extras import MissingPackage
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
@@ -78,11 +80,30 @@ class StageGroup(click.Group):
         require_working_folder(ctx)
         return rest
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not (ctx.resilient_parsing or name.startswith("-") or self.get_command(ctx, name)):
+            known = self.list_commands(ctx)
+            hint = nearest(name, known) or f"; give one of {', '.join(known)}"
+            raise click.UsageError(f"no such command '{name}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("NO_COLOR"):  # no-color.org; off a terminal Click leaves colours out by itself
             ctx.color = False
         with _ending_in_one_line(ctx, _STARTS_OVER):
             return super().invoke(ctx)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to add to "no such thing" where some of the `known` are near to `word`; else nothing."""
+    plain = {one.lower().replace("_", "-"): one for one in known}
+    given = word.lower().replace("_", "-")
+    close = [given] if given in plain else difflib.get_close_matches(given, plain, n=3, cutoff=0.6)
+    close = close or [one for one in plain if len(given) > 2 and given in one][:3]
+    return f"; did you mean {' or '.join(repr(plain[one]) for one in close)}?" if close else ""
 
 
 def require_local(name: str, value: object) -> None:
@@ -111,10 +132,13 @@ def _ending_in_one_line(ctx: click.Context, when_stopped: str) -> Iterator[None]
         warnings.showwarning = _in_one_line(warnings.showwarning)
         try:
             yield
-        except (DatasetError, CheckpointError, PluginError) as error:
+        except (DatasetError, CheckpointError, PluginError, MissingPackage) as error:
             raise UserError(one_line(error)) from error
         except BrokenPipeError:
             raise  # whoever reads the output has enough, which Click ends quietly
+        except EOFError as error:
+            # Click takes it for the end of an answer at a prompt, and says no more than "Aborted!".
+            raise RuntimeError("data ended too early") from error
         except (MemoryError, OSError, ImportError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise UserError(out_of_memory_line(error)) from error

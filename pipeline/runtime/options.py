@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
@@ -12,7 +13,7 @@ from upath import UPath
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.files.places import location_of
+from clipvip.shards.files.places import is_folder, location_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.subtitle_encoding import check_encoding
 
@@ -173,8 +174,18 @@ MaxPixels = Annotated[
     int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
 ]
 Captions = Annotated[
-    Location | None, Opt(f"Folder that 'clipvip-data caption' wrote for these shards; {ALSO}.")
+    tuple[Location, ...] | None,
+    Opt(f"Folder that 'clipvip-data caption' wrote for these shards; may be given several times; {ALSO}."),
 ]
+
+
+def require_captions(folders: Iterable[Location]) -> None:
+    """A UserError where one of these is no folder."""
+    for folder in folders:
+        if not is_folder(folder):
+            raise UserError(f"{folder}: no such folder of captions")
+
+
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
 RayAddress = Annotated[str | None, Opt(RAY_HELP, metavar="ADDRESS")]
 DryRun = Annotated[bool, Opt("Say what there is to do, and what is done already, and write nothing.")]

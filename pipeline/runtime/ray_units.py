@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from clipvip.extras import missing
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
@@ -243,7 +244,7 @@ def connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError("--ray: Ray is not installed; run: pip install 'clipvip[ray]'") from error
+        raise UserError(missing("ray", "--ray")) from error
     if address.startswith("ray://"):
         raise UserError(
             f"--ray {address}: give HOST:PORT of the head, as 'ray start' says it, without ray://"

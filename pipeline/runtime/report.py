@@ -33,6 +33,37 @@ class SkipTally:
             yield skip
 
 
+def counted(number: float, what: str) -> str:
+    """A number with what there is so many of, of which `what` is the plural.
+
+    >>> counted(1, "clips without subtitle"), counted(1200, "shards"), counted(1, "empty texts")
+    ('1 clip without subtitle', '1,200 shards', '1 empty text')
+    """
+    if number == 1:
+        words = what.split(" ")
+        place = next((n for n, word in enumerate(words) if word.endswith("s") and word[-2:] != "ss"), None)
+        if place is not None:
+            word = words[place]
+            words[place] = word.removesuffix("es") if word.endswith("sses") else word.removesuffix("s")
+        what = " ".join(words)
+    return f"{number:,} {what}"
+
+
+def planned(begin: str, todo: int, total: int, what: str, out: object) -> str:
+    """What --dry-run says of `todo` of `total`, the others being done.
+
+    >>> print(planned("caption: would caption", 2, 2, "shards", "out"))
+    caption: would caption 2 shards -> out
+    >>> print(planned("caption: would caption", 1, 2, "shards", "out"))
+    caption: would caption 1 of 2 shards -> out; the rest is done
+    >>> print(planned("caption: would caption", 0, 2, "shards", "out"))
+    caption: would caption 0 of 2 shards -> out; all is done
+    """
+    if todo == total:
+        return f"{begin} {counted(total, what)} -> {out}"
+    return f"{begin} {todo:,} of {counted(total, what)} -> {out}; {'the rest' if todo else 'all'} is done"
+
+
 def most_first(counts: Counter[str]) -> dict[str, int]:
     """The counts, the most frequent first, equal ones by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -124,7 +155,7 @@ class Report:
 
     def summary(self, folder: Location) -> str:
         """A few lines for the terminal."""
-        counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
+        counts = ", ".join(counted(value, name.replace("_", " ")) for name, value in self.counts.items())
         text = f"{self.stage}: {counts} -> {folder}"
         if self.tally.total:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.skipped_by_reason().items())

@@ -16,7 +16,7 @@ shard(out="clips", size=128)        # the same from Python
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import reduce
 from numbers import Integral, Real
@@ -28,10 +28,11 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import click
 from upath import UPath
 
+from clipvip.extras import MissingPackage, require_package
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
 from clipvip.pipeline.runtime.options import LAST, Listed, Opt, PlaceType, as_text, finite
 from clipvip.pipeline.runtime.report import StageReport
-from clipvip.shards.files.stores import Location
+from clipvip.shards.files.stores import STORE_PACKAGES, Location
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -73,6 +74,26 @@ class StageOptions:
                 raise UserError(f"{option.name}: {value!r} cannot be used") from error
             object.__setattr__(self, option.name, converted)
 
+    def packages(self) -> dict[str, str]:
+        """The optional packages that a stage with these options needs -> for what; see `clipvip.extras`."""
+        kind: Any = type(self)
+        needed = {}
+        for option in _options_of(kind):
+            value = getattr(self, option.name)
+            if option.name == "ray" and value is not None:
+                needed["ray"] = "--ray"
+            for one in _values_in(value):
+                scheme, separator, _ = str(one).partition("://")
+                if separator and (package := STORE_PACKAGES.get(scheme.rpartition("=")[2])):
+                    needed[package] = str(one)
+        return needed
+
+
+def _values_in(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, tuple) else (value,)
+
 
 class Stage(Generic[P, Options, Result]):
     """A stage as a function: it takes its options as one object or as keywords.
@@ -97,10 +118,17 @@ class Stage(Generic[P, Options, Result]):
     def __call__(self, options: Options, /) -> Result: ...
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result: ...
+    @overload  # with texts for paths, and whatever else an option converts, of which P does not know
+    def __call__(self, *args: Any, **kwargs: Any) -> Result: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
-        if len(args) == 1 and not kwargs and isinstance(args[0], StageOptions):
-            return self._function(args[0])  # type: ignore[arg-type]
-        return self._function(self.options(*args, **kwargs))
+        is_given = len(args) == 1 and not kwargs and isinstance(args[0], StageOptions)
+        options: Any = args[0] if is_given else self.options(*args, **kwargs)
+        try:
+            for module, what in options.packages().items():
+                require_package(module, what)
+        except MissingPackage as error:  # before any work, and not after it
+            raise UserError(str(error)) from error
+        return self._function(options)
 
     def __reduce__(self) -> str:
         return str(
@@ -186,7 +214,7 @@ def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
         made.program.split()[-1],
         params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
-        help=re.split(r"\n\s*(?:Returns|Raises|Example):\n", made.__doc__ or "")[0],
+        help=re.split(r"\n\s*(?:Returns|Raises|Examples):\n", made.__doc__ or "")[0],
         epilog=made.epilog,
         resumable=made.resumable,
     )

@@ -29,23 +29,33 @@ def look_up(hits: Collection[Hit]) -> dict[Hit, Pick]:
 
 
 def search_page(
-    answers: Sequence[tuple[str, Sequence[Hit]]],
+    answers: Sequence[tuple[str, Sequence[Sequence[Hit]]]],
     picks: Mapping[Hit, Pick],
     *,
+    models: Sequence[str],
     num_clips: int,
     num_frames: int,
 ) -> bytes:
-    """For each sentence its clips, as `picks` has them, with `num_frames` frames each."""
+    """For each sentence its clips, as `picks` has them, with `num_frames` frames each.
+
+    A sentence has an answer of each of `models`; those of several stand side by side under their names.
+    """
     shown = [
         replace(picks[hit], notes=((f"rank {rank}", f"similarity {hit.similarity:.4f}"),))
-        for _, hits in answers
+        for _, of_models in answers
+        for hits in of_models
         for rank, hit in enumerate(hits, start=1)
     ]
     # A process takes as long to start as some cards to draw.
     workers = min(num_cores(), -(-len(shown) // _CARDS_PER_WORKER))
     cards = iter(draw_cards(shown, num_frames=num_frames, workers=workers))
+    titles = models if len(models) > 1 else [""]
     sections = []
-    for sentence, hits in answers:
-        note = f"{len(hits):,} of {num_clips:,} clips"
-        sections.append(Section(sentence, note, [Cards(list(islice(cards, len(hits))))]))
+    for sentence, of_models in answers:
+        note = f"{len(of_models[0]):,} of {num_clips:,} clips"
+        blocks = [
+            Cards(list(islice(cards, len(hits))), title)
+            for hits, title in zip(of_models, titles, strict=True)
+        ]
+        sections.append(Section(sentence, note, blocks))
     return render_page("Clips by sentence", sections)

@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from clipvip.pipeline.evaluate.options import ClipsOptions
+from clipvip.pipeline.evaluate.options import ClipsOptions, require_page_folder
 from clipvip.pipeline.evaluate.output import why_none
 from clipvip.pipeline.pages.cards import Pick, texts_of
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, PlaceType, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.search.index import (
     Hit,
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.embeddings import ClipEmbeddings, ClipEncoder
 
 INDEX_FOLDER = "search"
+_NAME_DIGITS = 12  # of a model's hash, by which a baseline's index in that of the model is named
 _MOST_TEXT = 100
 _VISION_SETTINGS = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
 
@@ -74,6 +73,9 @@ class SearchOptions(ClipsOptions):
     )
     frames: int = opt("Frames of each clip on the page.", click.IntRange(1, 32), default=4)
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | ({"faiss": "search"} if self.sentences else {})
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundClip:
@@ -95,9 +97,10 @@ class FoundClip:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReport(StageReport):
-    """The clips that were found, those of each sentence best first."""
+    """The clips that were found, those of each sentence best first; by baselines under their names."""
 
     clips: list[FoundClip] = field(default_factory=list)
+    baselines: dict[str, list[FoundClip]] = field(default_factory=dict)
 
 
 @stage(
@@ -114,49 +117,83 @@ def search(options: SearchOptions) -> SearchReport:
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.search("a dog runs", model="runs/b32/model", shards="test-clips", top=3)
+        >>> [clip.rank for clip in report.clips]
+        [1, 2, 3]
     """
     queries = [" ".join(sentence.split()) for sentence in options.sentences]
     page = options.page
     if not all(queries):
         raise UserError("a SENTENCE is blank; give some words")
-    if page is not None and (not queries or (isinstance(page, Path) and not page.parent.is_dir())):
-        reason = f"no such folder as {page.parent}; make it" if queries else "give a SENTENCE to find"
-        raise UserError(f"--page {page}: {reason}")
+    if page is not None and not queries:
+        raise UserError(f"--page {page}: give a SENTENCE to find")
+    require_page_folder(page)
     wanted = shards_of(options.shards)
-    model = options.load_model(needs_tokenizer=bool(queries))
-    maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
-    folder = options.index or options.shards / INDEX_FOLDER
-    require_index(folder, maker, rebuild=options.rebuild)
+    models = options.load_models(needs_tokenizer=bool(queries))
+    index = options.index or options.shards / INDEX_FOLDER
+    found = []  # by each model, for each sentence
+    num_clips = 0
+    for name, model in models.items():
+        maker = Maker(fingerprint(model), model.config.scored_frames, int(model.config.projection_dim))
+        folder = index
+        if name != options.model:
+            folder = index / f"baseline-{maker.model_sha256[:_NAME_DIGITS]}-{maker.num_frames}"
+        pieces, vectors = _embeddings(name, model, queries, folder, wanted, maker, options)
+        if not queries:
+            continue
+        num_clips = sum(len(piece.keys) for piece in pieces)
+        if not num_clips:
+            skips = [skip for piece in pieces for skip in piece.skips]
+            raise UserError(f"{options.shards}: {why_none(skips)}")
+        found.append(nearest(pieces, vectors, top=options.top, use_gpu=options.device != "cpu"))
+    if not queries:
+        return SearchReport(content={"clips": []}, text="")
+    answers = list(zip(queries, zip(*found, strict=True), strict=True))
+    picks = look_up([hit for of_model in found for hits in of_model for hit in hits])
+    if page is not None:
+        shown = search_page(
+            answers, picks, models=list(models), num_clips=num_clips, num_frames=options.frames
+        )
+        atomic_write_bytes(page, shown)
+        num_shown = sum(len(hits) for _, of_models in answers for hits in of_models)
+        click.echo(f"search: {counted(num_shown, 'clips')} -> {page}", err=True)
+    clips: dict[str, list[FoundClip]] = {name: [] for name in models}
+    lines = []
+    for sentence, of_models in answers:
+        for name, hits in zip(models, of_models, strict=True):
+            by = "" if name == options.model else f", by {name}"
+            lines.append(f'"{sentence}"{by}: {len(hits):,} of {counted(num_clips, "clips")}')
+            for rank, hit in enumerate(hits, start=1):
+                clips[name].append(_found_clip(sentence, rank, hit, picks[hit]))
+                lines.append(_line(clips[name][-1], hit.similarity))
+    text = "\n".join(map(printable, lines))
+    told = {name: list(map(asdict, some)) for name, some in clips.items()}
+    of_model, by_model = told.pop(options.model), clips.pop(options.model)
+    content = {"clips": of_model} | ({"baselines": told} if told else {})
+    return SearchReport(content=content, text=text, clips=by_model, baselines=clips)
+
+
+def _embeddings(
+    name: str,
+    model: "ClipVip",
+    queries: list[str],
+    folder: Location,
+    shards: Sequence[Shard],
+    maker: Maker,
+    options: SearchOptions,
+) -> tuple[list[Piece], np.ndarray]:
+    """The index in `folder`, brought up to date, and the embeddings (sentences, dim) of the sentences."""
     from clipvip.pipeline.evaluate.embeddings import embed_texts
 
+    require_index(folder, maker, rebuild=options.rebuild)
     encoder = options.encoder(model)
     vectors = embed_texts(encoder, queries, show_progress=False)
     if not np.isfinite(vectors).all():
-        raise UserError(
-            f"{options.model}: the sentences' embeddings hold NaN or infinity; its weights may be damaged"
-        )
-    pieces = _bring_up_to_date(folder, wanted, maker, encoder, options)
-    if not queries:
-        return SearchReport(content={"clips": []}, text="")
-    num_clips = sum(len(piece.keys) for piece in pieces)
-    if not num_clips:
-        skips = [skip for piece in pieces for skip in piece.skips]
-        raise UserError(f"{options.shards}: {why_none(skips)}")
-    found = nearest(pieces, vectors, top=options.top, use_gpu=options.device != "cpu")
-    answers = list(zip(queries, found, strict=True))
-    picks = look_up(list(chain.from_iterable(hits for _, hits in answers)))
-    if page is not None:
-        shown = search_page(answers, picks, num_clips=num_clips, num_frames=options.frames)
-        atomic_write_bytes(page, shown)
-        click.echo(f"search: {sum(len(hits) for _, hits in answers):,} clips -> {page}", err=True)
-    clips, lines = [], []
-    for sentence, hits in answers:
-        lines.append(f'"{sentence}": {len(hits):,} of {num_clips:,} clips')
-        for rank, hit in enumerate(hits, start=1):
-            clips.append(_found_clip(sentence, rank, hit, picks[hit]))
-            lines.append(_line(clips[-1], hit.similarity))
-    text = "\n".join(map(printable, lines))
-    return SearchReport(content={"clips": list(map(asdict, clips))}, text=text, clips=clips)
+        raise UserError(f"{name}: the sentences' embeddings hold NaN or infinity; its weights may be damaged")
+    return _bring_up_to_date(folder, shards, maker, encoder, name), vectors
 
 
 def fingerprint(model: "ClipVip") -> str:
@@ -177,7 +214,7 @@ def fingerprint(model: "ClipVip") -> str:
 
 
 def _bring_up_to_date(
-    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", asked: SearchOptions
+    folder: Location, shards: Sequence[Shard], maker: Maker, encoder: "ClipEncoder", model: str
 ) -> list[Piece]:
     """Encode what is missing in the index, and say so; nothing is written to one that is complete."""
     from clipvip.pipeline.evaluate.embeddings import embed_by_shard, embed_clips
@@ -216,7 +253,7 @@ def _bring_up_to_date(
                 f"{shard.path}: not the file that the manifest lists; run 'clipvip-data verify'", err=True
             )
     counts: dict[str, int | float] = {"shards": len(pieces), "clips": sum(len(p.keys) for p in pieces)}
-    options = {"model": asked.model, "num_frames": maker.num_frames}
+    options = {"model": model, "num_frames": maker.num_frames}
     report = Report("search", options, counts, skips=[skip for piece in pieces for skip in piece.skips])
     done = sum(len(piece.keys) for piece, before in zip(pieces, found, strict=True) if before is None)
     click.echo(report.finish(folder, started=started, done_now=done, unit="clips"), err=True)

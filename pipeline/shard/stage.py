@@ -25,7 +25,7 @@ from clipvip.pipeline.runtime.options import (
     options,
 )
 from clipvip.pipeline.runtime.ray_units import RayCluster, connect
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.shard.run import count_work, make_shards, make_tasks
 from clipvip.shards.building.cutting import CutOptions
@@ -150,6 +150,14 @@ def shard(options: ShardOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no clip could be stored.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.shard(
+        ...     metadata="clips.jsonl", videos="videos", subtitles="subtitles", out="cut", workers=1
+        ... )
+        >>> report.counts["clips"]
+        24
     """
     with ExitStack() as resources:
         return _shard(options, resources)
@@ -353,12 +361,11 @@ def _noting_skips(sources: Iterable[Source], skips: SkipStore) -> Iterator[Sourc
 
 
 def _dry_summary(counts: dict[str, int], out: Location) -> str:
-    left = {name: counts[name] - counts[f"{name}_done"] for name in ("clips", "shards")}
-    return (
-        f"shard: would cut {left['clips']:,} of {counts['clips']:,} clips into {left['shards']:,} of "
-        f"{counts['shards']:,} shards -> {out}; the others are done\n"
-        f"  {counts['videos_without_file']:,} videos have no file"
-    )
+    clips, shards = (counts[name] - counts[f"{name}_done"] for name in ("clips", "shards"))
+    into = f"{counted(shards, 'shards')} of {out}"
+    text = planned("shard: would cut", clips, counts["clips"], "clips", into)
+    missing = counts["videos_without_file"]
+    return f"{text}\n  {missing:,} videos have no file" if missing else text
 
 
 def _finish(out: Location, options: Options, num_videos: int, marks: MarkStore, skips: AllSkips) -> Report:

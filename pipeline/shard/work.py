@@ -23,7 +23,7 @@ from clipvip.shards.sources.foreign_shards import ForeignSource
 from clipvip.shards.sources.hdvila import Source
 from clipvip.shards.sources.subtitles import Cue, read_subtitles, text_in_spans
 from clipvip.shards.tar.index import ShardFile
-from clipvip.shards.tar.reader import read_foreign
+from clipvip.shards.tar.members import read_foreign
 from clipvip.shards.tar.writer import write_shard
 
 

@@ -5,7 +5,7 @@ What goes into which new shard follows from the inputs and options alone, so tha
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -58,16 +58,16 @@ ShardSize = Annotated[int | None, Opt("Most clips in a shard.", at_least(1), sho
 
 @dataclass(frozen=True)
 class Input:
-    """A finished folder of shards, and the options that made it and its captions.
+    """A finished folder of shards, and the options that made it and each folder of its captions.
 
     `identity` is a hash by which a later run knows that it has the same input.
     """
 
     folder: Location
-    captions: Location | None
+    captions: tuple[Location, ...]
     shards: list[tuple[Location, ShardRecord | None]]
     options: dict[str, JsonValue]
-    caption_options: dict[str, JsonValue]
+    caption_options: list[dict[str, JsonValue]]
     identity: str
 
     @property
@@ -77,28 +77,35 @@ class Input:
         return size if isinstance(size, int) and size > 0 else DEFAULT_SHARD_SIZE
 
     @classmethod
-    def open(cls, folder: Location, captions: Location | None, captions_out: Location | None) -> "Input":
+    def open(
+        cls, folder: Location, captions: Sequence[Location], captions_out: Sequence[Location]
+    ) -> "Input":
         """Read what a folder says of itself; a DatasetError without shards, or captions of a finished run."""
-        if (captions is None) != (captions_out is None):
+        if bool(captions) != bool(captions_out):
             raise WrongOptions("--captions and --captions-out go together")
+        if len(captions) != len(captions_out):
+            raise WrongOptions("give as many --captions-out as --captions, in their order")
         paths = list_shards(folder)
         manifest = read_manifest(folder)
         records = manifest.by_name() if manifest else {}
-        caption_options = {}
-        if captions is not None:
-            found = read_manifest(captions)
-            # Of a folder that others made there is neither.
-            is_ours = found is not None or is_folder(captions / STATE_FOLDER) or not is_folder(captions)
-            if is_ours and (found is None or found.stage != CAPTION_STAGE):
-                raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
-            caption_options = found.options if found else {}
         if manifest is not None:
             identity = sha256_of_file(folder / MANIFEST_NAME)
         else:
             sizes = "".join(f"{path.name} {size_of(path)}\n" for path in paths)
             identity = hashlib.sha256(sizes.encode()).hexdigest()
         shards = [(path, records.get(path.name)) for path in paths]
-        return cls(folder, captions, shards, manifest.options if manifest else {}, caption_options, identity)
+        caption_options = list(map(_options_of_captions, captions))
+        made_by = manifest.options if manifest else {}
+        return cls(folder, tuple(captions), shards, made_by, caption_options, identity)
+
+
+def _options_of_captions(captions: Location) -> dict[str, JsonValue]:
+    found = read_manifest(captions)
+    # Of a folder that others made there is neither.
+    is_ours = found is not None or is_folder(captions / STATE_FOLDER) or not is_folder(captions)
+    if is_ours and (found is None or found.stage != CAPTION_STAGE):
+        raise DatasetError(f"{captions}: no finished captions; run 'clipvip-data caption' to its end")
+    return found.options if found else {}
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class Output:
 
     command: str
     folder: Location
-    captions: Location | None
+    captions: tuple[Location, ...]
     made_by: dict[str, JsonValue]
     shard_size: int | None
 
@@ -159,13 +166,13 @@ class Survey:
             "command": output.command,
             "inputs": [source.identity for source in self.inputs],
             **output.made_by,
-            "captions": output.captions is not None,
+            "captions": bool(output.captions),
         }
         caption_options = self.inputs[0].caption_options
         with ExitStack() as claims:
             claims.enter_context(claim_folder(output.folder, options))
-            if output.captions is not None:
-                claims.enter_context(claim_folder(output.captions, caption_options, outputs="*.parquet"))
+            for folder, made_by in zip(output.captions, caption_options, strict=True):
+                claims.enter_context(claim_folder(folder, made_by, outputs="*.parquet"))
             tasks = _plan(self, choose, output)
             marks, num_made = _copy(tasks, output, num_chosen, workers=asked.workers or num_cores())
             records = [mark.record for mark in marks if mark.record is not None]
@@ -181,10 +188,10 @@ class Survey:
             skips = [skip for number in sorted(self.skips) for skip in self.skips[number]]
             report = Report(output.command, options, totals, skips=skips)
             made = report.finish(output.folder, started=started, done_now=num_made, unit="clips")
-            if output.captions is not None:
-                shards = [shard_path(output.folder, mark.shard) for mark in marks]
-                captions = finish_captions(output.captions, shards, caption_options)
-                captions.finish(output.captions, started=started, done_now=num_made, unit="captions")
+            shards = [shard_path(output.folder, mark.shard) for mark in marks]
+            for folder, made_by in zip(output.captions, caption_options, strict=True):
+                captions = finish_captions(folder, shards, made_by)
+                captions.finish(folder, started=started, done_now=num_made, unit="captions")
         return made
 
 
@@ -214,8 +221,8 @@ def survey_inputs(
 
 
 def _refuse_inputs(survey: Survey, output: Output) -> None:
-    given = {path.resolve() for s in survey.inputs for path in (s.folder, s.captions) if path is not None}
-    made = [folder for folder in (output.folder, output.captions) if folder is not None]
+    given = {path.resolve() for s in survey.inputs for path in (s.folder, *s.captions)}
+    made = [output.folder, *output.captions]
     for folder in made:
         if folder.resolve() in given:
             raise UserError(f"{folder}: is one of the inputs; give another folder for the output")
@@ -236,7 +243,7 @@ def _plan(survey: Survey, choose: Choose, output: Output) -> Iterator[CopyTask]:
         mask = choose(shard, survey.hashes.of_shard(shard))
         all_places = survey.places.get(shard, np.arange(len(mask), dtype=np.uint32))
         places = all_places[mask].tolist()
-        captions = captions_path(source.captions, path.stem) if source.captions else None
+        captions = tuple(captions_path(folder, path.stem) for folder in source.captions)
         if output.shard_size is None and places:
             is_whole = shard not in survey.places and bool(mask.all())
             sha256 = record.sha256 if is_whole and record is not None else None
@@ -285,8 +292,8 @@ def _copy(
 
 def _mark_if_done(task: CopyTask) -> ShardMark | None:
     mark = read_mark(task.out, task.number)
-    if mark is None or task.captions_out is None:
+    if mark is None:
         return mark
     sha256 = mark.record.sha256 if mark.record is not None else None
     path = shard_path(task.out, task.number)
-    return mark if finished_captions(task.captions_out, path, sha256) else None
+    return mark if all(finished_captions(folder, path, sha256) for folder in task.captions_out) else None

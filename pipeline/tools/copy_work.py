@@ -45,12 +45,12 @@ class SurveyedShard:
 
 @dataclass(frozen=True, slots=True)
 class CopyTask:
-    """One new shard of `out`, and its caption file in `captions_out`. `sha256`: what must come of it."""
+    """One new shard of `out`, and its file in each of `captions_out`. `sha256`: what must come of it."""
 
     number: int
     out: Location
     pieces: tuple[Piece, ...]
-    captions_out: Location | None
+    captions_out: tuple[Location, ...]
     sha256: str | None
 
     @property
@@ -83,10 +83,10 @@ def survey_shard(task: SurveyTask) -> SurveyedShard:
 def copy_unit(task: CopyTask) -> ShardMark:
     """Write a new shard, then its captions, then the mark that both are done."""
     mark = copy_samples(task.out, task.number, task.pieces, sha256=task.sha256)
-    if task.captions_out is not None:
+    path = shard_path(task.out, task.number)
+    for which, folder in enumerate(task.captions_out):
         assert mark.record is not None
-        path = shard_path(task.out, task.number)
-        target = captions_path(task.captions_out, path.stem)
-        copy_captions(target, task.pieces, shard=path, sha256=mark.record.sha256)
+        target = captions_path(folder, path.stem)
+        copy_captions(target, task.pieces, which=which, shard=path, sha256=mark.record.sha256)
     write_mark(task.out, mark)
     return mark

@@ -9,8 +9,8 @@ from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options, require_captions
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.places import is_file, is_folder
@@ -27,7 +27,7 @@ class InspectOptions(StageOptions):
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )
-    captions: Captions = None
+    captions: Captions = ()
     html: Location | None = opt(
         f"Write a page with frames of these clips to this file; {ALSO}.", default=None
     )
@@ -59,8 +59,14 @@ def inspect(options: InspectOptions) -> InspectReport:
 
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.inspect("test-clips", num=1)
+        >>> len(report.clips)
+        1
     """
-    shard, keys, captions = options.shard, options.keys, options.captions
+    shard, keys, captions = options.shard, options.keys, options.captions or ()
     shards: Sequence[Location]
     if is_file(shard):
         shards = [shard]
@@ -68,8 +74,7 @@ def inspect(options: InspectOptions) -> InspectReport:
         shards = list_shards(shard)
     else:
         raise UserError(f"{shard}: no such shard or folder; give a .tar file or the folder of some")
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"{captions}: no such folder of captions")
+    require_captions(captions)
     damage: list[str] = []
     if keys:
         picks = list(pick_keys(shards, keys, captions=captions, damage=damage))
@@ -85,9 +90,9 @@ def inspect(options: InspectOptions) -> InspectReport:
     if options.html is not None:
         workers = min(options.workers or num_cores(), len(picks))
         cards = draw_cards(picks, num_frames=options.frames, workers=workers)
-        title = f"{len(picks)} clips of {shard.name}"
+        title = f"{counted(len(picks), 'clips')} of {shard.name}"
         atomic_write_bytes(options.html, render_page(title, [Section(blocks=[Cards(cards)])]))
-        click.echo(f"inspect: {len(picks):,} clips -> {options.html}", err=True)
+        click.echo(f"inspect: {counted(len(picks), 'clips')} -> {options.html}", err=True)
     content = {"clips": list(map(_row, picks)), "damage": damage}
     return InspectReport(content=content, text="\n".join(map(_lines, picks)), clips=picks, damage=damage)
 

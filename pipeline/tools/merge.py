@@ -31,10 +31,14 @@ class MergeOptions(CopyOptions):
         "Where several clips have one key: give up, or keep the first.", default="refuse"
     )
     mixed_options: bool = opt("Merge also what was cut in different ways.", default=False)
-    captions: tuple[Location, ...] = opt(
-        f"Folder of captions, one for each DIR in their order; {ALSO}.", default=()
+    captions: tuple[Location, ...] | None = opt(
+        "Folder of captions, one for each DIR in their order, for the first --captions-out, then so for the "
+        f"next; {ALSO}.",
+        default=(),
     )
-    captions_out: Location | None = opt(f"Folder for the merged captions; {ALSO}.", default=None)
+    captions_out: tuple[Location, ...] | None = opt(
+        f"Folder for the merged captions; may be given several times; {ALSO}.", default=()
+    )
     shard_size: int | None = opt(
         "Most clips in a shard; packs the clips anew.",
         at_least(1),
@@ -57,15 +61,25 @@ def merge(options: MergeOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: the folders do not go together, or one is damaged.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.merge(["monday", "tuesday"], out="both").counts["clips"]
+        8
     """
-    folders, captions = options.folders, options.captions
-    if captions and len(captions) != len(folders):
-        raise WrongOptions(f"give --captions once for each of the {len(folders)} folders, or not at all")
-    pairs = zip(folders, captions or [None] * len(folders), strict=True)
-    inputs = [Input.open(folder, beside, options.captions_out) for folder, beside in pairs]
+    folders, captions, captions_out = options.folders, options.captions or (), options.captions_out or ()
+    if captions and len(captions) != len(folders) * max(len(captions_out), 1):
+        of_each = "" if len(captions_out) < 2 else ", and as often for each --captions-out"
+        raise WrongOptions(
+            f"give --captions once for each of the {len(folders)} folders{of_each}, or not at all"
+        )
+    inputs = [
+        Input.open(folder, captions[number :: len(folders)], captions_out)
+        for number, folder in enumerate(folders)
+    ]
     _require_one_way(inputs, options)
     made_by: dict[str, JsonValue] = {"duplicates": options.duplicates, "shard_size": options.shard_size}
-    output = Output("merge", options.out, options.captions_out, made_by, options.shard_size)
+    output = Output("merge", options.out, captions_out, made_by, options.shard_size)
     keep_first = options.duplicates == "first"
     # A shard that is copied whole has its checksum compared on the way.
     stays_whole = not keep_first and options.shard_size is None
@@ -87,11 +101,14 @@ def _require_one_way(inputs: list[Input], options: MergeOptions) -> None:
                     "give --mixed-options to merge them all the same"
                 )
     for other in inputs[1:]:
-        if other.caption_options != first.caption_options:
-            raise UserError(
-                f"{other.captions}: captioned by another model or other options than {first.captions}; "
-                "merge without --captions and caption the result"
-            )
+        for number, (ours, theirs) in enumerate(
+            zip(first.caption_options, other.caption_options, strict=True)
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"{other.captions[number]}: captioned by another model or other options than "
+                    f"{first.captions[number]}; merge without --captions and caption the result"
+                )
 
 
 def _repeated(survey: Survey) -> dict[int, list[int]]:

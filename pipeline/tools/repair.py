@@ -15,8 +15,8 @@ def repair(found: Verification) -> list[str]:
         DatasetError: a run is at work in a folder.
     """
     parts = [(found.folder, found.broken, "*.tar")]
-    if found.captions is not None:
-        parts.append((found.captions, found.broken_captions, "*.parquet"))
+    for check, broken in zip(found.captions, found.broken_captions, strict=True):
+        parts.append((check, broken, "*.parquet"))
     for folder, broken, _ in parts:
         if broken and (folder.options is None or not (folder.folder / STATE_FOLDER).is_dir()):
             raise UserError(

@@ -13,7 +13,7 @@ from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, Captions, Workers, at_least, opt, options, require_captions
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import StageReport, most_first
 from clipvip.pipeline.runtime.stage import StageOptions, stage
@@ -24,7 +24,7 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import MANIFEST_NAME, SKIPPED_NAME
 from clipvip.shards.files.hashes import HashStore
-from clipvip.shards.files.places import is_file, is_folder, make_folder
+from clipvip.shards.files.places import is_file, make_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
@@ -40,7 +40,7 @@ class StatsOptions(StageOptions):
     """What `stats` is asked for."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
-    captions: Captions = None
+    captions: Captions = ()
     out: Location | None = opt(
         f"Folder for {STATS_NAME} and {PAGE_NAME}; {ALSO}.", shown="none is written", default=None
     )
@@ -71,19 +71,23 @@ def stats(options: StatsOptions) -> StatsReport:
 
     Raises:
         UserError, DatasetError: there are no such shards or captions, or one cannot be added up.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.stats("test-clips").counts["clips"]
+        12
     """
-    folder, captions, out = options.folder, options.captions, options.out
+    folder, captions, out = options.folder, options.captions or (), options.out
     shards = list_shards(folder)
-    if captions is not None and not is_folder(captions):
-        raise UserError(f"{captions}: no such folder of captions")
+    require_captions(captions)
     workers = options.workers or num_cores()
     tally, num_videos = _add_up(shards, captions, workers)
     skipped = _skipped(folder)
-    content = _content(tally, num_videos, skipped, has_captions=captions is not None)
+    content = _content(tally, num_videos, skipped, folders=captions)
     if out is not None:
         make_folder(out)
         write_json(out / STATS_NAME, content)
-        with_captions = None if tally.missing_captions else captions
+        with_captions = () if tally.missing_captions else captions
         picks = list(pick_evenly(shards, options.num, captions=with_captions)) if options.num else []
         cards = draw_cards(picks, num_frames=_FRAMES_PER_CARD, workers=workers) if picks else []
         _write_page(out, folder.name, content, tally, cards)
@@ -92,7 +96,7 @@ def stats(options: StatsOptions) -> StatsReport:
     return StatsReport(content=content, text=text, tally=tally, num_videos=num_videos, skipped=skipped)
 
 
-def _add_up(shards: Sequence[Location], captions: Location | None, workers: int) -> tuple[Tally, int]:
+def _add_up(shards: Sequence[Location], captions: tuple[Location, ...], workers: int) -> tuple[Tally, int]:
     tally = Tally()
     tasks = ((number, path, captions) for number, path in enumerate(shards))
     videos = HashStore()
@@ -120,7 +124,9 @@ def _skipped(folder: Location) -> dict[str, int]:
         raise DatasetError(f"{folder / SKIPPED_NAME}: damaged ({error}); run the stage again") from error
 
 
-def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_captions: bool) -> dict[str, Any]:
+def _content(
+    tally: Tally, num_videos: int, skipped: dict[str, int], *, folders: Sequence[Location]
+) -> dict[str, Any]:
     clips = tally.frames.count
     content: dict[str, Any] = {
         "counts": {
@@ -143,13 +149,16 @@ def _content(tally: Tally, num_videos: int, skipped: dict[str, int], *, has_capt
         "skipped": sum(skipped.values()),
         "skipped_by_reason": skipped,
     }
-    if has_captions:
+    if folders:
         content["captions"] = {
             "captions": tally.caption_words.count,
             "words": tally.caption_words.summary(),
             "files_missing": tally.missing_captions,
             "skipped_by_reason": most_first(tally.captions_skipped),
         }
+    if len(folders) > 1:
+        of_each = {str(folder): tally.captions_by_folder[str(folder)] for folder in folders}
+        content["captions"]["by_folder"] = of_each
     return content
 
 
@@ -168,6 +177,9 @@ def _counts_table(content: dict[str, Any]) -> Table:
     rows = [(name.replace("_", " "), value) for name, value in content["counts"].items()]
     if "captions" in content:
         rows.append(("captions", content["captions"]["captions"]))
+        rows += [
+            (f"of {folder}", number) for folder, number in content["captions"].get("by_folder", {}).items()
+        ]
     return Table((Column(width=20), Column(spec=",", width=20)), rows)
 
 

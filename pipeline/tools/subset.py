@@ -35,8 +35,12 @@ class SubsetOptions(CopyOptions):
         click.IntRange(0, 2**64 - 1),
         default=0,
     )
-    captions: Location | None = opt(f"Folder of the clips' captions, to take along; {ALSO}.", default=None)
-    captions_out: Location | None = opt(f"Folder for the captions taken along; {ALSO}.", default=None)
+    captions: tuple[Location, ...] | None = opt(
+        f"Folder of the clips' captions, to take along; may be given several times; {ALSO}.", default=()
+    )
+    captions_out: tuple[Location, ...] | None = opt(
+        f"Folder for the captions taken along, one for each --captions; {ALSO}.", default=()
+    )
     shard_size: ShardSize = None
 
     def listed(self) -> Listed | None:
@@ -70,16 +74,22 @@ def subset(options: SubsetOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.
+
+    Examples:
+        >>> import clipvip
+        >>> clipvip.subset("clips", num=100, out="some").counts["clips"]
+        100
     """
     ways = (options.num, options.fraction, options.keys, options.video_ids)
     if sum(value is not None for value in ways) != 1:
         raise WrongOptions("give one of --num, --fraction, --keys and --video-ids")
     if options.exclude and options.keys is None and options.video_ids is None:
         raise WrongOptions("--exclude goes with --keys or --video-ids")
-    source = Input.open(options.folder, options.captions, options.captions_out)
+    captions_out = options.captions_out or ()
+    source = Input.open(options.folder, options.captions or (), captions_out)
     listed = options.listed()
     size = options.shard_size or source.shard_size
-    output = Output("subset", options.out, options.captions_out, options.made_by(), size)
+    output = Output("subset", options.out, captions_out, options.made_by(), size)
     seed = options.seed if listed is None else 0
     survey = survey_inputs([source], options, seed=seed, by_video=options.video_ids is not None)
     if listed is None:

@@ -79,6 +79,7 @@ class Tally:
     subtitle_words: Distribution = field(default_factory=Distribution)
     caption_words: Distribution = field(default_factory=Distribution)
     missing_captions: int = 0
+    captions_by_folder: Counter[str] = field(default_factory=Counter)
     captions_skipped: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
     source_sizes: Counter[str] = field(default_factory=Counter)
@@ -100,9 +101,9 @@ class Tally:
                     sizes["other"] += count
 
 
-def tally_shard(task: tuple[int, Location, Location | None]) -> tuple[Tally, np.ndarray]:
-    """The sums of a shard (number, path, folder of captions), and a hash for each different video."""
-    _, path, captions = task
+def tally_shard(task: tuple[int, Location, tuple[Location, ...]]) -> tuple[Tally, np.ndarray]:
+    """The sums of a shard (number, path, folders of captions), and a hash for each different video."""
+    _, path, folders = task
     tally = Tally(shards=1, bytes=size_of(path))
     videos: dict[str, None] = {}
     is_empty = True
@@ -116,8 +117,8 @@ def tally_shard(task: tuple[int, Location, Location | None]) -> tuple[Tally, np.
     except DatasetError:
         tally.unreadable_shards = 1
     tally.unreadable_shards |= is_empty
-    if captions is not None:
-        _add_captions(tally, captions_path(captions, path.stem))
+    for folder in folders:
+        _add_captions(tally, folder, captions_path(folder, path.stem))
     return tally, key_hashes(videos)
 
 
@@ -138,7 +139,7 @@ def _add_clip(tally: Tally, shard: ShardFile, span: SampleSpan) -> None:
     tally.source_sizes[f"{record.source_width}x{record.source_height}"] += 1
 
 
-def _add_captions(tally: Tally, path: Location) -> None:
+def _add_captions(tally: Tally, folder: Location, path: Location) -> None:
     try:
         content = read_caption_file(path)
     except DatasetError:
@@ -147,4 +148,5 @@ def _add_captions(tally: Tally, path: Location) -> None:
     for captions in content.all_captions().values():
         for caption in captions:
             tally.caption_words.add(len(caption.split()))
+        tally.captions_by_folder[str(folder)] += len(captions)
     tally.captions_skipped.update(skip.reason for skip in content.skips)

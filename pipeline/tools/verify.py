@@ -40,7 +40,7 @@ class VerifyOptions(StageOptions):
     """What `verify` is asked for."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
-    captions: Captions = None
+    captions: Captions = ()
     decode: str = opt(
         "Samples of each shard whose frames are all decoded, at even distances.",
         _Decode(),
@@ -98,21 +98,28 @@ def verify(options: VerifyOptions) -> VerifyReport:
     Raises:
         StageFailed: something is wrong; its `report` is the `VerifyReport`.
         UserError, DatasetError: there is nothing to check, or nothing that could make removed files again.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.verify("test-clips", decode="none")
+        >>> report.findings.listed
+        []
     """
     found = verify_folder(
         options.folder,
-        captions=options.captions,
+        captions=options.captions or (),
         num_decoded=options.num_decoded,
         workers=options.workers or num_cores(),
         timeout_seconds=options.sample_timeout,
         max_pixels=options.max_pixels,
     )
     removed = repair(found) if options.repair else []
-    broken = sorted(found.broken) + sorted(found.broken_captions)
+    broken = sorted(found.broken) + found.names_of_broken_captions
+    folders = [str(folder) for folder in options.captions or ()]
     problems = sorted(found.findings.listed, key=astuple)
     content = {
         "folder": str(options.folder),
-        "captions": str(options.captions) if options.captions else None,
+        "captions": folders if len(folders) > 1 else next(iter(folders), None),
         "counts": _counts(found),
         "problems": dict(sorted(found.findings.counts.items())),
         "broken": broken,
@@ -169,7 +176,7 @@ def _table(found: Verification, problems: list[Problem], removed: list[str]) -> 
 
 
 def _what_to_do(found: Verification, removed: list[str], *, repaired: bool) -> str:
-    broken = len(found.broken) + len(found.broken_captions)
+    broken = len(found.broken) + len(found.names_of_broken_captions)
     said = f"{found.num_problems:,} problems, {broken:,} files broken"
     if removed:
         return f"{said} and removed; run the command that made them again, it makes these and no others"

@@ -1,12 +1,18 @@
 """Check all shards of a folder in processes, find repeated keys, and tell a bad sample from a bad process."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.pipeline.tools.verify_work import CheckResult, CheckTask, check_unit, places_to_decode
+from clipvip.pipeline.tools.verify_work import (
+    CaptionTask,
+    CheckResult,
+    CheckTask,
+    check_unit,
+    places_to_decode,
+)
 from clipvip.shards.checking.findings import Findings, FolderCheck, Problem
 from clipvip.shards.checking.folder import check_folder
 from clipvip.shards.checking.shard import decode_all
@@ -24,13 +30,16 @@ _DEATHS = {"crashed": "decoder_crashed", "timeout": "timeout"}
 
 @dataclass
 class Verification:
-    """All that was found. `broken` and `broken_captions` are the names of files that must be made again."""
+    """All that was found. `broken` are the names of files that must be made again.
+
+    `captions` are the folders of captions, and `broken_captions` names files of each of them.
+    """
 
     folder: FolderCheck
-    captions: FolderCheck | None
+    captions: list[FolderCheck]
     findings: Findings = field(default_factory=lambda: Findings(_MAX_LISTED))
     broken: set[str] = field(default_factory=set)
-    broken_captions: set[str] = field(default_factory=set)
+    broken_captions: list[set[str]] = field(default_factory=list)
     num_samples: int = 0
     num_frames: int = 0
     num_decoded: int = 0
@@ -41,13 +50,22 @@ class Verification:
 
     @property
     def notes(self) -> list[str]:
-        return self.folder.notes + (self.captions.notes if self.captions else [])
+        return self.folder.notes + [note for folder in self.captions for note in folder.notes]
+
+    @property
+    def names_of_broken_captions(self) -> list[str]:
+        """In order, with their folder's name where there are several."""
+        return [
+            f"{check.folder.name}/{name}" if len(self.captions) > 1 else name
+            for check, broken in zip(self.captions, self.broken_captions, strict=True)
+            for name in sorted(broken)
+        ]
 
 
 def verify_folder(
     folder: Location,
     *,
-    captions: Location | None,
+    captions: Sequence[Location],
     num_decoded: int | None,
     workers: int,
     timeout_seconds: float,
@@ -60,13 +78,14 @@ def verify_folder(
     nothing to check.
     """
     shards = check_folder(folder, extension=".tar")
-    sidecars = check_folder(captions, extension=".parquet") if captions else None
-    found = Verification(shards, sidecars)
+    sidecars = [check_folder(beside, extension=".parquet") for beside in captions]
+    found = Verification(shards, sidecars, broken_captions=[set() for _ in sidecars])
     found.findings.add_all(shards.findings)
     found.broken |= shards.bad_marks
-    if sidecars:
-        found.findings.add_all(sidecars.findings)
-    listed = {record.name: record for record in sidecars.records} if sidecars and sidecars.is_listed else {}
+    listed = []
+    for check in sidecars:
+        found.findings.add_all(check.findings)
+        listed.append({record.name: record for record in check.records} if check.is_listed else {})
     tasks = (
         CheckTask(
             number,
@@ -74,9 +93,10 @@ def verify_folder(
             record if shards.is_listed else None,
             num_decoded,
             timeout_seconds,
-            captions=captions,
-            caption_record=listed.get(f"{PurePath(record.name).stem}.parquet"),
-            caption_options=sidecars.options if sidecars else None,
+            captions=tuple(
+                CaptionTask(check.folder, records.get(f"{PurePath(record.name).stem}.parquet"), check.options)
+                for check, records in zip(sidecars, listed, strict=True)
+            ),
             decode=decode,
             max_pixels=max_pixels,
         )
@@ -115,7 +135,7 @@ def _check_all(
 
 def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> CheckResult:
     """Decode each sample of a shard in a turn of its own, so that those that end a process are known."""
-    alone = replace(task, record=None, captions=None)
+    alone = replace(task, record=None, captions=())
     singles = [replace(alone, only=place) for place in places_to_decode(task, len(result.shard.keys))]
     for outcome in run_units(check_unit, singles, workers=workers):
         place, failure = outcome.unit.only, outcome.failure
@@ -133,7 +153,10 @@ def _check_one_by_one(task: CheckTask, result: CheckResult, workers: int) -> Che
 
 def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
     found.findings.add_all(result.shard.findings)
-    found.findings.add_all(result.captions)
+    for check, findings, broken in zip(found.captions, result.captions, found.broken_captions, strict=False):
+        found.findings.add_all(findings.inside(check.folder.name) if len(found.captions) > 1 else findings)
+        if findings.counts:
+            broken.add(f"{task.path.stem}.parquet")
     found.num_samples += len(result.shard.keys)
     found.num_frames += result.shard.num_frames
     found.num_decoded += result.shard.num_decoded
@@ -145,8 +168,6 @@ def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
         name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
         found.findings.add(Problem("mark_differs", name, "", detail))
         found.broken.add(task.path.name)
-    if result.captions.counts:
-        found.broken_captions.add(f"{task.path.stem}.parquet")
 
 
 def _find_repeated(found: Verification, hashes: HashStore) -> None:

@@ -22,6 +22,15 @@ _KEYS_UNKNOWN = {
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionTask:
+    """A folder of captions beside a shard: what its manifest says of one file, and of how all are made."""
+
+    folder: Location
+    record: ShardRecord | None
+    options: dict[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckTask:
     """One shard to check. `number` is its place in the folder.
 
@@ -34,9 +43,7 @@ class CheckTask:
     record: ShardRecord | None
     num_decoded: int | None
     timeout_seconds: float
-    captions: Location | None = None
-    caption_record: ShardRecord | None = None
-    caption_options: dict[str, JsonValue] | None = None
+    captions: tuple[CaptionTask, ...] = ()
     only: int | None = None
     decode: Callable[[Sample], None] = decode_all
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -44,11 +51,11 @@ class CheckTask:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of it: what is in the shard, hashes of its keys, and what is wrong with its captions."""
+    """What came of it: what is in the shard, hashes of its keys, what is wrong with captions by folder."""
 
     shard: ShardCheck
     hashes: np.ndarray
-    captions: Findings
+    captions: list[Findings]
 
 
 def check_unit(task: CheckTask) -> CheckResult:
@@ -62,17 +69,18 @@ def check_unit(task: CheckTask) -> CheckResult:
             max_pixels=task.max_pixels,
             heartbeat=allow_more_time,
         )
-        captions = Findings()
-        if task.captions is not None and not _KEYS_UNKNOWN & set(found.findings.counts):
+        captions = []
+        for beside in () if _KEYS_UNKNOWN & set(found.findings.counts) else task.captions:
             allow_more_time()
-            captions = check_captions(
-                captions_path(task.captions, task.path.stem),
+            findings = check_captions(
+                captions_path(beside.folder, task.path.stem),
                 keys=found.keys,
                 shard=task.path,
-                options=task.caption_options,
-                record=task.caption_record,
+                options=beside.options,
+                record=beside.record,
                 shard_sha256=task.record.sha256 if task.record and task.record.sha256 else None,
             )
+            captions.append(findings)
     return CheckResult(found, key_hashes(dict.fromkeys(found.keys)), captions)
 
 

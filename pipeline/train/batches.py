@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from clipvip.model.preprocess import tokenize
+from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
@@ -29,9 +30,10 @@ from clipvip.pipeline.train.order import (
     split_by_weight,
 )
 from clipvip.pipeline.train.recipe import Recipe, Source
-from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings
+from clipvip.pipeline.train.samples import Example, SampleLoader, SampleSettings, seen_of
 from clipvip.pipeline.train.shard_set import ShardSet, open_shards
 from clipvip.shards.errors import DatasetError, Skip
+from clipvip.shards.format.clip_captions import most_captions
 
 _FRAME_DRAWS = 2  # a random stream beside those of order.py
 _MAX_SUBSTITUTES = 300
@@ -56,8 +58,10 @@ class Chunk:
     """Some rows of a batch, from one source.
 
     `frame` is the middle frame, as a video of one frame. Token ids and masks are int64 (rows, tokens).
-    `has_caption` is bool (rows,). The fields that the loss has no use for are None. Of the tokens only the
-    first `num_tokens` are needed: those of the longest text, and a few, so that chunks have few lengths.
+    `has_caption` is bool (rows,). Where rows may have several captions, it is (rows, the most that they may
+    have), and ids and masks have as many for each row as one of the chunk has, and a few, one after the
+    other. The fields that the loss has no use for are None. Of the tokens only the first `num_tokens` are
+    needed: those of the longest text, and a few. So chunks have few shapes.
     """
 
     source: str
@@ -72,10 +76,19 @@ class Chunk:
     caption_mask: torch.Tensor | None = None
     has_caption: torch.Tensor | None = None
     num_tokens: int = 0
+    video_seen: Seen = EVERYTHING
+    frame_seen: Seen = EVERYTHING
 
     @property
     def num_rows_without_caption(self) -> int:
-        return 0 if self.has_caption is None else int((~self.has_caption).sum())
+        if self.has_caption is None:
+            return 0
+        return int((~self.has_caption.view(len(self.keys), -1).any(1)).sum())
+
+    @property
+    def num_texts(self) -> int:
+        """Texts and captions that are encoded, filled up ones among them."""
+        return sum(len(ids) for ids in (self.text_ids, self.caption_ids) if ids is not None)
 
     @property
     def num_pixel_bytes(self) -> int:
@@ -85,7 +98,9 @@ class Chunk:
     def _parts(self) -> dict[str, Any]:
         """What of it is on a device: tensors and pixels, by field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels)}
+        return {
+            name: value for name, value in values.items() if isinstance(value, torch.Tensor | Pixels | Seen)
+        }
 
     def _map(self, function: Any) -> Self:
         return replace(self, **{name: function(value) for name, value in self._parts().items()})
@@ -162,11 +177,11 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
                 f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
-        parts.append(SourcePart(shards, batches, _settings(recipe, source)))
+        parts.append(SourcePart(shards, batches, _settings(recipe, source, order_version)))
     return BatchPlan(tuple(parts), recipe.seed, order_version)
 
 
-def _settings(recipe: Recipe, source: Source) -> SampleSettings:
+def _settings(recipe: Recipe, source: Source, order_version: int) -> SampleSettings:
     is_clips = source.kind == "clips"
     inputs = inputs_of(recipe.loss.pairs)
     captions = [source.captions] if isinstance(source.captions, str) else source.captions or []
@@ -178,8 +193,20 @@ def _settings(recipe: Recipe, source: Source) -> SampleSettings:
         needs_caption=is_clips and "C" in inputs,
         needs_frame=is_clips and "F" in inputs,
         captions=tuple(captions),
+        num_captions=_num_captions(recipe, captions) if is_clips and "C" in inputs else 1,
+        first_counts=order_version < 3,
         max_pixels=recipe.data.max_pixels,
+        drop_frames=recipe.data.drop_frames,
+        drop_patches=recipe.model.drop_patches,
     )
+
+
+def _num_captions(recipe: Recipe, folders: list[str]) -> int:
+    """The most captions of a clip that are encoded: what the folders may hold, as far as that is known."""
+    if recipe.data.captions == "one":
+        return 1
+    most, of_folders = recipe.data.max_captions, [most_captions(folder) for folder in folders]
+    return max(1, min(most, sum(most if number is None else number for number in of_folders)))
 
 
 @dataclass
@@ -202,8 +229,9 @@ class _Open:
 class ChunkDataset(Dataset[Chunk | DatasetError]):
     """Loads the chunk that a ChunkSpec describes; lives in a loading process.
 
-    Frames have the model's size, or with `resizes=False` that in which they are stored. With `reuses_memory`
-    the reader has to copy the pixels of each chunk (`pin_memory` does), and they are overwritten after that.
+    Frames have the model's size, or with `resizes=False` that in which they are stored; of the `num_patches`
+    of each some are dropped where the plan says so. With `reuses_memory` the reader has to copy the pixels of
+    each chunk (`pin_memory` does), and they are overwritten after that.
     `frame_bytes` are those that a frame of each source is expected to have, where that is known.
     An error is given back as a value: DataLoader would make a page of traceback of it.
     """
@@ -214,6 +242,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
     image_size: int
     max_text_tokens: int
     resizes: bool = True
+    num_patches: int = 0
     reuses_memory: bool = False
     frame_bytes: tuple[int, ...] = ()
     _open: list[_Open] = field(default_factory=list, init=False)  # in the process that loads
@@ -227,7 +256,7 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         settings = self.plan.parts[spec.source].settings
         of_frame = self.frame_bytes[spec.source] if self.frame_bytes else 0
         of_frames = (spec.stop - spec.start) * of_frame
-        self._open[spec.source].video.begin(expected=of_frames * settings.num_frames)
+        self._open[spec.source].video.begin(expected=of_frames * settings.kept_frames)
         self._open[spec.source].frame.begin(expected=of_frames * settings.needs_frame)
         skips: list[Skip] = []
         try:
@@ -239,7 +268,8 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
 
     def _opened(self, source: int) -> _Open:
         part = self.plan.parts[source]
-        loader = SampleLoader(part.shards, part.settings, image_size=self.image_size, resizes=self.resizes)
+        sizes = {"image_size": self.image_size, "num_patches": self.num_patches}
+        loader = SampleLoader(part.shards, part.settings, **sizes, resizes=self.resizes)
         is_usable = lru_cache(_MAX_REMEMBERED)(partial(self._is_usable, source))
         video, frame = (PixelsWriter(SharedMemory() if self.reuses_memory else None) for _ in range(2))
         return _Open(loader, is_usable, video, frame)
@@ -320,13 +350,28 @@ class ChunkDataset(Dataset[Chunk | DatasetError]):
         if part.settings.needs_subtitle:
             tensors |= self._tokenize("text", [example.text for example in examples])
         if part.settings.needs_caption:
-            tensors["has_caption"] = torch.tensor([example.caption is not None for example in examples])
-            tensors |= self._tokenize("caption", [example.caption or "" for example in examples])
+            most = part.settings.num_captions
+            numbers = torch.tensor([len(example.captions) for example in examples])
+            has_caption = torch.arange(most) < numbers[:, None]
+            tensors["has_caption"] = has_caption if most > 1 else has_caption[:, 0]
+            of_row = min(1 << max(int(numbers.max()) - 1, 0).bit_length(), most)
+            filled = [(*example.captions, *[""] * of_row)[:of_row] for example in examples]
+            tensors |= self._tokenize("caption", list(chain.from_iterable(filled)))
         keys = tuple(example.key for example in examples)
         longest = max(int(mask.sum(1).max()) for name, mask in tensors.items() if name.endswith("_mask"))
         num_tokens = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, self.max_text_tokens)
+        video_seen, frame_seen = seen_of(examples, part.settings)
         return Chunk(
-            part.shards.name, keys, skips, spec.ends_batch, video, frame, **tensors, num_tokens=num_tokens
+            part.shards.name,
+            keys,
+            skips,
+            spec.ends_batch,
+            video,
+            frame,
+            **tensors,
+            num_tokens=num_tokens,
+            video_seen=video_seen,
+            frame_seen=frame_seen,
         )
 
     def _tokenize(self, what: str, texts: list[str]) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.batches import BatchPlan
 from clipvip.pipeline.train.checkpoint import list_checkpoints
 from clipvip.pipeline.train.recipe import Recipe, dump_recipe, recipe_tree
@@ -29,10 +30,11 @@ def describe_run(recipe: Recipe, plan: BatchPlan) -> tuple[dict[str, Any], str]:
     last = in_store(recipe, str(checkpoints[-1])) if checkpoints else None
     told = {"counts": counts, "sources": sources, "goes_on_from": last}
     content = {"stage": "train", "options": recipe_tree(recipe), **told}
-    lines = ["{steps:,} steps, {steps_per_epoch:,} in an epoch, batches of {batch_size:,}".format(**counts)]
+    steps = counted(counts["steps"], "steps")
+    lines = [f"{steps}, {counts['steps_per_epoch']:,} in an epoch, batches of {counts['batch_size']:,}"]
     for name, source in sources.items():
-        what = "{shards:,} shards, {samples:,} samples, {samples_per_batch:,} in a batch".format(**source)
-        lines.append(f"source {name}: {what}")
+        what = f"{counted(source['shards'], 'shards')}, {counted(source['samples'], 'samples')}"
+        lines.append(f"source {name}: {what}, {source['samples_per_batch']:,} in a batch")
     lines += [
         f"{num_parameters:,} parameters, from {recipe.model.init}",
         f"{recipe.run.processes} on {chosen_device(recipe)} -> {recipe.run.out}",

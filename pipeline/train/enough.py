@@ -18,7 +18,7 @@ from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.places import is_folder, location_of
 from clipvip.shards.files.stores import COMMAND, is_remote
-from clipvip.shards.format.captions import ShardCaptions
+from clipvip.shards.format.clip_captions import ShardCaptions
 from clipvip.shards.tar.index import SampleSpan, ShardFile
 
 _MOST_SAMPLES = 4096
@@ -107,9 +107,9 @@ def look_at(part: SourcePart) -> Look:
                 look.lost[found.reason] += 1
                 continue
             span, file = found
-            caption = captions.by_key.get(span.key)
-            look.num_without_caption += not caption
-            read = loader.read(span, file, caption, with_pixels=False)
+            texts = captions.by_key.get(span.key, ())
+            look.num_without_caption += not any(texts)
+            read = loader.read(span, file, texts if any(texts) else (), with_pixels=False)
             if isinstance(read, Skip):
                 look.lost[read.reason] += 1
             elif look.num_seen - 1 not in to_decode or _decodes(loader, number, index, look):

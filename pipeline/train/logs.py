@@ -16,6 +16,7 @@ from typing import IO, Any
 import click
 import torch
 
+from clipvip.extras import missing
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.train.peaks import peak_of
@@ -66,6 +67,23 @@ class Logs:
     bar: Progress
     tensorboard: Any
     wandb: Any
+    closing: ExitStack
+    # Of the validation split by the baseline, and the writer of its line in TensorBoard's charts.
+    baseline: dict[str, float] = field(default_factory=dict)
+    _beside: Any = None
+
+    def show_baseline(self, name: str, recalls: dict[str, float], *, step: int) -> None:
+        """Tell what the baseline, called `name`, scores on the validation split.
+
+        Validations after `step` are logged beside it: in TensorBoard as a line in the same charts.
+        """
+        self.baseline = recalls
+        if self.tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._beside = SummaryWriter(str(Path(self.tensorboard.log_dir, "baseline")), purge_step=step + 1)
+            self.closing.callback(self._beside.close)
+        self.bar.note(f"baseline {name}: validation {_percent(recalls)}")
 
     def write(self, row: dict[str, float], rates: dict[str, float]) -> None:
         """Log the values of one step, `row["step"]`, and the rates since the last call."""
@@ -85,8 +103,15 @@ class Logs:
         step = int(row["step"])
         recalls = {name: value for name, value in row.items() if isinstance(value, float)}
         self._send({f"validation/{name}": value for name, value in recalls.items()}, step)
-        percent = ", ".join(f"R@{k} {100 * row[f'r{k}']:.1f}" for k in (1, 5, 10))
-        self.bar.note(f"step {step:,}: validation {percent}, mean {100 * row['mean_recall']:.1f}")
+        beside = ""
+        if self.baseline:
+            beside = f" (baseline {100 * self.baseline['mean_recall']:.1f})"
+            for name in self.baseline if self._beside is not None else ():
+                self._beside.add_scalar(f"validation/{name}", self.baseline[name], step)
+            if self.wandb is not None:
+                values = {f"validation/baseline_{name}": value for name, value in self.baseline.items()}
+                self.wandb.log(values, step=step)
+        self.bar.note(f"step {step:,}: validation {_percent(row)}{beside}")
 
     def _send(self, values: dict[str, float], step: int) -> None:
         if self.tensorboard is not None:
@@ -94,6 +119,11 @@ class Logs:
                 self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(values, step=step)
+
+
+def _percent(recalls: dict[str, Any]) -> str:
+    shown = ", ".join(f"R@{k} {100 * recalls[f'r{k}']:.1f}" for k in (1, 5, 10))
+    return f"{shown}, mean {100 * recalls['mean_recall']:.1f}"
 
 
 @contextmanager
@@ -121,7 +151,7 @@ def open_logs(recipe: Recipe, out: Path, bar: Progress, *, step: int) -> Iterato
             tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
             stack.callback(tensorboard.close)
         file = stack.enter_context((out / LOG_NAME).open("a", encoding="utf-8"))
-        yield Logs(file, bar, tensorboard, wandb_run)
+        yield Logs(file, bar, tensorboard, wandb_run, stack)
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
@@ -157,6 +187,5 @@ def require_wandb() -> None:
         import wandb  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "run.wandb_project needs the package wandb, which is not installed: pip install wandb, "
-            "or --set run.wandb_project=null"
+            f"{missing('wandb', 'run.wandb_project')}, or give --set run.wandb_project=null"
         ) from error

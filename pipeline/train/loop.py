@@ -18,6 +18,7 @@ from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stopping import StopSignal
 from clipvip.pipeline.train import distributed, memory, start
 from clipvip.pipeline.train.average import WeightAverage
+from clipvip.pipeline.train.baseline import baseline_scores, recalls_of
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, plan_batches
 from clipvip.pipeline.train.checkpoint import (
     DamagedCheckpoint,
@@ -86,8 +87,7 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         journal = stack.enter_context(Journal(job, logs))
         met = TrainState()  # in this process since the last checkpoint
 
-        if state.step == 0 and is_scored(job, 0):
-            score(job, state, logs)
+        score_before(job, state, logs)
         while state.step < job.num_steps:
             wait_from = time.perf_counter()
             chunks = next(batches)
@@ -210,6 +210,7 @@ def batches_of(job: Job, state: TrainState) -> Generator[list[Chunk], None, None
         job.model.tokenizer,
         image_size=job.model.config.vision_config.image_size,
         max_text_tokens=job.recipe.data.max_text_tokens,
+        num_patches=job.model.config.num_patches,
         resizes=not start.resizes_on_device(job.recipe, place.device),
     )
     frame_bytes = memory.bytes_of_frames(dataset)
@@ -251,6 +252,15 @@ def is_scored(job: Job, step: int) -> bool:
     every = wanted.every_steps
     is_due = job.plan.order.ends_epoch(step) if every is None else step % every == 0
     return is_due or step == job.num_steps
+
+
+def score_before(job: Job, state: TrainState, logs: Logs | None) -> None:
+    """Score what there is to score before the first step: the baseline, and the start where that is asked."""
+    for name, found in baseline_scores(job, "validation").items():
+        if logs is not None:
+            logs.show_baseline(name, recalls_of(found), step=state.step)
+    if state.step == 0 and is_scored(job, 0):
+        score(job, state, logs)
 
 
 def score(job: Job, state: TrainState, logs: Logs | None) -> None:

@@ -13,6 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from clipvip.model import ClipVip, ClipVipConfig
+from clipvip.model.layer import TransformerLayer
+from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import Precision
 from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
 from clipvip.pipeline.runtime.errors import UserError
@@ -31,8 +33,8 @@ _STORED_FRAME_BYTES = 256 * 456 * 3
 # Chunks are a multiple of this, which matrix products like, where the batch allows it.
 _ROWS_STEP = 8
 _ROWS_LOOKED_AT = 4
-# Of a chunk besides pixels: token ids and masks of two texts; pages that are not full, and semaphores.
-_TOKEN_BYTES = 4 * 8
+# Of a chunk besides pixels: token ids and masks of two texts or more; pages that are not full, semaphores.
+_TOKEN_BYTES = 2 * 8
 _SMALL_BYTES = 2**16
 
 
@@ -55,7 +57,7 @@ def saved_bytes(
     """Count what autograd keeps of a chunk, by a forward pass on tensors that have shapes and no content.
 
     As on a GPU without compiling, which keeps more. On an H100 B/32 took 40.8 GiB at its peak for a batch of
-    128, weights, gradient and optimizer included; this counts 37.8 GiB without them.
+    128, weights, gradient and optimizer included; of the network of then this counted 37.8 GiB without them.
     """
     few, more = 4, 8
     counted = [
@@ -93,11 +95,17 @@ def _saved(
         for module in model.modules():
             if isinstance(module, CLIPEncoderLayer):
                 module.register_forward_hook(note)
+            if isinstance(module, TransformerLayer):
+                module.frame_kernel_on = ("cpu",)  # where these tensors are said to be
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            for num_frames in (settings.num_frames, *([1] if settings.needs_frame else [])):
-                model(pixel_values=torch.empty(rows, num_frames, 3, size, size), embeds_only=True)
-            texts = rows * (settings.needs_subtitle + settings.needs_caption)
+            for num_frames in (settings.kept_frames, *([1] if settings.needs_frame else [])):
+                seen = EVERYTHING
+                if settings.drop_patches:
+                    kept = settings.kept_patches(config.num_patches)
+                    seen = Seen(patches=torch.zeros(rows, num_frames, kept, dtype=torch.int16))
+                model(pixel_values=torch.empty(rows, num_frames, 3, size, size), embeds_only=True, seen=seen)
+            texts = rows * settings.texts_of_row
             model(input_ids=torch.zeros(texts, num_tokens, dtype=torch.int64))
     total = sum(num_bytes for storage, num_bytes in storages.items() if storage not in weights)
     if checkpoint_activations:  # the outputs of layers are kept, and what one layer keeps is made again
@@ -161,10 +169,11 @@ def _bytes_at_most(job: Job) -> float:
     """More than a sample can need, by a formula, so that small models need no count."""
     config, data = job.model.config, job.recipe.data
     vision, text = config.vision_config, config.text_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    num_tokens = (config.num_proxies + 1 + patches) * (data.num_frames + 1)
+    num_tokens = (config.num_proxies + 1 + config.num_patches) * (data.num_frames + 1)
     values = num_tokens * vision.num_hidden_layers * (vision.hidden_size + vision.intermediate_size)
-    values += 2 * data.max_text_tokens * text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
+    num_texts = max(2, *(part.settings.texts_of_row for part in job.plan.parts))
+    of_token = text.num_hidden_layers * (text.hidden_size + text.intermediate_size)
+    values += num_texts * data.max_text_tokens * of_token
     return 64.0 * values
 
 
@@ -263,8 +272,10 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     Raises as `fitting_loaders`.
     """
     run, place = job.recipe.run, job.place
-    row_bytes = frame_bytes * job.plan.parts[largest.source].settings.frames_of_row
-    row_bytes += job.recipe.data.max_text_tokens * _TOKEN_BYTES
+    settings = job.plan.parts[largest.source].settings
+    seen_bytes = 2 * settings.kept_patches(job.model.config.num_patches) if settings.drop_patches else 0
+    row_bytes = (frame_bytes + seen_bytes) * settings.frames_of_row
+    row_bytes += max(2, settings.texts_of_row) * job.recipe.data.max_text_tokens * _TOKEN_BYTES
     chunk_bytes = (largest.stop - largest.start) * row_bytes + _SMALL_BYTES
     if run.workers == 0:
         return 0, run.prefetch

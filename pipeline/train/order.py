@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-ORDER_VERSION = 2
-"""1: what does not fill a batch at the end of an epoch is left out. 2: batches run on into the next epoch."""
+ORDER_VERSION = 3
+"""1: what does not fill a batch at the end of an epoch is left out. 2: batches run on into the next epoch.
+3: where several folders have captions of a clip, all of them count; before, those of the first folder."""
 
 # A sample: its shard, and its number among the shard's.
 SamplePlace = tuple[int, int]

@@ -5,11 +5,8 @@ resumptions.
 """
 
 import dataclasses
-import difflib
 import math
 import re
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -36,7 +33,8 @@ from clipvip.model.variants import (
     check_temporal_start,
 )
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.train.recipe_yaml import parse_value, parse_yaml
+from clipvip.pipeline.train.recipe_names import read_recipe
+from clipvip.pipeline.train.recipe_yaml import nearest, parse_value, parse_yaml, put
 from clipvip.plugins import Registry
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
@@ -87,7 +85,16 @@ class Data:
     """Frames taken of a clip."""
     sampling: Literal["jittered", "uniform"] = "jittered"
     """`jittered`: evenly spaced between a random first and a random last frame; `uniform`: no chance."""
+    drop_frames: float = Field(default=0.0, ge=0, lt=1)
+    """The fraction of these that is left out in training, at random, others on each pass; one at least stays.
+    What stays keeps its temporal position among `num_frames`."""
     max_text_tokens: int = Field(default=70, ge=3)
+    captions: Literal["one", "all"] = "one"
+    """Of a clip with several captions, be they of one folder or of several: `one` draws one on each pass;
+    `all` encodes all of them, further positives of the clip that are no negatives of each other, and the
+    clip counts as one. Each costs a pass of the text encoder."""
+    max_captions: int = Field(default=16, ge=1)
+    """For `captions: all`: of a clip with more, so many are drawn on each pass."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Samples are shuffled within groups of this many shards, and the shards among themselves."""
     fast_decode: bool = False
@@ -127,6 +134,9 @@ class Model:
     image_size: int | None = Field(default=None, ge=1)
     """Side of the images in pixels, a multiple of the patches'; null: as `init`. For another size than
     its own the positions of patches are interpolated (bicubic, antialiased)."""
+    drop_patches: float = Field(default=0.0, ge=0, lt=1)
+    """The fraction of the patches of each frame and image that is left out in training, at random (FLIP).
+    Proxies and class tokens stay."""
     logit_scale: float | None = Field(default=4.60, ge=0)
     """The logarithm of the inverse temperature at the start; null keeps that of `init`."""
 
@@ -195,6 +205,9 @@ class Evaluation:
     select: Literal["best", "last"] = "last"
     """Which weights become OUT/model: those of the best validation, by the mean of text-to-video R@1, R@5 and
     R@10 (the earlier of equals), or those of the last step."""
+    baseline: str | None = "auto"
+    """A model that is scored once on both splits, beside the trained one, such as a plain CLIP, whose frames
+    are averaged. `auto`: `model.init`, where that is a plain CLIP; null: none."""
     clips_at_once: int = Field(default=16, ge=1)
     """Clips that go through the model together."""
 
@@ -263,7 +276,7 @@ def load_recipe(
     Raises:
         UserError: no such recipe, an unknown key (the nearest known one is named), a value that does not fit.
     """
-    tree = parse_yaml(_read(name), name=name)
+    tree = parse_yaml(read_recipe(name), name=name)
     if tree.get("data") is None:
         tree["data"] = {}
     if isinstance(tree["data"], dict):  # so that --set data.sources.NAME adds to the default source
@@ -272,42 +285,10 @@ def load_recipe(
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
-        _put(tree, key, parse_value(value, name=f"--set {text}"))
+        put(tree, key, parse_value(value, name=f"--set {text}"))
     for key, value in (options or {}).items():
-        _put(tree, key, value)
+        put(tree, key, value)
     return recipe_from_tree(tree, name=name)
-
-
-def packaged_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
-    folder = resources.files("clipvip.recipes")
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def _read(name: str) -> str:
-    if Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
-    known = packaged_recipes()
-    if name not in known:
-        raise UserError(
-            f"{name}: no such recipe{_nearest(name, known)}; give a YAML file or one of: {', '.join(known)}"
-        )
-    return resources.files("clipvip.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making sections on the way."""
-    *sections, last = key.split(".")
-    for section in sections:
-        if tree.get(section) is None:
-            tree[section] = {}
-        tree = tree[section]
-        if not isinstance(tree, dict):
-            raise UserError(f"{key}: {section} is a value, not a section")
-    tree[last] = value
 
 
 def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
@@ -333,16 +314,11 @@ def _explain(error: ValidationError) -> str:
     if mistake["type"] == "unexpected_keyword_argument":
         known = _known_keys(place[:-1])
         moved = [other for other in known if other.split(".")[-1] == place[-1]]
-        return f"unknown key {key}{_nearest(key, moved or known)}"
+        return f"unknown key {key}{nearest(key, moved or known)}"
     message, given = mistake["msg"].removeprefix("Value error, "), mistake["input"]
     is_shown = mistake["type"] != "value_error" and not isinstance(given, dict | ArgsKwargs)
     shown = f" (given: {given!r})" if is_shown else ""
     return f"{key or 'recipe'}: {message[:1].lower()}{message[1:]}{shown}"
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(place: list[str]) -> list[str]:
@@ -376,7 +352,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _PATH_OF_DATA = re.compile(r"evaluation\.validation|data\.sources\..+\.(shards|captions|samples_per_shard)")
-_OF_TEST = ("evaluation.test", "evaluation.clips_at_once")
+_OF_TEST = ("evaluation.test", "evaluation.baseline", "evaluation.clips_at_once")
 
 
 def differences(first: Recipe, second: Recipe, *, paths: bool = True) -> list[str]:

@@ -1,5 +1,6 @@
-"""YAML as recipes are written in: text to a tree of plain values."""
+"""YAML as recipes are written in: from a file or a name to a tree of plain values."""
 
+import difflib
 import re
 from typing import Any
 
@@ -32,3 +33,21 @@ def parse_value(text: str, *, name: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not YAML ({one_line(error)})") from error
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making sections on the way; UserError where one of them is a value."""
+    *sections, last = key.split(".")
+    for section in sections:
+        if tree.get(section) is None:
+            tree[section] = {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
+            raise UserError(f"{key}: {section} is a value, not a section")
+    tree[last] = value
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """What a message adds of the known word that was meant; nothing where there is none like it."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

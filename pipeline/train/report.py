@@ -4,14 +4,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clipvip.pipeline.evaluate.retrieval import table
+from clipvip.pipeline.evaluate.baselines import comparison
+from clipvip.pipeline.evaluate.retrieval import figures, table
 from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.train.baseline import baseline_scores
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import barrier
 from clipvip.pipeline.train.logs import read_log
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.pipeline.train.step import Job
-from clipvip.pipeline.train.validation import best_row, choose_weights, score_test, write_training_card
+from clipvip.pipeline.train.validation import (
+    as_result,
+    best_row,
+    choose_weights,
+    score_test,
+    write_training_card,
+)
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.format.captions import made_by
 
@@ -30,6 +38,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
     if place.is_first:
         choose_weights(job, folder)
     barrier(place)
+    beside = baseline_scores(job, "validation")
     scores = score_test(job, chosen, folder)
     if place.is_first:
         write_training_card(job, chosen, scores, folder)
@@ -56,9 +65,15 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
         for name, made in captions.items():
             summary += f"\n  captions {name}: do not say what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"
+        if beside:
+            row = next(row for row in state.validations if row["step"] == chosen)
+            compared = comparison("this run", as_result(row) | {"baselines": beside}, figures)
+            summary += f"\nvalidation split {recipe.evaluation.validation}, {chosen_by}:\n{compared.text()}"
         if scores:
             result = result | {"result": scores}
             summary += f"\ntest split {scores['shards']}, {chosen_by}:\n{table(scores)}"
+            if "baselines" in scores:
+                summary += f"\n\n{comparison('this run', scores, figures).text()}"
     barrier(place)
     return StageReport(content=result, text=summary)
 

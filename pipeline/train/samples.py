@@ -3,8 +3,8 @@
 What cannot be used is a Skip here and nowhere else; what takes its place is decided in batches.py.
 """
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -13,14 +13,16 @@ import torch
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image
-from clipvip.media.sampling import jittered_indices, middle_index, uniform_indices
+from clipvip.media.sampling import jittered_indices, middle_index, random_subsets, uniform_indices
+from clipvip.model.seen import EVERYTHING, Seen, num_kept
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.train.shard_set import ShardReader, ShardSet
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.format.captions import ShardCaptions, captions_of_shard
 from clipvip.shards.format.clip import FRAMES_EXTENSION
+from clipvip.shards.format.clip_captions import ShardCaptions, captions_of_shard
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, SampleSpan, ShardFile
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_sample, read_text_member
+from clipvip.shards.tar.members import read_text_member
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, read_sample
 from clipvip.shards.tar.streaming import resize
 
 _CAPTION_FILES_KEPT = 64
@@ -37,21 +39,61 @@ class SampleSettings:
     needs_caption: bool
     needs_frame: bool
     captions: tuple[str, ...] = ()
+    num_captions: int = 1  # the most of a sample that are encoded
+    first_counts: bool = False  # of the folders of captions: see `captions_of_shard`
     max_pixels: int = DEFAULT_MAX_PIXELS
+    # The fractions of the frames, and of the patches of each frame, that are left out at random.
+    drop_frames: float = 0.0
+    drop_patches: float = 0.0
+
+    @property
+    def kept_frames(self) -> int:
+        """Frames of a sample that are decoded and seen."""
+        return num_kept(self.num_frames, self.drop_frames)
 
     @property
     def frames_of_row(self) -> int:
         """Of a sample, the middle frame counted again where it is wanted."""
-        return self.num_frames + self.needs_frame
+        return self.kept_frames + self.needs_frame
+
+    def kept_patches(self, num_patches: int) -> int:
+        """Of that many in a frame, those that are seen."""
+        return num_kept(num_patches, self.drop_patches)
+
+    @property
+    def texts_of_row(self) -> int:
+        """The most texts of a sample: its subtitle and its captions."""
+        return self.needs_subtitle + self.needs_caption * self.num_captions
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a sample is besides its frames. `text` is the subtitle, or an image's own text."""
+    """What a sample is besides its frames. `text` is the subtitle, or an image's own text.
+
+    Where some are dropped, `frames` (kept frames,) are the places of those that are kept, and `patches`
+    (frames of the row, kept patches) what is kept of each, the middle frame's last.
+    """
 
     key: str
     text: str
-    caption: str | None
+    captions: tuple[str, ...] = ()
+    frames: np.ndarray | None = None
+    patches: np.ndarray | None = None
+
+
+def seen_of(examples: Sequence[Example], settings: SampleSettings) -> tuple[Seen, Seen]:
+    """What is seen of the samples' videos, and of their middle frames."""
+    frames = [example.frames for example in examples if example.frames is not None]
+    patches = [example.patches for example in examples if example.patches is not None]
+    of_frames = torch.from_numpy(np.stack(frames)) if frames else None
+    video = Seen(of_frames, settings.num_frames if frames else 0)
+    if not patches:
+        return video, EVERYTHING
+    of_video, of_middle = torch.from_numpy(np.stack(patches)).split(
+        [settings.kept_frames, int(settings.needs_frame)], dim=1
+    )
+    middle = Seen(patches=of_middle.contiguous()) if settings.needs_frame else EVERYTHING
+    return replace(video, patches=of_video.contiguous()), middle
 
 
 @dataclass(eq=False, repr=False)
@@ -66,6 +108,7 @@ class SampleLoader:
     _: KW_ONLY
     image_size: int
     resizes: bool = True
+    num_patches: int = 0  # of a frame; 0: none is drawn of them
 
     def __post_init__(self) -> None:
         self.reader = ShardReader(self.shards)
@@ -96,19 +139,29 @@ class SampleLoader:
         if isinstance(found, Skip):
             return found
         span, file = found
-        caption = self.captions(shard).draw(span.key, rng) if self.settings.needs_caption else None
-        read = self.read(span, file, caption)
+        captions = self.draw_captions(shard, span.key, rng)
+        read = self.read(span, file, captions)
         if isinstance(read, Skip):
             return read
         if isinstance(read, Sample):
-            example = self._load_clip(read, caption, rng, video, frame)
+            example = self._load_clip(read, captions, rng, video, frame)
         else:
             example = self._load_image(span, *read, video)
+        if isinstance(example, Example) and self.settings.drop_patches and self.num_patches:
+            kept, num = self.settings.kept_patches(self.num_patches), self.settings.frames_of_row
+            example = replace(example, patches=random_subsets(self.num_patches, kept, num, rng))
         if keeps and isinstance(example, Example):
             video.keep()
             if self.settings.needs_frame:
                 frame.keep()
         return example
+
+    def draw_captions(self, shard: int, key: str, rng: np.random.Generator) -> tuple[str, ...]:
+        """The captions that a sample is given, none of which is empty; no more than are asked for."""
+        wanted = self.settings
+        if not wanted.needs_caption:
+            return ()
+        return tuple(filter(None, self.captions(shard).draw(key, rng, most=wanted.num_captions)))
 
     def take_notes(self) -> list[Skip]:
         """What was met since the last call that costs no sample: caption files that cannot be used."""
@@ -116,7 +169,7 @@ class SampleLoader:
         return notes
 
     def read(
-        self, span: SampleSpan, file: ShardFile, caption: str | None, *, with_pixels: bool = True
+        self, span: SampleSpan, file: ShardFile, captions: tuple[str, ...], *, with_pixels: bool = True
     ) -> Sample | tuple[str, bytes] | Skip:
         """A clip, or the text and the file of an image; or why it cannot be used, as far as that shows here.
 
@@ -125,7 +178,7 @@ class SampleLoader:
         if self.shards.kind == "images":
             return _read_image(file, span, with_pixels=with_pixels)
         wanted = self.settings
-        if wanted.needs_caption and not wanted.needs_subtitle and not caption:
+        if wanted.needs_caption and not wanted.needs_subtitle and not captions:
             return Skip("missing_caption", span.shown_key)
         try:
             sample = read_sample(file, span, with_pixels=with_pixels, max_pixels=wanted.max_pixels)
@@ -139,7 +192,7 @@ class SampleLoader:
     def _load_clip(
         self,
         sample: Sample,
-        caption: str | None,
+        captions: tuple[str, ...],
         rng: np.random.Generator,
         video: PixelsWriter,
         frame: PixelsWriter,
@@ -157,12 +210,16 @@ class SampleLoader:
                 text = sample.sentences[int(rng.integers(len(sample.sentences)))]
             if wanted.needs_subtitle and not text.strip():
                 return Skip("empty_subtitle", sample.key)
+            frames = None
+            if wanted.kept_frames < wanted.num_frames:
+                (frames,) = random_subsets(wanted.num_frames, wanted.kept_frames, 1, rng)
+                choices = [(drawn[frames].tolist(), video)]
             if wanted.needs_frame:
                 choices.append(([middle_index(sample.num_frames)], frame))
             self._write_frames(sample, choices)
         except (DatasetError, ValueError) as error:
             return Skip("damaged_sample", sample.key, one_line(error))
-        return Example(sample.key, text, caption or None)
+        return Example(sample.key, text, captions, frames)
 
     def _load_image(self, span: SampleSpan, text: str, data: bytes, video: PixelsWriter) -> Example | Skip:
         try:
@@ -172,7 +229,7 @@ class SampleLoader:
         if self.resizes:
             picture = resize(torch.from_numpy(picture), self.image_size).numpy()
         video.space(picture.shape)[:] = picture
-        return Example(span.key, text, None)
+        return Example(span.key, text)
 
     def _write_frames(self, sample: Sample, choices: list[tuple[list[int], PixelsWriter]]) -> None:
         """Write the frames of each choice of indices; each distinct frame is decoded and resized once."""
@@ -226,7 +283,12 @@ class SampleLoader:
             return ShardCaptions({}, [])
         sha256 = None if shard.record is None else shard.record.sha256
         found = captions_of_shard(
-            self.settings.captions, shard.stem, num_bytes=num_bytes, sha256=sha256, keys=keys
+            self.settings.captions,
+            shard.stem,
+            num_bytes=num_bytes,
+            sha256=sha256,
+            keys=keys,
+            first_counts=self.settings.first_counts,
         )
         self._notes += found.skips
         return found

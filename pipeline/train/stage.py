@@ -19,6 +19,7 @@ from clipvip.pipeline.train.recipe import (
     recipe_from_tree,
     recipe_tree,
 )
+from clipvip.pipeline.train.recipe_names import RecipeName
 from clipvip.pipeline.train.store_run import in_store, local_folder, publish, run_folder
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import lock_folder
@@ -35,11 +36,15 @@ def _place(what: str) -> Any:
 class TrainOptions(StageOptions):
     """What `train` is asked for: a packaged recipe's name or the path of a YAML file, and changes."""
 
-    recipe: str = opt(argument=True, kw_only=False)
+    recipe: str = opt(type=RecipeName(), argument=True, kw_only=False)
     shards: str | None = opt(
         "Folder of shards, or their URLs with {000..099}.", metavar="DIR_OR_URLS", default=None
     )
-    captions: str | None = _place("Folder that 'clipvip-data caption' wrote for these shards")
+    captions: tuple[str, ...] | None = opt(
+        f"Folder that 'clipvip-data caption' wrote for these shards; may be given several times; {ALSO}.",
+        metavar="DIR",
+        default=(),
+    )
     init: str | None = opt(
         f"The CLIP or CLIP-ViP model to start from; {ALSO}.", metavar="FOLDER_OR_NAME", default=None
     )
@@ -85,6 +90,20 @@ def train(options: TrainOptions) -> StageReport:
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or training diverged.
         TrainingStopped: SIGTERM or Ctrl-C came; a checkpoint is saved, and the same call goes on from there.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.train(
+        ...     "demo",
+        ...     shards="clips",
+        ...     captions="captions",
+        ...     init="openai/clip-vit-base-patch32",
+        ...     out="run",
+        ...     gpus=0,
+        ...     overrides=["optim.epochs=null", "optim.steps=1", "optim.batch_size=4", "run.workers=0"],
+        ... )
+        >>> clipvip.ClipVip.from_pretrained("run/model").config.model_type
+        'clip_vip'
     """
     recipe = recipe_of(options)
     if not recipe.run.out:
@@ -119,10 +138,12 @@ def recipe_of(options: TrainOptions) -> Recipe:
     """The recipe with changed settings and what other options say; a UserError where they do not fit it."""
     recipe = load_recipe(options.recipe, options.overrides)
     tree = recipe_tree(recipe)
-    if options.shards is not None or options.captions is not None:
+    if options.shards is not None or options.captions:
         source = tree["data"]["sources"][_source_for_options(recipe)]
         source["shards"] = source["shards"] if options.shards is None else options.shards
-        source["captions"] = source["captions"] if options.captions is None else options.captions or None
+        if options.captions:  # "" stands for none
+            folders = list(filter(None, options.captions))
+            source["captions"] = folders if len(folders) > 1 else folders[0] if folders else None
     if options.gpus == 0:
         tree["run"]["device"] = "cpu"
     elif options.gpus is not None:
@@ -151,6 +172,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
     """The plan of a run's batches, before any process starts; or an error that says what is wrong with it."""
     # torch and the model are imported from here on, so that mistakes above are told at once.
     from clipvip.pipeline.train import data_record
+    from clipvip.pipeline.train.baseline import check_baseline
     from clipvip.pipeline.train.batches import plan_batches
     from clipvip.pipeline.train.checkpoint import RECIPE_NAME, list_checkpoints
     from clipvip.pipeline.train.distributed import launched_world_size
@@ -177,6 +199,7 @@ def check(recipe: Recipe, *, resume: str) -> "BatchPlan":
                 "settings or another --out"
             )
     check_splits(recipe)
+    check_baseline(recipe)
     with tempfile.TemporaryDirectory() as cache:
         place = Path(recipe.run.cache or cache)
         plan = plan_batches(recipe, cache=place, order_version=data_record.order_of_run(out))

@@ -103,7 +103,10 @@ class StepResult:
 
 
 def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, compiled: bool) -> Encoder:
-    """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32."""
+    """A function from a chunk on `device` to its embeddings by role, each (rows, dim) in float32.
+
+    Captions, where rows may have several, are (rows, the most that they may have, dim).
+    """
     if compiled:
         compile_layers(model)
     forward = partial(model, embeds_only=True)
@@ -113,20 +116,30 @@ def make_encoder(model: ClipVip, *, precision: Precision, device: torch.device, 
     def encode(chunk: Chunk) -> dict[str, torch.Tensor]:
         embeddings = {}
         with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
-            embeddings["video"] = forward(pixel_values=chunk.video.normalized(*pixels)).video_embeds
+            video = chunk.video.normalized(*pixels)
+            embeddings["video"] = forward(pixel_values=video, seen=chunk.video_seen).video_embeds
             if chunk.frame is not None:
                 # The middle frame goes through the same encoder, as a video of one frame.
-                embeddings["frame"] = forward(pixel_values=chunk.frame.normalized(*pixels)).video_embeds
+                frame = chunk.frame.normalized(*pixels)
+                embeddings["frame"] = forward(pixel_values=frame, seen=chunk.frame_seen).video_embeds
             texts = {"text": chunk.text_ids, "caption": chunk.caption_ids}
             ids = {
                 role: tokens[:, : chunk.num_tokens] for role, tokens in texts.items() if tokens is not None
             }
             # In one pass, and without masks: tokens see none that come after them, and padding is last.
             rows = forward(input_ids=torch.cat(list(ids.values()))).text_embeds
-            embeddings |= zip(ids, rows.split(len(chunk.keys)), strict=True)
+            embeddings |= zip(ids, rows.split(list(map(len, ids.values()))), strict=True)
+        if chunk.has_caption is not None and chunk.has_caption.dim() == 2:
+            embeddings["caption"] = _by_row(embeddings["caption"], *chunk.has_caption.shape)
         return {role: rows.float() for role, rows in embeddings.items()}
 
     return encode
+
+
+def _by_row(captions: torch.Tensor, rows: int, most: int) -> torch.Tensor:
+    """(rows * some, dim) -> (rows, most, dim), filled up with zeros."""
+    by_row = captions.view(rows, -1, captions.shape[-1])
+    return torch.nn.functional.pad(by_row, (0, 0, 0, most - by_row.shape[1]))
 
 
 def compile_layers(model: ClipVip) -> None:
@@ -179,10 +192,13 @@ def step_flops(chunks: list[Chunk], config: ClipVipConfig) -> float:
     """FLOPs that a step on `chunks` needs; what is done twice, to save memory, counts once."""
     total = 0
     for chunk in chunks:
-        videos = [chunk.video] if chunk.frame is None else [chunk.video, chunk.frame]
-        forward = sum(video_flops(config, video.num_frames, embeds_only=True) for video in videos)
-        texts = (chunk.text_ids is not None) + (chunk.caption_ids is not None)
-        total += len(chunk.keys) * (forward + texts * text_flops(config, chunk.num_tokens))
+        videos = [(chunk.video, chunk.video_seen), (chunk.frame, chunk.frame_seen)]
+        forward = sum(
+            video_flops(config, video.num_frames, embeds_only=True, num_patches=seen.num_patches)
+            for video, seen in videos
+            if video is not None
+        )
+        total += len(chunk.keys) * forward + chunk.num_texts * text_flops(config, chunk.num_tokens)
     return float(3 * total)  # a backward pass costs twice the forward pass
 
 
@@ -277,7 +293,7 @@ def batch_terms(
 def _join(
     chunks: list[Chunk], outputs: list[dict[str, torch.Tensor]], *, plan: BatchPlan, place: Place
 ) -> tuple[Embeddings, dict[str, torch.Tensor]]:
-    """The embeddings of the whole batch, to receive gradients; by source, who has a caption: bool (rows,)."""
+    """The embeddings of the whole batch, to receive gradients; by source, who has captions: as in chunks."""
     joined: Embeddings = {}
     has_caption = {}
     for part in plan.parts:

@@ -12,32 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-import torch
 import yaml
 
-from clipvip.model import ClipVip
 from clipvip.model.model_card import write_card
-from clipvip.pipeline.evaluate.embeddings import (
-    ClipEncoder,
-    PairEmbeddings,
-    embed_pairs,
-    load_clip_vip,
-    query_texts,
-    settings_of,
-)
-from clipvip.pipeline.evaluate.retrieval import few_clips_warning, score_pairs, table
+from clipvip.pipeline.evaluate.baselines import comparison
+from clipvip.pipeline.evaluate.embeddings import load_clip_vip, query_texts
+from clipvip.pipeline.evaluate.retrieval import few_clips_warning, figures, table
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.train.baseline import baseline_scores
 from clipvip.pipeline.train.checkpoint import TrainState
-from clipvip.pipeline.train.distributed import barrier, gather_objects
-from clipvip.pipeline.train.loading import ADVICE
+from clipvip.pipeline.train.distributed import barrier
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
+from clipvip.pipeline.train.scoring import score_split
 from clipvip.pipeline.train.start import save_model
 from clipvip.pipeline.train.step import Job
 from clipvip.shards.files.atomic import write_json, write_jsonl
 from clipvip.shards.files.places import location_of, sorted_glob
 from clipvip.shards.files.stores import Location, is_remote, is_url
-from clipvip.shards.format.manifest import num_samples, read_manifest
+from clipvip.shards.format.manifest import read_manifest
 from clipvip.shards.tar.reader import list_shards, read_shard
 
 BEST_FOLDER = "best"
@@ -94,7 +86,7 @@ def validate(job: Job, state: TrainState) -> Row:
     wanted, rows = job.recipe.evaluation, state.validations
     assert wanted.validation is not None
     job.model.eval()
-    result = _score(job, job.model, location_of(wanted.validation))
+    result = score_split(job, job.model, location_of(wanted.validation))
     job.model.train()
     metrics = result["metrics"]["plain"]
     row = {"step": state.step, **metrics["text_to_video"], "video_to_text": metrics["video_to_text"]}
@@ -106,6 +98,11 @@ def validate(job: Job, state: TrainState) -> Row:
         write_rows(job.out, rows)
     barrier(job.place)
     return row
+
+
+def as_result(row: Row) -> dict[str, Any]:
+    """A validation as a retrieval test tells its metrics."""
+    return {"metrics": {"plain": {"text_to_video": row, "video_to_text": row["video_to_text"]}}}
 
 
 def write_rows(out: Path, rows: list[Row]) -> None:
@@ -152,7 +149,12 @@ def score_test(job: Job, step: int, folder: Path) -> dict[str, Any] | None:
         # OUT/best of a run that an older version began does not say how it was trained.
         frames, tokens = recipe.data.num_frames, recipe.data.max_text_tokens
         model = load_clip_vip(str(folder), device=job.place.device, num_frames=frames, max_text_tokens=tokens)
-        found = {**what, **_score(job, model, location_of(split))}
+        found = {**what, **score_split(job, model, location_of(split))}
+        if job.place.is_first:
+            write_json(path, found)
+    baseline = baseline_scores(job, "test")
+    if baseline and found.get("baselines") != baseline:
+        found = found | {"baselines": baseline}
         if job.place.is_first:
             write_json(path, found)
     barrier(job.place)
@@ -165,48 +167,33 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     optim, init = recipe.optim, recipe.model.init
     averaged = "" if optim.ema is None else f", averaged over steps with a decay of {optim.ema:g}"
     training = {
-        **({} if is_url(init) or Path(init).exists() else {"base_model": init}),
+        **({"base_model": init} if _is_name(init) else {}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
         "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
         "frames": str(recipe.data.num_frames),
+        **({"dropped in training": dropped} if (dropped := _dropped(recipe)) else {}),
         "weights": f"of step {step:,} ({recipe.evaluation.select}){averaged}",
     }
     tree = recipe_tree(recipe)
     settings = yaml.safe_dump({name: tree[name] for name in ("seed", "loss", "optim")}, sort_keys=False)
     told = table(scores) if scores else ""
+    if scores and "baselines" in scores:
+        beside = {_name_in_card(name): one for name, one in scores["baselines"].items()}
+        told += f"\n\n{comparison('this model', scores | {'baselines': beside}, figures).text()}"
     write_card(folder, job.model.config, training=training, recipe=settings, scores=told)
 
 
-def _score(job: Job, model: ClipVip, folder: Location) -> dict[str, Any]:
-    """The scores of a split, in every process."""
-    mine = list_shards(folder)[job.place.rank :: job.place.world_size]
-    total = num_samples(folder)
-    encoder = ClipEncoder(
-        model,
-        job.recipe.evaluation.clips_at_once,
-        total=None if total is None else total // job.place.world_size,
-        shows_progress=False,
-        workers=job.recipe.run.workers,
-        precision=job.precision,
-        advice=ADVICE,
-    )
-    with torch.random.fork_rng([]):
-        pairs = embed_pairs(encoder, mine)
-    joined = _join(gather_objects(pairs, place=job.place))
-    if not len(joined.texts):
-        raise UserError(f"{folder}: no clip of it has both frames and a text; nothing can be scored")
-    return score_pairs(joined, queries="subtitles", settings=settings_of(model)).as_dict()
+def _dropped(recipe: Recipe) -> str:
+    """What of clips training left out; nothing where it saw them whole."""
+    fractions = {"patches": recipe.model.drop_patches, "frames": recipe.data.drop_frames}
+    return ", ".join(f"{fraction:.0%} of the {what}" for what, fraction in fractions.items() if fraction)
 
 
-def _join(parts: list[PairEmbeddings]) -> PairEmbeddings:
-    """The embeddings of all processes as those of one."""
-    used = [part for part in parts if len(part.texts)] or parts[:1]
-    starts = np.cumsum([0, *(len(part.videos) for part in used[:-1])])
-    return PairEmbeddings(
-        np.concatenate([part.texts for part in used]),
-        np.concatenate([part.videos for part in used]),
-        np.concatenate([part.labels + start for part, start in zip(used, starts, strict=True)]),
-        [sentence for part in used for sentence in part.sentences],
-        [skip for part in parts for skip in part.skips],
-    )
+def _is_name(model: str) -> bool:
+    """Whether a model is named as on the hub, and not by a path or URL, which a card leaves out."""
+    return not is_url(model) and not Path(model).exists()
+
+
+def _name_in_card(model: str) -> str:
+    return model if _is_name(model) else "baseline"

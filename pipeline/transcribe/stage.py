@@ -4,7 +4,6 @@ Processes that run `work` do the work; this file decides what they do, and sums 
 """
 
 import hashlib
-import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, DryRun, Gpus, LocalName, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.transcribe.webvtt import read_head, transcript_path
@@ -77,6 +77,9 @@ class TranscribeOptions(StageOptions):
     )
     dry_run: DryRun = False
 
+    def packages(self) -> dict[str, str]:
+        return super().packages() | {"faster_whisper": "transcribe"}
+
 
 @stage(
     TranscribeOptions,
@@ -93,10 +96,14 @@ def transcribe(options: TranscribeOptions) -> StageReport:
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no video has a transcript.
+
+    Examples:
+        >>> import clipvip
+        >>> report = clipvip.transcribe("videos", model="whisper", out="heard", gpus=0, dry_run=True)
+        >>> report.counts["videos"]
+        4
     """
     started = time.monotonic()
-    if importlib.util.find_spec("faster_whisper") is None:
-        raise UserError("faster-whisper is not installed; run: pip install 'clipvip[transcribe]'")
     videos = index_videos(options.videos)
     if not videos:
         raise UserError(f"{options.videos}: holds no videos")
@@ -107,7 +114,7 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         require_free_folder(out, made_by, outputs=_OUTPUTS)
         counts = {"videos": len(videos), "videos_done": sum(_is_done(out, name) for name in videos)}
         todo = counts["videos"] - counts["videos_done"]
-        text = f"transcribe: would hear {todo:,} of {len(videos):,} videos -> {out}; the others are done"
+        text = planned("transcribe: would hear", todo, len(videos), "videos", out)
         return StageReport(content={"stage": "transcribe", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs=_OUTPUTS):
         num_made, skips = _hear(videos, setup)
@@ -184,10 +191,8 @@ def _find_model(name: str) -> Path:
             folder = Path(download_model(name))
         except (OSError, ValueError) as error:
             hint = "" if "/" in name else f"; sizes are {', '.join(available_models())}"
-            raise UserError(
-                f"--model {name}: no such folder, and not to be had from the hub"
-                f" ({one_line(error, most=200)}){hint}"
-            ) from error
+            absent = f"{name}: no such folder, and not to be had from the Hub ({one_line(error, most=200)})"
+            raise UserError(f"--model {hub_problem(name, error) or absent}{hint}") from error
     for file in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / file).is_file():
             raise UserError(

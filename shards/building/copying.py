@@ -11,8 +11,10 @@ from clipvip.shards.files.places import size_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.files.text import parse_object
 from clipvip.shards.format.captions import (
+    FRAME_SKIP,
     Caption,
     Origin,
+    SeenFrame,
     is_made_of,
     read_caption_file,
     shard_source,
@@ -28,11 +30,11 @@ _TAR_RECORD_BYTES = 20 * TAR_BLOCK_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Samples of one shard: those at `places`, ascending, in it. `captions` is the shard's caption file."""
+    """Samples of one shard: those at `places`, ascending, in it. `captions` are the shard's caption files."""
 
     path: Location
     places: tuple[int, ...]
-    captions: Location | None = None
+    captions: tuple[Location, ...] = ()
 
 
 def copy_samples(
@@ -90,8 +92,12 @@ def _chosen(shard: ShardFile, places: Sequence[int]) -> Iterator[SampleSpan]:
         raise DatasetError(f"{shard.path}: has no sample {min(wanted)} any more; it was changed meanwhile")
 
 
-def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location, sha256: str) -> None:
+def copy_captions(
+    target: Location, pieces: Sequence[Piece], *, which: int = 0, shard: Location, sha256: str
+) -> None:
     """Write the captions, and what was left out, of the samples of `pieces` for their new shard.
+
+    Of each piece's caption files those of number `which`.
 
     The file is the one that captioning the new shard by the same model would give. Raises DatasetError where
     a caption file is missing or damaged, or they are of several models or options.
@@ -99,14 +105,16 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
     origins: set[Origin] = set()
     rows: list[Caption] = []
     alternatives: dict[str, list[str]] = {}
+    frames: dict[str, list[SeenFrame]] = {}
     skips: list[Skip] = []
     for piece in pieces:
-        assert piece.captions is not None
-        content = read_caption_file(piece.captions, with_origins=True)
+        path = piece.captions[which]
+        content = read_caption_file(path, with_origins=True)
         if not is_made_of(content.source, num_bytes=size_of(piece.path), sha256=None):
-            raise DatasetError(f"{piece.captions}: made of another shard than {piece.path}; caption it again")
+            raise DatasetError(f"{path}: made of another shard than {piece.path}; caption it again")
         captions = dict(content.rows)
-        skipped = {skip.what: skip for skip in content.skips}
+        skipped = {skip.what: skip for skip in content.skips if skip.reason != FRAME_SKIP}
+        of_frames = [skip for skip in content.skips if skip.reason == FRAME_SKIP]
         origins |= content.origins
         with ShardFile(piece.path) as source:
             for span in _chosen(source, piece.places):
@@ -114,11 +122,14 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
                     rows.append(Caption(span.key, captions[span.key]))
                     if span.key in content.alternatives:
                         alternatives[span.key] = content.alternatives[span.key]
+                    if span.key in content.frames:
+                        frames[span.key] = content.frames[span.key]
+                    skips += [skip for skip in of_frames if skip.what == span.key]
                 elif span.key in skipped:
                     skips.append(skipped[span.key])
     if len(origins) > 1:
         raise DatasetError(
-            f"{pieces[0].captions}: made by another model or other options than its neighbours; "
+            f"{pieces[0].captions[which]}: made by another model or other options than its neighbours; "
             "caption all by one, or leave --captions out"
         )
     model, revision, options = next(iter(origins), Origin())
@@ -132,4 +143,5 @@ def copy_captions(target: Location, pieces: Sequence[Piece], *, shard: Location,
         skips=skips,
         source=made_of,
         alternatives=alternatives,
+        frames=frames,
     )

@@ -1,7 +1,7 @@
 """Records of what is wrong with shards, captions and their folders."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
@@ -37,6 +37,11 @@ class Findings:
             self.add(problem)
         listed = Counter(problem.kind for problem in other.listed)
         self.counts.update({kind: count - listed[kind] for kind, count in other.counts.items()})
+
+    def inside(self, folder: str) -> "Findings":
+        """The same, of files that are told apart by their folder."""
+        listed = [replace(problem, file=f"{folder}/{problem.file}") for problem in self.listed]
+        return Findings(self.max_listed, self.counts.copy(), listed)
 
 
 @dataclass

@@ -20,13 +20,13 @@ from clipvip.shards.format.clip import FRAMES_EXTENSION, make_key
 from clipvip.shards.format.manifest import ShardRecord
 from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.index import SampleSpan, ShardFile
+from clipvip.shards.tar.members import read_text_member
 from clipvip.shards.tar.reader import (
     DEFAULT_MAX_PIXELS,
     EMPTY_SHARD,
     Sample,
     WrongMembers,
     read_record,
-    read_text_member,
 )
 
 # Of a long clip that is stored as video, so many pictures are in memory at a time.

@@ -131,6 +131,11 @@ class HashStore:
         """How many different hashes there are."""
         return len(self) - sum(len(group) - 1 for group in self.repeated())
 
+    def count_below(self, limit: int) -> int:
+        """How many hashes, equal ones each, are below `limit`, from 0 to 2^64."""
+        blocks = range(0, len(self), self._at_once)
+        return sum(int((rows_at(self._file, at, self._at_once, 1) < limit).sum()) for at in blocks)
+
     def nth_smallest(self, n: int) -> int:
         """The `n`-th smallest hash, `n` from 1 to the number of hashes."""
         # Byte by byte: of the hashes that begin with what is found so far, how many have which byte next? The

@@ -14,6 +14,8 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from clipvip.extras import missing
+from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import NO_ROOM, DatasetError
 
@@ -21,7 +23,7 @@ Location = Path | UPath
 """A file or folder on a disk, or one in a store."""
 
 # The package that teaches fsspec a scheme; each is also an extra of ours, named like the scheme.
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _BLOCK_BYTES = 1 << 20
 _TRIES = 4
 _READ_SECONDS = 60
@@ -202,6 +204,8 @@ def store_errors(url: object) -> Iterator[None]:
     except DatasetError:
         raise
     except OSError as error:
+        if str(url).startswith("hf://") and (problem := hub_problem(str(url), error)):
+            raise DatasetError(problem) from error
         if is_url(url) and error.filename is None and error.errno is None:
             error.args = (f"{url}: {one_line(error)}",)
         elif is_url(url) and error.filename is None:
@@ -209,8 +213,9 @@ def store_errors(url: object) -> Iterator[None]:
         raise
     except (ImportError, ValueError) as error:  # a package that is missing, a scheme that nobody knows
         scheme = str(url).partition("://")[0]
-        package = _PACKAGES.get(scheme) if isinstance(error, ImportError) else None
-        what = f"needs {package}; pip install 'clipvip[{scheme}]'" if package else one_line(error)
-        raise DatasetError(f"{url}: {what}") from error
+        package = STORE_PACKAGES.get(scheme) if isinstance(error, ImportError) else None
+        raise DatasetError(missing(package, str(url)) if package else f"{url}: {one_line(error)}") from error
     except Exception as error:  # every store has its own, and none of them derives from OSError
+        if str(url).startswith("hf://") and (problem := hub_problem(str(url), error)):
+            raise OSError(problem) from error
         raise OSError(f"{url}: {one_line(error)}") from error

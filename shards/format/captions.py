@@ -4,11 +4,10 @@ A file is complete when it exists, and holds what was left out too, so it is the
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 
@@ -16,12 +15,22 @@ from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.atomic import atomic_path
 from clipvip.shards.files.hashes import sha256_of_file
-from clipvip.shards.files.places import is_file, location_of, open_small, size_of, sorted_glob
+from clipvip.shards.files.places import location_of, open_small, size_of, sorted_glob
 from clipvip.shards.files.stores import Location
 
 CAPTIONS_EXTENSION = ".parquet"
 # Beside `caption`, in files with clips that have several: all captions of such a clip, else null.
 _ALL_CAPTIONS = "captions"
+# In files of several frames of each clip: of which frame each of its captions is, by number and time.
+_FRAMES, _FRAME_SECONDS = "frames", "frame_seconds"
+FRAME_SKIP = "frame_without_caption"
+"""The reason of skips that are of a single frame of a clip that has captions of others."""
+# The columns of lists, and what may stand in them.
+_LISTS = {
+    _ALL_CAPTIONS: (pyarrow.string(), pyarrow.large_string()),
+    _FRAMES: (pyarrow.int32(),),
+    _FRAME_SECONDS: (pyarrow.float64(),),
+}
 _SKIPS_FIELD = b"clipvip.skips"
 _SOURCE_FIELD = b"clipvip.source"
 
@@ -31,6 +40,13 @@ class Caption(NamedTuple):
 
     key: str
     caption: str
+
+
+class SeenFrame(NamedTuple):
+    """The frame that a caption is of: its number among the stored ones, and its time in the source."""
+
+    number: int
+    seconds: float
 
 
 class Origin(NamedTuple):
@@ -46,8 +62,10 @@ class CaptionFile:
     """What a caption file holds: captions in shard order, what made them, what was left out.
 
     `source` identifies the content of the shard, see `shard_source`; "" where it was not said. `origins` are
-    as many as the rows have, none where there are no rows, and unknown unless they were asked for.
-    `alternatives` are all the captions of the keys that have several; the row has the first of them.
+    as many as the rows have, none where there are no rows, and unknown unless they were asked for; then
+    `row_origins` has that of each row. `alternatives` are all the captions of the keys that have several; the
+    row has the first of them. `frames` tells of which frame each caption of a key is; where nothing is said,
+    it is the middle one, or nobody knows.
     """
 
     rows: list[Caption]
@@ -55,6 +73,13 @@ class CaptionFile:
     skips: list[Skip]
     source: str
     alternatives: dict[str, list[str]] = field(default_factory=dict)
+    frames: dict[str, list[SeenFrame]] = field(default_factory=dict)
+    row_origins: list[Origin] = field(default_factory=list)
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips it says something of."""
+        return len(self.rows) + sum(skip.reason != FRAME_SKIP for skip in self.skips)
 
     def all_captions(self) -> dict[str, list[str]]:
         """Key -> its captions, in shard order."""
@@ -88,64 +113,6 @@ def finished_captions(folder: Location, shard: Location, sha256: str | None) -> 
     return found if found.source and is_same else None
 
 
-@dataclass(frozen=True, slots=True)
-class ShardCaptions:
-    """The captions of one shard by key, and why there are none where some were to be expected.
-
-    Of a key that has several, `by_key` has the first, and `alternatives` all.
-    """
-
-    by_key: dict[str, str]
-    skips: list[Skip]
-    alternatives: dict[str, list[str]] = field(default_factory=dict)
-
-    def draw(self, key: str, rng: np.random.Generator) -> str | None:
-        """A caption of a key, of several one by chance; None where it has none."""
-        several = self.alternatives.get(key)
-        return several[int(rng.integers(len(several)))] if several else self.by_key.get(key)
-
-
-def captions_of_shard(
-    folders: Sequence[str], shard_stem: str, *, num_bytes: int, sha256: str | None, keys: Collection[str]
-) -> ShardCaptions:
-    """What the folders hold for a shard that has the `keys`; the first that has a key counts.
-
-    Names of shards may be equal in several data sets: a file that was made of another shard, or has captions
-    for none of the keys, is not used. Reasons: `no_captions` (no file for the shard),
-    `captions_of_another_shard`, `unreadable_captions`.
-    """
-    by_key: dict[str, str] = {}
-    alternatives: dict[str, list[str]] = {}
-    wanted = set(keys)
-    skips: list[Skip] = []
-    is_used = False
-    for folder in folders:
-        path = captions_path(folder, shard_stem)
-        if not is_file(path):
-            continue
-        try:
-            found = read_caption_file(path)
-        except DatasetError as error:
-            skips.append(Skip("unreadable_captions", path.name, str(error)))
-            continue
-        is_of_shard = is_made_of(found.source, num_bytes=num_bytes, sha256=sha256)
-        rows = {row.key: row.caption for row in found.rows if row.key in wanted} if is_of_shard else {}
-        if rows or (is_of_shard and not found.rows):
-            is_used = True
-            new = rows.keys() - by_key.keys()
-            alternatives |= {key: texts for key, texts in found.alternatives.items() if key in new}
-            by_key = rows | by_key
-        else:
-            made_of = f"made of {found.source}" if not is_of_shard else "has none of the shard's keys"
-            skips.append(Skip("captions_of_another_shard", path.name, f"{path}: {made_of}"))
-    if is_used:
-        # A file of another data set beside the right one is as it should be.
-        skips = [skip for skip in skips if skip.reason != "captions_of_another_shard"]
-    elif not skips:
-        skips = [Skip("no_captions", f"{shard_stem}{CAPTIONS_EXTENSION}", f"in {', '.join(folders)}")]
-    return ShardCaptions(by_key, skips, alternatives)
-
-
 def write_captions(
     path: Location | str,
     rows: Iterable[tuple[str, str]],
@@ -156,11 +123,13 @@ def write_captions(
     skips: Sequence[Skip] = (),
     source: str = "",
     alternatives: Mapping[str, Sequence[str]] | None = None,
+    frames: Mapping[str, Sequence[SeenFrame]] | None = None,
 ) -> None:
     """Write captions, by key, to the Parquet file `path`, all or nothing; equal input gives equal bytes.
 
     `model`, `revision` and `options` (as JSON) stand in every row, so that files can be mixed and still tell
-    what made them. `alternatives` are all the captions of keys that have several, that of the row first.
+    what made them. `alternatives` are all the captions of keys that have several, that of the row first;
+    `frames`, where they are of several frames, those that the captions of each key are of.
     """
     rows = list(rows)
     origin = Origin(model, revision, json.dumps(options or {}, sort_keys=True, ensure_ascii=False))
@@ -171,11 +140,17 @@ def write_captions(
     }
     names = (*Caption._fields, *Origin._fields)
     fields = [pyarrow.field(name, pyarrow.string(), nullable=False) for name in names]
-    several = []
+    lists: list[list[object]] = []
     if alternatives:
         fields.append(pyarrow.field(_ALL_CAPTIONS, pyarrow.list_(pyarrow.string())))
-        several = [[alternatives.get(key) for key, _ in rows]]
-    table = pyarrow.table([*columns, *several], schema=pyarrow.schema(fields, metadata=metadata))
+        lists.append([alternatives.get(key) for key, _ in rows])
+    if frames:
+        seen = [frames.get(key, ()) for key, _ in rows]
+        fields.append(pyarrow.field(_FRAMES, pyarrow.list_(pyarrow.int32())))
+        lists.append([[frame.number for frame in some] for some in seen])
+        fields.append(pyarrow.field(_FRAME_SECONDS, pyarrow.list_(pyarrow.float64())))
+        lists.append([[frame.seconds for frame in some] for some in seen])
+    table = pyarrow.table([*columns, *lists], schema=pyarrow.schema(fields, metadata=metadata))
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
@@ -185,6 +160,11 @@ def read_captions(folder: Location | str, shard_stem: str) -> dict[str, str]:
 
     Raises:
         DatasetError: the shard has no captions there, or its file is damaged or of another schema.
+
+    Examples:
+        >>> from clipvip.shards import read_captions
+        >>> read_captions("captions", "000000")["video0_00000"]
+        'a picture of thing 0 in place 0'
     """
     return dict(read_caption_file(captions_path(folder, shard_stem)).rows)
 
@@ -212,10 +192,12 @@ def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionF
             names: list[str] = list(Caption._fields)
             if with_origins and set(Origin._fields) <= set(schema.names):
                 names += Origin._fields
-            has_all = _is_list_of_texts(schema, _ALL_CAPTIONS)
-            table = file.read(columns=[*names, *([_ALL_CAPTIONS] if has_all else [])])
+            lists = [name for name, kinds in _LISTS.items() if _is_list_of(schema, name, kinds)]
+            table = file.read(columns=[*names, *lists])
             keys, captions, *origin = (table.column(name).to_pylist() for name in names)
-            several = table.column(_ALL_CAPTIONS).to_pylist() if has_all else []
+            several, frames, seconds = (
+                table.column(name).to_pylist() if name in lists else [] for name in _LISTS
+            )
             fields = schema.metadata or {}
             skips = [Skip.from_json(skip) for skip in json.loads(fields.get(_SKIPS_FIELD, b"[]"))]
             made_of = fields.get(_SOURCE_FIELD, b"").decode()
@@ -233,13 +215,36 @@ def read_caption_file(path: Location, *, with_origins: bool = False) -> CaptionF
         raise DatasetError(f"{path}: a key stands there twice; make it again")
     if not all(isinstance(text, str) for texts in several for text in texts or ()):
         raise DatasetError(f"{path}: one of a clip's captions is not a text; make it again")
-    origins = set(map(Origin, *origin)) if origin else {Origin()}
-    alternatives = {key: texts for key, texts in zip(keys, several, strict=False) if texts}
-    return CaptionFile(list(map(Caption, keys, captions)), origins, skips, made_of, alternatives)
+    known: dict[Origin, Origin] = {}  # each once in memory
+    row_origins = [known.setdefault(made, made) for made in map(Origin, *origin)] if origin else []
+    return CaptionFile(
+        list(map(Caption, keys, captions)),
+        set(known) if origin else {Origin()},
+        skips,
+        made_of,
+        {key: texts for key, texts in zip(keys, several, strict=False) if texts},
+        _frames_by_key(keys, several, frames, seconds),
+        row_origins or [Origin()] * (len(keys) if with_origins else 0),
+    )
 
 
-def _is_list_of_texts(schema: pyarrow.Schema, name: str) -> bool:
+def _is_list_of(schema: pyarrow.Schema, name: str, kinds: Sequence[pyarrow.DataType]) -> bool:
     """Whether there is such a column; what others may call so is passed over where it is something else."""
     kind = schema.field(name).type if name in schema.names else pyarrow.null()
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-    return is_list and kind.value_type in (pyarrow.string(), pyarrow.large_string())
+    return is_list and kind.value_type in kinds
+
+
+def _frames_by_key(
+    keys: Sequence[str],
+    several: Sequence[Sequence[str] | None],
+    frames: Sequence[Sequence[int] | None],
+    seconds: Sequence[Sequence[float] | None],
+) -> dict[str, list[SeenFrame]]:
+    """The frame of each caption of a key, where as many are told as it has captions."""
+    found = {}
+    for number, (key, indices, times) in enumerate(zip(keys, frames, seconds, strict=False)):
+        texts = several[number] if several else None
+        if indices and times and len(indices) == len(times) == len(texts or (key,)):
+            found[key] = list(map(SeenFrame, indices, times))
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from clipvip.extras import missing
 from clipvip.media.errors import one_line
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.names import id_of
@@ -72,7 +73,7 @@ def find_caption_files(place: Path) -> list[Path]:
     if not path.is_file():
         raise DatasetError(f"{place}: no such file or folder of captions")
     if is_lmdb(path) and not find_spec("lmdb"):
-        raise DatasetError(f"{path}: needs lmdb; pip install 'clipvip[lmdb]'")
+        raise DatasetError(missing("lmdb", str(path)))
     if not is_lmdb(path) and path.suffix.lower() not in CAPTION_EXTENSIONS:
         kinds = ", ".join(CAPTION_EXTENSIONS)
         raise DatasetError(f"{path}: of no known kind; give {kinds}, or an LMDB ({LMDB_NAME} in its folder)")
@@ -256,8 +257,11 @@ def _row(
         what = "no id" if not ids else "no caption"
         shown = ", ".join(map(str, names if names is not None else fields))[:200]
         return CaptionRow(where, problem=f"{what}; its fields are {shown or 'none'}")
-    # A field that says nothing gives way to the next: `caption` null beside `captions`.
+    # A field that says nothing gives way to the next: `caption` null beside `captions`. So does one whose
+    # text the next has besides others, as in our own files.
     found = next((some for some in texts if some), texts[0])
+    if found is not None:
+        found = next((some for some in texts if some and set(found) < set(some)), found)
     if found is None:
         return CaptionRow(where, ids, problem="its caption is no text, and no list of texts")
     return CaptionRow(where, ids, tuple(found))

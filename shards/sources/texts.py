@@ -14,7 +14,8 @@ from clipvip.shards.sources.text_files import text_lines
 from clipvip.shards.sources.text_tables import TABLE_EXTENSIONS, iter_texts
 from clipvip.shards.tar.foreign import is_foreign_key
 from clipvip.shards.tar.index import SampleSpan, ShardFile
-from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards, read_foreign, read_text_member
+from clipvip.shards.tar.members import read_foreign, read_text_member
+from clipvip.shards.tar.reader import empty_shard, is_clip, list_shards
 
 
 def read_texts(path: Location | str) -> Iterator[str | Skip]:

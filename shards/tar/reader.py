@@ -1,34 +1,34 @@
 """Read shards: samples in tar order, and the frames of a sample that are asked for."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simplejpeg
-from upath import UPath
 
 from clipvip.media.errors import MediaError, one_line
 from clipvip.media.images import decode_image, holds_pixels
+from clipvip.media.sampling import uniform_indices
 from clipvip.shards.errors import DatasetError, Skip
-from clipvip.shards.files.places import location_of, sizes_in
+from clipvip.shards.files.places import location_of
 from clipvip.shards.files.stores import Location
-from clipvip.shards.format.clip import FRAMES_EXTENSION, VIDEO_EXTENSION, is_safe_key
-from clipvip.shards.format.manifest import CAPTION_STAGE, read_manifest
+from clipvip.shards.format.clip import FRAMES_EXTENSION, is_safe_key
 from clipvip.shards.format.record import ClipRecord, SentencesAre, parse_record
-from clipvip.shards.tar.foreign import ForeignClip, foreign_clip, is_foreign_key
+from clipvip.shards.tar.foreign import ForeignClip
 from clipvip.shards.tar.index import IMAGE_EXTENSIONS, PIXEL_EXTENSIONS, SampleSpan, ShardFile
+from clipvip.shards.tar.listing import list_shards as list_shards  # noqa: PLC0414 (here, too)
+from clipvip.shards.tar.members import read_foreign, read_text_member, record_of
+
+if TYPE_CHECKING:
+    from clipvip.shards.format.clip_captions import ClipCaption
 
 # A picture of 8192 x 8192 takes 200 MB, and twice to four times that while it is resized.
 DEFAULT_MAX_PIXELS = 1 << 26
 _CLIP_EXTENSIONS = ("json", "txt", *PIXEL_EXTENSIONS, *IMAGE_EXTENSIONS)
 EMPTY_SHARD = "empty_shard"  # the one reason of a skip that names a shard and not a sample
-# Records and texts are kilobytes; what is larger is not read.
-MAX_TEXT_BYTES = 16 << 20
 _new = partial(np.empty, dtype=np.uint8)
 
 
@@ -38,7 +38,7 @@ class Sample:
 
     `parsed` is the record, or the Skip that says why a damaged sample has none; of a sample of others that
     was read without its pixels, what is known then. A frame of more than `max_pixels` pixels is taken for
-    damage, before memory is taken for it.
+    damage, before memory is taken for it. `captions` are those of folders that were asked for.
     """
 
     key: str
@@ -46,6 +46,7 @@ class Sample:
     extension: str
     pixels: bytes = field(repr=False)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    captions: "tuple[ClipCaption, ...]" = ()
 
     @property
     def record(self) -> ClipRecord:
@@ -192,75 +193,55 @@ class Sample:
         if problem:
             raise DatasetError(f"sample {self.key}: frame {index} is {width}x{height}, {problem}")
 
+    def frames(self, num_frames: int | None = None) -> np.ndarray:
+        """`num_frames` evenly spread frames, as `ClipVip.encode_video` takes them of a file; None: all.
+
+        Returns:
+            uint8 array (frames, height, width, 3), RGB.
+
+        Raises:
+            DatasetError: as `decode`.
+        """
+        total = self.num_frames
+        return self.decode(uniform_indices(total, total if num_frames is None else num_frames))
+
     def middle_frame(self) -> np.ndarray:
         """The frame that stands for the clip, index N//2 as in the reference: uint8 (height, width, 3)."""
         return self.decode([self.num_frames // 2])[0]
 
 
-@overload
-def list_shards(folder: Path) -> list[Path]: ...
-@overload
-def list_shards(folder: UPath | str) -> list[Location]: ...
-def list_shards(folder: Location | str) -> list[Location] | list[Path]:
-    """The shards of a folder in order: those of its manifest, else every .tar file by name.
-
-    Raises:
-        DatasetError: the folder is missing or holds captions or no shard, or a shard is missing or no file.
-    """
-    folder = location_of(folder)
-    if isinstance(folder, UPath):
-        return _list_in_store(folder)
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder of shards")
-    shards = []
-    for shard in (folder / name for name in _names(folder, (path.name for path in folder.glob("*.tar")))):
-        shards.append(shard)
-        if shard.is_file():
-            continue
-        if os.path.lexists(shard):
-            is_lost = shard.is_symlink() and not shard.exists()
-            kind = "folder" if shard.is_dir() else "link to nothing" if is_lost else "pipe or a device"
-            raise DatasetError(f"{shard}: not a file, but a {kind}; remove it, or put the shard in its place")
-        raise DatasetError(f"{shard}: named in the manifest but missing; run 'clipvip-data shard' again")
-    return shards
-
-
-def _list_in_store(folder: UPath) -> list[Location]:
-    if folder.protocol in ("http", "https"):  # which has no lists
-        return [folder / name for name in _names(folder, [])]
-    found = sizes_in(folder)
-    if not found:
-        raise DatasetError(f"{folder}: no such folder of shards")
-    names = _names(folder, (name for name in found if name.endswith(".tar")))
-    if missing := next((name for name in names if name not in found), ""):
-        what = "named in the manifest but missing; run 'clipvip-data shard' again"
-        raise DatasetError(f"{folder / missing}: {what}")
-    return [folder / name for name in names]
-
-
-def _names(folder: Location, found: Iterable[str]) -> list[str]:
-    """The names of the shards of a folder: of its manifest, or without one those that were `found`."""
-    manifest = read_manifest(folder)
-    if manifest is not None and manifest.stage == CAPTION_STAGE:
-        raise DatasetError(f"{folder}: holds captions, not shards; give the folder that they were made of")
-    names = sorted(found) if manifest is None else [record.name for record in manifest.shards]
-    if manifest is not None and not names:
-        raise DatasetError(f"{folder}: no clip could be stored there; its skipped.jsonl says why")
-    if not names:
-        raise DatasetError(f"{folder}: holds no shards (*.tar); make them with 'clipvip-data shard'")
-    return names
-
-
-def read_shard(path: Location | str, *, with_pixels: bool = True) -> Iterator[Sample]:
+def read_shard(
+    path: Location | str, *, with_pixels: bool = True, captions: Sequence[Location | str] = ()
+) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
     Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
     be counted: it has a `problem`, and asking it for frames raises DatasetError.
 
+    Args:
+        captions: folders that `clipvip-data caption` wrote. A sample's `captions` are those of all of them,
+            each with the model that made it and the frame that it is of.
+
     Raises:
-        DatasetError: not a tar file, or damaged; samples before the damage have been yielded.
+        DatasetError: not a tar file, or damaged; samples before the damage have been yielded. No folder has
+            captions of the shard.
+
+    Examples:
+        >>> from clipvip.shards import read_shard
+        >>> [sample.key for sample in read_shard("clips/000000.tar")][:2]
+        ['video0_00000', 'video0_00001']
     """
-    for sample in read_samples(path, with_pixels=with_pixels):
+    samples = _with_damaged(read_samples(path, with_pixels=with_pixels))
+    if captions:
+        # Parquet takes a while to import.
+        from clipvip.shards.tar.captioned import with_captions
+
+        samples = with_captions(samples, location_of(path), list(map(str, captions)))
+    yield from samples
+
+
+def _with_damaged(samples: Iterable[Sample | Skip]) -> Iterator[Sample]:
+    for sample in samples:
         if isinstance(sample, Sample):
             yield sample
         elif is_safe_key(sample.what):
@@ -327,29 +308,6 @@ def read_sample(
         return Skip("damaged_sample", span.key, one_line(error))
 
 
-def read_foreign(shard: ShardFile, span: SampleSpan) -> ForeignClip | None:
-    """What a sample of others says, pixels aside; None where it is one of ours, or what is left of one.
-
-    Raises DatasetError where KEY.json or KEY.txt is damaged or too large.
-    """
-    extension = span.foreign_extension
-    if extension is None or not is_foreign_key(span.key):
-        return None
-    json, text = (
-        read_text_member(shard, span, name) if name in span.members else None for name in ("json", "txt")
-    )
-    return foreign_clip(span.key, extension, json=json, text=text)
-
-
-def record_of(foreign: ForeignClip, pixels: bytes, *, max_pixels: int) -> ClipRecord:
-    """The record of a sample of others; DatasetError: its pixels do not decode."""
-    try:
-        return foreign.record(pixels, max_pixels=max_pixels)
-    except MediaError as error:
-        what = "video" if foreign.extension == VIDEO_EXTENSION else "picture"
-        raise DatasetError(f"its {what} does not decode ({error})") from error
-
-
 class WrongMembers(DatasetError):
     """A sample is not whole: not as clipvip writes it, and not one of others."""
 
@@ -385,12 +343,3 @@ def parse_sample(key: str, data: bytes, extension: str, pixels: bytes, *, max_pi
     if record.key != key or not is_safe_key(key):
         raise DatasetError(f"key: {record.key[:100]!r} under another name")
     return Sample(key, record, extension, pixels, max_pixels)
-
-
-def read_text_member(shard: ShardFile, span: SampleSpan, extension: str) -> bytes:
-    """A member that is a record or a text; DatasetError: it is absent or too large. Raises as `read`."""
-    if extension not in span.members:
-        raise DatasetError(f"has no KEY.{extension}")
-    if (length := span.members[extension][1]) > MAX_TEXT_BYTES:
-        raise DatasetError(f"its KEY.{extension} has {length:,} bytes")
-    return shard.read(span, extension)

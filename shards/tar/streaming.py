@@ -18,13 +18,13 @@ from webdataset.gopen import gopen_schemes
 
 from clipvip.media.sampling import jittered_indices, uniform_indices
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.files.places import is_file
 from clipvip.shards.files.stores import store_errors
-from clipvip.shards.format.captions import captions_path, is_made_of, read_caption_file
+from clipvip.shards.format.clip_captions import ClipCaption, sourced_captions_of, with_middle_frame
 from clipvip.shards.format.record import ClipRecord
 from clipvip.shards.tar.foreign import foreign_clip
 from clipvip.shards.tar.index import FOREIGN_EXTENSIONS, IMAGE_EXTENSIONS, PIXEL_EXTENSIONS
-from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, parse_sample, record_of
+from clipvip.shards.tar.members import record_of
+from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS, Sample, parse_sample
 
 _CAPTION_FILES_KEPT = 64
 
@@ -39,7 +39,9 @@ class DecodedClip(TypedDict):
     """uint8 (frames, height, width, 3), RGB."""
     subtitle: str
     caption: str
-    """Empty where no captions were asked for, or the clip has none."""
+    """The first of `captions`; empty where none were asked for, or the clip has none."""
+    captions: list[ClipCaption]
+    """All of the clip's, folder by folder, with the model and the frame that each is of."""
     record: ClipRecord
 
 
@@ -60,12 +62,20 @@ def decode_clip(
         sampling: `uniform`, the same frames each time, or `jittered`, as in training; that draws from torch's
             own random numbers, which `torch.manual_seed` sets and a DataLoader sets anew in each worker.
         image_size: resize to a square of so many pixels, as the trainer does; None leaves frames as stored.
-        captions: folders that `clipvip-data caption` wrote; the first that has a clip counts.
+        captions: folders that `clipvip-data caption` wrote; a clip has the captions of all of them.
         max_pixels: a frame of more is taken for damage.
 
     Raises:
         DatasetError: the sample is damaged or none of ours, or no folder has captions of its shard. The
             message is one line with the key; webdataset's handlers catch it.
+
+    Examples:
+        >>> import webdataset
+        >>> from clipvip.shards import decode_clip
+        >>> clips = webdataset.WebDataset("clips/000000.tar", shardshuffle=False).map(decode_clip)
+        >>> clip = next(iter(clips))
+        >>> clip["key"], clip["frames"].shape
+        ('video0_00000', torch.Size([12, 32, 48, 3]))
     """
     key, url = str(sample.get("__key__", "")), str(sample.get("__url__", ""))
     try:
@@ -80,6 +90,8 @@ def decode_clip(
     else:
         raise ValueError(f"{sampling = }: 'uniform' or 'jittered'")
     folders = (captions,) if isinstance(captions, str | os.PathLike) else tuple(captions)
+    names = tuple(os.fspath(folder) for folder in folders)
+    found = _captions_of(names, url, key).get(key, []) if names else []
     # A short clip gives some frames several times: each is decoded and resized once.
     distinct, places = np.unique(indices, return_inverse=True)
     frames = torch.from_numpy(clip.decode(distinct))
@@ -91,7 +103,8 @@ def decode_clip(
         key=key,
         frames=frames if len(distinct) == num_frames else frames[torch.from_numpy(places)],
         subtitle=clip.subtitle,
-        caption=_caption(key, url, tuple(os.fspath(folder) for folder in folders)) if folders else "",
+        caption=found[0].text if found else "",
+        captions=with_middle_frame(found, clip.record),
         record=clip.record,
     )
 
@@ -134,31 +147,24 @@ def resize(frames: torch.Tensor, image_size: int) -> torch.Tensor:
     return planes.permute(0, 2, 3, 1)
 
 
-def _caption(key: str, url: str, folders: tuple[str, ...]) -> str:
-    """The clip's caption; empty where its shard's files have none for it."""
-    of_shard = [found for folder in folders if (found := _captions(folder, url)) is not None]
-    if not of_shard:
-        raise DatasetError(
-            f"sample {key}: no captions of {url} in {', '.join(folders)}; "
-            "make them with 'clipvip-data caption'"
-        )
-    return next((rows[key] for rows in of_shard if key in rows), "")
+def _captions_of(folders: tuple[str, ...], url: str, key: str) -> dict[str, list[ClipCaption]]:
+    """The captions of a clip's shard by key; DatasetError where no folder has any, or a file is damaged."""
+    try:
+        return _captions(folders, url)
+    except DatasetError as error:
+        raise DatasetError(f"sample {key}: {error}") from error
 
 
 @lru_cache(maxsize=_CAPTION_FILES_KEPT)
-def _captions(folder: str, url: str) -> dict[str, str] | None:
-    """A folder's captions for the shard behind a URL, by key; None where it has none.
+def _captions(folders: tuple[str, ...], url: str) -> dict[str, list[ClipCaption]]:
+    """All folders' captions for the shard behind a URL, by key.
 
     Those of another shard are told where the shard is on a disk.
     """
-    path = captions_path(folder, url.rpartition("/")[2].partition(".")[0])
-    if not is_file(path):
-        return None
-    found = read_caption_file(path)
+    stem = url.rpartition("/")[2].partition(".")[0]
     shard = unquote(urlsplit(url).path) if url.startswith("file:") else url
-    if os.path.isfile(shard) and not is_made_of(found.source, num_bytes=os.path.getsize(shard), sha256=None):
-        return None
-    return dict(found.rows)
+    num_bytes = os.path.getsize(shard) if os.path.isfile(shard) else None
+    return sourced_captions_of(folders, stem, num_bytes=num_bytes, where=f"no captions of {url}")
 
 
 def _open_in_store(url: str, mode: str = "rb", bufsize: int = -1, **_: Any) -> IO[bytes]:

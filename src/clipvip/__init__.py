@@ -7,11 +7,17 @@ The stages live in `clipvip.pipeline`, the on-disk format in `clipvip.shards`, t
     report = clipvip.shard(metadata="clips.jsonl", videos="videos", out="clips")
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from clipvip.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from clipvip import analysis, media, model, shards
     from clipvip.model import ClipVip, ClipVipConfig
+    from clipvip.model.errors import CheckpointError
+    from clipvip.model.ofa.convert import convert_fairseq as convert_ofa
+    from clipvip.model.openclip import convert_openclip
+    from clipvip.model.weights import convert_released
     from clipvip.pipeline.caption.stage import CaptionOptions, caption
     from clipvip.pipeline.clips.stage import ClipsOptions, clips
     from clipvip.pipeline.domain_gap.stage import DomainGapOptions, DomainGapReport, nmi
@@ -20,10 +26,13 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
     from clipvip.pipeline.import_captions.stage import ImportCaptionsOptions, import_captions
+    from clipvip.pipeline.runtime.errors import UserError
     from clipvip.pipeline.runtime.report import StageReport
+    from clipvip.pipeline.runtime.stage import StageFailed
     from clipvip.pipeline.search.stage import SearchOptions, search
     from clipvip.pipeline.shard.stage import ShardOptions, shard
     from clipvip.pipeline.tools.inspect import InspectOptions, inspect
+    from clipvip.pipeline.tools.interpolate import InterpolateOptions, interpolate
     from clipvip.pipeline.tools.merge import MergeOptions, merge
     from clipvip.pipeline.tools.split import SplitOptions, split
     from clipvip.pipeline.tools.stats import StatsOptions, stats
@@ -31,36 +40,104 @@ if TYPE_CHECKING:
     from clipvip.pipeline.tools.verify import VerifyOptions, verify
     from clipvip.pipeline.train.stage import TrainOptions, train
     from clipvip.pipeline.transcribe.stage import TranscribeOptions, transcribe
+    from clipvip.shards.errors import DatasetError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_MODULES = {
-    "model": "ClipVip ClipVipConfig",
-    "pipeline.caption.stage": "CaptionOptions caption",
-    "pipeline.clips.stage": "ClipsOptions clips",
-    "pipeline.domain_gap.stage": "DomainGapOptions DomainGapReport nmi",
-    "pipeline.download.stage": "DownloadOptions download",
-    "pipeline.evaluate.actions": "ActionsOptions actions",
-    "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
-    "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
-    "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
-    "pipeline.runtime.report": "StageReport",
-    "pipeline.search.stage": "SearchOptions search",
-    "pipeline.shard.stage": "ShardOptions shard",
-    "pipeline.tools.inspect": "InspectOptions inspect",
-    "pipeline.tools.merge": "MergeOptions merge",
-    "pipeline.tools.split": "SplitOptions split",
-    "pipeline.tools.stats": "StatsOptions stats",
-    "pipeline.tools.subset": "SubsetOptions subset",
-    "pipeline.tools.verify": "VerifyOptions verify",
-    "pipeline.train.stage": "TrainOptions train",
-    "pipeline.transcribe.stage": "TranscribeOptions transcribe",
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+# Written out, for type checkers; tests compare it with what stands above and below.
+__all__ = [
+    "ActionsOptions",
+    "CaptionOptions",
+    "CheckpointError",
+    "ClipVip",
+    "ClipVipConfig",
+    "ClipsOptions",
+    "DatasetError",
+    "DomainGapOptions",
+    "DomainGapReport",
+    "DownloadOptions",
+    "ImportCaptionsOptions",
+    "InspectOptions",
+    "InterpolateOptions",
+    "MergeOptions",
+    "MultipleChoiceOptions",
+    "RetrievalOptions",
+    "SearchOptions",
+    "ShardOptions",
+    "SplitOptions",
+    "StageFailed",
+    "StageReport",
+    "StatsOptions",
+    "SubsetOptions",
+    "TrainOptions",
+    "TranscribeOptions",
+    "UserError",
+    "VerifyOptions",
+    "__version__",
+    "actions",
+    "analysis",
+    "caption",
+    "clips",
+    "convert_ofa",
+    "convert_openclip",
+    "convert_released",
+    "download",
+    "import_captions",
+    "inspect",
+    "interpolate",
+    "media",
+    "merge",
+    "model",
+    "multiple_choice",
+    "nmi",
+    "retrieval",
+    "search",
+    "shard",
+    "shards",
+    "split",
+    "stats",
+    "subset",
+    "train",
+    "transcribe",
+    "verify",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"clipvip.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'clipvip' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "analysis": "",
+            "media": "",
+            "model": "",
+            "shards": "",
+            "model.clip_vip": "ClipVip",
+            "model.config": "ClipVipConfig",
+            "model.errors": "CheckpointError",
+            "model.ofa.convert": "convert_fairseq as convert_ofa",
+            "model.openclip": "convert_openclip",
+            "model.weights": "convert_released",
+            "pipeline.caption.stage": "CaptionOptions caption",
+            "pipeline.clips.stage": "ClipsOptions clips",
+            "pipeline.domain_gap.stage": "DomainGapOptions DomainGapReport nmi",
+            "pipeline.download.stage": "DownloadOptions download",
+            "pipeline.evaluate.actions": "ActionsOptions actions",
+            "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
+            "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
+            "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
+            "pipeline.runtime.errors": "UserError",
+            "pipeline.runtime.report": "StageReport",
+            "pipeline.runtime.stage": "StageFailed",
+            "pipeline.search.stage": "SearchOptions search",
+            "pipeline.shard.stage": "ShardOptions shard",
+            "pipeline.tools.inspect": "InspectOptions inspect",
+            "pipeline.tools.interpolate": "InterpolateOptions interpolate",
+            "pipeline.tools.merge": "MergeOptions merge",
+            "pipeline.tools.split": "SplitOptions split",
+            "pipeline.tools.stats": "StatsOptions stats",
+            "pipeline.tools.subset": "SubsetOptions subset",
+            "pipeline.tools.verify": "VerifyOptions verify",
+            "pipeline.train.stage": "TrainOptions train",
+            "pipeline.transcribe.stage": "TranscribeOptions transcribe",
+            "shards.errors": "DatasetError",
+        },
+    )

@@ -111,5 +111,5 @@ def test_a_gpu_finds_the_neighbours_of_a_processor(monkeypatch: pytest.MonkeyPat
 
 def test_without_faiss_the_message_says_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"search needs faiss: pip install 'clipvip\[cpu\]'"):
+    with pytest.raises(ImportError, match=r"search needs faiss-cpu, which is not installed; run pip"):
         largest_products(rows_of(2, shift=0), rows_of(2, shift=0), 1)

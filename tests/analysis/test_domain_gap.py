@@ -121,5 +121,5 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_without_faiss_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"pip install 'clipvip\[cpu\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[cpu\]'"):
         domain_gap(features(20), features(20), samples=10, repeats=1)

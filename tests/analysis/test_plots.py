@@ -1,4 +1,4 @@
-"""The heat map: a real picture, the same bytes every time, and no surprises in the names."""
+"""Heat maps and bars: real pictures, the same bytes every time, and no surprises in the names."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipvip.analysis.plots import heat_map
+from clipvip.analysis.plots import heat_map, interval_bars
 
 
 def picture(values: np.ndarray, **options: object) -> np.ndarray:
@@ -39,3 +39,29 @@ def test_names_with_signs_of_formulas_are_drawn_as_they_are() -> None:
 def test_names_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit 1 rows and 2 columns"):
         heat_map(np.ones((2, 2)), rows=["a"], columns=["x", "y"])
+
+
+def bar_lengths(means: list[float], deviations: list[float]) -> list[int]:
+    """Of each bar in pixels, from top to bottom."""
+    names = [f"source {n}" for n in range(len(means))]
+    png = interval_bars(names, means, deviations, title="NMI", label="$NMI")
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    of_bars = (abs(pixels - (0x2A, 0x9D, 0x8F)) < 12).all(axis=2).sum(axis=1)
+    starts = np.flatnonzero((of_bars[1:] > 0) & (of_bars[:-1] == 0)) + 1
+    return [int(of_bars[start + 2]) for start in starts]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_bars_are_as_long_as_their_values(scale: float) -> None:
+    """Small values fill the picture as large ones do."""
+    first, second = bar_lengths([0.4 * scale, 0.1 * scale], [0.0, 0.0])
+    assert first == pytest.approx(4 * second, abs=8) and first > 500
+
+
+def test_bars_of_nothing_but_zeros_are_drawn() -> None:
+    assert bar_lengths([0.0], [0.0]) in ([], [0], [1])
+
+
+def test_bars_without_as_many_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 names, 1 means"):
+        interval_bars(["a", "b"], [0.1], [0.1], title="", label="")

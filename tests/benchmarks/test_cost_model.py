@@ -136,7 +136,7 @@ def test_operations_of_our_own_are_counted() -> None:
         return 2 * x
 
     double.register_fake(torch.empty_like)
-    FLOPS[torch.ops.cost_model_test.double] = lambda x, *, out_val: 5 * x.numel()
+    FLOPS["cost_model_test::double"] = lambda x, *, out_val: 5 * x.numel()
     (kernel,) = kernels(recorded(lambda x: double(x)).operations, scope="all")
     assert (kernel.flops, kernel.num_bytes) == (5 * ROWS * WIDTH, 2 * FLOAT * ROWS * WIDTH)
 

@@ -127,7 +127,7 @@ class Readers:
         self.seen["check: found"] += bool(found.findings.counts)
 
     def tally(self, tar: Tar, mutant: Mutant) -> None:
-        tally, _ = tally_shard((0, self.path, None))
+        tally, _ = tally_shard((0, self.path, ()))
         tally.clip_milliseconds.summary()
         self.seen["tally: right"] += tally.frames.count
 

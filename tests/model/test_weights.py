@@ -273,13 +273,11 @@ def test_folders_that_are_none(clip_folder: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "missing") in one_line(caught.value)
     with pytest.raises(CheckpointError, match=r"no model configuration \(config\.json\) there"):
         ClipVip.from_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"of type 'clip', expected clip_vip; start from.*from_clip"):
-        ClipVip.from_pretrained(clip_folder)
     text = make_text_tower(tmp_path / "text")
     for load in (ClipVip.from_pretrained, ClipVip.from_clip):
-        with pytest.raises(CheckpointError, match="holds a model of type 'clip_text_model', expected clip"):
+        with pytest.raises(CheckpointError, match="of type 'clip_text_model', expected clip or clip_vip"):
             load(text)
-    with pytest.raises(CheckpointError, match="no model configuration") as caught:
+    with pytest.raises(CheckpointError, match="no such folder, and not in the cache") as caught:
         ClipVip.from_clip("surely-nobody/has-this-model")
     one_line(caught.value)
 

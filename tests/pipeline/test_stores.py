@@ -31,6 +31,8 @@ RESULTS = {".tar", ".parquet", ".npy", ".safetensors"}
 COMMANDS = {
     "caption": "caption --shards {in}/clips --out {out} --model {in}/models/ofa --gpus 0 --workers 1"
     " --num-beams 1 --max-length 6",
+    "caption frames": "caption --shards {in}/clips --out {out} --model {in}/models/ofa --gpus 0 --workers 1"
+    " --num-beams 1 --max-length 6 --frames 3",
     "nmi": "nmi --source said={in}/clips --source seen={in}/clips-captions --target own={in}/texts.txt"
     " --target rows={in}/texts.jsonl --model {in}/models/vip --samples 4 --repeats 2 --device cpu"
     " --out {out}",
@@ -43,6 +45,9 @@ COMMANDS = {
     "split": "split {in}/clips --part train=0.5 --part val=0.5 --captions {in}/clips-captions --seed 1"
     " --out {out}/clips --captions-out {out}/captions --workers 1",
     "subset": "subset {in}/clips --keys {in}/keys.txt --out {out} --shard-size 2 --workers 1",
+    "subset several": "subset {in}/clips --num 3 --captions {in}/clips-captions"
+    " --captions {in}/clips-captions"
+    " --out {out}/clips --captions-out {out}/one --captions-out {out}/two --workers 1",
     "retrieval": "retrieval --model {in}/models/vip --shards {in}/clips --captions {in}/clips-captions"
     " --qb-norm --query-bank {in}/clips-captions --device cpu --out {out}",
     "multiple-choice": "multiple-choice --model {in}/models/vip --shards {in}/clips"

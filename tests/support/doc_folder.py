@@ -57,7 +57,8 @@ def _make_shards(folder: Path) -> None:
     write_manifest(folder / "clips", stage="shard", options={}, shards=records)
     write_manifest(folder / "captions", stage="caption", options=origin, shards=caption_files)
     make_captioned_folder(folder / "shards" / "msrvtt-train9k", [["a dog runs", "a dog"]] * 4)
-    for name in ("test-clips", "shards/msrvtt-1ka", "shards/msrvtt-test", "shards/hmdb51"):
+    sets = ("test-clips", "shards/msrvtt-1ka", "shards/msrvtt-test", "shards/hmdb51", "demo-out/shards-test")
+    for name in sets:
         make_shard_folder(folder / name, num_shards=1, clips_per_shard=12)
     for name in ("monday", "tuesday"):
         (folder / name).mkdir()
@@ -70,7 +71,7 @@ def _make_models(folder: Path) -> None:
     for name, given in (("clip", "openai/clip-vit-base-patch32"), ("ofa", "OFA-Sys/ofa-base")):
         shutil.copytree(WEIGHTS / name, folder / given)
     model = ClipVip.from_clip(WEIGHTS / "clip", temporal_size=8)
-    for name in ("runs/b32/model", "runs/msrvtt/model"):
+    for name in ("runs/b32/model", "runs/msrvtt/model", "demo-out/tuned/model"):
         model.save_pretrained(folder / name)
     released = {f"clipmodel.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save(released, folder / "pretrain_clipvip_base_32.pt")

@@ -16,9 +16,11 @@ run: {{workers: 0, device: cpu, log_every_steps: 1, save_every_steps: 7, tensorb
 
 
 def arguments(world: Path, out: Path, *more: str) -> list[str]:
+    # Captions add up, where of other options the last counts.
+    captions = [] if "--captions" in more else ["--captions", str(world / "captions")]
     return [
         str(world / "recipe.yaml"),
-        *("--shards", str(world / "clips"), "--captions", str(world / "captions")),
+        *("--shards", str(world / "clips"), *captions),
         *("--init", str(world / "clip"), "--out", str(out), *more),
     ]
 

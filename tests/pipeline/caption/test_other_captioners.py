@@ -1,6 +1,9 @@
 """The command `clipvip-data caption` with image-to-text models of transformers."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from clipvip.model.captioners import find_captioner
 from clipvip.shards.format.captions import read_caption_file, read_captions
 from clipvip.shards.tar.reader import list_shards, read_shard
 from outputs import content, report
-from tiny_captioners import KINDS
+from tiny_captioners import KINDS, make_tokenizer
 from tiny_clip import make_clip
 
 
@@ -85,4 +88,41 @@ def test_a_model_that_makes_no_text_is_one_line(shards: Path, tmp_path: Path) ->
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert "holds a model of type 'clip', which makes no text of an image" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_on_the_hub", [False, True])
+def test_a_package_that_a_chat_model_lacks_is_named_before_anything_is_done(
+    shards: Path, tmp_path: Path, is_on_the_hub: bool
+) -> None:
+    """Of Qwen2.5-VL without torchvision; the model has no weights, so none can have been loaded."""
+    model, commit = tmp_path / "qwen", "1" * 40
+    if is_on_the_hub:
+        kept = tmp_path / "hub" / "models--user--qwen"
+        (kept / "refs").mkdir(parents=True)
+        (kept / "refs" / "main").write_text(commit)
+        model = kept / "snapshots" / commit
+    make_tokenizer().save_pretrained(model)
+    files = {
+        "config.json": {"model_type": "qwen2_5_vl"},
+        "preprocessor_config.json": {
+            "processor_class": "Qwen2_5_VLProcessor",
+            "image_processor_type": "Qwen2VLImageProcessor",
+        },
+        "video_preprocessor_config.json": {"video_processor_type": "Qwen2VLVideoProcessor"},
+    }
+    for name, content_of_file in files.items():
+        (model / name).write_text(json.dumps(content_of_file))
+    words = ["caption", "--shards", shards, "--out", tmp_path / "out", "--gpus", "0"]
+    words += ["--model", "user/qwen" if is_on_the_hub else model]
+    script = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        f"from clipvip.pipeline.cli import main; main({list(map(str, words))!r})"
+    )
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[transformers]")]
+    assert "pip install '.[chat]'" in line and "orchvision" in line
     assert not (tmp_path / "out").exists()

@@ -9,8 +9,8 @@ import torch
 
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.model.image_captioner import ImageCaptioner
+from clipvip.pipeline.caption.frames import LostFrame
 from clipvip.pipeline.caption.work import _batches_ahead
-from clipvip.shards.errors import Skip
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 from clipvip.shards.tar.writer import write_shard
 from make_shards import changed, stored_clip
@@ -48,10 +48,10 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_batches_are_whole_and_in_order_however_many_threads_share_one(
     shard: Path, batch_size: int, threads: int
 ) -> None:
-    options = SimpleNamespace(max_pixels=DEFAULT_MAX_PIXELS)
+    options = SimpleNamespace(max_pixels=DEFAULT_MAX_PIXELS, frames=1)
     setup = SimpleNamespace(options=options, where=SimpleNamespace(threads=threads))
     numbers: list[int] = []
-    skipped: list[tuple[int, Skip]] = []
+    skipped: list[LostFrame] = []
     sizes = []
     for found, pixels, skips in _batches_ahead(shard, Preparing(batch_size), setup):  # type: ignore[arg-type]
         skipped += skips
@@ -59,10 +59,10 @@ def test_batches_are_whole_and_in_order_however_many_threads_share_one(
         if pixels is not None:
             assert pixels.shape == (len(found), 8, 8, 3)
             greys = pixels.float().mean((1, 2, 3)) / 5
-            assert greys.round().int().tolist() == [number for number, _ in found]
-        numbers += [number for number, _ in found]
+            assert greys.round().int().tolist() == [frame.number for frame in found]
+        numbers += [frame.number for frame in found]
     assert numbers == [number for number in range(NUM_CLIPS) if number != BAD]
-    assert [number for number, _ in skipped] == [BAD]
+    assert [lost.number for lost in skipped] == [BAD]
     assert sizes == [batch_size] * (NUM_CLIPS // batch_size) + [NUM_CLIPS % batch_size] * (
         NUM_CLIPS % batch_size > 0
     )

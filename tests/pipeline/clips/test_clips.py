@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import clipvip
-from clipvip.pipeline.clips import stage
+from clipvip import extras
 from clipvip.shards.sources.hdvila import read_sources
 from commands import error_of, run, run_well
 from make_videos import make_video
@@ -124,9 +124,9 @@ def test_shots_at_the_times_of_our_frames(tmp_path: Path) -> None:
 def test_without_pyscenedetect_the_line_says_what_to_install(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     refused = run("clips", videos, "--out", tmp_path / "clips.jsonl", "--by", "shots")
-    assert refused.exit_code == 1 and "pip install 'clipvip[shots]'" in error_of(refused)
+    assert refused.exit_code == 1 and "pip install '.[shots]'" in error_of(refused)
 
 
 def test_sentences_of_the_subtitles(videos: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_run_goes_on_and_only_new_videos_are_looked_into(videos: Path, tmp_pat
     folder, out = tmp_path / "videos", tmp_path / "clips.jsonl"
     shutil.copytree(videos, folder)
     words = ("clips", folder, "--out", out, "--workers", 1)
-    assert "would look into 7 of 7 videos" in run_well(*words, "--dry-run").output
+    assert "would look into 7 videos" in run_well(*words, "--dry-run").output
     assert not out.exists() and not out.with_name("clips.jsonl.report").exists()
     first = clipvip.clips(str(folder), out=out, workers=1)
     assert first.content["this_run"]["videos"] == 7

@@ -270,7 +270,7 @@ def test_mistakes_are_one_line_and_write_nothing(
             model,
             "has 40 texts that are not empty, --samples asks for 41",
         ),
-        (["--source", good], tmp_path / "nowhere", "check --model"),
+        (["--source", good], tmp_path / "nowhere", "no such folder; check the path"),
         (["--source", good], empty, "not a model folder"),
         (["--source", good], other, "a model of type 'vit'"),
         (["--source", good], damaged, "the text tower does not load"),

@@ -316,7 +316,7 @@ def test_without_yt_dlp_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "yt_dlp", None)
     result = download(write_list(tmp_path / "list.jsonl", site, "v0.mp4"), tmp_path / "out")
     assert result.exit_code == 1
-    assert "pip install 'clipvip[download]'" in result.output
+    assert "pip install '.[download]'" in result.output
 
 
 @pytest.mark.slow

@@ -67,3 +67,14 @@ def test_ctrl_c_says_how_to_go_on() -> None:
     result = CliRunner().invoke(command)
     assert result.exit_code == 130
     assert "same command goes on" in result.output
+
+
+def test_an_end_of_data_that_nothing_expected_is_not_taken_for_the_end_of_an_answer() -> None:
+    """Click says "Aborted!" of an EOFError, and not a word of what happened."""
+
+    @click.command(cls=StageCommand)
+    def command() -> None:
+        raise EOFError
+
+    result = CliRunner().invoke(command)
+    assert isinstance(result.exception, RuntimeError) and "Aborted" not in result.output

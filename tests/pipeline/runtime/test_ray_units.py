@@ -113,7 +113,7 @@ def test_a_cluster_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'clipvip\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[ray\]'"):
         list(run_units(square, [1], workers=1, ray=RayCluster("auto")))
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 

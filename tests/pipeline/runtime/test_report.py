@@ -1,8 +1,10 @@
 """The closing report of a stage."""
 
+import doctest
 import json
 from pathlib import Path
 
+from clipvip.pipeline.runtime import report as report_module
 from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.errors import Skip
 
@@ -26,3 +28,10 @@ def test_skips_are_counted_by_reason_and_all_listed(tmp_path: Path) -> None:
     assert len(lines) == 10
     assert lines[-1] == {"reason": "missing_video", "what": "w", "detail": ""}
     assert "bad_span 9, missing_video 1" in report.summary(tmp_path)
+
+
+def test_one_of_them_is_not_many() -> None:
+    """The examples of what the terminal is told."""
+    found = doctest.testmod(report_module)
+    assert found.attempted >= 4 and found.failed == 0
+    assert report_module.counted(1, "classes") == "1 class"

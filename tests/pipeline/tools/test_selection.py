@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipvip.pipeline.tools.selection import between, up_to
+from clipvip.pipeline.tools.selection import between, cuts, up_to
 from clipvip.shards.files.hashes import HashStore, key_hashes
 from clipvip.shards.format.manifest import write_manifest
 from clipvip.shards.tar.reader import list_shards
 from clipvip.shards.tar.writer import write_shard
+from commands import run
 from cut_folders import CLIPS_PER_VIDEO, CUT, NUM_VIDEOS, make_folder, must
 from make_shards import stored_clip
 from outputs import samples
@@ -108,19 +109,90 @@ def test_random_subsets_are_nested_and_of_the_right_size(keys: list[str], seed: 
     assert all(not np.any(a & ~b) for a, b in pairwise(taken))
 
 
-@given(
-    keys=st.lists(st.text(min_size=1), max_size=60),
-    cuts=st.lists(st.floats(0, 1), max_size=5),
-)
-def test_parts_are_a_partition(keys: list[str], cuts: list[float]) -> None:
-    hashes = key_hashes(keys)
-    ends = sorted({0.0, 1.0, *cuts})
-    masks = [between(low, high)(0, hashes) for low, high in pairwise(ends)]
+def stored(sizes: list[int], seed: int = 0, *, shards: int = 3) -> tuple[HashStore, np.ndarray]:
+    """The hashes of videos of so many clips, in several shards; and those of all clips."""
+    names = [f"video{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    hashes = key_hashes(names, seed=seed)
+    store = HashStore(at_once=7)
+    for number, some in enumerate(np.array_split(hashes, shards)):
+        store.add(number, some)
+    return store, hashes
+
+
+def counts_of(ends: list[int], hashes: np.ndarray) -> list[int]:
+    """How many clips each part has, each clip being in one."""
+    masks = [between(first, end)(0, hashes) for first, end in pairwise(ends)]
     assert (np.sum(masks, axis=0) == 1).all()
+    for mask, other in pairwise(masks):
+        assert not set(hashes[mask]) & set(hashes[other])
+    return [int(mask.sum()) for mask in masks]
 
 
-def test_a_share_of_many_is_near_its_fraction() -> None:
-    hashes = key_hashes(f"video{n}_00000" for n in range(20_000))
-    for fraction in (0.01, 0.1, 0.5):
-        taken = int(between(0.0, fraction)(0, hashes).sum())
-        assert abs(taken - 20_000 * fraction) < 5 * (20_000 * fraction * (1 - fraction)) ** 0.5
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    weights=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_shares_are_as_exact_as_whole_videos_allow(sizes: list[int], weights: list[int], seed: int) -> None:
+    fractions = [weight / sum(weights) for weight in weights]
+    store, hashes = stored(sizes, seed)
+    if len(sizes) < len(fractions):
+        with pytest.raises(ValueError, match="fewer groups"):
+            cuts(store, fractions)
+        return
+    ends = cuts(store, fractions)
+    found = counts_of(ends, hashes)
+    assert min(found) > 0
+    wanted = [fraction * len(hashes) for fraction in fractions]
+    if min(wanted) >= max(sizes):  # else a part may have been given a video for which it is too small
+        assert all(abs(a - b) <= max(sizes) + 1e-6 for a, b in zip(found, wanted, strict=True))
+    if len(fractions) == 2:
+        assert all(abs(a - b) <= max(sizes) for a, b in zip(found, wanted, strict=True))
+    shuffled, _ = stored(sizes, seed, shards=1)
+    assert cuts(shuffled, fractions) == ends
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.1, 0.2, 0.3, 0.4), (0.99, 0.01), (1 / 3, 2 / 3)])
+def test_shares_of_videos_of_one_size_are_exact(fractions: tuple[float, ...]) -> None:
+    store, hashes = stored([5] * 300)
+    assert counts_of(cuts(store, fractions), hashes) == [round(1500 * fraction) for fraction in fractions]
+
+
+def test_of_a_folder_that_grew_only_videos_at_a_cut_move() -> None:
+    store, hashes = stored([10] * 400)
+    grown, _ = stored([10] * 420)
+    (_, before, _), (_, after, _) = cuts(store, (0.9, 0.1)), cuts(grown, (0.9, 0.1))
+    low, high = sorted((before, after))
+    assert len(set(hashes[between(low, high)(0, hashes)])) <= 4
+
+
+def test_split_says_the_shares_that_it_made(shards: Path, tmp_path: Path) -> None:
+    parts = ("--part", "train=0.75", "--part", "val=0.25", "--out")
+    line = "split: shares of the clips: train 70.00% (asked for 75.00%), val 30.00% (asked for 25.00%)"
+    assert line in must("split", shards, *parts, tmp_path / "dry", "--dry-run")
+    assert line in must("split", shards, *parts, tmp_path / "out")
+    made = run("split", shards, *parts, tmp_path / "out", "--json")
+    shares = json.loads(made.stdout)["shares"]
+    assert shares == {"train": 0.7, "val": 0.3}
+    assert len(samples(tmp_path / "out" / "val")) == 0.3 * len(samples(shards))
+
+
+def test_the_same_clips_are_split_alike_however_they_are_sharded(shards: Path, tmp_path: Path) -> None:
+    must("merge", shards, "--shard-size", 7, "--out", tmp_path / "packed")
+    for name, folder in (("a", shards), ("b", tmp_path / "packed")):
+        must(
+            "split", folder, "--part", "x=0.6", "--part", "y=0.4", "--shard-size", 5, "--out", tmp_path / name
+        )
+    for part in "xy":
+        made = [list_shards(tmp_path / name / part) for name in "ab"]
+        first, second = ([path.read_bytes() for path in paths] for paths in made)
+        assert first == second and len(first) > 1
+
+
+def test_each_part_gets_a_video_or_nothing_is_written(shards: Path, tmp_path: Path) -> None:
+    must("split", shards, "--part", "train=0.999", "--part", "val=0.001", "--out", tmp_path / "out")
+    assert {one.record.video_id for one in samples(tmp_path / "out" / "val").values()} != set()
+    many = [word for n in range(20) for word in ("--part", f"p{n}=0.05")]
+    refused = run("split", shards, *many, "--out", tmp_path / "many")
+    assert refused.exit_code == 1 and "fewer videos than the 20 parts" in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "many").exists()

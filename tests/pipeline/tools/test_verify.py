@@ -214,7 +214,7 @@ def test_a_sample_that_ends_the_process_is_named_and_the_others_are_checked(tmp_
         clips = [changed(c, subtitle=texts.get(n, "fine") if shard else "fine") for n, c in enumerate(clips)]
         records.append(write_shard(folder / f"{shard:06d}.tar", clips))
     write_manifest(folder, stage="shard", options={}, shards=records)
-    common: dict[str, Any] = {"captions": None, "num_decoded": None, "workers": 2}
+    common: dict[str, Any] = {"captions": (), "num_decoded": None, "workers": 2}
     found = verify_folder(folder, timeout_seconds=2.0, decode=die_of_marked_samples, **common)
     listed = {(problem.kind, problem.file, problem.key) for problem in found.findings.listed}
     assert listed == {

@@ -52,14 +52,14 @@ def test_another_of_several_captions_comes_on_each_pass(tmp_path: Path) -> None:
     )
     loader = SampleLoader(shards, settings, image_size=32)
 
-    def captions(index: int, seeds: range) -> list[str | None]:
+    def captions(index: int, seeds: range) -> list[str]:
         found = []
         for seed in seeds:
             writer = PixelsWriter()
             writer.begin()
             example = loader.load(0, index, np.random.default_rng(seed), video=writer, frame=writer)
             assert isinstance(example, Example)
-            found.append(example.caption)
+            found += example.captions
         return found
 
     assert set(captions(0, range(30))) == {"one", "two", "three"}

@@ -187,7 +187,7 @@ def test_ways_of_computing_give_the_same_loss(
     ("more", "message"),
     [
         (["--captions", ""], "needs captions"),
-        (["--init", "nothing-there"], "nothing-there: no model configuration"),
+        (["--init", "nothing-there"], "nothing-there: no such folder, and not in the cache"),
         (["--init", "."], ".: no model configuration"),
         (["--shards", "nowhere"], "nowhere: no such folder of shards"),
         (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),

@@ -49,7 +49,8 @@ def write_all_captions(folder: Path, words: str) -> Path:
 
 def run(world: Path, out: Path, *more: str) -> Result:
     """The command; later options win."""
-    options = ["--shards", str(world / "clips"), "--captions", str(world / "captions")]
+    options = ["--shards", str(world / "clips")]
+    options += [] if "--captions" in more else ["--captions", str(world / "captions")]  # they add up
     init = ["--init", str(world / "clip"), "--out", str(out)]
     return commands.run(world / "recipe.yaml", *options, *init, *more, program=main)
 

@@ -84,7 +84,7 @@ def test_sharding_counts_what_is_done_and_what_is_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_captioning_counts_what_is_done_and_what_is_not(tmp_path: Path) -> None:
     arguments = [*map(str, caption_command(tmp_path)), "--out", str(tmp_path / "out")]
-    assert "would caption 6 of 6 shards" in invoke(*arguments, "--dry-run").stdout
+    assert "would caption 6 shards" in invoke(*arguments, "--dry-run").stdout
     assert not (tmp_path / "out").exists()
     invoke(*arguments)
     (tmp_path / "out" / "000003.parquet").unlink()

@@ -61,11 +61,12 @@ def test_chunks_are_round_and_even(shares: list[int], most: int, size: int | Non
 def test_what_a_step_keeps_is_about_what_was_measured_on_a_gpu() -> None:
     """Of B/32 40.8 GiB at a batch of 128, with 2.3 GiB of weights, gradient and optimizer.
 
-    That was before queries, keys and values came out of one product, which keeps 4 GiB less.
+    That was before queries, keys and values came out of one product and all frames went through one kernel,
+    each of which keeps 4 GiB less.
     """
     config = ClipVipConfig()
     need = saved_bytes(config, CLIPS, num_tokens=70, precision="bf16")
-    assert 32 < (128 * need.per_row + need.besides) / GIB < 42
+    assert 28 < (128 * need.per_row + need.besides) / GIB < 36
     full = saved_bytes(config, CLIPS, num_tokens=70, precision="fp32")
     less = saved_bytes(config, CLIPS, num_tokens=70, precision="bf16", checkpoint_activations=True)
     assert full.per_row > 1.3 * need.per_row > 4 * less.per_row

@@ -14,9 +14,9 @@ from clipvip.pipeline.train.recipe import (
     differences,
     dump_recipe,
     load_recipe,
-    packaged_recipes,
     recipe_from_tree,
 )
+from clipvip.pipeline.train.recipe_names import packaged_recipes
 
 
 def read(tmp_path: Path, text: str, *overrides: str) -> Recipe:
@@ -92,7 +92,7 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean pretrain_vip_b32"):
+    with pytest.raises(UserError, match="did you mean 'pretrain_vip_b32'"):
         load_recipe("pretrain_b32")
 
 

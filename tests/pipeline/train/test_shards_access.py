@@ -139,7 +139,7 @@ def test_a_store_whose_package_is_missing_says_how_to_get_it(
     for scheme, package in (("s3", "s3fs"), ("gs", "gcsfs")):
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
-        with pytest.raises(DatasetError, match=rf"{package}; pip install 'clipvip\[{scheme}\]'"):
+        with pytest.raises(DatasetError, match=rf"{package}, which is not installed; run"):
             open_shards("c", Source(shards=f"{scheme}://bucket/clips"), cache=tmp_path, in_use=2)
 
 

@@ -77,7 +77,7 @@ def test_a_run_in_a_store_is_the_run_in_a_folder(
 
 
 # The recipe says where the run is, and the checksums of a checkpoint are over its copy; and times.
-SAY_PLACES = {"recipe.yaml", "report.json", "test.json"} | {
+SAY_PLACES = {"recipe.yaml", "report.json", "baseline.json", "test.json"} | {
     f"checkpoints/step-{step:08d}/{name}" for step in (36, 40) for name in ("recipe.yaml", "checksums.json")
 }
 

@@ -182,7 +182,7 @@ def test_models_that_cannot_be_used_leave_nothing(videos: Path, english: Path, t
         (no_words, "cannot be loaded"),
         (tmp_path / "nowhere", "no such folder"),
         (Path("gigantic"), "sizes are tiny"),
-        (Path("someone/whisper"), "not to be had from the hub"),
+        (Path("someone/whisper"), "no such folder, and not in the cache of the Hugging Face Hub"),
     ):
         error = error_of(transcribe(videos, tmp_path / "out", model))
         assert message in error and f"--model {model}" in error

@@ -13,7 +13,6 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.hashes import sha256_of_file
 from clipvip.shards.format.captions import (
     Origin,
-    captions_of_shard,
     is_made_of,
     made_by,
     read_caption_file,
@@ -21,6 +20,7 @@ from clipvip.shards.format.captions import (
     shard_source,
     write_captions,
 )
+from clipvip.shards.format.clip_captions import captions_of_shard
 from clipvip.shards.sources.text_tables import load_text_table
 
 ROWS = [("b_00001", "a dog on a beach"), ("a_00000", "naïve 犬 🐕"), ("c_00002", "")]
@@ -102,12 +102,21 @@ def test_a_file_counts_for_the_shard_that_it_was_made_of(tmp_path: Path) -> None
     silent = write("silent", [("a", "late"), ("b", "said"), ("z", "of no key")], "")
     stranger = write("stranger", [("y", "of another")], "")
 
-    def found(*folders: str) -> tuple[dict[str, str], list[str]]:
-        given = captions_of_shard(folders, "000000", num_bytes=100, sha256=digest, keys=["a", "b", "c"])
-        return given.by_key, [skip.reason for skip in given.skips]
+    def found(*folders: str, first_counts: bool = False) -> tuple[dict[str, str], list[str]]:
+        given = captions_of_shard(
+            folders,
+            "000000",
+            num_bytes=100,
+            sha256=digest,
+            keys=["a", "b", "c"],
+            first_counts=first_counts,
+        )
+        texts = {key: "; ".join(several) for key, several in given.by_key.items()}
+        return texts, [skip.reason for skip in given.skips]
 
     assert found(right) == ({"a": "right"}, [])
-    assert found(crossed, right, silent) == ({"a": "right", "b": "said"}, [])
+    assert found(crossed, right, silent) == ({"a": "right; late", "b": "said"}, [])
+    assert found(crossed, right, silent, first_counts=True) == ({"a": "right", "b": "said"}, [])
     assert found(crossed) == found(stranger) == ({}, ["captions_of_another_shard"])
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "000000.parquet").write_text("no table")
@@ -139,10 +148,13 @@ def test_one_of_several_captions_is_drawn(tmp_path: Path) -> None:
     folders = [str(tmp_path / "first"), str(tmp_path / "second")]
     found = captions_of_shard(folders, "0", num_bytes=1, sha256=None, keys=["a", "first", "second", "z"])
     rng, untouched = np.random.default_rng(3), np.random.default_rng(3)
-    assert [found.draw(key, rng) for key in ("first", "second", "z")] == ["x", "x", None]
+    assert [found.draw(key, rng) for key in ("first", "second", "z")] == [("x",), ("x",), ()]
+    assert found.draw("a", rng, most=6) == ("one", "two", "three", "other", "two", "three")
     assert rng.integers(1000) == untouched.integers(1000)
     drawn = [found.draw("a", rng) for _ in range(60)]
-    assert set(drawn) == {"one", "two", "three"}
+    assert set(drawn) == {("one",), ("two",), ("three",), ("other",)}
+    some = {found.draw("a", rng, most=2) for _ in range(200)}
+    assert len(some) > 6 and ("one", "two") in some and ("two", "one") not in some  # in their order
 
 
 def test_tables_of_others_need_no_more_than_key_and_caption(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Results of other models beside those of the one that is measured: in its file, a table, and a page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from clipvip.pipeline.pages.html import Section, render_page
+from clipvip.pipeline.pages.tables import Column, Table
+
+Result = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """A share, 0 to 1, and its 95% interval, if it has one."""
+
+    value: float
+    interval: Sequence[float] | None = None
+
+
+# What is compared of a result: figures by title, for each row.
+Figures = Callable[[Result], Mapping[str, Mapping[str, Figure]]]
+
+
+def with_baselines(result: Result, others: Mapping[str, Result]) -> Result:
+    """The result of a model, with those of the others by name under `baselines`, if there are any."""
+    return result | {"baselines": dict(others)} if others else result
+
+
+def comparison(name: str, result: Result, figures: Figures) -> Table:
+    """The model, called `name`, and below it each baseline: figures in percent, with 95% intervals."""
+    found = {model: figures(one) for model, one in {name: result, **result.get("baselines", {})}.items()}
+    of_model = found[name]
+    titles = list(next(iter(of_model.values())))
+    columns = [Column()]
+    for title in titles:
+        columns += [Column(title, ".1f"), Column("95% interval")]
+    columns.append(Column("model"))  # last, since names may be long
+    rows: list[list[object]] = []
+    for label in of_model:
+        for model, some in found.items():
+            cells = [part for title in titles for part in _cells(some[label][title])]
+            rows.append([label if model == name else None, *cells, model])
+    return Table(columns, rows)
+
+
+def score_page(title: str, name: str, result: Result, figures: Figures, told: str) -> bytes:
+    """A page of one test: the comparison, and below it what is `told` of the model alone."""
+    note = f"{name}, {result['num_frames']} frames of a clip"
+    scores = Section("Scores in percent", blocks=[comparison(name, result, figures)])
+    return render_page(title, [scores, Section(f"In full: {name}", code=told)], note=note)
+
+
+def _cells(figure: Figure) -> tuple[float, str]:
+    ends = figure.interval
+    return 100 * figure.value, f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""

@@ -1,0 +1,103 @@
+"""What the Hub refuses is a sentence that says what to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import huggingface_hub
+import pytest
+from click.testing import CliRunner
+
+from clipvip.hub_errors import hub_problem
+from clipvip.model import ClipVip
+from clipvip.model.errors import CheckpointError
+from clipvip.model.ofa import OfaForConditionalGeneration
+from clipvip.pipeline.cli import main as data
+from clipvip.pipeline.evaluate.cli import main as evaluate
+from clipvip.pipeline.train.command import main as train
+from make_shards import make_shard_folder
+from refusing_hub import refusing_hub
+
+CLOSED = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with refusing_hub() as address:
+        yield address
+
+
+def refused(name: str, endpoint: str, folder: Path) -> str:
+    with pytest.raises((OSError, ValueError)) as found:
+        huggingface_hub.hf_hub_download(name, "config.json", endpoint=endpoint, cache_dir=folder)
+    try:
+        raise OSError("We couldn't load it, as a library says") from found.value
+    except OSError as wrapped:
+        assert hub_problem(name, wrapped) == hub_problem(name, found.value)
+    return hub_problem(name, found.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("owner/gated", "owner/gated: is gated on the Hugging Face Hub; ask for access at its page"),
+        ("owner/absent", "has none of that name; check the spelling, OWNER/NAME, or if it is a private one"),
+        ("misspelt", "misspelt: no such folder, and the Hugging Face Hub has none of that name"),
+        (
+            "owner/forbidden",
+            "owner/forbidden: the Hugging Face Hub refuses it (403); log in by 'hf auth login'",
+        ),
+        ("owner/broken", "does not answer (500); check the network and try again"),
+        ("a b/c/d", "a b/c/d: no such folder, and no name that the Hugging Face Hub can have"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    name: str, words: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    problem = refused(name, address, tmp_path)
+    assert words in problem and "\n" not in problem, problem
+
+
+def test_no_network_and_no_permission_to_use_it_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "HF_HUB_OFFLINE is set; unset it" in refused("owner/some", CLOSED, tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert "does not answer; check the network" in refused("owner/some", CLOSED, tmp_path)
+
+
+def test_what_is_not_of_the_hub_is_left_to_others() -> None:
+    assert hub_problem("folder", FileNotFoundError("no such file")) == ""
+    assert hub_problem("folder", ValueError("a damaged file")) == ""
+
+
+NAME = "owner/some"
+COMMANDS = {
+    "caption": (data, "caption --shards SHARDS --out OUT --gpus 0 --model"),
+    "nmi": (data, "nmi --source a=TEXTS --target b=TEXTS --samples 2 --out OUT --model"),
+    "train": (train, "demo --shards SHARDS --captions SHARDS --gpus 0 --out OUT --init"),
+    "retrieval": (evaluate, "retrieval --shards SHARDS --model"),
+    "search": (evaluate, "search words --shards SHARDS --model"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_so_of_its_model(command: str, tmp_path: Path) -> None:
+    program, words = COMMANDS[command]
+    assert isinstance(program, click.Command)
+    shards = make_shard_folder(tmp_path / "shards", num_shards=1, clips_per_shard=3, num_frames=1)
+    (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n")
+    places = {"SHARDS": str(shards), "OUT": str(tmp_path / "out"), "TEXTS": str(tmp_path / "texts.txt")}
+    for word, place in places.items():
+        words = words.replace(word, place)
+    found = CliRunner().invoke(program, [*words.split(), NAME])
+    assert found.exit_code == 1
+    assert f"{NAME}: no such folder, and not in the cache" in found.stderr.splitlines()[-1], found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_python_says_so_too() -> None:
+    for load in (ClipVip.from_pretrained, ClipVip.from_clip, OfaForConditionalGeneration.from_pretrained):
+        with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set; unset it"):
+            load(NAME)
