@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from clipvip import __version__
-from clipvip.experiments.demo.world import DEMO_WORLD, WEIGHTS, World
+from clipvip.experiments.demo.models import copy_models
+from clipvip.experiments.demo.world import DEMO_WORLD, World
 from clipvip.pipeline.runtime.errors import StageCommand, StageGroup
 from clipvip.pipeline.runtime.options import at_least, finite
-from clipvip.shards.files.atomic import atomic_write_bytes
 
 _Function = Callable[..., None]
 _THREADS = 2
@@ -85,10 +85,7 @@ def corpus_command(
 @_out(help="Folder for both models.")
 def models_command(out: Path) -> None:
     """Copy the demo's tiny CLIP and OFA to OUT/clip and OUT/ofa, to try commands with."""
-    for name in ("clip", "ofa"):
-        (out / name).mkdir(parents=True, exist_ok=True)
-        for file in sorted((WEIGHTS / name).iterdir()):
-            atomic_write_bytes(out / name / file.name, file.read_bytes())
+    copy_models(out)
     click.echo(f"{out / 'clip'} and {out / 'ofa'}")
 
 

@@ -27,7 +27,7 @@ from clipvip.shards.format.clip import make_key
 _CLIP_FRAMES = (24, 28, 32)
 # Of these 2, 3, 4 or 7 frames lie evenly from first to last: a clip's frames are then those of its twin.
 _TWIN_CLIP_FRAMES = (25, 31)
-_COMPLETE_NAME = "corpus.json"
+_COMPLETE_NAME, _WORLD_NAME = "corpus.json", "world.json"
 _SUBTITLE_FORMATS = (("vtt", rolling_vtt), ("srt", srt), ("vtt", rolling_vtt), ("json3", json3))
 
 
@@ -59,10 +59,10 @@ def plan_videos(world: World, split: str) -> list[SourceVideo]:
     """What the videos of `split` are to show; in a world of twins each test video is followed by its twin.
 
     Raises:
-        ValueError: a world of twins has too few different clips for its test videos.
+        ValueError: the world has too few different clips for test videos that are to differ.
     """
-    if split == "test" and world.twins:
-        return _plan_twins(world)
+    if split == "test" and (world.twins or world.distinct_test):
+        return _plan_distinct(world)
     videos = []
     for number in range(getattr(world, f"num_{split}_videos")):
         chance = chance_of(world, split, number)
@@ -70,17 +70,20 @@ def plan_videos(world: World, split: str) -> list[SourceVideo]:
     return videos
 
 
-def _plan_twins(world: World) -> list[SourceVideo]:
+def _plan_distinct(world: World) -> list[SourceVideo]:
     count, size = world.num_test_videos, world.clips_per_video
     scenes = draw_distinct_scenes(chance_of(world, "test scenes"), world, count * size)
     videos = []
     for number in range(count):
         chance = chance_of(world, "test", number)
-        video_ids = [_video_id(split, number, chance) for split in ("test", "twin")]
+        splits = ("test", "twin") if world.twins else ("test",)
+        video_ids = [_video_id(split, number, chance) for split in splits]
         shown = scenes[number * size : (number + 1) * size]
         lengths = [chance.choice(_clip_frames(world)) for _ in shown]
-        twins = [replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown]
-        for video_id, some in zip(video_ids, (shown, twins), strict=True):
+        kinds = [shown]
+        if world.twins:
+            kinds.append([replace(scene, motion=REVERSED[scene.motion], backwards=True) for scene in shown])
+        for video_id, some in zip(video_ids, kinds, strict=True):
             videos.append(_plan_video(world, video_id, chance, list(zip(some, lengths, strict=True))))
     return videos
 
@@ -126,12 +129,10 @@ def write_corpus(
     Raises:
         ValueError: `out` holds the corpus of another world, or a video's process died.
     """
-    settings = as_json(world)
-    mark = out / "world.json"
-    if mark.is_file() and json.loads(mark.read_text()) != settings:
+    if is_of_another(world, out):
         raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(mark, settings)
+    write_json(out / _WORLD_NAME, as_json(world))
     truth: list[dict[str, Any]] = []
     for split in ("train", "finetune", "test") if world.num_finetune_videos else ("train", "test"):
         videos = plan_videos(world, split)
@@ -164,8 +165,13 @@ def num_videos(world: World) -> int:
 
 def is_complete(world: World, out: Path) -> bool:
     """Whether `write_corpus` has finished there, with these settings."""
-    mark = out / "world.json"
-    return (out / _COMPLETE_NAME).is_file() and json.loads(mark.read_text()) == as_json(world)
+    return (out / _COMPLETE_NAME).is_file() and not is_of_another(world, out)
+
+
+def is_of_another(world: World, out: Path) -> bool:
+    """Whether `out` holds a corpus of other settings; those that it is too old to name are as by default."""
+    mark = out / _WORLD_NAME
+    return mark.is_file() and as_json(World()) | json.loads(mark.read_text()) != as_json(world)
 
 
 def as_json(world: World) -> dict[str, Any]:

@@ -96,6 +96,11 @@ def description(scene: Scene, chance: random.Random) -> str:
     return f"a {thing} {verb} {_PLACE_OVER[scene.place]}"
 
 
+def action(motion: str) -> str:
+    """A motion as the name of a class, as descriptions have it."""
+    return _MOTION_DESCRIBED[motion][0]
+
+
 def caption(scene: Scene) -> str:
     """What a picture of the scene shows; nothing of its motion."""
     size, colour, shape, place = scene.appearance

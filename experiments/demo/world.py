@@ -49,6 +49,8 @@ class World:
     twins: bool = False
     """Each test clip is there a second time, played backwards and described so; no two test clips show the
     same. Whoever is blind to order cannot tell the two apart."""
+    distinct_test: bool = False
+    """No two test clips show the same, without twins too."""
     shapes: tuple[str, ...] = SHAPES
     """What clips may show, and in the four below."""
     colours: tuple[str, ...] = tuple(COLOURS)

@@ -2,18 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
-from clipvip.experiments.study.rows import STUDIES, STUDY_NAMES, TITLES
 from clipvip.experiments.study.stages import FOLDER, Knobs
+from clipvip.experiments.study.tables import STUDIES, STUDY_NAMES, TITLES
 from clipvip.extras import require_package
 from clipvip.pipeline.runtime.errors import StageCommand, UserError
 from clipvip.pipeline.runtime.options import RayAddress, at_least, opt, options
 from clipvip.pipeline.runtime.stage import parameters
 
-_PRETRAIN_STEPS = 300
+_SEEDS = 5
+_PRETRAIN_STEPS = 400
 _QUICK_STEPS = 30
 _QUICK_TEXTS = 300
 _QUICK_BATCH = ("optim.batch_size=16",)
@@ -24,7 +24,10 @@ class StudyOptions(Knobs):
     """What each study is asked for."""
 
     seeds: int | None = opt(
-        "How many seeds, each with a world of its own.", at_least(1), shown="3; with --quick 1", default=None
+        "How many seeds, each with a world of its own.",
+        at_least(1),
+        shown=f"{_SEEDS}; with --quick 1",
+        default=None,
     )
     first_seed: int = opt("The first of the seeds.", at_least(0), default=1)
     out: Path = opt("Folder for everything.", FOLDER, default=Path("study-out"))
@@ -49,15 +52,16 @@ def _study_command(name: str) -> click.Command:
         params=parameters(StudyOptions),
         callback=lambda **given: _run(names, StudyOptions(**given)),
         help=f"{TITLES[name]}.",
-        epilog=f"\b\nExamples:\n  clipvip-study {name} --seeds 3 --out study/\n"
+        epilog=f"\b\nExamples:\n  clipvip-study {name} --seeds 5 --out study/\n"
         f"  clipvip-study {name} --quick --out quick/",
     )
 
 
 def _run(names: list[str], options: StudyOptions) -> None:
-    from clipvip.experiments.study.data import SmallWorld, read_data
+    from clipvip.experiments.study.data import StudyData, read_data
     from clipvip.experiments.study.plan import Settings, StudyRun
     from clipvip.experiments.study.run import run_studies
+    from clipvip.experiments.study.small_world import SmallWorld
 
     if "domain-gap" in names:
         require_package("faiss", "the study's domain gap")
@@ -66,11 +70,12 @@ def _run(names: list[str], options: StudyOptions) -> None:
     chosen = options.chosen()
     if options.data is not None and (chosen or quick):
         raise click.UsageError("--data goes with neither --quick nor the options of the small world")
-    source: Any
     if options.data is None:
         pretrain_steps = pretrain_steps or (_QUICK_STEPS if quick else _PRETRAIN_STEPS)
         finetune_steps = finetune_steps or (_QUICK_STEPS if quick else None)
-        source = SmallWorld(Knobs(**chosen), quick=quick, num_texts=_QUICK_TEXTS if quick else 1000)
+        source: SmallWorld | StudyData = SmallWorld(
+            Knobs(**chosen), quick=quick, num_texts=_QUICK_TEXTS if quick else 1000
+        )
     else:
         source = read_data(options.data)
     if pretrain_steps is None and "scale" in names:
@@ -81,12 +86,12 @@ def _run(names: list[str], options: StudyOptions) -> None:
         gpus=min(1, gpus),
         sets=_QUICK_BATCH if quick else (),
     )
-    count = options.seeds or (1 if quick else 3)
+    count = options.seeds or (1 if quick else _SEEDS)
     seeds = list(range(options.first_seed, options.first_seed + count))
     study = StudyRun(names, seeds, options.out, source, settings)
     workers = gpus or options.workers or os.cpu_count() or 1
     run_studies(study, workers=workers, gpus=gpus, ray=options.ray, dry_run=options.dry_run)
 
 
-everything, domain_gap = _study_command("all"), _study_command("domain-gap")
-scale, encoders, losses, data, scratch = (_study_command(study.name) for study in STUDIES)
+everything, domain_gap, protocols = map(_study_command, ("all", "domain-gap", "protocols"))
+scale, encoders, starts, losses, data, scratch = (_study_command(study.name) for study in STUDIES)

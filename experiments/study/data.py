@@ -1,6 +1,6 @@
 """What a study reads: shards, captions and texts, under one set of names.
 
-`SmallWorld` makes them of a seed, by the stages; `read_data` takes those that a user has.
+`made_data` names what `small_world` makes of a seed; `read_data` takes what a user has.
 """
 
 from dataclasses import dataclass, field, fields
@@ -9,15 +9,19 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from clipvip.experiments.demo.pictures import FPS
-from clipvip.experiments.demo.world import WEIGHTS
-from clipvip.experiments.study.stages import Knobs, SpoilOptions, WorldOptions, make_world, spoil_captions
-from clipvip.experiments.study.tasks import Task
-from clipvip.pipeline.caption.stage import CaptionOptions, caption
+from clipvip.experiments.study.rows import TaskName
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.shard.stage import ShardOptions, shard
 from clipvip.pipeline.train.recipe_yaml import parse_yaml
 from clipvip.shards.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class Downstream:
+    """A downstream task: shards to fine-tune on and to score, and the recipe of fine-tuning."""
+
+    finetune: str
+    test: str
+    recipe: str
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -38,18 +42,50 @@ class StudyData:
     """Name -> texts of a downstream task, for NMI: as `clipvip-data nmi --target`."""
     images: str | None = None
     """An image-text WebDataset; without it the rows that need one are left out."""
+    web: str | None = None
+    """Clips with texts of another, small and clean source, as WebVid; without it its rows are left out."""
     texts: dict[str, str] = field(default_factory=dict)
     """Name -> more texts to measure by NMI, such as COCO's captions."""
     pretrain: str = "pretrain_vip_b32"
     """The recipe of post-pretraining."""
     finetune_recipe: str = "finetune_msrvtt_b32"
     motion_finetune: str | None = None
-    """As `finetune`, `test` and their recipe, but for clips that motion tells apart: there encoders are
-    compared. Without them: on the task itself."""
+    """As `finetune`, `test` and their recipe, but for a second task, where motion tells more: DiDeMo, say."""
     motion_test: str | None = None
     motion_recipe: str | None = None
+    encoders_recipe: str | None = None
+    """A longer recipe for the second task, to compare encoders by that begin at CLIP."""
+    questions: str | None = None
+    """Multiple choice about the clips of the second task, as `clipvip-eval multiple-choice` reads it."""
+    classes: str | None = None
+    """Names of actions, and below which clip of the second task shows which, for `clipvip-eval actions`."""
+    labels: str | None = None
+    prompts: tuple[str, ...] = ()
+    start: str = "random"
+    """How the recipes' new parameters begin: `random` (the released code) or `class`."""
+    task_names: tuple[str, str] = ("first task", "second task")
+    """How both tasks are called on the page."""
     num_texts: int = 1000
     """Texts drawn of each corpus for NMI."""
+
+    def resolve(self, task: TaskName) -> TaskName:
+        """The task that stands for it where the data has no second one, or no longer recipe for it."""
+        if self.motion_finetune is None:
+            return "first"
+        return "motion" if task == "encoders" and self.encoders_recipe is None else task
+
+    def downstream(self, task: TaskName) -> Downstream:
+        """What a resolved task is made of."""
+        if task == "first":
+            return Downstream(self.finetune, self.test, self.finetune_recipe)
+        recipe = self.encoders_recipe if task == "encoders" else self.motion_recipe
+        assert self.motion_finetune is not None
+        return Downstream(self.motion_finetune, self.motion_test or self.test, recipe or self.finetune_recipe)
+
+    def title(self, task: TaskName) -> str:
+        """How a task is called."""
+        first, second = self.task_names
+        return {"first": first, "motion": second, "encoders": f"{second}, fine-tuned longer"}[task]
 
 
 def read_data(path: Path) -> StudyData:
@@ -69,79 +105,38 @@ def read_data(path: Path) -> StudyData:
         place = ".".join(map(str, mistake["loc"]))
         known = ", ".join(item.name for item in fields(StudyData))
         raise UserError(f"{path}: {place}: {mistake['msg'].lower()}; the names are {known}") from error
-    for name in ("shards", "captions", "finetune", "test"):
-        if not Path(getattr(data, name)).is_dir():
-            raise UserError(f"{path}: {name}: {getattr(data, name)} is no folder")
+    for name in ("shards", "captions", "finetune", "test", "motion_finetune", "motion_test"):
+        folder = getattr(data, name)
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"{path}: {name}: {folder} is no folder")
+    if (data.classes is None) != (data.labels is None):
+        raise UserError(f"{path}: classes and labels go together; give both or none")
     return data
 
 
-@dataclass(frozen=True)
-class SmallWorld:
-    """A corpus of its own for each seed."""
-
-    knobs: Knobs
-    quick: bool = False
-    num_texts: int = 1000
-
-    def of_seed(
-        self, seed: int, folder: Path, *, workers: int, motion: bool = True
-    ) -> tuple[StudyData, list[Task]]:
-        """The data of one seed, and the tasks that make it in `folder`, with a task of motion or without."""
-        corpus, many, prefix = folder / "corpus", {"workers": workers}, f"seed{seed}"
-        train_shards, captions_folder = folder / "shards-train", folder / "captions"
-
-        def sharding(split: str, texts: str, world: Task, kind: str = "") -> Task:
-            parts = folder / f"corpus{kind}" / split
-            options = ShardOptions(
-                metadata=str(parts / "metadata.jsonl"),
-                videos=str(parts / "videos"),
-                subtitles=str(parts / texts),
-                out=str(folder / f"shards{kind}-{split}"),
-                shard_size=250,
-                # All frames: at a lower rate a clip and its twin have other frames, which tell them apart.
-                fps=FPS,
-            )
-            return Task(f"{prefix}/shards{kind}-{split}", shard, options, (world.name,), how=many, cost=50)
-
-        knobs = {name: value for name, value in self.knobs.chosen().items() if name != "caption_error"}
-        world_options = WorldOptions(out=corpus, seed=seed, quick=self.quick, **knobs)
-        world = Task(f"{prefix}/world", make_world, world_options, how=many, cost=100)
-        shards = [sharding("train", "subtitles", world)]
-        shards += [sharding(split, "descriptions.jsonl", world) for split in ("finetune", "test")]
-        captioning = CaptionOptions(
-            shards=train_shards, out=captions_folder, model=str(WEIGHTS / "ofa"), batch_size=32
-        )
-        needs = (shards[0].name,)
-        captions = Task(f"{prefix}/captions", caption, captioning, needs, how=many, cost=80)
-        tasks = [world, *shards, captions]
-        if motion:
-            of_motion = WorldOptions(out=folder / "corpus-motion", seed=seed, quick=self.quick, motion=True)
-            few = Task(f"{prefix}/world-motion", make_world, of_motion, how=many, cost=100)
-            tasks.append(few)
-            tasks += [sharding(split, "descriptions.jsonl", few, "-motion") for split in ("finetune", "test")]
-        if self.knobs.caption_error:
-            rate, right, captions_folder = (
-                self.knobs.caption_error,
-                captions_folder,
-                folder / "captions-spoilt",
-            )
-            spoiling = SpoilOptions(
-                shards=train_shards, captions=right, out=captions_folder, rate=rate, seed=seed
-            )
-            tasks.append(Task(f"{prefix}/spoil", spoil_captions, spoiling, (captions.name,)))
-        data = StudyData(
-            clip=str(WEIGHTS / "clip"),
-            shards=str(train_shards),
-            captions=str(captions_folder),
-            finetune=str(folder / "shards-finetune"),
-            test=str(folder / "shards-test"),
-            descriptions={"descriptions": str(corpus / "texts" / "descriptions.txt")},
-            images=str(corpus / "images"),
-            pretrain="study_pretrain",
-            finetune_recipe="study_finetune",
-            motion_finetune=str(folder / "shards-motion-finetune") if motion else None,
-            motion_test=str(folder / "shards-motion-test") if motion else None,
-            motion_recipe="study_finetune_motion",
-            num_texts=self.num_texts,
-        )
-        return data, tasks
+def made_data(folder: Path, models: Path, *, num_texts: int, spoilt: bool) -> StudyData:
+    """The names of what is made of a seed in `folder`; the tiny models are in `models`."""
+    texts = folder / "corpus-motion" / "texts"
+    return StudyData(
+        clip=str(models / "clip"),
+        shards=str(folder / "shards-train"),
+        captions=str(folder / ("captions-spoilt" if spoilt else "captions")),
+        finetune=str(folder / "shards-finetune"),
+        test=str(folder / "shards-test"),
+        descriptions={"descriptions": str(folder / "corpus" / "texts" / "descriptions.txt")},
+        images=str(folder / "corpus" / "images"),
+        web=str(folder / "shards-web-finetune"),
+        pretrain="study_pretrain",
+        finetune_recipe="study_finetune",
+        motion_finetune=str(folder / "shards-motion-finetune"),
+        motion_test=str(folder / "shards-motion-test"),
+        motion_recipe="study_finetune_motion",
+        encoders_recipe="study_finetune_encoders",
+        questions=str(texts / "questions.jsonl"),
+        classes=str(texts / "actions.txt"),
+        labels=str(texts / "actions.jsonl"),
+        prompts=("a circle {}", "a star {}", "a cross {}", "a ring {}"),
+        start="class",
+        task_names=("appearance", "motion"),
+        num_texts=num_texts,
+    )

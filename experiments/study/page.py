@@ -2,105 +2,130 @@
 
 from collections.abc import Sequence
 
-from clipvip.experiments.study.results import VERDICTS, Result
+from clipvip.experiments.study.results import VERDICTS, FoundClaim, FoundStudy, FoundTable, Summary
 from clipvip.pipeline.pages.html import Section, render_page
-from clipvip.pipeline.pages.plots import Plot, Point, line_plot
+from clipvip.pipeline.pages.plots import Difference, DifferenceChart, Plot, Point, line_plot
 from clipvip.pipeline.pages.tables import Column, Table
 
-_METRICS = ("zero-shot R@1", "fine-tuned R@1", "R@5", "R@10", "mean", "paper: R@1", "mean")
-_COLUMNS = (Column(), *(Column(name, ".1f") for name in _METRICS))
-_GAP_COLUMNS = (Column("source"), Column("target", ">"), Column("NMI", ">"))
-_CLAIM_COLUMNS = (Column("claim"), Column("difference", ">"), Column("verdict"))
+_CLAIM_COLUMNS = (
+    Column("claim"), Column("task"), Column("difference", ">"), Column("paper", ">"), Column("verdict")
+)  # fmt: skip
+CHART_TITLE = "The paper's claims, with 95% intervals"
 
 
-def with_interval(summary: Result, *, digits: int = 1) -> str:
+def with_interval(summary: Summary, *, digits: int = 1) -> str:
     """The mean and half of its interval."""
-    text = f"{summary['mean']:.{digits}f}"
-    if summary["low"] is not None:
-        text += f" ± {(summary['high'] - summary['low']) / 2:.{digits}f}"
+    text = f"{summary.mean:.{digits}f}"
+    if summary.low is not None and summary.high is not None:
+        text += f" ± {(summary.high - summary.low) / 2:.{digits}f}"
     return text
 
 
-def table_of(result: Result) -> Table:
-    """A study's table, with the paper's numbers beside those that were found."""
-    if "gaps" in result:
-        rows = [(gap["source"], gap["target"], with_interval(gap, digits=3)) for gap in result["gaps"]]
-        return Table(_GAP_COLUMNS, rows)
+def table_of(found: FoundTable) -> Table:
+    """A table of a study, with the paper's numbers beside those that were found."""
+    columns = (Column(), *(Column(name, f".{found.digits}f") for name in found.columns))
+    rows = [
+        (
+            label,
+            *(
+                with_interval(cell, digits=found.digits) if isinstance(cell, Summary) else cell
+                for cell in cells
+            ),
+        )
+        for label, cells in found.rows
+    ]
+    return Table(columns, rows)
+
+
+def claims_of(study: FoundStudy) -> Table:
+    """Each claim with the difference found, that of the paper, and the verdict in words."""
     return Table(
-        _COLUMNS,
+        _CLAIM_COLUMNS,
         [
-            (
-                row["label"],
-                with_interval(row["zero_shot"]["r1"]),
-                *(with_interval(row["finetuned"][name]) for name in ("r1", "r5", "r10", "mean_recall")),
-                *(row["paper"][name] for name in ("r1", "mean")),
-            )
-            for row in result["rows"]
+            (claim.text, claim.where, with_interval(claim.difference), claim.paper, VERDICTS[claim.verdict])
+            for claim in study.claims
         ],
     )
 
 
-def claims_of(result: Result) -> Table:
-    """Each claim with the difference found and the verdict in words."""
-    rows = []
-    for claim in result["claims"]:
-        text = claim["text"] + (" (zero-shot)" if claim["metric"] == "zero_shot" else "")
-        found = with_interval(claim["difference"], digits=3 if "gaps" in result else 1)
-        rows.append((text, found, VERDICTS[claim["verdict"]]))
-    return Table(_CLAIM_COLUMNS, rows)
-
-
-def as_text(result: Result) -> str:
+def as_text(study: FoundStudy) -> str:
     """A study for the terminal."""
-    claims = [f"  {text}: {found}; {verdict}" for text, found, verdict in claims_of(result).body]
-    return "\n".join([result["title"], table_of(result).text(), *claims])
-
-
-def as_markdown(results: Sequence[Result]) -> str:
-    """All studies as Markdown tables."""
-    return "\n".join(
-        f"## {result['title']}\n\n{table_of(result).markdown()}\n\n{claims_of(result).markdown()}\n"
-        for result in results
-    )
-
-
-def as_page(results: Sequence[Result], *, note: str) -> bytes:
-    """All studies as one page."""
-    sections = [
-        Section(result["title"], blocks=[table_of(result), *figures_of(result).values(), claims_of(result)])
-        for result in results
+    lines = [study.title]
+    for table in study.tables:
+        lines += [*([f"{table.title}:"] if table.title else []), table_of(table).text()]
+    lines += [
+        f"  {text} ({where}): {found}{f', paper {paper}' if paper else ''}; {verdict}"
+        for text, where, found, paper, verdict in claims_of(study).body
     ]
+    return "\n".join(lines)
+
+
+def as_markdown(studies: Sequence[FoundStudy], *, level: int = 2) -> str:
+    """All studies as Markdown tables under headings of `level`."""
+    parts = []
+    for study in studies:
+        parts.append(f"{'#' * level} {study.title}\n")
+        for table in study.tables:
+            parts += [*([f"{table.title[:1].upper()}{table.title[1:]}:\n"] if table.title else [])]
+            parts.append(f"{table_of(table).markdown()}\n")
+        parts.append(f"{claims_of(study).markdown()}\n")
+    return "\n".join(parts)
+
+
+def as_page(studies: Sequence[FoundStudy], *, note: str) -> bytes:
+    """All studies as one page, the claims first."""
+    sections = [Section("Claims", claims_summary(studies), [chart_of(studies)])]
+    for study in studies:
+        sections.append(Section(study.title, blocks=[*figures_of(study).values(), claims_of(study)]))
+        sections += [
+            Section(table.title[:1].upper() + table.title[1:], blocks=[table_of(table)])
+            for table in study.tables
+        ]
     return render_page("CLIP-ViP's tables", sections, note=note)
 
 
-def figures_of(result: Result) -> dict[str, Plot]:
-    """Fig. 1 for `scale`, the way through fine-tuning for `encoders`; by the names of their files."""
-    if result["name"] == "scale":
-        return {"fig1": _scale_figure(result)}
-    if result["name"] == "encoders":
-        rows = [row for row in result["rows"] if row["motion"] == result["rows"][0]["motion"]]
-        lines = {row["label"]: list(map(_point, row["curve"]["steps"], row["curve"]["r1"])) for row in rows}
-        plot = line_plot(lines, title="Fine-tuning from CLIP", x_label="steps", y_label="R@1, %")
-        return {"encoders": plot}
-    return {}
-
-
-def _scale_figure(result: Result) -> Plot:
-    """Recall after fine-tuning against the steps of post-pretraining, one line for each number of clips."""
-    first, *others = result["rows"]
-    start = _point(0, first["finetuned"]["mean_recall"])
-    lines: dict[str, list[Point]] = {}
-    for row in others:
-        label = row["label"].split(",")[0]
-        at = 50.0 if row["label"] != label else 100.0
-        lines.setdefault(label, [start]).append(_point(at, row["finetuned"]["mean_recall"]))
-    return line_plot(
-        lines,
-        title="Post-pretraining on subtitles alone",
-        x_label="steps of post-pretraining, %",
-        y_label="mean recall after fine-tuning, %",
+def claims_summary(studies: Sequence[FoundStudy]) -> str:
+    """How many of the paper's claims come out, in a sentence."""
+    claims = [claim for study in studies for claim in study.claims if claim.paper]
+    if any(claim.verdict == "one seed" for claim in claims):
+        return "One seed: differences without intervals."
+    count = {name: sum(claim.verdict == name for claim in claims) for name in VERDICTS}
+    return (
+        f"Of {len(claims)} claims {count['apart']} come out with intervals apart, {count['ahead']} within "
+        f"seeds, {count['open']} are open, {count['behind']} come out the other way round."
     )
 
 
-def _point(x: float, summary: Result) -> Point:
-    return Point(x, summary["mean"], summary["low"], summary["high"])
+def chart_of(studies: Sequence[FoundStudy]) -> DifferenceChart:
+    """The claims of all studies in one chart."""
+    rows = [_difference(claim) for study in studies for claim in study.claims]
+    return DifferenceChart(CHART_TITLE, rows, unit="points; what has no paper beside it is not claimed there")
+
+
+def _difference(claim: FoundClaim) -> Difference:
+    found = claim.difference
+    beside = f" (paper {claim.paper})" if claim.paper else ""
+    return Difference(claim.text, claim.where, found.mean, found.low, found.high, claim.verdict, beside)
+
+
+def figures_of(study: FoundStudy) -> dict[str, Plot]:
+    """Fig. 1 for `scale`, the way through fine-tuning for `encoders`; by the names of their files."""
+    if not study.curves:
+        return {}
+    lines = {
+        curve.name: [
+            Point(x, value.mean, value.low, value.high)
+            for x, value in zip(curve.steps, curve.values, strict=True)
+        ]
+        for curve in study.curves
+    }
+    if study.name == "scale":
+        plot = line_plot(
+            lines,
+            title="Post-pretraining on subtitles alone",
+            x_label="steps of post-pretraining, %",
+            y_label="mean recall after fine-tuning, %",
+        )
+        return {"fig1": plot}
+    plot = line_plot(lines, title="Fine-tuning from CLIP", x_label="steps", y_label="R@1, %")
+    return {"encoders": plot}

@@ -2,14 +2,15 @@
 
 import shlex
 import time
-from typing import Any
+from dataclasses import asdict
 
 import click
 
-from clipvip.experiments.study.data import SmallWorld
-from clipvip.experiments.study.page import as_markdown, as_page, as_text, figures_of
-from clipvip.experiments.study.plan import StudyRun, chosen_studies, make_plan, needs_motion, seed_folder
-from clipvip.experiments.study.results import gap_result, study_result
+from clipvip.experiments.study.page import as_markdown, as_page, as_text, chart_of, figures_of
+from clipvip.experiments.study.plan import StudyRun, make_plan
+from clipvip.experiments.study.report import CHART_NAME, RESULTS_NAME, SCHEMA
+from clipvip.experiments.study.results import read_results
+from clipvip.experiments.study.small_world import SmallWorld
 from clipvip.experiments.study.tasks import is_finished, run_tasks
 from clipvip.pipeline.pages.plots import svg_file
 from clipvip.pipeline.runtime.ray_units import RayCluster
@@ -17,7 +18,7 @@ from clipvip.pipeline.runtime.report import Report
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import lock_folder
 
-RESULTS_NAME, TABLES_NAME, PAGE_NAME = "results.json", "tables.md", "index.html"
+TABLES_NAME, PAGE_NAME = "tables.md", "index.html"
 
 
 def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dry_run: bool) -> None:
@@ -30,16 +31,22 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     out = study.out
     tasks = make_plan(study, workers=max(1, workers // len(study.seeds)))
     if dry_run:
+        if isinstance(study.source, SmallWorld):
+            click.echo(shlex.join(study.source.preparation(out)))
         for task in tasks:
             mark = "finished  " if is_finished(task, out) else ""
             click.echo(f"{mark}{shlex.join(task.command)}")
         return
     click.get_current_context().with_resource(lock_folder(out))
+    if isinstance(study.source, SmallWorld):
+        study.source.prepare(out, tasks)
     cluster = None if ray is None else RayCluster(ray, gpus_per_worker=min(1, gpus))
     num_run = run_tasks(tasks, out, jobs=workers, num_gpus=0 if cluster else gpus, ray=cluster)
     results = read_results(study)
-    write_json(out / RESULTS_NAME, {"schema": 1, "seeds": study.seeds, "studies": results})
+    content = {"schema": SCHEMA, "seeds": study.seeds, "studies": [asdict(result) for result in results]}
+    write_json(out / RESULTS_NAME, content)
     atomic_write_bytes(out / TABLES_NAME, as_markdown(results).encode())
+    atomic_write_bytes(out / f"{CHART_NAME}.svg", svg_file(chart_of(results)))
     for result in results:
         for name, plot in figures_of(result).items():
             atomic_write_bytes(out / f"{name}.svg", svg_file(plot))
@@ -52,23 +59,11 @@ def run_studies(study: StudyRun, *, workers: int, gpus: int, ray: str | None, dr
     click.echo(f"{made.text}\n  to look at: {out / PAGE_NAME}")
 
 
-def read_results(study: StudyRun) -> list[dict[str, Any]]:
-    """The results of all chosen studies, in the paper's order."""
-    data = study.source
-    if isinstance(data, SmallWorld):
-        first = study.seeds[0]
-        folder = seed_folder(study.out, first)
-        data, _ = data.of_seed(first, folder, workers=1, motion=needs_motion(study.names))
-    results = [gap_result(study.seeds, out=study.out)] if "domain-gap" in study.names else []
-    for one in chosen_studies(study.names):
-        results.append(study_result(one, study.seeds, out=study.out, data=data))
-    return results
-
-
 def _note(study: StudyRun) -> str:
     where = "a small made-up world for each" if isinstance(study.source, SmallWorld) else "your data"
     return (
         f"Seeds {', '.join(map(str, study.seeds))}, {where}. Text-to-video recalls in percent, mean and half "
-        "of the 95% interval over the seeds (Student's t). The paper's numbers are those of MSR-VTT at full "
-        "size: it is the order that can be compared, not the numbers."
+        "of the 95% interval over the seeds (Student's t); differences are paired by seed. The paper's "
+        "numbers are of full size, of MSR-VTT and, where motion decides, of DiDeMo: it is the order that can "
+        "be compared, not the numbers."
     )

@@ -35,7 +35,8 @@ class Task:
     """A stage with its options, and the tasks that must have ended before it begins.
 
     `how` are more options, which say how it is computed and not what comes out: with others it is the same
-    task. `cost` is a rough measure of its length: of those that may begin, long ones do so first.
+    task. `cost` is a rough measure of its length: of those that may begin, long ones do so first, after
+    those of an earlier `turn`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task:
     needs: tuple[str, ...] = ()
     how: Mapping[str, int] = field(default_factory=dict)
     cost: float = 1.0
+    turn: int = 0
 
     @property
     def command(self) -> list[str]:
@@ -93,11 +95,11 @@ def run_tasks(
 
 
 class _Queue(Iterator[Task]):
-    """The tasks that may begin, long ones first; where none may, some may after another has left `left`."""
+    """The tasks that may begin, in turns, long ones first; where none may, some may when others end."""
 
     def __init__(self, left: Mapping[str, Task]) -> None:
         self._left = left
-        self._unbegun = sorted(left.values(), key=lambda task: -task.cost)
+        self._unbegun = sorted(left.values(), key=lambda task: (task.turn, -task.cost))
 
     def __next__(self) -> Task:
         for task in self._unbegun:

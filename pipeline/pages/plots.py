@@ -104,6 +104,55 @@ class BarChart:
         return round(self.left + share * (self.right - self.left), 1)
 
 
+class Difference(NamedTuple):
+    """How far something is above something else, with the ends of its interval, and what is said of it.
+
+    `verdict` names a colour of the template; `beside` stands at the right, after the value.
+    """
+
+    name: str
+    where: str
+    value: float
+    low: float | None
+    high: float | None
+    verdict: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class DifferenceChart:
+    """Differences one below the other on one axis, on which zero is drawn."""
+
+    template: ClassVar[str] = "differences.svg"
+    left: ClassVar[int] = 10
+    right: ClassVar[int] = 400
+    top: ClassVar[int] = 46
+    row: ClassVar[int] = 42
+    title: str
+    rows: Sequence[Difference]
+    unit: str
+    is_wide: bool = True
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.row * len(self.rows)
+
+    @property
+    def x_range(self) -> tuple[float, float]:
+        """From the least end to the greatest, zero among them."""
+        ends = [end for row in self.rows for end in (row.low, row.value, row.high) if end is not None]
+        low, high = min([*ends, 0.0]), max([*ends, 0.0])
+        return (low, high) if high > low else (-1.0, 1.0)
+
+    def x(self, value: float) -> float:
+        """Where a value stands in the SVG, which is 420 wide."""
+        low, high = self.x_range
+        return round(self.left + (value - low) / (high - low) * (self.right - self.left), 1)
+
+    def ticks(self) -> list[float]:
+        return Plot.ticks(*self.x_range)
+
+
 def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> Plot:
     """Lines by name, over the range of all their points. There must be some."""
     points = [point for line in lines.values() for point in line]
@@ -112,6 +161,6 @@ def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str,
     return Plot(title, x_label, (min(xs), max(xs)), (min(ys), max(ys)), y_label, lines=lines)
 
 
-def svg_file(plot: Plot | BarChart) -> bytes:
+def svg_file(plot: Plot | BarChart | DifferenceChart) -> bytes:
     """The plot as an SVG file."""
     return render_block(plot).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).encode()

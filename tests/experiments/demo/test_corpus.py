@@ -11,6 +11,7 @@ import pytest
 from clipvip.experiments.demo.corpus import (
     as_json,
     is_complete,
+    is_of_another,
     plan_videos,
     read_truth,
     task_descriptions,
@@ -63,6 +64,14 @@ def test_another_seed_gives_another_corpus() -> None:
 def test_a_folder_of_another_world_is_refused(corpus: Path) -> None:
     with pytest.raises(ValueError, match="other settings"):
         write_corpus(replace(SMALL, seed=1), corpus, workers=1)
+
+
+def test_a_corpus_that_is_too_old_to_name_a_knob_is_as_by_default(tmp_path: Path) -> None:
+    settings = as_json(SMALL)
+    del settings["distinct_test"]
+    (tmp_path / "world.json").write_text(json.dumps(settings))
+    assert not is_of_another(SMALL, tmp_path)
+    assert is_of_another(replace(SMALL, distinct_test=True), tmp_path)
 
 
 def test_clips_cover_their_videos(corpus: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from clipvip.experiments.demo.corpus import read_truth, write_corpus
 from clipvip.experiments.demo.world import REVERSED
 from clipvip.experiments.study.cli import main as study_command
-from clipvip.experiments.study.data import SmallWorld
+from clipvip.experiments.study.small_world import SmallWorld
 from clipvip.experiments.study.stages import STUDY_WORLD, Knobs, SpoilOptions, spoil_captions
 from clipvip.media.sampling import uniform_indices
 from clipvip.pipeline.shard.stage import ShardOptions
@@ -49,16 +49,20 @@ def test_a_study_runs_resumes_and_takes_more_seeds(tmp_path: Path) -> None:
 
     assert "from scratch" in run(1)
     first = json.loads((out / "results.json").read_text())
-    assert first["studies"][0]["rows"][0]["finetuned"]["r1"]["count"] == 1
+    rows = first["studies"][0]["tables"][0]["rows"]
+    assert rows[0][0] == "from scratch" and len(rows[0][1][1]["values"]) == 1
     kept = {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
     run(2)
     second = json.loads((out / "results.json").read_text())
-    for before, after in zip(first["studies"][0]["rows"], second["studies"][0]["rows"], strict=True):
-        values = after["finetuned"]["r1"]["values"]
-        assert len(values) == 2 and values[:1] == before["finetuned"]["r1"]["values"]
+    both = zip(first["studies"][0]["tables"], second["studies"][0]["tables"], strict=True)
+    rows = [pair for tables in both for pair in zip(*(table["rows"] for table in tables), strict=True)]
+    for before, after in rows:
+        values = after[1][1]["values"]
+        assert len(values) == 2 and values[:1] == before[1][1]["values"]
     assert kept and kept == {path: path.stat().st_mtime_ns for path in out.glob("seed1/**/*.tar")}
-    assert json.loads((out / "report.json").read_text())["this_run"]["runs"] == 9
-    assert (out / "index.html").is_file() and (out / "tables.md").is_file()
+    assert json.loads((out / "report.json").read_text())["this_run"]["runs"] == 16
+    for name in ("index.html", "tables.md", "claims.svg"):
+        assert (out / name).is_file()
 
 
 def test_a_second_study_in_one_folder_is_refused(tmp_path: Path) -> None:
@@ -70,15 +74,23 @@ def test_a_second_study_in_one_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_sees_the_same_frames_of_a_clip_and_of_its_twin(tmp_path: Path) -> None:
     """Or else one that is blind to order could tell the two apart by where the shape is on the mean."""
-    world = replace(STUDY_WORLD, num_train_videos=1, num_finetune_videos=0, num_test_videos=2, num_images=0)
+    world = replace(
+        STUDY_WORLD,
+        num_train_videos=1,
+        num_finetune_videos=0,
+        num_test_videos=2,
+        num_images=0,
+        distinct_test=False,
+        twins=True,
+    )
     write_corpus(world, tmp_path / "world", workers=1)
-    _, tasks = SmallWorld(Knobs()).of_seed(1, tmp_path, workers=1)
-    task = next(task for task in tasks if task.name.endswith("shards-test"))
+    tasks = SmallWorld(Knobs()).tasks(tmp_path, 1, tmp_path, workers=1)
+    task = next(task for task in tasks if task.name.endswith("shards-motion-test"))
     assert isinstance(task.options, ShardOptions)
     corpus = tmp_path / "world/test"
     texts = {"metadata": "metadata.jsonl", "videos": "videos", "subtitles": "descriptions.jsonl"}
     task.stage(replace(task.options, **{name: str(corpus / file) for name, file in texts.items()}))
-    samples = [sample for path in list_shards(tmp_path / "shards-test") for sample in read_shard(path)]
+    samples = [sample for path in list_shards(tmp_path / "shards-motion-test") for sample in read_shard(path)]
     truth = read_truth(tmp_path / "world")
     clips = [sample for sample in samples if not truth[sample.key].backwards]
     assert len(samples) == 24 and len(clips) == 12
