@@ -216,7 +216,7 @@ def check_that_it_ends(
         assert wait_until(lambda: not processes_of(run.mark), seconds_left), processes_of(run.mark)
         said = run.process.communicate()[1]
         made = shared_memory() - before
-        assert wait_until(lambda: not orphaned(made), 10), orphaned(made)
+        assert wait_until(lambda: not orphaned(made), 30), orphaned(made)
     finally:
         for number in processes_of(run.mark):
             os.kill(number, signal.SIGKILL)

@@ -319,7 +319,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         assert "\n" not in text and str(folder) in text
         return text
 
-    assert "no OFA model that loads" in message(tmp_path / "missing")
+    assert "no such folder; check the path" in message(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     assert "no OFA model that loads" in message(tmp_path / "empty")
 

@@ -148,7 +148,7 @@ def test_clips_without_a_label_or_with_damage_are_counted(tmp_path: Path, model:
     options = ["--model", model, "--shards", folder, "--classes", classes, "--labels", labels]
     result = run(*options, "--prompt", "{}", "--num-frames", 2, "--bootstrap", 0)
     assert result.exit_code == 0, result.output
-    assert "2 clips of 1 classes" in result.stdout and "interval" not in result.stdout
+    assert "2 clips of 1 class," in result.stdout and "interval" not in result.stdout
     assert "passed over 3: bad_label 1, damaged_sample 1, no_label 1" in result.stdout
 
 

@@ -35,7 +35,11 @@ TAKES_URLS = {
     ("clipvip-train", "--captions"),
     ("clipvip-train", "--out"),
     ("clipvip-train", "--init"),
-    *((f"clipvip-eval {name}", "--model") for name in ("retrieval", "multiple-choice", "actions", "search")),
+    *(
+        (f"clipvip-eval {name}", option)
+        for name in ("retrieval", "multiple-choice", "actions", "search")
+        for option in ("--model", "--baseline")
+    ),
     ("clipvip-train", "--validation"),
     ("clipvip-train", "--test"),
 }
