@@ -57,7 +57,11 @@ class ReportOptions(StageOptions):
 
     results: Path = opt("The results.json of a study.", _FILE)
     into: Path = opt("A Markdown file with two marks, between which the results are put.", _FILE)
-    figures: str = opt("Folder of the figures, from the file's.", default="assets")
+    figures: Path = opt(
+        "Folder of the figures, from the file's.",
+        click.Path(file_okay=False, path_type=Path),
+        default=Path("assets"),
+    )
 
 
 @stage(ReportOptions, "clipvip-study report", "--results study/results.json --into docs/study.md")
@@ -82,7 +86,7 @@ def write_report(options: ReportOptions) -> StageReport:
     for name, content in plots.items():
         atomic_write_bytes(folder / f"study_{name}.svg", content)
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    block = results_block(results, options.figures)
+    block = results_block(results, options.figures.as_posix())
     atomic_write_bytes(options.into, f"{before}{BEGIN}\n\n{block}\n{after}".encode())
     return StageReport(
         content={"seeds": len(results.seeds), "figures": len(plots)},
