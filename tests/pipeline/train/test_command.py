@@ -196,7 +196,7 @@ def test_ways_of_computing_give_the_same_loss(
         (["--set", "model.encoder=seq_transformer", "--set", "data.num_frames=25"], "takes 24 at most"),
         (["--set", "run.processes=7"], "6 samples in a batch, fewer than the 7 processes"),
         (["--gpus", "64"], "asked for 64 GPUs"),
-        (["--set", "run.wandb_project=x"], "needs the package wandb"),
+        (["--set", "run.wandb_project=x"], "needs wandb, which is not installed"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clipvip.model.seen import Seen
 from clipvip.pipeline.loading.pixels import Pixels
 from clipvip.pipeline.train.batches import Chunk
 from clipvip.pipeline.train.checkpoint import TrainState
@@ -36,9 +37,11 @@ class _Operations(TorchDispatchMode):
 
 
 def valueless(chunk: Chunk, mode: FakeTensorMode) -> Chunk:
-    def of(part: torch.Tensor | Pixels) -> torch.Tensor | Pixels:
+    def of(part: torch.Tensor | Pixels | Seen) -> torch.Tensor | Pixels | Seen:
         if isinstance(part, Pixels):
             return replace(part, values=mode.from_tensor(part.values))
+        if isinstance(part, Seen):
+            return part._map(mode.from_tensor)
         return mode.from_tensor(part)
 
     return chunk._map(of)
