@@ -47,7 +47,11 @@ def refused(name: str, endpoint: str, folder: Path) -> str:
             "owner/forbidden",
             "owner/forbidden: the Hugging Face Hub refuses it (403); log in by 'hf auth login'",
         ),
-        ("owner/broken", "does not answer (500); check the network and try again"),
+        pytest.param(
+            "owner/broken",
+            "does not answer (500); check the network and try again",
+            marks=pytest.mark.slow,  # the Hub's library asks again and again
+        ),
         ("a b/c/d", "a b/c/d: no such folder, and no name that the Hugging Face Hub can have"),
     ],
 )
@@ -59,6 +63,7 @@ def test_each_refusal_says_what_to_do(
     assert words in problem and "\n" not in problem, problem
 
 
+@pytest.mark.slow
 def test_no_network_and_no_permission_to_use_it_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,8 @@ def claims_summary(studies: Sequence[FoundStudy]) -> str:
 def chart_of(studies: Sequence[FoundStudy]) -> DifferenceChart:
     """The claims of all studies in one chart."""
     rows = [_difference(claim) for study in studies for claim in study.claims]
-    return DifferenceChart(CHART_TITLE, rows, unit="points; what has no paper beside it is not claimed there")
+    unit = "difference in points; rows without a paper value are not claims of the paper"
+    return DifferenceChart(CHART_TITLE, rows, unit=unit)
 
 
 def _difference(claim: FoundClaim) -> Difference:

@@ -42,6 +42,8 @@ def read_results_file(path: Path) -> StudyResults:
 
 def results_block(results: StudyResults, figures: str) -> str:
     """The results as Markdown; the figures are named as in the folder `figures`."""
+    if not results.studies:
+        return "No results yet."
     seeds = ", ".join(map(str, results.seeds))
     names = [CHART_NAME, *(name for study in results.studies for name in figures_of(study))]
     images = {CHART_NAME: "The paper's claims: differences with 95% intervals", "fig1": "Fig. 1",
@@ -80,7 +82,7 @@ def write_report(options: ReportOptions) -> StageReport:
         raise UserError(f"{options.into}: has not one line '{BEGIN}' and after it one '{END}'; add them")
     folder = options.into.parent / options.figures
     folder.mkdir(parents=True, exist_ok=True)
-    plots = {CHART_NAME: svg_file(chart_of(results.studies))}
+    plots = {CHART_NAME: svg_file(chart_of(results.studies))} if results.studies else {}
     for study in results.studies:
         plots |= {name: svg_file(plot) for name, plot in figures_of(study).items()}
     for name, content in plots.items():

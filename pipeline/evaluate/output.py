@@ -64,7 +64,10 @@ class Scores:
 def why_none(skips: Sequence[Skip]) -> str:
     """How many clips there are of which none can be used, and why, on one line."""
     first = "".join(f"; {skip.what}: {skip.detail}" for skip in skips[:1] if skip.detail)
-    return f"no clip can be used of {len(skips):,}: {reasons(skips)}{first}"
+    help_ = ""
+    if skips and all(skip.reason == "empty_text" for skip in skips):
+        help_ = "; give --captions DIR, or shards with subtitles"
+    return f"no clip can be used of {len(skips):,}: {reasons(skips)}{first}{help_}"
 
 
 def reasons(skips: Iterable[Skip]) -> str:

@@ -301,7 +301,10 @@ def _write_list(
     path = options.keep or options.out / KEEP_NAME
     if not chosen.kept.any():
         dropped = ", ".join(f"{name} drops {count:,}" for name, count in chosen.dropped.items())
-        raise UserError(f"none of {len(known.clips):,} clips meets all conditions ({dropped}); ask for less")
+        raise UserError(
+            f"none of {len(known.clips):,} clips meets all conditions ({dropped}); ask for less, and for "
+            "nothing that no clip has, such as a score of subtitles where there are none (--by caption_score)"
+        )
     write_key_list(path, known.keys(chosen.kept))
     return path
 

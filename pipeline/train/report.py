@@ -60,8 +60,9 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
         summary = report.summary(out)
         if rows:  # none are left of a run that was complete, and its log damaged since
             first, last = rows[0], rows[-1]
-            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}, "
-            summary += f"{last['loss']:.4f} at step {last['step']:,}"
+            summary += f"\n  loss {first['loss']:.4f} at step {first['step']:,}"
+            if last is not first:
+                summary += f", {last['loss']:.4f} at step {last['step']:,}"
         for name, made in captions.items():
             summary += f"\n  captions {name}: do not say what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"

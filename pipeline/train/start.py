@@ -49,7 +49,10 @@ def _check_init(recipe: Recipe, init: str) -> None:
             raise UserError(f"model.image_size: {error}") from error
     data, limit = recipe.data, config.text_config.max_position_embeddings
     if data.max_text_tokens > limit:
-        raise UserError(f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most")
+        raise UserError(
+            f"data.max_text_tokens is {data.max_text_tokens}, {init} takes {limit} at most; "
+            f"give --set data.max_text_tokens={limit}"
+        )
     if (recipe.model.encoder or config.encoder) == "seq_transformer" and data.num_frames > limit:
         raise UserError(
             f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"

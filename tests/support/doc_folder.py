@@ -57,7 +57,14 @@ def _make_shards(folder: Path) -> None:
     write_manifest(folder / "clips", stage="shard", options={}, shards=records)
     write_manifest(folder / "captions", stage="caption", options=origin, shards=caption_files)
     make_captioned_folder(folder / "shards" / "msrvtt-train9k", [["a dog runs", "a dog"]] * 4)
-    sets = ("test-clips", "shards/msrvtt-1ka", "shards/msrvtt-test", "shards/hmdb51", "demo-out/shards-test")
+    sets = (
+        "test-clips",
+        "shards/msrvtt-val",
+        "shards/msrvtt-1ka",
+        "shards/msrvtt-test",
+        "shards/hmdb51",
+        "demo-out/shards-test",
+    )
     for name in sets:
         make_shard_folder(folder / name, num_shards=1, clips_per_shard=12)
     for name in ("monday", "tuesday"):

@@ -69,6 +69,7 @@ def test_parts_have_middles() -> None:
             middles_of_parts(*wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", ["1", "middle"])
 def test_one_frame_is_the_middle_one_to_the_byte(
     undisturbed: Path, shards: Path, model: Path, tmp_path: Path, frames: str
@@ -118,6 +119,7 @@ def test_whoever_reads_a_shard_is_told_model_and_frame(shards: Path, undisturbed
         list(read_shard(path, captions=[shards.parent / "none"]))
 
 
+@pytest.mark.slow
 def test_a_damaged_frame_costs_that_frame_alone(shards: Path, blip: Path, tmp_path: Path) -> None:
     """Clips of three frames have no more than three captions, and say of which frame each is."""
     result = caption(shards, tmp_path / "out", blip, "--frames", "5", "--workers", "1")
@@ -171,6 +173,7 @@ def test_a_kill_and_a_second_run_give_the_same_bytes(
     assert content(out) == content(of_two)
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_give_the_same_captions(
     shards: Path, blip: Path, of_two: Path, tmp_path: Path
 ) -> None:

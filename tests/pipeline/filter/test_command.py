@@ -77,6 +77,7 @@ def test_a_leak_is_reported_by_name(world: Path, known: Path) -> None:
     assert found["clip03_00000"]["leak"] == "bench: test1_00000"
 
 
+@pytest.mark.slow
 def test_conditions_change_the_list_alone(world: Path, known: Path, tmp_path: Path) -> None:
     shards, found = world / "clips", rows(known)
     before = files_in(known, but=("report.json", "filter.html", "keep.txt"))
@@ -117,6 +118,7 @@ def test_a_subset_takes_the_list(world: Path, known: Path, tmp_path: Path) -> No
     assert taken == listed(keep) and len(taken) == 19
 
 
+@pytest.mark.slow
 def test_captions_are_scored_and_other_captions_score_anew(world: Path, tmp_path: Path) -> None:
     captions, out = tmp_path / "captions", tmp_path / "out"
     captions.mkdir()

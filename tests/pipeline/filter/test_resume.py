@@ -28,12 +28,13 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "made",
     [
-        pytest.param("000000.parquet", marks=pytest.mark.slow),
+        "000000.parquet",
         "embeddings/000001.safetensors",
-        pytest.param("leaks.jsonl", marks=pytest.mark.slow),
+        "leaks.jsonl",
     ],
 )
 @pytest.mark.needs("linux")
@@ -62,6 +63,7 @@ def test_damaged_tables_are_made_again(world: Path, undisturbed: Path, tmp_path:
     assert files_in(out, but=NOT_COMPARED) == files_in(undisturbed, but=NOT_COMPARED)
 
 
+@pytest.mark.slow
 def test_a_shard_that_changes_is_measured_again_and_others_are_not(world: Path, tmp_path: Path) -> None:
     clips = [clip_of(frames, f"v{n}", text=f"words {n}") for n, frames in enumerate(videos(6))]
     shards = write_folder(tmp_path / "clips", clips, per_shard=3)

@@ -128,6 +128,7 @@ def test_copies_take_them_along(world: Path, tmp_path: Path, tool: str) -> None:
     assert json.loads((tmp_path / "ofa" / parts[0] / "manifest.json").read_text())["options"] == OFA
 
 
+@pytest.mark.slow
 def test_merge_takes_a_folder_of_captions_for_each_folder_and_captioner(world: Path, tmp_path: Path) -> None:
     keys = sorted(texts_in(world / "clips", world / "blip"))
     halves = {"even": keys[::2], "odd": keys[1::2]}

@@ -154,6 +154,7 @@ def test_chunks_and_recomputation_give_the_same(
     assert_same_run(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(world: Path, alone: Path, tmp_path: Path) -> None:
     tree = tree_of(world, chunk_size=2)
     assert launch(gradients_and_steps, tree, str(tmp_path), NUM_STEPS, processes=2) == 0

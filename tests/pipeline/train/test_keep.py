@@ -61,6 +61,7 @@ def test_listed_clips_train_as_a_subset_of_them_does(world: Path, tmp_path: Path
         assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "few" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_resumed_run_have_the_same_clips(world: Path, tmp_path: Path) -> None:
     listed = write_list(tmp_path / "keep.txt", [f"video{s}_{n:05d}" for s in range(3) for n in range(5)])
     keep = ["--set", f"data.keep={listed}", "--set", "optim.steps=4", "--set", "run.save_every_steps=2"]

@@ -182,6 +182,7 @@ def test_chunks_and_a_plain_backward_pass_give_the_same(world: Path, alone: Path
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captions", ["all", "one"])
 def test_two_processes_give_the_same(world: Path, captions: str, tmp_path: Path) -> None:
     tree = tree_of(world, captions=captions)
