@@ -45,10 +45,10 @@ Readers = Annotated[
 ]
 
 
-def require_page_folder(page: Location | None) -> None:
-    """UserError where the folder of a page on this machine is not there."""
+def require_page_folder(page: Location | None, option: str = "--page") -> None:
+    """UserError where the folder of a page, or another file, on this machine is not there."""
     if isinstance(page, Path) and not page.parent.is_dir():
-        raise UserError(f"--page {page}: no such folder as {page.parent}; make it")
+        raise UserError(f"{option} {page}: no such folder as {page.parent}; make it")
 
 
 def result_folder(name: str) -> Any:

@@ -23,6 +23,7 @@ from clipvip.shards.files.places import is_file, is_folder, read_whole
 from clipvip.shards.files.stores import Location
 
 LEAKS_NAME = "leaks.jsonl"
+BY_TEXTS = "texts:"
 By = Literal["video", "text", "near text"]
 _ORDER: tuple[By, ...] = ("video", "text", "near text")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -91,6 +92,19 @@ class Found:
     use_gpu: bool
 
 
+def base_of(made_by: str, least: float) -> str:
+    """What leaks begin with, in tables, that were found by these embeddings from this cosine on."""
+    return hashlib.sha256(f"{made_by} {least!r}".encode()).hexdigest()[:16] + ":"
+
+
+def leaks_made_of(out: Location, shards: Sequence[Shard]) -> str:
+    """What the leaks that tables have were found by; empty where there are none."""
+    for shard in shards:
+        if found := known_table(out, shard).made_of.get("leaks"):
+            return found
+    return ""
+
+
 def mark_leaks(
     out: Location, shards: Sequence[Shard], tests: Sequence[TestSet], found: Found | None, *, made_by: str
 ) -> None:
@@ -99,10 +113,11 @@ def mark_leaks(
     `made_by` is what stands for the embeddings. Without `found` only texts are compared. Nothing is done
     where the tables already say it of the same clips and test sets.
     """
-    digest = hashlib.sha256(f"{made_by} {found and found.least!r}\n".encode())
+    digest = hashlib.sha256()
     for test in tests:
         digest.update(repr((test.name, [s.sha256 for s in test.shards], test.texts, test.items)).encode())
-    made_of = digest.hexdigest()
+    base = BY_TEXTS if found is None else base_of(made_by, found.least)
+    made_of = f"{base}{digest.hexdigest()}"
     tables = (known_table(out, shard) for shard in shards)
     if all(table.made_of.get("leaks") == made_of for table in tables) and is_file(out / LEAKS_NAME):
         return

@@ -1,143 +1,51 @@
 """The stage `filter`: what is known of each clip as columns beside shards, and a list of clips to keep."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import click
 import numpy as np
 
-from clipvip.pipeline.evaluate.options import EncodingOptions
+from clipvip.pipeline.evaluate.options import require_page_folder
 from clipvip.pipeline.filter.duplicates import mark_duplicates, sum_of_pieces, threshold_of
 from clipvip.pipeline.filter.known import Known, TableSkips, read_known
 from clipvip.pipeline.filter.language import language_detector
-from clipvip.pipeline.filter.leaks import Found, TestSet, mark_leaks, read_leaks
+from clipvip.pipeline.filter.leaks import (
+    BY_TEXTS,
+    Found,
+    TestSet,
+    base_of,
+    leaks_made_of,
+    mark_leaks,
+    read_leaks,
+)
+from clipvip.pipeline.filter.options import INDEX_FOLDER, KEEP_NAME, SIMILARITY, FilterOptions
 from clipvip.pipeline.filter.page import PAGE_NAME, filter_page
 from clipvip.pipeline.filter.scores import Scoring, score_shards
-from clipvip.pipeline.filter.selection import NO_GROUP, Bound, Conditions, Selection, select
+from clipvip.pipeline.filter.selection import NO_GROUP, Conditions, Selection, select
 from clipvip.pipeline.filter.table import FAMILIES, Family
-from clipvip.pipeline.filter.work import MeasureTask, is_measured, measure_shard
+from clipvip.pipeline.filter.work import MeasureTask, had_captions, is_measured, measure_shard
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import (
-    ALSO,
-    Captions,
-    Listed,
-    Named,
-    PlaceType,
-    at_least,
-    finite,
-    opt,
-    options,
-)
+from clipvip.pipeline.runtime.options import require_captions
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.runtime.workers import run_units
-from clipvip.pipeline.search.index import Piece, Shard, require_index, shards_of
+from clipvip.pipeline.search.index import Piece, Shard, is_index_of, require_index, shards_of
 from clipvip.pipeline.search.stage import bring_up_to_date, maker_of
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import claim_folder
-from clipvip.shards.files.places import is_folder, is_same_folder, location_of, sorted_glob
+from clipvip.shards.files.hashes import key_hashes
+from clipvip.shards.files.places import is_file, is_folder, is_same_folder, location_of, sorted_glob
 from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.tar.key_list import write_key_list
 
-KEEP_NAME = "keep.txt"
-_INDEX_FOLDER, _TESTS_FOLDER = "embeddings", "tests"
+_TESTS_FOLDER = "tests"
+_NO_LISTS = {".tar", ".parquet", ".json", ".jsonl", ".html"}
 _MADE_BY = {"stage": "filter"}
-_BOUNDS = ("score", "caption_score", "words", "seconds", "motion")
 _NEEDED: dict[Family, str] = {"scores": "--model", "duplicates": "--model", "leaks": "--test"}
-
-
-def _bound(help: str, least: float, most: float | None = None) -> float | None:
-    found: float | None = opt(help, finite(least, most), default=None)
-    return found
-
-
-@options
-class FilterOptions(EncodingOptions):
-    """What `filter` is asked for."""
-
-    shards: Location = opt(f"Folder of shards; {ALSO}.")
-    captions: Captions = ()
-    out: Location = opt(f"Folder for the columns, a file for each shard, the list and the page; {ALSO}.")
-    model: str | None = opt(
-        f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
-        f"near-duplicates; {ALSO}.",
-        metavar="FOLDER_OR_NAME",
-        shown="scores that are there stay",
-        default=None,
-    )
-    index: Location | None = opt(
-        f"Folder of the embeddings, which may be an index of 'clipvip-eval search'; {ALSO}.",
-        PlaceType(file_okay=False),
-        shown=f"{_INDEX_FOLDER}/ in --out",
-        default=None,
-    )
-    tests: Mapping[str, str | Location] = opt(
-        "A test set by name: a folder of shards, or a file with a text a line; clips that it has too are "
-        f"reported; {ALSO}; repeatable.",
-        Named(),
-        names=("--test",),
-        metavar="NAME=PATH",
-        default=(),
-    )
-    duplicate_similarity: float = opt(
-        "Cosine from which two clips are near-duplicates, or a clip and a test set's are one.",
-        finite(0, 1, above=True),
-        default=0.95,
-    )
-    min_score: float | None = _bound("Keep clips whose subtitle scores so much or more.", -1, 1)
-    min_caption_score: float | None = _bound("Keep clips whose caption scores so much or more.", -1, 1)
-    min_words: float | None = _bound("Keep clips whose subtitle has so many words or more.", 0)
-    max_words: float | None = _bound("Keep clips whose subtitle has so many words or fewer.", 0)
-    min_seconds: float | None = _bound("Keep clips of this length or longer.", 0)
-    max_seconds: float | None = _bound("Keep clips of this length or shorter.", 0)
-    min_motion: float | None = _bound("Keep clips that move so much or more; 0: a still picture.", 0, 255)
-    max_motion: float | None = _bound("Keep clips that move so much or less; of 255.", 0, 255)
-    language: tuple[str, ...] = opt(
-        "Keep clips whose subtitle is in one of these languages, as en,de; und: those that cannot be told.",
-        Listed(r"[a-z]{2,3}", "codes of languages, as en,de"),
-        default=(),
-    )
-    drop_leaks: bool = opt("Drop clips that a test set has.", default=False)
-    max_duplicates: int | None = opt(
-        "Keep so many of clips that are near-duplicates of each other, those of the highest --by.",
-        at_least(1),
-        default=None,
-    )
-    top: float | None = opt(
-        "Keep this part of the clips that meet all else, those of the highest --by.",
-        finite(0, 1, above=True),
-        default=None,
-    )
-    by: Literal["score", "caption_score", "motion", "words", "seconds"] = opt(
-        "Column that --top and --max-duplicates go by.", default="score"
-    )
-    keep: Location | None = opt(
-        f"File for the list of clips to keep, one key a line; {ALSO}.",
-        PlaceType(dir_okay=False),
-        shown=f"{KEEP_NAME} in --out",
-        default=None,
-    )
-    num: int = opt("Clips on the page at each side of a cut.", at_least(0), default=4)
-
-    def conditions(self) -> Conditions:
-        """What a clip has to meet."""
-        bounds = []
-        for column in _BOUNDS:
-            least, most = (getattr(self, f"{side}_{column}", None) for side in ("min", "max"))
-            option = column.replace("_", "-")
-            if least is not None:
-                bounds.append(Bound(f"--min-{option}", column, least=least))
-            if most is not None:
-                bounds.append(Bound(f"--max-{option}", column, most=most))
-        return Conditions(bounds, self.language, self.drop_leaks, self.max_duplicates, self.top, self.by)
-
-    def packages(self) -> dict[str, str]:
-        wanted = {"py3langid": "--language"} if self.language else {}
-        return super().packages() | wanted | ({"faiss": "filter --model"} if self.model is not None else {})
 
 
 @stage(
@@ -178,6 +86,12 @@ def filter(options: FilterOptions) -> StageReport:
         if options.model is not None:
             _use_model(shards, tests, options, options.model)
         elif tests:
+            found_by = leaks_made_of(out, shards)
+            if found_by and not found_by.startswith(BY_TEXTS):
+                raise UserError(
+                    f"{out}: its leaks were found by embeddings too; give --model with --test, so that "
+                    "they are found again"
+                )
             mark_leaks(out, shards, tests, None, made_by="texts")
         known = read_known(out, shards)
         _require_columns(known, options, conditions)
@@ -192,14 +106,22 @@ def filter(options: FilterOptions) -> StageReport:
 
 def _check(options: FilterOptions) -> None:
     captions = options.captions or ()
-    for folder in captions:
-        if not is_folder(folder):
-            raise UserError(f"{folder}: no such folder of captions")
+    require_captions(captions)
     for name, folder in (("shards", options.shards), *(("captions", one) for one in captions)):
         if is_folder(folder) and is_same_folder(options.out, folder):
             raise UserError(f"--out {options.out}: is the folder of the {name}; give another one")
     if options.index is not None and options.model is None:
         raise WrongOptions("--index goes with --model")
+    if (keep := options.keep) is not None:
+        if not options.conditions():
+            raise WrongOptions("--keep: there is nothing to keep by; give a condition, such as --min-words 3")
+        require_page_folder(keep, "--keep")
+        inputs = [options.shards, *captions]
+        is_inside = any(is_folder(folder) and is_same_folder(keep.parent, folder) for folder in inputs)
+        if is_inside or keep.suffix in _NO_LISTS:
+            raise UserError(
+                f"--keep {keep}: would stand among the clips or columns; give another file, as .txt"
+            )
 
 
 def _remove_strays(out: Location, shards: Sequence[Shard]) -> None:
@@ -219,6 +141,8 @@ def _measure(shards: Sequence[Shard], options: FilterOptions) -> int:
         for s in shards
     ]
     todo = [task for task in tasks if not is_measured(task)]
+    if not options.captions and any(map(had_captions, todo)):
+        raise UserError(f"{options.out}: was made with captions; give --captions again, or another --out")
     workers = options.workers or num_cores()
     num_measured = num_skipped = 0
     with Progress("measure", total=len(tasks), unit="shard", initial=len(tasks) - len(todo)) as progress:
@@ -241,17 +165,26 @@ def _measure(shards: Sequence[Shard], options: FilterOptions) -> int:
 
 def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: FilterOptions, name: str) -> None:
     """Bring scores, near-duplicates and leaks up to date."""
-    out, index = options.out, options.index or options.out / _INDEX_FOLDER
+    out, index = options.out, options.index or options.out / INDEX_FOLDER
     model = options.load(name)
     maker = maker_of(model)
-    use_gpu, least = options.device != "cpu", options.duplicate_similarity
+    use_gpu, least = options.device != "cpu", options.duplicate_similarity or SIMILARITY
 
     def embedded(folder: Location, of: Location, wanted: Sequence[Shard]) -> list[Piece]:
         # An index of the user's own is not replaced by another model's.
-        require_index(folder, maker, rebuild=folder != options.index)
+        is_ours = folder != options.index
+        require_index(folder, maker, rebuild=is_ours)
+        if not is_ours and not is_index_of(folder, wanted):
+            raise UserError(f"--index {folder}: is of other shards; give another one, or none")
         return bring_up_to_date(folder, wanted, maker, options.encoder_for(model, of), model=name)
 
     pieces = embedded(index, options.shards, shards)
+    base = base_of(sum_of_pieces(pieces, maker), least)
+    if not tests and not (leaks_made_of(out, shards) or base).startswith((base, BY_TEXTS)):
+        raise UserError(
+            f"{out}: its leaks were found by another model, among other clips or from another "
+            "--duplicate-similarity on; give the --test sets again"
+        )
     scoring = Scoring.by(options.encoder_for(model, options.shards), name, maker.model_sha256)
     score_shards(out, shards, pieces, options.captions or (), scoring)
     mark_duplicates(out, shards, pieces, maker=maker, least=least, use_gpu=use_gpu)
@@ -285,9 +218,10 @@ def _require_columns(known: Known, options: FilterOptions, conditions: Condition
                 f"{option}: the {family} of these clips are not known yet; give {_NEEDED[family]}"
             )
     made_of = known.made_of.get("duplicates")
-    if made_of is not None and threshold_of(made_of) != options.duplicate_similarity:
+    asked = options.duplicate_similarity
+    if made_of is not None and asked is not None and threshold_of(made_of) != asked:
         raise UserError(
-            f"--duplicate-similarity {options.duplicate_similarity:g}: near-duplicates were found from "
+            f"--duplicate-similarity {asked:g}: near-duplicates were found from "
             f"{threshold_of(made_of):g} on; give --model to find them anew"
         )
 
@@ -300,12 +234,22 @@ def _write_list(
         return None
     path = options.keep or options.out / KEEP_NAME
     if not chosen.kept.any():
+        if options.keep is None and is_file(path):  # of earlier conditions
+            with store_errors(path):
+                path.unlink()
         dropped = ", ".join(f"{name} drops {count:,}" for name, count in chosen.dropped.items())
         raise UserError(
             f"none of {len(known.clips):,} clips meets all conditions ({dropped}); ask for less, and for "
             "nothing that no clip has, such as a score of subtitles where there are none (--by caption_score)"
         )
     write_key_list(path, known.keys(chosen.kept))
+    hashes = key_hashes(list(known.keys(np.ones(len(known.clips), bool))))
+    if more := int(np.isin(hashes, hashes[chosen.kept]).sum() - chosen.kept.sum()):
+        click.echo(
+            f"Warning: {more:,} clips that are not kept have keys of clips that are, in other shards; the "
+            "list keeps them too",
+            err=True,
+        )
     return path
 
 
@@ -349,6 +293,7 @@ def _write_page(
 ) -> None:
     leaks = read_leaks(known.out) if "leaks" in known.made_of else []
     test_shards = {test.name: test.shards for test in tests}
+    made_of = known.made_of.get("duplicates")
     page = filter_page(
         known,
         chosen,
@@ -356,7 +301,7 @@ def _write_page(
         report,
         leaks,
         test_shards,
-        similarity=options.duplicate_similarity,
+        similarity=threshold_of(made_of) if made_of else options.duplicate_similarity or SIMILARITY,
         num=options.num,
     )
     atomic_write_bytes(known.out / PAGE_NAME, page)

@@ -59,6 +59,13 @@ def is_measured(task: MeasureTask) -> bool:
     return found is not None and found.made_of.get("measures") == _made_of(task)
 
 
+def had_captions(task: MeasureTask) -> bool:
+    """Whether there is a table that was made with captions."""
+    found = read_table(table_path(task.out, task.shard.stem))
+    parts = [] if found is None else found.made_of.get("measures", "").split("; ")
+    return any(part.startswith("captions ") and part != "captions none" for part in parts)
+
+
 def _made_of(task: MeasureTask) -> str:
     """What a table's measures depend on."""
     return "; ".join(

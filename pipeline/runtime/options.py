@@ -180,10 +180,14 @@ Captions = Annotated[
 
 
 def require_captions(folders: Iterable[Location]) -> None:
-    """A UserError where one of these is no folder."""
+    """A UserError where one of these is no folder, or there twice."""
+    seen = set()
     for folder in folders:
         if not is_folder(folder):
             raise UserError(f"{folder}: no such folder of captions")
+        if str(folder) in seen:
+            raise UserError(f"--captions {folder}: is given twice; give it once")
+        seen.add(str(folder))
 
 
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."

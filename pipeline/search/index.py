@@ -114,12 +114,22 @@ def require_index(folder: Location, maker: Maker, *, rebuild: bool) -> None:
     if found.num_frames != maker.num_frames and found.model_sha256 == maker.model_sha256:
         raise UserError(
             f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; "
-            f"give --num-frames {found.num_frames}, another --index, or --rebuild to make it anew"
+            f"give --num-frames {found.num_frames}, another --index, or --rebuild of 'clipvip-eval search'"
         )
     raise UserError(
-        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild to "
-        "make it anew"
+        f"{folder}: this index was made by another model; give that one, another --index, or --rebuild "
+        "of 'clipvip-eval search'"
     )
+
+
+def is_index_of(folder: Location, shards: Sequence[Shard]) -> bool:
+    """Whether no piece in `folder` is of other shards than these, or of these with other content."""
+    maker = _read_maker(folder)
+    if maker is None or not sorted_glob(folder, "*.safetensors"):
+        return True
+    pieces = zip(shards, load_index(folder, shards, maker), strict=True)
+    is_other = any(piece is None and is_file(_piece_path(folder, shard)) for shard, piece in pieces)
+    return not _strays(folder, shards) and not is_other
 
 
 def load_index(folder: Location, shards: Sequence[Shard], maker: Maker) -> list[Piece | None]:

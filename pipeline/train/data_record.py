@@ -116,10 +116,11 @@ def data_differences(before: DataRecord, now: DataRecord) -> list[str]:
         known = before.sources.get(name)
         if known is None:
             continue  # the recipe differs, which is told of as such
+        if known.keep != source.keep:  # of which the shards that are left depend
+            found.append(f"source {name}: another list of clips to keep (data.keep)")
+            continue
         changes = _shard_changes(known.shards, source.shards)
         found += [f"source {name}: {change}" for change in changes]
-        if not changes and known.keep != source.keep:
-            found.append(f"source {name}: another list of clips to keep")
         if not changes and known.captions != source.captions:
             found.append(f"source {name}: other captions")
     if before.validation != now.validation:

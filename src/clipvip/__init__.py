@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
-    from clipvip.pipeline.filter.stage import FilterOptions, filter
+    from clipvip.pipeline.filter.options import FilterOptions
+    from clipvip.pipeline.filter.stage import filter
     from clipvip.pipeline.import_captions.stage import ImportCaptionsOptions, import_captions
     from clipvip.pipeline.runtime.errors import UserError
     from clipvip.pipeline.runtime.report import StageReport
@@ -126,7 +127,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
             "pipeline.evaluate.actions": "ActionsOptions actions",
             "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
             "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
-            "pipeline.filter.stage": "FilterOptions filter",
+            "pipeline.filter.options": "FilterOptions",
+            "pipeline.filter.stage": "filter",
             "pipeline.import_captions.stage": "ImportCaptionsOptions import_captions",
             "pipeline.runtime.errors": "UserError",
             "pipeline.runtime.report": "StageReport",

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+import clipvip
 import commands
 from clipvip.experiments.demo.run import WEIGHTS
 from clipvip.media.sampling import uniform_indices
@@ -221,7 +222,7 @@ def test_mistakes_are_one_line(world: Path, known: Path, tmp_path: Path) -> None
         (["--out", shards], "is the folder of the shards"),
     ):
         assert line in error_of(run(*base, *more)), more
-    wrong = run("--shards", shards, "--out", known, "--max-duplicates", 1)
+    wrong = run("--shards", shards, "--out", known, "--max-duplicates", 1, "--duplicate-similarity", 0.6)
     assert f"near-duplicates were found from {ALIKE} on; give --model to find them anew" in error_of(wrong)
 
 
@@ -235,3 +236,70 @@ def test_a_plain_clip_scores_by_averaged_frames(world: Path, tmp_path: Path) -> 
     assert [found[key]["score"] for key in keys] == pytest.approx(wanted.tolist(), abs=1e-5)
     best = sorted(range(len(keys)), key=lambda number: -wanted[number])[: len(keys) // 2]
     assert listed(out / "keep.txt") == [keys[number] for number in sorted(best)]
+
+
+def copied(known: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(known, tmp_path / "known"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["--test", "bench={world}/test", "--drop-leaks"],
+            "found by embeddings too; give --model with --test",
+        ),
+        (["--model", "{world}/model", "--duplicate-similarity", "0.5"], "give the --test sets again"),
+        (["--keep", "list.txt"], "there is nothing to keep by"),
+        (["--min-words", "1", "--keep", "none/list.txt"], "no such folder as"),
+        (["--min-words", "1", "--keep", "{world}/clips/list.txt"], "would stand among the clips"),
+        (["--min-words", "1", "--keep", "list.parquet"], "would stand among the clips"),
+    ],
+)
+def test_what_would_lose_something_is_refused(
+    world: Path, known: Path, tmp_path: Path, given: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = copied(known, tmp_path)
+    before = files_in(out, but=("report.json",))
+    result = run("--shards", world / "clips", "--out", out, *(one.format(world=world) for one in given))
+    assert result.exit_code and words in result.output
+    assert files_in(out, but=("report.json",)) == before
+
+
+def test_what_is_known_stays_as_it_was_found(world: Path, known: Path, tmp_path: Path) -> None:
+    """Without --duplicate-similarity near-duplicates and leaks count as they were found."""
+    out = copied(known, tmp_path)
+    run_well("--shards", world / "clips", "--out", out, "--max-duplicates", 1)
+    assert len(listed(out / "keep.txt")) == 19
+    assert "--min-score 1 drops 21" in error_of(
+        run("--shards", world / "clips", "--out", out, "--min-score", 1)
+    )
+    assert not (out / "keep.txt").exists()  # of other conditions
+
+
+def test_an_index_of_other_shards_is_not_replaced(world: Path, tmp_path: Path) -> None:
+    model, index = world / "model", tmp_path / "index"
+    clipvip.search(model=str(model), shards=world / "test", index=index)
+    before = files_in(index, but=())
+    found = run("--shards", world / "clips", "--out", tmp_path / "o", "--model", model, "--index", index)
+    assert "is of other shards" in error_of(found) and files_in(index, but=()) == before
+
+
+def test_captions_that_are_forgotten_lose_no_columns(world: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "captions"
+    captions.mkdir()
+    write_captions(captions / "000000.parquet", [("clip00_00000", "a red ball")])
+    options = ["--shards", world / "clips", "--out", tmp_path / "out"]
+    run_well(*options, "--captions", captions)
+    assert "give --captions again" in error_of(run(*options, "--min-words", 1))
+    assert "is given twice" in error_of(run(*options, "--captions", captions, "--captions", captions))
+
+
+def test_keys_that_repeat_across_shards_are_told(world: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number in range(2):
+        shutil.copy(world / "clips" / "000000.tar", shards / f"{number:06d}.tar")
+    result = run_well("--shards", shards, "--out", tmp_path / "out", "--top", 0.5, "--by", "seconds")
+    assert "have keys of clips that are, in other shards" in result.stderr

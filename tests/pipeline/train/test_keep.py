@@ -77,7 +77,7 @@ def test_two_processes_and_a_resumed_run_have_the_same_clips(world: Path, tmp_pa
     assert again.exit_code == 0, again.output
     other = write_list(tmp_path / "other.txt", [*listed.read_text().split()[1:], "video0_00007"])
     wrong = run(world, tmp_path / "one", *keep, "--set", f"data.keep={other}")
-    assert "a run on other data (source clips: another list of clips to keep)" in error_of(wrong)
+    assert "a run on other data (source clips: another list of clips to keep (data.keep))" in error_of(wrong)
     everything = run(world, tmp_path / "one", *keep, "--set", "data.keep=null")
     assert "a run on other data (source clips: 3 shards changed" in error_of(everything)
 

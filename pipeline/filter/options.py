@@ -1,0 +1,114 @@
+"""The options of the stage `filter`."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from clipvip.pipeline.evaluate.options import EncodingOptions
+from clipvip.pipeline.filter.selection import Bound, Conditions
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    Captions,
+    Listed,
+    Named,
+    PlaceType,
+    at_least,
+    finite,
+    opt,
+    options,
+)
+from clipvip.shards.files.stores import Location
+
+KEEP_NAME, INDEX_FOLDER = "keep.txt", "embeddings"
+SIMILARITY = 0.95
+BOUNDS = ("score", "caption_score", "words", "seconds", "motion")
+
+
+def bound(help: str, least: float, most: float | None = None) -> float | None:
+    found: float | None = opt(help, finite(least, most), default=None)
+    return found
+
+
+@options
+class FilterOptions(EncodingOptions):
+    """What `filter` is asked for."""
+
+    shards: Location = opt(f"Folder of shards; {ALSO}.")
+    captions: Captions = ()
+    out: Location = opt(f"Folder for the columns, a file for each shard, the list and the page; {ALSO}.")
+    model: str | None = opt(
+        f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
+        f"near-duplicates; {ALSO}.",
+        metavar="FOLDER_OR_NAME",
+        shown="scores that are there stay",
+        default=None,
+    )
+    index: Location | None = opt(
+        f"Folder of the embeddings, which may be an index of 'clipvip-eval search'; {ALSO}.",
+        PlaceType(file_okay=False),
+        shown=f"{INDEX_FOLDER}/ in --out",
+        default=None,
+    )
+    tests: Mapping[str, str | Location] = opt(
+        "A test set by name: a folder of shards, or a file with a text a line; clips that it has too are "
+        f"reported; {ALSO}; repeatable.",
+        Named(),
+        names=("--test",),
+        metavar="NAME=PATH",
+        default=(),
+    )
+    duplicate_similarity: float | None = opt(
+        "Cosine from which two clips are near-duplicates, or a clip and a test set's are one.",
+        finite(0, 1, above=True),
+        shown=f"{SIMILARITY}; without --model, as it was",
+        default=None,
+    )
+    min_score: float | None = bound("Keep clips whose subtitle scores so much or more.", -1, 1)
+    min_caption_score: float | None = bound("Keep clips whose caption scores so much or more.", -1, 1)
+    min_words: float | None = bound("Keep clips whose subtitle has so many words or more.", 0)
+    max_words: float | None = bound("Keep clips whose subtitle has so many words or fewer.", 0)
+    min_seconds: float | None = bound("Keep clips of this length or longer.", 0)
+    max_seconds: float | None = bound("Keep clips of this length or shorter.", 0)
+    min_motion: float | None = bound("Keep clips that move so much or more; 0: a still picture.", 0, 255)
+    max_motion: float | None = bound("Keep clips that move so much or less; of 255.", 0, 255)
+    language: tuple[str, ...] = opt(
+        "Keep clips whose subtitle is in one of these languages, as en,de; und: those that cannot be told.",
+        Listed(r"[a-z]{2,3}", "codes of languages, as en,de"),
+        default=(),
+    )
+    drop_leaks: bool = opt("Drop clips that a test set has.", default=False)
+    max_duplicates: int | None = opt(
+        "Keep so many of clips that are near-duplicates of each other, those of the highest --by.",
+        at_least(1),
+        default=None,
+    )
+    top: float | None = opt(
+        "Keep this part of the clips that meet all else, those of the highest --by.",
+        finite(0, 1, above=True),
+        default=None,
+    )
+    by: Literal["score", "caption_score", "motion", "words", "seconds"] = opt(
+        "Column that --top and --max-duplicates go by.", default="score"
+    )
+    keep: Location | None = opt(
+        f"File for the list of clips to keep, one key a line; {ALSO}.",
+        PlaceType(dir_okay=False),
+        shown=f"{KEEP_NAME} in --out",
+        default=None,
+    )
+    num: int = opt("Clips on the page at each side of a cut.", at_least(0), default=4)
+
+    def conditions(self) -> Conditions:
+        """What a clip has to meet."""
+        bounds = []
+        for column in BOUNDS:
+            least, most = (getattr(self, f"{side}_{column}", None) for side in ("min", "max"))
+            option = column.replace("_", "-")
+            if least is not None:
+                bounds.append(Bound(f"--min-{option}", column, least=least))
+            if most is not None:
+                bounds.append(Bound(f"--max-{option}", column, most=most))
+        return Conditions(bounds, self.language, self.drop_leaks, self.max_duplicates, self.top, self.by)
+
+    def packages(self) -> dict[str, str]:
+        wanted = {"py3langid": "--language"} if self.language else {}
+        return super().packages() | wanted | ({"faiss": "filter --model"} if self.model is not None else {})
