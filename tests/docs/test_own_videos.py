@@ -49,7 +49,7 @@ def test_a_folder_goes_from_clips_to_search(tmp_path: Path) -> None:
         run_block(block, folder)
     assert (folder / "page.html").stat().st_size > 10_000 and (folder / "found.html").stat().st_size > 10_000
     listed = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
-    report = json.loads((folder / "clips" / "report.json").read_text())
+    report = json.loads((folder / "first" / "report.json").read_text())
     # What `clips` lists, `shard` can cut, but for files whose damage only decoding shows.
     lost = report["skipped"]
     assert report["counts"]["clips"] + lost == sum(len(row["clip"]) for row in listed)

@@ -59,6 +59,7 @@ def _make_shards(folder: Path) -> None:
     make_captioned_folder(folder / "shards" / "msrvtt-train9k", [["a dog runs", "a dog"]] * 4)
     sets = (
         "test-clips",
+        "first",
         "shards/msrvtt-val",
         "shards/msrvtt-1ka",
         "shards/msrvtt-test",
