@@ -17,6 +17,8 @@ def outputs(blocks: Iterable[Block]) -> Iterable[str]:
             for option, value in itertools.pairwise(words):
                 if option in {"--out", "--captions-out"}:
                     yield value.rstrip("/")
+            if words[:2] == ["clipvip-demo", "run"]:  # without --out
+                yield "demo-out"
 
 
 def run_block(block: Block, folder: Path) -> str:
