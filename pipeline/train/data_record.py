@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.checkpoint import DATA_NAME, list_checkpoints
 from clipvip.pipeline.train.distributed import Place, gather_objects
@@ -116,11 +117,10 @@ def data_differences(before: DataRecord, now: DataRecord) -> list[str]:
         known = before.sources.get(name)
         if known is None:
             continue  # the recipe differs, which is told of as such
-        if known.keep != source.keep:  # of which the shards that are left depend
-            found.append(f"source {name}: another list of clips to keep (data.keep)")
-            continue
         changes = _shard_changes(known.shards, source.shards)
         found += [f"source {name}: {change}" for change in changes]
+        if known.keep != source.keep:  # which may be why shards differ
+            found.append(f"source {name}: another list of clips to keep (data.keep)")
         if not changes and known.captions != source.captions:
             found.append(f"source {name}: other captions")
     if before.validation != now.validation:
@@ -136,7 +136,7 @@ def _shard_changes(before: list[_Row], now: list[_Row]) -> list[str]:
     for names, what in ((new - old, "added"), (old - new, "removed"), (old & new, "changed")):
         if names:
             shown = ", ".join(sorted(names)[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-            changes.append(f"{len(names)} shard{'s' if len(names) > 1 else ''} {what} ({shown})")
+            changes.append(f"{counted(len(names), 'shards')} {what} ({shown})")
     return changes or ["its shards are in another order, or some are there more often"]
 
 
