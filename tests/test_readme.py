@@ -67,6 +67,13 @@ def test_released_weights_to_similarities(tmp_path: Path, monkeypatch: pytest.Mo
     assert run(code) == str(expected)
 
 
+def test_the_first_page_of_the_site_says_the_same() -> None:
+    """Up to how it is installed, of which the page says more."""
+    body, page = (path.read_text() for path in (README, README.parent / "docs" / "index.md"))
+    shared = body[body.index("`clipvip` adapts") : body.index("## Install")].replace("](docs/", "](")
+    assert page.partition("## Install")[0] == f"# clipvip\n\n{shared}"
+
+
 def test_its_table_is_what_the_demo_page_says() -> None:
     """The numbers of the demo's documentation, which a slow test compares with a run."""
     table = re.findall(r"\| [^|]*?(\d+\.\d)\**? \| (\d+\.\d to \d+\.\d) \|", README.read_text())

@@ -1,5 +1,6 @@
 """The options that every stage has that encodes the clips of shards."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from clipvip.pipeline.runtime.options import (
     options,
 )
 from clipvip.pipeline.runtime.stage import StageOptions
+from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -43,6 +45,13 @@ Readers = Annotated[
         shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
     ),
 ]
+
+
+def require_query_captions(folders: Iterable[Location]) -> None:
+    """UserError where one of the folders of captions to search by is not there."""
+    for folder in folders:
+        if not is_folder(folder):
+            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
 
 
 def require_page_folder(page: Location | None, option: str = "--page") -> None:

@@ -26,6 +26,7 @@ from clipvip.pipeline.evaluate.options import (
     ClipsOptions,
     Page,
     require_page_folder,
+    require_query_captions,
     result_folder,
 )
 from clipvip.pipeline.evaluate.output import Output, Scores, finish, why_none
@@ -35,7 +36,6 @@ from clipvip.pipeline.runtime.options import ALSO, opt, options
 from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.tar.reader import list_shards
 
@@ -170,9 +170,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     require_page_folder(options.page)
     shards, captions, all_captions = options.shards, options.captions or (), options.all_captions
     paths = list_shards(shards)
-    for folder in captions:
-        if not is_folder(folder):
-            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
+    require_query_captions(captions)
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     models = options.load_models()

@@ -18,15 +18,16 @@ def mark_duplicates(
     shards: Sequence[Shard],
     pieces: Sequence[Piece],
     *,
-    maker: Maker,
+    made_by: str,
     least: float,
     use_gpu: bool,
 ) -> None:
     """Say in the tables of all shards which clips are alike from the cosine `least` on.
 
-    Nothing is compared where the tables already say it of the same clips. A UserError without faiss.
+    `made_by` is `sum_of_pieces`. Nothing is compared where the tables already say it of the same clips. A
+    UserError without faiss.
     """
-    made_of = f"{least!r}; {sum_of_pieces(pieces, maker)}"
+    made_of = f"{least!r}; {made_by}"
     tables = (known_table(out, shard) for shard in shards)
     if all(table.made_of.get("duplicates") == made_of for table in tables):
         return

@@ -11,19 +11,23 @@ from clipvip.pipeline.filter.selection import NO_GROUP, Clips
 from clipvip.pipeline.filter.table import FAMILIES, NUMBERS, Family
 from clipvip.pipeline.search.index import Shard
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.hashes import key_hash
+from clipvip.shards.files.hashes import key_hash, key_hashes
 from clipvip.shards.files.stores import Location
 
 
 @dataclass(frozen=True)
 class Known:
-    """The clips of `shards` in order, 60 bytes each; `made_of` has the families that all have alike."""
+    """The clips of `shards` in order, 68 bytes each; `made_of` has the families that all have alike.
+
+    `hashes` are those of their keys, which two shards may have alike.
+    """
 
     out: Location
     shards: Sequence[Shard]
     clips: Clips
     made_of: dict[Family, str]
     ends: np.ndarray
+    hashes: np.ndarray
 
     def keys(self, chosen: np.ndarray) -> Iterator[str]:
         """The keys of the chosen, a bool for each clip, in order."""
@@ -77,11 +81,13 @@ def read_known(out: Location, shards: Sequence[Shard]) -> Known:
     shared: set[Family] = set(FAMILIES)
     numbers: dict[str, list[np.ndarray]] = {name: [] for name in NUMBERS}
     languages: dict[str, int] = {}
-    language, groups, leaks, counts = list[np.ndarray](), list[np.ndarray](), list[np.ndarray](), list[int]()
+    language, groups, leaks, hashes = (list[np.ndarray]() for _ in range(4))
+    counts = list[int]()
     for shard in shards:
         table = known_table(out, shard)
         count = len(table.keys)
         counts.append(count)
+        hashes.append(key_hashes(table.keys))
         # What a shard is measured by differs from shard to shard.
         shared &= {f for f, of in table.made_of.items() if f == "measures" or made_of.get(f, of) == of}
         made_of = table.made_of | made_of
@@ -92,8 +98,7 @@ def read_known(out: Location, shards: Sequence[Shard]) -> Known:
         codes = [-1 if name is None else languages.setdefault(name, len(languages)) for name in names]
         language.append(np.array(codes, np.int16))
         first = table.texts("duplicates") if "duplicates" in table.columns else [None] * count
-        hashes = [NO_GROUP if key is None else key_hash(key) for key in first]
-        groups.append(np.array(hashes, np.uint64))
+        groups.append(np.array([NO_GROUP if key is None else key_hash(key) for key in first], np.uint64))
         leak = table.texts("leak") if "leak" in table.columns else [None] * count
         leaks.append(np.array([one is not None for one in leak], bool))
     clips = Clips(
@@ -104,4 +109,4 @@ def read_known(out: Location, shards: Sequence[Shard]) -> Known:
         leaks=np.concatenate(leaks),
     )
     of = {family: made_of[family] for family in FAMILIES if family in shared}
-    return Known(out, shards, clips, of, np.cumsum(counts))
+    return Known(out, shards, clips, of, np.cumsum(counts), np.concatenate(hashes))

@@ -84,39 +84,42 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Found:
-    """What leaks are looked for by: embeddings of each shard's clips, and of each test set's."""
+    """What leaks are looked for by: embeddings of each shard's clips, and of each test set's.
+
+    `made_by` stands for the embeddings of the clips (`sum_of_pieces`).
+    """
 
     pieces: Sequence[Piece]
     of_tests: Mapping[str, Sequence[Piece]]
+    made_by: str
     least: float
     use_gpu: bool
 
 
-def base_of(made_by: str, least: float) -> str:
+def by_embeddings(made_by: str, least: float) -> str:
     """What leaks begin with, in tables, that were found by these embeddings from this cosine on."""
     return hashlib.sha256(f"{made_by} {least!r}".encode()).hexdigest()[:16] + ":"
 
 
-def leaks_made_of(out: Location, shards: Sequence[Shard]) -> str:
-    """What the leaks that tables have were found by; empty where there are none."""
-    for shard in shards:
-        if found := known_table(out, shard).made_of.get("leaks"):
-            return found
-    return ""
-
-
-def mark_leaks(
-    out: Location, shards: Sequence[Shard], tests: Sequence[TestSet], found: Found | None, *, made_by: str
+def require_leaks_by(
+    out: Location, shards: Sequence[Shard], allowed: tuple[str, ...], otherwise: str
 ) -> None:
+    """A UserError, which says `otherwise`, where tables have leaks that were found by something else."""
+    for shard in shards:
+        if not known_table(out, shard).made_of.get("leaks", BY_TEXTS).startswith(allowed):
+            raise UserError(f"{out}: {otherwise}")
+
+
+def mark_leaks(out: Location, shards: Sequence[Shard], tests: Sequence[TestSet], found: Found | None) -> None:
     """Write leaks.jsonl, and say in the tables of all shards which clips the test sets have.
 
-    `made_by` is what stands for the embeddings. Without `found` only texts are compared. Nothing is done
-    where the tables already say it of the same clips and test sets.
+    Without `found` only texts are compared. Nothing is done where the tables already say it of the same clips
+    and test sets.
     """
     digest = hashlib.sha256()
     for test in tests:
         digest.update(repr((test.name, [s.sha256 for s in test.shards], test.texts, test.items)).encode())
-    base = BY_TEXTS if found is None else base_of(made_by, found.least)
+    base = BY_TEXTS if found is None else by_embeddings(found.made_by, found.least)
     made_of = f"{base}{digest.hexdigest()}"
     tables = (known_table(out, shard) for shard in shards)
     if all(table.made_of.get("leaks") == made_of for table in tables) and is_file(out / LEAKS_NAME):

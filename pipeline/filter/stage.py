@@ -15,10 +15,10 @@ from clipvip.pipeline.filter.leaks import (
     BY_TEXTS,
     Found,
     TestSet,
-    base_of,
-    leaks_made_of,
+    by_embeddings,
     mark_leaks,
     read_leaks,
+    require_leaks_by,
 )
 from clipvip.pipeline.filter.options import INDEX_FOLDER, KEEP_NAME, SIMILARITY, FilterOptions
 from clipvip.pipeline.filter.page import PAGE_NAME, filter_page
@@ -37,7 +37,6 @@ from clipvip.pipeline.search.index import Piece, Shard, is_index_of, require_ind
 from clipvip.pipeline.search.stage import bring_up_to_date, maker_of
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import claim_folder
-from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.files.places import is_file, is_folder, is_same_folder, location_of, sorted_glob
 from clipvip.shards.files.stores import Location, store_errors
 from clipvip.shards.tar.key_list import write_key_list
@@ -86,13 +85,14 @@ def filter(options: FilterOptions) -> StageReport:
         if options.model is not None:
             _use_model(shards, tests, options, options.model)
         elif tests:
-            found_by = leaks_made_of(out, shards)
-            if found_by and not found_by.startswith(BY_TEXTS):
-                raise UserError(
-                    f"{out}: its leaks were found by embeddings too; give --model with --test, so that "
-                    "they are found again"
-                )
-            mark_leaks(out, shards, tests, None, made_by="texts")
+            require_leaks_by(
+                out,
+                shards,
+                (BY_TEXTS,),
+                "its leaks were found by embeddings too; give --model with --test, so that they are "
+                "found again",
+            )
+            mark_leaks(out, shards, tests, None)
         known = read_known(out, shards)
         _require_columns(known, options, conditions)
         chosen = select(known.clips, conditions)
@@ -179,15 +179,18 @@ def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: Filte
         return bring_up_to_date(folder, wanted, maker, options.encoder_for(model, of), model=name)
 
     pieces = embedded(index, options.shards, shards)
-    base = base_of(sum_of_pieces(pieces, maker), least)
-    if not tests and not (leaks_made_of(out, shards) or base).startswith((base, BY_TEXTS)):
-        raise UserError(
-            f"{out}: its leaks were found by another model, among other clips or from another "
-            "--duplicate-similarity on; give the --test sets again"
+    made_by = sum_of_pieces(pieces, maker)
+    if not tests:
+        require_leaks_by(
+            out,
+            shards,
+            (BY_TEXTS, by_embeddings(made_by, least)),
+            "its leaks were found by another model, among other clips or from another "
+            "--duplicate-similarity on; give the --test sets again",
         )
     scoring = Scoring.by(options.encoder_for(model, options.shards), name, maker.model_sha256)
     score_shards(out, shards, pieces, options.captions or (), scoring)
-    mark_duplicates(out, shards, pieces, maker=maker, least=least, use_gpu=use_gpu)
+    mark_duplicates(out, shards, pieces, made_by=made_by, least=least, use_gpu=use_gpu)
     if tests:
         of_tests = {
             test.name: embedded(
@@ -196,8 +199,7 @@ def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: Filte
             for test in tests
             if test.shards
         }
-        found = Found(pieces, of_tests, least, use_gpu)
-        mark_leaks(out, shards, tests, found, made_by=sum_of_pieces(pieces, maker))
+        mark_leaks(out, shards, tests, Found(pieces, of_tests, made_by, least, use_gpu))
 
 
 def _require_columns(known: Known, options: FilterOptions, conditions: Conditions) -> None:
@@ -243,8 +245,7 @@ def _write_list(
             "nothing that no clip has, such as a score of subtitles where there are none (--by caption_score)"
         )
     write_key_list(path, known.keys(chosen.kept))
-    hashes = key_hashes(list(known.keys(np.ones(len(known.clips), bool))))
-    if more := int(np.isin(hashes, hashes[chosen.kept]).sum() - chosen.kept.sum()):
+    if more := int(np.isin(known.hashes, known.hashes[chosen.kept]).sum() - chosen.kept.sum()):
         click.echo(
             f"Warning: {more:,} clips that are not kept have keys of clips that are, in other shards; the "
             "list keeps them too",
@@ -269,8 +270,14 @@ def _report(known: Known, chosen: Selection, conditions: Conditions, options: Fi
         "columns": columns,
         "languages": dict(known.counts_of_languages().most_common()),
     }
-    asked = {"model": options.model, "by": options.by, "duplicate_similarity": options.duplicate_similarity}
+    asked = {"model": options.model, "by": options.by, "duplicate_similarity": _similarity(known, options)}
     return Report("filter", asked, counts, details, TableSkips(known.out, known.shards))
+
+
+def _similarity(known: Known, options: FilterOptions) -> float:
+    """The cosine from which clips are alike: as they were found, or as it is asked for."""
+    made_of = known.made_of.get("duplicates")
+    return threshold_of(made_of) if made_of else options.duplicate_similarity or SIMILARITY
 
 
 def _summary(values: np.ndarray) -> dict[str, float | int]:
@@ -293,7 +300,6 @@ def _write_page(
 ) -> None:
     leaks = read_leaks(known.out) if "leaks" in known.made_of else []
     test_shards = {test.name: test.shards for test in tests}
-    made_of = known.made_of.get("duplicates")
     page = filter_page(
         known,
         chosen,
@@ -301,7 +307,7 @@ def _write_page(
         report,
         leaks,
         test_shards,
-        similarity=threshold_of(made_of) if made_of else options.duplicate_similarity or SIMILARITY,
+        similarity=_similarity(known, options),
         num=options.num,
     )
     atomic_write_bytes(known.out / PAGE_NAME, page)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipvip.media.errors import one_line
 from clipvip.media.jpeg import encode_jpeg
+from clipvip.media.sampling import middles_of_parts
 from clipvip.pipeline.pages.html import data_url
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
@@ -80,7 +81,7 @@ def pick_evenly(
     these shards have none at all, others are looked into.
     """
     # 12 clips of 5 shards: 3 of each of the first two, 2 of the others; 3 of 10: one each of 1, 5 and 8.
-    numbers = _middles(len(shards), min(num, len(shards)))
+    numbers = _spread(len(shards), num)
     shares = {number: num // len(numbers) + (n < num % len(numbers)) for n, number in enumerate(numbers)}
     others = {number: num for number in range(len(shards)) if number not in shares}
     is_found = False
@@ -89,15 +90,15 @@ def pick_evenly(
             return
         with ShardFile(shards[number]) as shard:
             spans = list(_readable(shard, damage))
-            places = _middles(len(spans), min(wanted, len(spans)))
+            places = _spread(len(spans), wanted)
             picks = [_pick(shard, spans[place], place) for place in places]
         is_found = is_found or bool(picks)
         yield from _with_captions(picks, captions)
 
 
-def _middles(length: int, parts: int) -> list[int]:
-    """The middle of each of `parts` equal parts of 0 to `length` - 1: of 3 parts of 10, 1, 5 and 8."""
-    return [(2 * part + 1) * length // (2 * parts) for part in range(parts)]
+def _spread(length: int, num: int) -> list[int]:
+    """Up to `num` of the numbers below `length`, evenly: `middles_of_parts`, also where there are none."""
+    return middles_of_parts(length, num) if length and num else []
 
 
 def pick_keys(
@@ -180,7 +181,7 @@ def draw_card(pick: Pick, *, num_frames: int = 1) -> Card:
             assert extension is not None
             sample = Sample(pick.key, pick.record, extension, shard.read(span, extension))
         # Of one part, the middle is the frame that is captioned.
-        indices = _middles(sample.num_frames, min(num_frames, sample.num_frames))
+        indices = middles_of_parts(sample.num_frames, num_frames)
         return _card(pick, [_thumbnail_url(frame) for frame in sample.decode(indices)], "")
     except DatasetError as error:
         return _card(pick, [], one_line(error))

@@ -15,6 +15,7 @@ from clipvip.pipeline.evaluate.options import (
     BatchSize,
     Bootstrap,
     Readers,
+    require_query_captions,
     result_folder,
 )
 from clipvip.pipeline.evaluate.output import Output, finish, why_none
@@ -33,7 +34,6 @@ from clipvip.pipeline.runtime.options import ALSO, LAST, Device, Listed, at_leas
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
-from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location, is_url
 from clipvip.shards.tar.reader import list_shards
 
@@ -151,9 +151,7 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
     paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
-    for given in options.captions or ():
-        if not is_folder(given):
-            raise UserError(f"--captions {given}: no such folder; make it with 'clipvip-data caption'")
+    require_query_captions(options.captions or ())
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device
