@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One thread per test process: the processes share the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 .PHONY: help setup demo test test-slow lint docs format lock wheel
 

@@ -16,7 +16,8 @@ from clipvip.pipeline.train.recipe import Recipe
 
 def has_finite_weights(model: torch.nn.Module) -> bool:
     """Whether all parameters are finite numbers; they are the same in every process."""
-    weights = [parameter.detach() for parameter in model.parameters()]
+    # An empty tensor, the added proxies of a model with one proxy, has no largest number.
+    weights = [parameter.detach() for parameter in model.parameters() if parameter.numel()]
     return math.isfinite(torch.nn.utils.get_total_norm(weights, norm_type=math.inf).item())
 
 

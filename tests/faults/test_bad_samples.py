@@ -65,6 +65,7 @@ def test_a_bad_sample_says_why_and_the_next_is_read(name: str, tmp_path: Path) -
             bad.decode(range(bad.num_frames))
 
 
+@pytest.mark.slow
 def test_every_stage_goes_on_past_bad_samples(shards: Path, model: Path, tmp_path: Path) -> None:
     ofa, clip = make_ofa(tmp_path / "ofa"), make_text_tower(tmp_path / "clip")
     (tmp_path / "q.txt").write_text("".join(f"a red star {n}\n" for n in range(20)))

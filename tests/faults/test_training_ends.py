@@ -251,5 +251,6 @@ def test_it_does_so_under_torchrun(name: str, message: str, tmp_path: Path) -> N
     assert said.count("Error: ") - said.count("ChildFailedError: ") == (message != ""), said
 
 
+@pytest.mark.slow
 def test_a_run_with_a_loading_process_ends_when_it_diverges(tmp_path: Path) -> None:
     check_message("step", check_that_it_ends("step", 1, 1, tmp_path))

@@ -221,6 +221,7 @@ def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
     assert list((tmp_path / "store").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_broken_in_a_store_is_found_removed_and_made_again(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +244,7 @@ def test_what_is_broken_in_a_store_is_found_removed_and_made_again(
     assert tree(out) == expected
 
 
+@pytest.mark.slow
 def test_shards_and_captions_of_the_hub_are_read(inputs: Path, tmp_path: Path) -> None:
     """In a process of its own, since the Hub's address is read when its library is imported."""
     for name, place in {"local": str(inputs / "bucket"), "hub": "hf://datasets/user/data"}.items():

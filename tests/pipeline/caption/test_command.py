@@ -205,6 +205,7 @@ def test_shards_of_bad_frames_alone_are_told(model: Path, tmp_path: Path) -> Non
     assert read_captions(out, "000000") == {}
 
 
+@pytest.mark.slow
 def test_a_shard_without_a_sample_is_told_of_by_every_command(
     shards: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from outputs import content
 from stage_commands import caption_command
 
 
+@pytest.mark.slow
 def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
     arguments = [*caption_command(tmp_path), "--num-beams", 2, "--out", tmp_path / "one", "--json"]
     result = run_well(*arguments)

@@ -115,6 +115,7 @@ def local_twin(root: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_shards_written_to_a_store_are_those_of_a_folder(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

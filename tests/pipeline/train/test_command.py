@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from clipvip.model import ClipVip
+from clipvip.model.variants import ENCODERS
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.train.command import main
 from clipvip.pipeline.train.distributed import process_group
@@ -129,6 +130,20 @@ def run_rows(world: Path, out: Path, *more: str) -> list[dict[str, float]]:
 def test_no_gpus_is_the_processor(world: Path, tmp_path: Path) -> None:
     run_rows(world, tmp_path / "out", "--set", "optim.steps=1", "--set", "run.device=auto", "--gpus", "0")
     assert load_recipe(str(tmp_path / "out" / "recipe.yaml")).run.device == "cpu"
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("proxies", ["1", "3"])
+def test_every_encoder_is_trained_averaged_and_saved(
+    world: Path, tmp_path: Path, encoder: str, proxies: str
+) -> None:
+    model = ["--set", f"model.encoder={encoder}", "--set", f"model.num_proxies={proxies}"]
+    rows = run_rows(
+        world, tmp_path / "out", *model, "--set", "optim.steps=2", "--set", "optim.ema=0.5",
+        "--set", "run.save_every_steps=1", "--set", "optim.precision=bf16",
+    )  # fmt: skip
+    assert len(rows) == 2 and all(row["grad_norm"] > 0 for row in rows)
+    assert ClipVip.from_pretrained(tmp_path / "out" / "model").config.encoder == encoder
 
 
 def test_captions_only(world: Path, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_auto_is_the_gpu(world: Path) -> None:
         assert chosen_precision(recipe, place) == ("bf16" if has_bf16 else "fp16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_group_of_one_process_trains_and_ends(world: Path, tmp_path: Path, device: str) -> None:
     """With gloo on a processor, with NCCL on a GPU."""

@@ -170,6 +170,7 @@ def test_several_processes_share_it() -> None:
         fitting_loaders(4, 1, chunk_bytes=10, processes=2, shared=39, memory=1000)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("linux", "mount")
 @pytest.mark.parametrize(("kib", "code"), [(100, 1), (350, 0)])
 def test_a_container_with_little_shared_memory(world: Path, tmp_path: Path, kib: int, code: int) -> None:

@@ -103,6 +103,7 @@ def test_chunks_give_the_same_gradient_and_weights(tree: dict[str, Any], alone: 
     assert start != end
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_gradient_and_weights(
     tree: dict[str, Any], alone: Path, tmp_path: Path
 ) -> None:
