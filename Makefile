@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One thread per test process: the processes share the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 .PHONY: help setup demo test test-slow lint docs format lock wheel
 
@@ -19,8 +19,9 @@ setup: .venv/.ready ## install into .venv
 demo: setup ## run every stage on the embedded corpus; results in demo-out/
 	$(BIN)/clipvip-demo run --out demo-out
 
+# A file's tests stay in one process, which sets up once what they share.
 test: setup ## the fast tests
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 test-slow: setup ## the tests that take minutes
 	$(PYTEST) -m slow
