@@ -241,7 +241,7 @@ def _make_captions(
     todo = [CaptionTask(shard, shards[shard], setup) for shard, number in done.items() if number is None]
     num_made = num_skipped = 0
     num_there = sum(number or 0 for number in done.values())
-    with Progress("caption", total=num_clips, unit="caption", initial=num_there) as progress:
+    with Progress("caption", total=num_clips, unit="captions", initial=num_there) as progress:
         num_workers = max(1, min(setup.where.num_workers, len(todo)))
         for outcome in run_units(caption_shard, todo, workers=num_workers, ray=setup.where.ray):
             if outcome.failure is not None:

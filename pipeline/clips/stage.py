@@ -229,7 +229,7 @@ def _look_into(source: _Source, folder: Path, workers: int) -> tuple[dict[str, S
         journal = resources.enter_context(Journal(folder))
         known = journal.known
         total, num_known = source.count(known)
-        bar = resources.enter_context(Progress("clips", total=total, unit="video", initial=num_known))
+        bar = resources.enter_context(Progress("clips", total=total, unit="videos", initial=num_known))
         missing = (task for task in source.tasks() if task.file not in known)
         outcomes = resources.enter_context(closing(run_units(divide_video, missing, workers=workers)))
         for outcome in outcomes:

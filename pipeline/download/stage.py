@@ -233,7 +233,7 @@ def _record(
     from clipvip.pipeline.download.fetch import REFUSED
 
     num_fetched = num_failed = num_refused = 0
-    with Progress("download", total=num_missing, unit="video") as bar:
+    with Progress("download", total=num_missing, unit="videos") as bar:
         for outcome in outcomes:
             entry = outcome.result or _failed(outcome)
             archive.add(entry)

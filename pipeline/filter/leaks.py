@@ -126,7 +126,7 @@ def mark_leaks(out: Location, shards: Sequence[Shard], tests: Sequence[TestSet],
         return
     finder = _Finder(tests, found)
     leaks: list[Leak] = []
-    with Progress("leaks", total=len(shards), unit="shard") as progress:
+    with Progress("leaks", total=len(shards), unit="shards") as progress:
         for number, shard in enumerate(shards):
             leaks += finder.of_shard(number, shard)
             progress.add(1)

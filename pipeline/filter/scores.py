@@ -53,7 +53,7 @@ def score_shards(
 ) -> int:
     """Put scores into the tables of the shards that have none of this model; returns of how many clips."""
     num_scored = 0
-    with Progress("scores", total=len(shards), unit="shard") as progress:
+    with Progress("scores", total=len(shards), unit="shards") as progress:
         for shard, piece in zip(shards, pieces, strict=True):
             table = known_table(out, shard)
             if table.made_of.get("scores") != by.made_of:

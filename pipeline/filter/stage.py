@@ -145,7 +145,7 @@ def _measure(shards: Sequence[Shard], options: FilterOptions) -> int:
         raise UserError(f"{options.out}: was made with captions; give --captions again, or another --out")
     workers = options.workers or num_cores()
     num_measured = num_skipped = 0
-    with Progress("measure", total=len(tasks), unit="shard", initial=len(tasks) - len(todo)) as progress:
+    with Progress("measure", total=len(tasks), unit="shards", initial=len(tasks) - len(todo)) as progress:
         while todo:
             again = []
             for outcome in run_units(measure_shard, todo, workers=min(workers, len(todo))):

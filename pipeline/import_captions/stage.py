@@ -146,7 +146,7 @@ def _match(task: MatchTask, paths: list[Path], workers: int) -> None:
     for other in table.parent.glob(_TABLE.format("*")):
         other.unlink()
     with atomic_path(table) as temporary:
-        with Progress("list clips", total=len(paths), unit="shard") as bar:
+        with Progress("list clips", total=len(paths), unit="shards") as bar:
             write_clips(temporary, _listed(paths, workers, bar))
         # Of a damaged LMDB the library may end its process.
         run = run_units if any(map(is_lmdb, task.files)) else run_plain_units
@@ -171,7 +171,7 @@ def _write(tasks: list[WriteTask], workers: int) -> int:
     """Write the files that are not there yet; how many captions that were."""
     todo = [task for task in tasks if finished_captions(task.out, task.shard, task.sha256) is None]
     num_made = 0
-    with Progress("import-captions", total=len(tasks), unit="shard", initial=len(tasks) - len(todo)) as bar:
+    with Progress("import-captions", total=len(tasks), unit="shards", initial=len(tasks) - len(todo)) as bar:
         for outcome in run_plain_units(write_file, todo, workers=min(workers, max(1, len(todo)))):
             if outcome.result is None:
                 assert outcome.failure is not None

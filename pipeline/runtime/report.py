@@ -39,14 +39,21 @@ def counted(number: float, what: str) -> str:
     >>> counted(1, "clips without subtitle"), counted(1200, "shards"), counted(1, "empty texts")
     ('1 clip without subtitle', '1,200 shards', '1 empty text')
     """
-    if number == 1:
-        words = what.split(" ")
-        place = next((n for n, word in enumerate(words) if word.endswith("s") and word[-2:] != "ss"), None)
-        if place is not None:
-            word = words[place]
-            words[place] = word.removesuffix("es") if word.endswith("sses") else word.removesuffix("s")
-        what = " ".join(words)
-    return f"{number:,} {what}"
+    return f"{number:,} {singular(what) if number == 1 else what}"
+
+
+def singular(what: str) -> str:
+    """One of what there may be several of.
+
+    >>> singular("clips without subtitle"), singular("classes"), singular("empty texts")
+    ('clip without subtitle', 'class', 'empty text')
+    """
+    words = what.split(" ")
+    place = next((n for n, word in enumerate(words) if word.endswith("s") and word[-2:] != "ss"), None)
+    if place is not None:
+        word = words[place]
+        words[place] = word.removesuffix("es") if word.endswith("sses") else word.removesuffix("s")
+    return " ".join(words)
 
 
 def planned(begin: str, todo: int, total: int, what: str, out: object) -> str:

@@ -103,7 +103,7 @@ def make_shards(
     """
     marks = MarkStore(out / STATE_FOLDER if isinstance(out, Path) else None)
     num_tried = 0
-    with Progress("shard", total=num_clips, unit="clip") as bar, _LiveProgress(bar, out) as progress:
+    with Progress("shard", total=num_clips, unit="clips") as bar, _LiveProgress(bar, out) as progress:
 
         def missing() -> Iterator[ShardTask]:
             for task in tasks:

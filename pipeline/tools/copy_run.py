@@ -206,7 +206,7 @@ def survey_inputs(
         SurveyTask(number, path, record, seed, by_video, options.check)
         for number, (_, path, record) in enumerate(shards)
     )
-    with Progress("survey", total=len(shards), unit="shard") as bar:
+    with Progress("survey", total=len(shards), unit="shards") as bar:
         for outcome in run_plain_units(survey_shard, tasks, workers=options.workers or num_cores()):
             task, result = outcome.unit, outcome.result
             if result is None:
@@ -267,7 +267,7 @@ def _copy(
     """Make the shards that are not there yet; all marks, and how many clips this run copied."""
     marks: dict[int, ShardMark] = {}
     num_made = 0
-    with Progress(output.command, total=num_chosen, unit="clip") as bar:
+    with Progress(output.command, total=num_chosen, unit="clips") as bar:
 
         def missing() -> Iterator[CopyTask]:
             for task in tasks:

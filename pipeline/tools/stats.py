@@ -102,7 +102,7 @@ def _add_up(shards: Sequence[Location], captions: tuple[Location, ...], workers:
     videos = HashStore()
     # Others' samples, which stand in shards without a manifest, are read by FFmpeg: it may crash.
     run = run_plain_units if is_file(shards[0].parent / MANIFEST_NAME) else run_units
-    with Progress("stats", total=len(shards), unit="shard") as bar:
+    with Progress("stats", total=len(shards), unit="shards") as bar:
         for outcome in run(tally_shard, tasks, workers=min(workers, len(shards))):
             if outcome.result is None:
                 assert outcome.failure is not None

@@ -103,7 +103,7 @@ def verify_folder(
         for number, record in enumerate(shards.records)
     )
     hashes = HashStore()
-    with Progress("verify", total=len(shards.records), unit="shard") as bar:
+    with Progress("verify", total=len(shards.records), unit="shards") as bar:
         for task, result in _check_all(tasks, workers, found):
             hashes.add(task.number, result.hashes)
             _take(found, task, result)

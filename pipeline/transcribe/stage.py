@@ -216,7 +216,7 @@ def _hear(videos: Mapping[str, str], setup: "WhisperSetup") -> tuple[int, dict[s
             else:
                 yield TranscribeTask(video_id, place, setup)
 
-    with Progress("transcribe", total=len(videos), unit="video") as progress:
+    with Progress("transcribe", total=len(videos), unit="videos") as progress:
         for outcome in run_units(transcribe_video, missing(), workers=setup.where.num_workers):
             video_id = outcome.unit.video_id
             if outcome.failure is not None:
