@@ -69,11 +69,13 @@ def model_type(folder_or_name: str, **where: Any) -> str:
     require_no_file(folder_or_name)
     if folder_or_name.startswith(("/", ".", "~")) and not Path(folder_or_name).is_dir():
         raise CheckpointError(f"{folder_or_name}: no such model folder")
-    absent = f"{folder_or_name}: no model configuration (config.json) there{_other_content(folder_or_name)}"
+    other = _other_content(folder_or_name)
+    absent = f"{folder_or_name}: no model configuration (config.json) there{other}"
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder_or_name, **where)
     except (*LOADING_ERRORS, HFValidationError) as error:
-        problem = hub_problem(folder_or_name, error) or f"{absent}: {one_line(error)}"
+        reason = "" if other else f": {one_line(error)}"
+        problem = hub_problem(folder_or_name, error) or absent + reason
         raise CheckpointError(problem) from error
     if not content:
         raise CheckpointError(absent)
@@ -84,6 +86,13 @@ def _other_content(folder: str) -> str:
     """What a folder without config.json holds instead, where that is known, and what to do."""
     if Path(folder, "model", "config.json").is_file():
         return f"; it is the folder of a training run: give {Path(folder, 'model')}"
+    if Path(folder, "tensors-00000.safetensors").is_file():
+        run = Path(folder).resolve().parents[1]
+        written = Path(run, "model", "config.json").is_file()
+        when = (
+            "" if written else ", which is written when training ends, or one of run.keep_models_every_steps"
+        )
+        return f"; it is a checkpoint, from which training goes on: give {Path(run, 'model')}{when}"
     if Path(folder, "open_clip_config.json").is_file():
         return "; it is a model of OpenCLIP: 'clipvip-data convert-openclip' makes a CLIP of it"
     return ""

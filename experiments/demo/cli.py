@@ -62,8 +62,8 @@ def run_command(out: Path, workers: int | None, quick: bool, seed: int) -> None:
 @click.option(
     "--motion",
     is_flag=True,
-    help="The corpus of `clipvip-demo run`: few appearances, videos to fine-tune on, and test clips that are "
-    "there once more, played backwards.",
+    help="The corpus of 'clipvip-demo run': few appearances, videos to fine-tune on, and each test clip also "
+    "played backwards.",
 )
 def corpus_command(
     out: Path, workers: int, videos: int | None, test_videos: int | None, seed: int, motion: bool

@@ -24,7 +24,7 @@ class StudyOptions(Knobs):
     """What each study is asked for."""
 
     seeds: int | None = opt(
-        "How many seeds, each with a world of its own.",
+        "Number of seeds, each with a world of its own.",
         at_least(1),
         shown=f"{_SEEDS}; with --quick 1",
         default=None,

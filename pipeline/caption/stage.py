@@ -15,6 +15,9 @@ from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
+    MOST_AT_ONCE,
+    MOST_FRAMES,
+    MOST_PROCESSES,
     DryRun,
     Gpus,
     MaxPixels,
@@ -48,10 +51,11 @@ class _Frames(click.ParamType):
     name = "frames"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = "1" if value == "middle" else str(value)
-        if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        if value == "middle":
+            return 1
+        if not (str(value).isascii() and str(value).isdecimal()):
             self.fail(f"{value!r} is neither 'middle' nor a number from 1 on", param, ctx)
-        return int(text)
+        return int(at_least(1, MOST_FRAMES).convert(value, param, ctx))
 
 
 @options
@@ -68,13 +72,13 @@ class CaptionOptions(StageOptions):
     gpus: Gpus = None
     workers: int | None = opt(
         "Processes on the CPU, or threads that prepare images for each GPU.",
-        at_least(1),
+        at_least(1, MOST_PROCESSES),
         shown="one per 4 cores, or up to 8 threads",
         default=None,
     )
     batch_size: int | None = opt(
         "Frames at once.",
-        at_least(1),
+        at_least(1, MOST_AT_ONCE),
         shown="32 to 256 by a GPU's memory, 4 on the CPU",
         default=None,
     )
@@ -97,8 +101,7 @@ class CaptionOptions(StageOptions):
         default=None,
     )
     frames: int = opt(
-        "Frames of each clip to caption, each by itself: the middle one, or the middles of so many equal "
-        "parts.",
+        "Frames of each clip to caption, a caption each: the middle one, or the middles of N equal parts.",
         _Frames(),
         metavar="[middle|N]",
         shown="middle, as 1",

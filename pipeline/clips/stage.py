@@ -17,7 +17,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import ALSO, DryRun, SubtitleEncoding, Workers, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport, planned
+from clipvip.pipeline.runtime.report import Report, StageReport, duration, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.shards.errors import DatasetError, Skip
@@ -40,17 +40,18 @@ class ClipsOptions(StageOptions):
     videos: str = opt(argument=True, metavar="VIDEOS", kw_only=False)
     out: Path = opt("File for the list of clips, as clips.jsonl; what is skipped is in OUT.report.")
     by: Literal["pieces", "shots", "subtitles"] = opt(
-        "Even pieces; shots, by PySceneDetect; or sentences, by the subtitles.", default="pieces"
+        "How to divide videos: into pieces of one length, shots (PySceneDetect) or sentences (subtitles).",
+        default="pieces",
     )
     seconds: float | None = opt(
-        "Length of a piece; of shots and sentences the most.",
+        "Length of a piece; the most for shots and sentences.",
         finite(0.1),
         shown=f"{_PIECE_SECONDS:g}; most {_MOST_SECONDS:g}",
         default=None,
     )
-    shortest: float = opt("What is shorter goes with what is next to it.", finite(0), default=1.0)
+    shortest: float = opt("A shorter clip is joined to its neighbour.", finite(0), default=1.0)
     threshold: float = opt(
-        "How much pictures on both sides of a cut differ, in levels of 255.", finite(0, 255), default=27.0
+        "Least difference of the frames on both sides of a cut, of 255.", finite(0, 255), default=27.0
     )
     subtitles: str | None = opt(
         f"Folder of .vtt, .srt or .json3 files, for --by subtitles; {ALSO}.", default=None
@@ -58,7 +59,7 @@ class ClipsOptions(StageOptions):
     subtitle_encoding: SubtitleEncoding = None
     workers: Workers = None
     video_timeout: float = opt(
-        "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0
+        "Give up a video after this many seconds without a new frame.", finite(0, above=True), default=120.0
     )
     dry_run: DryRun = False
 
@@ -95,7 +96,7 @@ class ClipsOptions(StageOptions):
     "videos/ --out clips.jsonl --by subtitles --subtitles subtitles/",
 )
 def clips(options: ClipsOptions) -> StageReport:
-    """List the clips of a folder of videos that has no list, as `shard` takes it for --metadata.
+    """List the clips of a folder of videos that has no list; `shard` takes the list as --metadata.
 
     VIDEOS is a folder of video files, also s3://, gs:// and hf://. Files that are damaged are skipped and
     named; one that is cut short is listed as far as it can be read. Run the same command again after an
@@ -131,7 +132,13 @@ def clips(options: ClipsOptions) -> StageReport:
             options.out.unlink(missing_ok=True)  # an earlier run's, of videos that are gone
         else:
             write_jsonl(options.out, itertools.chain([first], rows))
-        report = Report("clips", options.made_by, counts=listed.counts(), skips=listed.skips)
+        report = Report(
+            "clips",
+            options.made_by,
+            counts=listed.counts(),
+            skips=listed.skips,
+            words={"hours": duration(listed.seconds)},
+        )
         content = report.write(folder, seconds=time.monotonic() - started, done_now=num_done, unit="videos")
         text = report.summary(folder).replace(f"-> {folder}", f"-> {options.out}", 1)
         made = StageReport(content=content, text=text)
@@ -257,7 +264,7 @@ class _List:
         self._source, self._known, self._failed = source, known, failed
         self.skips: list[Skip] = []
         self._num_videos = self._num_clips = 0
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for entry in self._source.entries():
@@ -270,7 +277,7 @@ class _List:
             if divided.spans:
                 self._num_videos += 1
                 self._num_clips += len(divided.spans)
-                self._seconds += sum(end - start for start, end in divided.spans)
+                self.seconds += sum(end - start for start, end in divided.spans)
                 listed = [
                     {"clip_id": f"{entry.video_id}.{number}.mp4", "span": list(span)}
                     for number, span in enumerate(divided.spans)
@@ -288,7 +295,7 @@ class _List:
         return Divided((), Skip("changed", task.name, "changed meanwhile; run the same command again"))
 
     def counts(self) -> dict[str, int | float]:
-        hours = round(self._seconds / 3600, 2)
+        hours = round(self.seconds / 3600, 2)
         return {"clips": self._num_clips, "videos": self._num_videos, "hours": hours}
 
 

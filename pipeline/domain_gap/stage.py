@@ -52,7 +52,7 @@ class DomainGapOptions(StageOptions):
         metavar="NAME=PATH",
     )
     targets: Mapping[str, str | Location] = opt(
-        "A corpus of the task at hand, as MSR-VTT's captions; repeatable.",
+        "A corpus of the task at hand, such as MSR-VTT's captions; repeatable.",
         Named(),
         names=("--target",),
         metavar="NAME=PATH",
@@ -66,7 +66,7 @@ class DomainGapOptions(StageOptions):
         f"Folder for nmi.json, nmi.png and the texts' features; {ALSO}.", PlaceType(file_okay=False)
     )
     samples: int = opt(
-        "Texts to draw on each side; the paper's number is the default.", at_least(1), default=1000
+        "Texts to draw from each corpus; the default is the paper's number.", at_least(1), default=1000
     )
     repeats: int = opt("Draws to average.", at_least(1), default=10)
     seed: int = opt("Seed of the draws.", at_least(0), default=0)
@@ -105,7 +105,7 @@ class DomainGapReport(StageReport):
 def nmi(options: DomainGapOptions) -> DomainGapReport:
     """Measure how far apart the language of corpora is, as normalised mutual information (Table 1).
 
-    0: their texts cannot be told apart; 1: two clusters of features are the two corpora. Writes
+    0: the corpora cannot be told apart; 1: the two clusters of features are the two corpora. Writes
     nmi.json, nmi.png and report.json. Features are kept under --out, so the same command again is quick.
 
     Raises:

@@ -67,21 +67,24 @@ class DownloadOptions(StageOptions):
     workers: int = opt("Processes, each with one video.", at_least(1), default=4)
     sleep: float = opt("Seconds between two requests for a video, over all workers.", finite(0), default=1.0)
     rate_limit: float | None = opt(
-        "Most bytes a second, over all workers; as 500K or 20M.", _Rate(), metavar="BYTES", default=None
+        "Most bytes per second, over all workers, such as 500K or 20M.",
+        _Rate(),
+        metavar="BYTES",
+        default=None,
     )
-    retries: int = opt("More tries after a transient failure.", at_least(0), default=3)
+    retries: int = opt("Retries after a transient failure.", at_least(0), default=3)
     retry_wait: float = opt(
-        "Seconds before the second try; doubled for each further one.", finite(0), default=5.0
+        "Seconds before the first retry; doubled for each further one.", finite(0), default=5.0
     )
     retry_permanent: bool = opt("Also try again what failed for good, as with --cookies.", default=False)
     stall_timeout: float = opt(
-        "Give a connection up after so many seconds without a byte.", finite(0, above=True), default=30.0
+        "Give up a connection after this many seconds without a byte.", finite(0, above=True), default=30.0
     )
     video_timeout: float = opt(
-        "Give a video up after so many seconds, tries included.", finite(0, above=True), default=7200.0
+        "Give up a video after this many seconds, retries included.", finite(0, above=True), default=7200.0
     )
     cookies: Path | None = opt(
-        "Cookies to ask with, in Netscape format; the file is only read.", _FILE, default=None
+        "File of cookies to send, in Netscape format; it is only read.", _FILE, default=None
     )
     dry_run: bool = opt(
         "Say how many videos there are to fetch, and how many are there, and write nothing.", default=False
@@ -108,9 +111,9 @@ class DownloadOptions(StageOptions):
     "--metadata ids.txt --out videos/ --subtitle-languages en,de --rate-limit 20M",
 )
 def download(options: DownloadOptions) -> StageReport:
-    """Fetch videos and their subtitles by yt-dlp.
+    """Fetch videos and their subtitles, with yt-dlp.
 
-    What is there is not fetched again. Videos that are private, removed or blocked are remembered as such;
+    Videos that are there are not fetched again. Private, removed and blocked videos are remembered;
     transient failures are tried again by the next run of the same command. The folder is what
     `clipvip-data shard` takes for --videos and --subtitles.
 

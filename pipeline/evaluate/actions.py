@@ -99,7 +99,7 @@ def actions(options: ActionsOptions) -> ActionsReport:
     """Classify clips by the nearest class name: top-1 and top-5 accuracy, and the mean over classes.
 
     A class is the mean of its prompts' embeddings. A tie with the right class counts against it. Clips
-    without a label, or with one that is no class, are passed over and counted.
+    without a label, or with one that is no class, are skipped and counted.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip of it has a class.

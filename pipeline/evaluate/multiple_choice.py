@@ -92,7 +92,7 @@ def multiple_choice(options: MultipleChoiceOptions) -> MultipleChoiceReport:
 
     A tie of the right option with a wrong one counts as wrong; options with the text of the right one are
     right too. Each question is answered for itself: there is no DSL here. A question whose clip is not in the
-    shards, or whose video has several clips there, is passed over and counted.
+    shards, or whose video has several clips there, is skipped and counted.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no question fits a clip.

@@ -1,6 +1,5 @@
 """The options that every stage has that encodes the clips of shards."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,9 @@ from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
     LAST,
+    MOST_AT_ONCE,
+    MOST_FRAMES,
+    MOST_PROCESSES,
     Device,
     MaxPixels,
     Opt,
@@ -19,7 +21,6 @@ from clipvip.pipeline.runtime.options import (
     options,
 )
 from clipvip.pipeline.runtime.stage import StageOptions
-from clipvip.shards.files.places import is_folder
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -36,22 +37,15 @@ Page = Annotated[
 ]
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
-BatchSize = Annotated[int, Opt("Clips at once.", at_least(1))]
+BatchSize = Annotated[int, Opt("Clips at once.", at_least(1, MOST_AT_ONCE))]
 Readers = Annotated[
     int | None,
     Opt(
         "Processes that read and decode clips, where there are many; 0: none.",
-        at_least(0),
+        at_least(0, MOST_PROCESSES),
         shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
     ),
 ]
-
-
-def require_query_captions(folders: Iterable[Location]) -> None:
-    """UserError where one of the folders of captions to search by is not there."""
-    for folder in folders:
-        if not is_folder(folder):
-            raise UserError(f"--captions {folder}: no such folder; make it with 'clipvip-data caption'")
 
 
 def require_page_folder(page: Location | None, option: str = "--page") -> None:
@@ -71,7 +65,10 @@ class EncodingOptions(StageOptions):
     """How clips and texts are encoded, whatever encodes them."""
 
     num_frames: Annotated[int | None, LAST] = opt(
-        "Frames per clip that are encoded.", at_least(1), shown="as the model was trained", default=None
+        "Frames per clip that are encoded.",
+        at_least(1, MOST_FRAMES),
+        shown="as the model was trained",
+        default=None,
     )
     max_text_tokens: Annotated[int | None, LAST] = opt(
         "Tokens that texts are cut to.", at_least(3), shown="as the model was trained", default=None
@@ -120,7 +117,7 @@ class ClipsOptions(EncodingOptions):
     )
     shards: Location = opt(f"Folder of shards; {ALSO}.")
     baselines: Annotated[tuple[str, ...], LAST] = opt(
-        "A model to show beside it, such as the plain CLIP that it started from; as --model; repeatable.",
+        "Another model to show beside it, such as the plain CLIP that it started from; repeatable.",
         names=("--baseline",),
         metavar="FOLDER_OR_NAME",
         default=(),

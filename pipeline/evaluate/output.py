@@ -26,7 +26,7 @@ class Output:
 def finish(
     report: Report, result: dict[str, Any], table: str, *, output: Output, started: float
 ) -> StageReport:
-    """The report with `result` (as JSON has it) in it, and `table` with what was passed over as its text.
+    """The report with `result` (as JSON has it) in it, and `table` with what was skipped as its text.
 
     Baselines in the result are shown beside the model. With a folder write `name`, the same whenever run
     again, and the report. `started` is by `time.monotonic`; `result` is about what the first of the report's
@@ -35,16 +35,15 @@ def finish(
     unit, done = next(iter(report.counts.items()))
     out, model = output.out, str(report.options.get("model", ""))
     report.details = {"result": result}
-    skipped = f"\npassed over {report.tally.total:,}: {reasons(report.skips)}" if report.tally.total else ""
+    skipped = f"\nskipped {report.tally.total:,}: {reasons(report.skips)}" if report.tally.total else ""
     if output.page is not None and output.figures is not None:
         title = f"{report.stage}: {report.options['shards']}"
         atomic_write_bytes(output.page, score_page(title, model, result, output.figures, table + skipped))
     if result.get("baselines") and output.figures is not None:
         table += f"\n\n{comparison(model, result, output.figures).text()}"
-    table += skipped
     if out is None:
         content = report.content(seconds=time.monotonic() - started, done_now=int(done), unit=unit)
-        return StageReport(content=content, text=table)
+        return StageReport(content=content, text=table + skipped)
     make_folder(out)
     head = {"schema": 1, "stage": report.stage, "options": report.options}
     write_json(out / output.name, {**head, **result, "skipped": report.skipped_by_reason()})

@@ -26,13 +26,12 @@ from clipvip.pipeline.evaluate.options import (
     ClipsOptions,
     Page,
     require_page_folder,
-    require_query_captions,
     result_folder,
 )
 from clipvip.pipeline.evaluate.output import Output, Scores, finish, why_none
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.options import ALSO, opt, options
+from clipvip.pipeline.runtime.options import ALSO, opt, options, require_captions
 from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
@@ -170,7 +169,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     require_page_folder(options.page)
     shards, captions, all_captions = options.shards, options.captions or (), options.all_captions
     paths = list_shards(shards)
-    require_query_captions(captions)
+    require_captions(captions)
     if options.query_bank is not None and not options.qb_norm:
         raise UserError("--query-bank: is the bank of --qb-norm; give that too")
     models = options.load_models()

@@ -1,6 +1,7 @@
 """Which clips a test set has too: by their text, and by their embedding."""
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.atomic import write_jsonl
 from clipvip.shards.files.places import is_file, is_folder, read_whole
 from clipvip.shards.files.stores import Location
+from clipvip.shards.sources.text_files import text_lines
 
 LEAKS_NAME = "leaks.jsonl"
 BY_TEXTS = "texts:"
@@ -72,11 +74,9 @@ class TestSet:
             return cls(name, place, shards, [text for text, _ in texts], [key for _, key in texts])
         if not is_file(place):
             raise UserError(f"--test {name}={place}: no such folder of shards, or file with a text a line")
-        try:
-            lines = read_whole(place).decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"--test {name}={place}: not UTF-8; give a file with a text a line") from error
-        told = [(line, f"line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+        lines = text_lines(io.BytesIO(read_whole(place)), place)
+        texts = ((line.rstrip("\r\n"), f"line {number}") for number, line in enumerate(lines, start=1))
+        told = [(line, item) for line, item in texts if line.strip()]
         if not told:
             raise UserError(f"--test {name}={place}: holds no text; give a file with a text a line")
         return cls(name, place, [], [text for text, _ in told], [item for _, item in told])

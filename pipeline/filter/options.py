@@ -1,7 +1,7 @@
 """The options of the stage `filter`."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from clipvip.pipeline.evaluate.options import EncodingOptions
 from clipvip.pipeline.filter.selection import Bound, Conditions
@@ -20,6 +20,8 @@ from clipvip.shards.files.stores import Location
 
 KEEP_NAME, INDEX_FOLDER = "keep.txt", "embeddings"
 SIMILARITY = 0.95
+By = Literal["score", "caption_score", "motion", "words", "seconds"]
+BY: tuple[By, ...] = get_args(By)
 BOUNDS = ("score", "caption_score", "words", "seconds", "motion")
 
 
@@ -57,38 +59,36 @@ class FilterOptions(EncodingOptions):
         default=(),
     )
     duplicate_similarity: float | None = opt(
-        "Cosine from which two clips are near-duplicates, or a clip and a test set's are one.",
+        "Least cosine of two near-duplicates, or of a clip and the same clip in a test set.",
         finite(0, 1, above=True),
         shown=f"{SIMILARITY}; without --model, as it was",
         default=None,
     )
-    min_score: float | None = bound("Keep clips whose subtitle scores so much or more.", -1, 1)
-    min_caption_score: float | None = bound("Keep clips whose caption scores so much or more.", -1, 1)
-    min_words: float | None = bound("Keep clips whose subtitle has so many words or more.", 0)
-    max_words: float | None = bound("Keep clips whose subtitle has so many words or fewer.", 0)
+    min_score: float | None = bound("Keep clips whose subtitle scores at least this.", -1, 1)
+    min_caption_score: float | None = bound("Keep clips whose caption scores at least this.", -1, 1)
+    min_words: float | None = bound("Keep clips whose subtitle has at least this many words.", 0)
+    max_words: float | None = bound("Keep clips whose subtitle has at most this many words.", 0)
     min_seconds: float | None = bound("Keep clips of this length or longer.", 0)
     max_seconds: float | None = bound("Keep clips of this length or shorter.", 0)
-    min_motion: float | None = bound("Keep clips that move so much or more; 0: a still picture.", 0, 255)
-    max_motion: float | None = bound("Keep clips that move so much or less; of 255.", 0, 255)
+    min_motion: float | None = bound("Keep clips with at least this much motion; 0: a still picture.", 0, 255)
+    max_motion: float | None = bound("Keep clips with at most this much motion, of 255.", 0, 255)
     language: tuple[str, ...] = opt(
-        "Keep clips whose subtitle is in one of these languages, as en,de; und: those that cannot be told.",
+        "Keep clips whose subtitle is in one of these languages, such as en,de; und: language unknown.",
         Listed(r"[a-z]{2,3}", "codes of languages, as en,de"),
         default=(),
     )
-    drop_leaks: bool = opt("Drop clips that a test set has.", default=False)
+    drop_leaks: bool = opt("Drop clips that a test set has too.", default=False)
     max_duplicates: int | None = opt(
-        "Keep so many of clips that are near-duplicates of each other, those of the highest --by.",
+        "Keep at most this many clips of each group of near-duplicates, those with the highest --by.",
         at_least(1),
         default=None,
     )
     top: float | None = opt(
-        "Keep this part of the clips that meet all else, those of the highest --by.",
+        "Keep this fraction of the clips that meet all other conditions, those with the highest --by.",
         finite(0, 1, above=True),
         default=None,
     )
-    by: Literal["score", "caption_score", "motion", "words", "seconds"] = opt(
-        "Column that --top and --max-duplicates go by.", default="score"
-    )
+    by: By = opt("Column by which --top and --max-duplicates choose.", default="score")
     keep: Location | None = opt(
         f"File for the list of clips to keep, one key a line; {ALSO}.",
         PlaceType(dir_okay=False),

@@ -20,7 +20,7 @@ from clipvip.pipeline.filter.leaks import (
     read_leaks,
     require_leaks_by,
 )
-from clipvip.pipeline.filter.options import INDEX_FOLDER, KEEP_NAME, SIMILARITY, FilterOptions
+from clipvip.pipeline.filter.options import BY, INDEX_FOLDER, KEEP_NAME, SIMILARITY, FilterOptions
 from clipvip.pipeline.filter.page import PAGE_NAME, filter_page
 from clipvip.pipeline.filter.scores import Scoring, score_shards
 from clipvip.pipeline.filter.selection import NO_GROUP, Conditions, Selection, select
@@ -30,7 +30,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import require_captions
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.search.index import Piece, Shard, is_index_of, require_index, shards_of
@@ -39,7 +39,7 @@ from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import claim_folder
 from clipvip.shards.files.places import is_file, is_folder, is_same_folder, location_of, sorted_glob
 from clipvip.shards.files.stores import Location, store_errors
-from clipvip.shards.tar.key_list import write_key_list
+from clipvip.shards.sources.key_list import write_key_list
 
 _TESTS_FOLDER = "tests"
 _NO_LISTS = {".tar", ".parquet", ".json", ".jsonl", ".html"}
@@ -57,11 +57,11 @@ _NEEDED: dict[Family, str] = {"scores": "--model", "duplicates": "--model", "lea
     "other conditions only the list and the page are made anew: nothing is encoded again.",
 )
 def filter(options: FilterOptions) -> StageReport:
-    """Find out which clips are worth training on, and list those that meet conditions.
+    """Measure clips, to find those worth training on, and list those that meet conditions.
 
-    Columns of each shard's clips go into a Parquet file: words, seconds, motion and language; with --model
-    the similarity of clip and texts, and near-duplicates; with --test what a test set has too. A page shows
-    how they are spread, and clips at each cut.
+    Writes a Parquet file for each shard with a row for each clip: words, seconds, motion and language; with
+    --model also the similarity of clip and texts, and near-duplicates; with --test also which clips a test
+    set has. A page shows the distributions, and clips at each cut.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or no clip meets the
@@ -95,13 +95,13 @@ def filter(options: FilterOptions) -> StageReport:
             mark_leaks(out, shards, tests, None)
         known = read_known(out, shards)
         _require_columns(known, options, conditions)
+        _tell_no_ranking(known, conditions)
         chosen = select(known.clips, conditions)
         keep = _write_list(known, chosen, conditions, options)
         report = _report(known, chosen, conditions, options)
         _write_page(known, chosen, conditions, report, tests, options)
         made = report.finish(out, started=started, done_now=num_measured, unit="clips")
-    text = made.text + (f"\n  kept {int(chosen.kept.sum()):,} -> {keep}" if keep else "")
-    return replace(made, text=text)
+    return replace(made, text=_text(report, chosen, keep, out))
 
 
 def _check(options: FilterOptions) -> None:
@@ -228,6 +228,18 @@ def _require_columns(known: Known, options: FilterOptions, conditions: Condition
         )
 
 
+def _tell_no_ranking(known: Known, conditions: Conditions) -> None:
+    """Warn where near-duplicates are chosen among by what no clip has; of a top none would be left."""
+    column = conditions.by
+    if conditions.max_duplicates is not None and np.isnan(known.clips.numbers[column]).all():
+        known_columns = [name for name in BY if not np.isnan(known.clips.numbers[name]).all()]
+        click.echo(
+            f"Warning: --max-duplicates --by {column}: no clip has a {column}, so the first of each group "
+            f"are kept; to choose among them, give --by {' or '.join(known_columns)}",
+            err=True,
+        )
+
+
 def _write_list(
     known: Known, chosen: Selection, conditions: Conditions, options: FilterOptions
 ) -> Location | None:
@@ -271,7 +283,20 @@ def _report(known: Known, chosen: Selection, conditions: Conditions, options: Fi
         "languages": dict(known.counts_of_languages().most_common()),
     }
     asked = {"model": options.model, "by": options.by, "duplicate_similarity": _similarity(known, options)}
-    return Report("filter", asked, counts, details, TableSkips(known.out, known.shards))
+    words = {"kept": ""}  # a line of its own says it
+    if "near_duplicates" in counts:
+        words["near_duplicates"] = counted(counts["near_duplicates"], "near-duplicates")
+    return Report("filter", asked, counts, details, TableSkips(known.out, known.shards), words)
+
+
+def _text(report: Report, chosen: Selection, keep: Location | None, out: Location) -> str:
+    """What the command prints: what there is, what is kept of it, and why the rest is not."""
+    lines = report.summary(out).splitlines()
+    told = []
+    if keep is not None:
+        dropped = ", ".join(f"{count:,} by {name}" for name, count in chosen.dropped.items())
+        told = [f"  kept {counted(report.counts['kept'], 'clips')} -> {keep}", f"  dropped {dropped}"]
+    return "\n".join([lines[0], *told, *lines[1:], f"  to look at: {out / PAGE_NAME}"])
 
 
 def _similarity(known: Known, options: FilterOptions) -> float:
@@ -311,4 +336,3 @@ def _write_page(
         num=options.num,
     )
     atomic_write_bytes(known.out / PAGE_NAME, page)
-    click.echo(f"filter: {PAGE_NAME} -> {known.out}", err=True)

@@ -52,7 +52,7 @@ class ImportCaptionsOptions(StageOptions):
         shown="caption, captions, text, sentence, ...",
         default=None,
     )
-    made_by: str = opt("What made the captions, where that is known; stands in each row.", default="")
+    made_by: str = opt("Name of the captioner, if known; written into each row.", default="")
     workers: Workers = None
     dry_run: DryRun = False
 
@@ -64,7 +64,7 @@ class ImportCaptionsOptions(StageOptions):
     "--shards clips/ --from hdvila_ofa_captions_db/ --out captions/",
 )
 def import_captions(options: ImportCaptionsOptions) -> StageReport:
-    """Make captions that others have made ours: one file beside each shard, as 'caption' writes them.
+    """Import captions that others made: one file for each shard, as 'caption' writes them.
 
     A row belongs to the clip of its key, or of its clip id; several captions of a clip are all kept. Rows
     that belong to no clip, and clips without a caption, are counted and listed. Run the same command again

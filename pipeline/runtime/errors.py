@@ -5,10 +5,11 @@ by SIGTERM.
 """
 
 import difflib
+import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from clipvip.extras import MissingPackage
 from clipvip.media.errors import one_line
 from clipvip.model.errors import CheckpointError
 from clipvip.pipeline.runtime.memory import is_out_of_memory, out_of_memory_line
-from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code
+from clipvip.pipeline.runtime.stopping import Stopped, Stopping, exit_code, leave
 from clipvip.plugins import PluginError
 from clipvip.shards.errors import NO_ROOM, DatasetError, TextEncodingWarning
 
@@ -36,10 +37,25 @@ class WrongOptions(click.UsageError, UserError):
 
 _URL = re.compile(r"(?:[^=/]*=)?[A-Za-z][A-Za-z0-9+.-]*://")  # also NAME=URL
 _GOES_ON = "Stopped. What is finished is kept: the same command goes on from here."
+_LEAVING_SECONDS = 60.0  # for what libraries put away, such as a cluster of Ray
 _STARTS_OVER = "Stopped. Nothing of this run is kept: the same command starts over."
 
 
-class StageCommand(click.Command):
+class Program(click.Command):
+    """A command that, run as a program, ends its process by `leave`."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **attributes: Any) -> Any:
+        if args is not None or not attributes.get("standalone_mode", True):  # called from Python
+            return super().main(args, *more, **attributes)
+        try:
+            super().main(args, *more, **attributes)
+            code: object = 0
+        except SystemExit as end:
+            code = end.code
+        leave(code if isinstance(code, int) else int(code is not None), within=_LEAVING_SECONDS)
+
+
+class StageCommand(Program):
     """A command whose expected failures are one line on the terminal instead of a traceback.
 
     `resumable` says whether the same command goes on where an earlier run was stopped.
@@ -72,8 +88,10 @@ class StageCommand(click.Command):
             return super().invoke(ctx)
 
 
-class StageGroup(click.Group):
+class StageGroup(Program, click.Group):
     """A program of several commands, which may be stopped while the one that is asked for is imported."""
+
+    commands_title = "Commands"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -95,6 +113,18 @@ class StageGroup(click.Group):
             ctx.color = False
         with _ending_in_one_line(ctx, _STARTS_OVER):
             return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with what each does: a whole sentence, where Click's list cuts it off."""
+        with formatter.section(self.commands_title):
+            formatter.write_dl([(name, self.line_of(ctx, name)) for name in self.list_commands(ctx)])
+
+    def line_of(self, ctx: click.Context, name: str) -> str:
+        """What --help of the program says of a command: the first sentence of the command's own."""
+        command = self.get_command(ctx, name)
+        assert command is not None
+        paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
+        return re.split(r"(?<=\.)\s+(?=[A-Z])", paragraph, maxsplit=1)[0].replace("\n", " ")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

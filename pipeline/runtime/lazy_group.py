@@ -26,7 +26,7 @@ class LazyGroup(StageGroup):
         **attributes: Any,
     ) -> None:
         super().__init__(*arguments, **attributes)
-        self._package, self._modules, self._title = package, modules, title
+        self._package, self._modules, self.commands_title = package, modules, title
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._modules)
@@ -47,6 +47,5 @@ class LazyGroup(StageGroup):
         names = [CompletionItem(name, help=line) for name, line in lines.items()]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section(self._title):
-            formatter.write_dl([(name, line) for name, (_, line) in self._modules.items()])
+    def line_of(self, ctx: click.Context, name: str) -> str:
+        return self._modules[name][1]

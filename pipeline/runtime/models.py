@@ -13,6 +13,16 @@ from clipvip.shards.files.stores import copy_url, is_url
 
 
 @contextmanager
+def named_by(option: str) -> Iterator[None]:
+    """Have the errors of a model that cannot be used begin with the option or setting that names it."""
+    try:
+        yield
+    except (UserError, CheckpointError) as error:
+        line = one_line(error)
+        raise UserError(line if line.startswith(option) else f"{option}: {line}") from error
+
+
+@contextmanager
 def model_at_hand(name: str) -> Iterator[str]:
     """The name of a model as libraries take it: a folder or a name on the hub as it is, a URL's copy.
 

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
@@ -13,11 +13,14 @@ from upath import UPath
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
 from clipvip.shards.errors import DatasetError
-from clipvip.shards.files.places import is_folder, location_of
+from clipvip.shards.files.places import is_folder, is_same_folder, location_of
 from clipvip.shards.files.stores import Location
 from clipvip.shards.sources.subtitle_encoding import check_encoding
 
 Kind = TypeVar("Kind")
+MOST_NUMBER = 2**31 - 1
+"""No option takes more, unless it says so: libraries hold numbers in 32 bits."""
+MOST_PROCESSES, MOST_FRAMES, MOST_AT_ONCE = 4096, 10_000, 1_000_000
 ALSO = "also s3://, gs:// and hf://"
 """What help says of an option that takes URLs, as a `Location` does."""
 
@@ -143,18 +146,34 @@ def options(kind: type[Kind]) -> type[Kind]:
 
 
 class _FiniteRange(click.FloatRange):
-    """Click lets NaN and infinity through."""
+    """Click lets NaN and infinity through, and 1e300 seconds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail("give a number", param, ctx)
+        if abs(number) > MOST_NUMBER:
+            self.fail(f"{number:g} is more than {MOST_NUMBER:,}; give a smaller number", param, ctx)
         return number
 
 
-def at_least(least: int) -> click.ParamType:
-    """Whole numbers from `least` on."""
-    return click.IntRange(least)
+class _WholeRange(click.IntRange):
+    """Whole numbers, up to one that only a slip of the keyboard exceeds: help does not speak of that."""
+
+    def __init__(self, least: int, most: int) -> None:
+        super().__init__(least)
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number > self._most:
+            self.fail(f"{value} is more than {self._most:,}; give a smaller number", param, ctx)
+        return number
+
+
+def at_least(least: int, most: int = MOST_NUMBER) -> click.ParamType:
+    """Whole numbers from `least` on; `most` is far beyond what is of use."""
+    return _WholeRange(least, most)
 
 
 def finite(least: float | None = None, most: float | None = None, *, above: bool = False) -> click.ParamType:
@@ -162,16 +181,20 @@ def finite(least: float | None = None, most: float | None = None, *, above: bool
     return _FiniteRange(least, most, min_open=above)
 
 
-Workers = Annotated[int | None, Opt("Processes.", at_least(1), shown="one per core")]
+Workers = Annotated[int | None, Opt("Processes.", at_least(1, MOST_PROCESSES), shown="one per core")]
 Gpus = Annotated[
     int | None,
-    Opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), shown="all there are, else 0"),
+    Opt(
+        "Processes with a GPU each; 0: compute on the CPU.",
+        at_least(0, MOST_PROCESSES),
+        shown="all there are, else 0",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Opt("Where to compute; auto: on a GPU where there is one.")
 ]
 MaxPixels = Annotated[
-    int, Opt("A frame that claims more pixels is taken for damage and passed over.", at_least(1))
+    int, Opt("A frame that claims more pixels is taken for damage and skipped.", at_least(1))
 ]
 Captions = Annotated[
     tuple[Location, ...] | None,
@@ -179,15 +202,21 @@ Captions = Annotated[
 ]
 
 
-def require_captions(folders: Iterable[Location]) -> None:
-    """A UserError where one of these is no folder, or there twice."""
-    seen = set()
+def require_captions(folders: Sequence[Location], option: str = "--captions") -> None:
+    """A UserError where one of these is no folder, or given twice; `option` is what they are given by."""
     for folder in folders:
         if not is_folder(folder):
-            raise UserError(f"{folder}: no such folder of captions")
-        if str(folder) in seen:
-            raise UserError(f"--captions {folder}: is given twice; give it once")
-        seen.add(str(folder))
+            raise UserError(
+                f"{option} {folder}: no such folder of captions; make it with 'clipvip-data caption'"
+            )
+    require_once(folders, option)
+
+
+def require_once(folders: Sequence[Location], option: str) -> None:
+    """A UserError where a folder is given twice, by whatever path."""
+    for number, folder in enumerate(folders):
+        if any(is_same_folder(folder, other) for other in folders[:number]):
+            raise UserError(f"{option} {folder}: is given twice; give it once")
 
 
 RAY_HELP = "Run on the Ray cluster there (auto: the one of this machine; local: one just for this run)."
@@ -199,6 +228,6 @@ SubtitleEncoding = Annotated[
         "Encoding of subtitle files that are not UTF-8, such as cp1251 or gb18030.",
         Encoding(),
         metavar="NAME",
-        shown="found out",
+        shown="detected",
     ),
 ]

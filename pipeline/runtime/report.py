@@ -56,6 +56,19 @@ def singular(what: str) -> str:
     return " ".join(words)
 
 
+def duration(seconds: float) -> str:
+    """A length of time in the unit that fits it.
+
+    >>> duration(1), duration(36.4), duration(754), duration(3600), duration(123_456)
+    ('1 second', '36 seconds', '12.6 minutes', '1 hour', '34.3 hours')
+    """
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            number = round(seconds / size, 1)
+            return counted(int(number) if number.is_integer() else number, unit)
+    return counted(round(seconds), "seconds")
+
+
 def planned(begin: str, todo: int, total: int, what: str, out: object) -> str:
     """What --dry-run says of `todo` of `total`, the others being done.
 
@@ -103,6 +116,7 @@ class Report:
 
     `counts` are totals over the whole output, also what earlier runs made. `details` is stage specific.
     `skips` may be more than memory holds: they are gone through once, when they are written or asked about.
+    `words` says on the terminal what a count would say badly, "" that it is not said.
     """
 
     stage: str
@@ -110,6 +124,7 @@ class Report:
     counts: dict[str, int | float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     skips: Iterable[Skip] = field(default_factory=list)
+    words: Mapping[str, str] = field(default_factory=dict)
     _tally: SkipTally | None = field(default=None, init=False, repr=False)
 
     @property
@@ -162,8 +177,11 @@ class Report:
 
     def summary(self, folder: Location) -> str:
         """A few lines for the terminal."""
-        counts = ", ".join(counted(value, name.replace("_", " ")) for name, value in self.counts.items())
-        text = f"{self.stage}: {counts} -> {folder}"
+        told = (
+            self.words.get(name, counted(value, name.replace("_", " ")))
+            for name, value in self.counts.items()
+        )
+        text = f"{self.stage}: {', '.join(filter(None, told))} -> {folder}"
         if self.tally.total:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.skipped_by_reason().items())
             text += f"\n  skipped {self.tally.total:,}: {reasons} (all in {folder / SKIPPED_NAME})"

@@ -17,6 +17,7 @@ from typing import NoReturn, Self
 _SECOND_SIGNAL_SECONDS = 2.0
 # What is put away when Python ends, by us or by libraries.
 _LEAVING_SECONDS = 5.0
+_UNWRITTEN = 120  # as Python has it where standard output cannot be written
 # The signals that came while a process was being started.
 _put_off: list[list[int]] = []
 
@@ -127,12 +128,20 @@ def starting_a_process() -> Iterator[None]:
         raise KeyboardInterrupt(came[0])
 
 
-def leave(code: int) -> NoReturn:
-    """End this process with an exit code, within seconds, whatever its threads and libraries wait for."""
-    last = threading.Timer(_LEAVING_SECONDS, os._exit, [code])
+def leave(code: int, *, within: float = _LEAVING_SECONDS) -> NoReturn:
+    """End this process with an exit code, `within` so many seconds, whatever its threads and libraries wait for.
+
+    The interpreter is not torn down: native threads of libraries that are still at work would meet its ruins,
+    and end the process by an abort (134).
+    """
+    last = threading.Timer(within, os._exit, [code])
     last.daemon = True
     last.start()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):  # a full disk, or nobody reads
+            code = code or _UNWRITTEN
     os._exit(code)

@@ -113,7 +113,7 @@ def search(options: SearchOptions) -> SearchReport:
     """Find the clips that are nearest to each SENTENCE, by the cosine similarity of their embeddings.
 
     The first search encodes all clips into an index beside the shards; later ones encode only shards that are
-    new or have changed. Without a sentence the index is brought up to date and that is all.
+    new or have changed. Without a sentence the index is brought up to date and no more is done.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used, or is of another model.

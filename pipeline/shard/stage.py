@@ -110,7 +110,7 @@ class ShardOptions(StageOptions):
         "Most frames of a clip, spread evenly.", at_least(1), shown="no limit", default=None
     )
     video_timeout: float = opt(
-        "Give a video up after so many seconds without a new frame.", finite(0, above=True), default=120.0
+        "Give up a video after this many seconds without a new frame.", finite(0, above=True), default=120.0
     )
     retry_skipped: bool = opt(
         "Make those shards again in which a video was missing, unreadable or too slow.", default=False

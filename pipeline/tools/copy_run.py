@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from clipvip.pipeline.caption.report import finish_captions
 from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options
+from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options, require_once
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions
@@ -85,6 +85,7 @@ class Input:
             raise WrongOptions("--captions and --captions-out go together")
         if len(captions) != len(captions_out):
             raise WrongOptions("give as many --captions-out as --captions, in their order")
+        require_once(captions, "--captions")
         paths = list_shards(folder)
         manifest = read_manifest(folder)
         records = manifest.by_name() if manifest else {}

@@ -23,7 +23,7 @@ class InspectOptions(StageOptions):
     """What `inspect` is asked for."""
 
     shard: Location = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
-    num: int = opt("Clips to show, from all over.", at_least(1), default=10)
+    num: int = opt("Clips to show, evenly spread.", at_least(1), default=10)
     keys: tuple[str, ...] = opt(
         "Show the clip with this key, instead; may be repeated.", names=("--key",), default=()
     )
@@ -54,8 +54,8 @@ class InspectReport(StageReport):
 def inspect(options: InspectOptions) -> InspectReport:
     """Show clips of a shard, or of a folder of shards: keys, spans, sizes, texts and captions.
 
-    They may also be in s3://, gs:// and hf://. Of a damaged shard the clips
-    before the damage are shown, and a note says where it is.
+    Shards may also be in s3://, gs:// and hf://. Of a damaged shard, the clips before the damage are shown,
+    and a note says where it is.
 
     Raises:
         UserError, DatasetError: there are no such shards, captions or clips.

@@ -15,7 +15,6 @@ from clipvip.pipeline.evaluate.options import (
     BatchSize,
     Bootstrap,
     Readers,
-    require_query_captions,
     result_folder,
 )
 from clipvip.pipeline.evaluate.output import Output, finish, why_none
@@ -30,7 +29,16 @@ from clipvip.pipeline.evaluate.retrieval import (
 from clipvip.pipeline.pages.plots import Plot, Point, line_plot, svg_file
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
-from clipvip.pipeline.runtime.options import ALSO, LAST, Device, Listed, at_least, opt, options
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    LAST,
+    Device,
+    Listed,
+    at_least,
+    opt,
+    options,
+    require_captions,
+)
 from clipvip.pipeline.runtime.report import Report, StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
@@ -151,7 +159,7 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     alphas, asked = options.alphas, options.scoring()
     _require_sense(options)
     paths: list[Location] = [] if asked is None else [*list_shards(asked.shards)]
-    require_query_captions(options.captions or ())
+    require_captions(options.captions or ())
     # torch and what needs it are imported only now, so that mistakes in options are told at once.
     from clipvip.model.weights import whole_folder
     from clipvip.pipeline.runtime.device import torch_device

@@ -28,9 +28,9 @@ class MergeOptions(CopyOptions):
     folders: tuple[Location, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
     out: Location = opt(f"Folder for the merged shards; {ALSO}.")
     duplicates: Literal["refuse", "first"] = opt(
-        "Where several clips have one key: give up, or keep the first.", default="refuse"
+        "If several clips have one key: stop with an error, or keep the first.", default="refuse"
     )
-    mixed_options: bool = opt("Merge also what was cut in different ways.", default=False)
+    mixed_options: bool = opt("Merge shards that were cut in different ways too.", default=False)
     captions: tuple[Location, ...] | None = opt(
         "Folder of captions, one for each DIR in their order, for the first --captions-out, then so for the "
         f"next; {ALSO}.",

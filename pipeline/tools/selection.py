@@ -10,7 +10,7 @@ import numpy as np
 
 from clipvip.pipeline.tools.copy_run import Choose
 from clipvip.shards.files.hashes import HashStore
-from clipvip.shards.tar.key_list import KeyList
+from clipvip.shards.sources.key_list import KeyList
 
 
 def up_to(largest: int) -> Choose:

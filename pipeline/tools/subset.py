@@ -11,7 +11,7 @@ from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSiz
 from clipvip.pipeline.tools.selection import listed, not_listed, up_to
 from clipvip.shards.files.hashes import HashStore, sha256_of_file
 from clipvip.shards.files.stores import Location
-from clipvip.shards.tar.key_list import KeyList
+from clipvip.shards.sources.key_list import KeyList
 
 
 @options
@@ -20,9 +20,9 @@ class SubsetOptions(CopyOptions):
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     out: Location = opt(f"Folder for the new shards; {ALSO}.")
-    num: int | None = opt("Take so many clips at random.", at_least(1), default=None)
+    num: int | None = opt("Take this many clips at random.", at_least(1), default=None)
     fraction: float | None = opt(
-        "Take this part of the clips at random.", finite(0, 1, above=True), default=None
+        "Take this fraction of the clips at random.", finite(0, 1, above=True), default=None
     )
     keys: Location | None = opt(
         f"Take the clips whose keys this text file lists, one a line, as 'filter' makes it; {ALSO}.",

@@ -8,7 +8,16 @@ import click
 
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.options import ALSO, Captions, MaxPixels, Workers, finite, opt, options
+from clipvip.pipeline.runtime.options import (
+    ALSO,
+    Captions,
+    MaxPixels,
+    Workers,
+    finite,
+    opt,
+    options,
+    require_once,
+)
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.tools.repair import repair
@@ -42,14 +51,14 @@ class VerifyOptions(StageOptions):
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = ()
     decode: str = opt(
-        "Samples of each shard whose frames are all decoded, at even distances.",
+        "Samples of each shard whose frames are all decoded, evenly spread.",
         _Decode(),
         metavar="[all|none|N]",
         default="all",
     )
     workers: Workers = None
     sample_timeout: float = opt(
-        "Give a sample up after so many seconds.", finite(0, above=True), default=120.0
+        "Give up a sample after this many seconds.", finite(0, above=True), default=120.0
     )
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
     repair: bool = opt(
@@ -105,6 +114,7 @@ def verify(options: VerifyOptions) -> VerifyReport:
         >>> report.findings.listed
         []
     """
+    require_once(options.captions or (), "--captions")
     found = verify_folder(
         options.folder,
         captions=options.captions or (),

@@ -15,7 +15,7 @@ from clipvip.model.preprocess import load_tokenizer
 from clipvip.model.starts import is_plain, read_config
 from clipvip.pipeline.evaluate.embeddings import load_clip_vip
 from clipvip.pipeline.runtime.errors import UserError
-from clipvip.pipeline.runtime.models import model_at_hand
+from clipvip.pipeline.runtime.models import model_at_hand, named_by
 from clipvip.pipeline.train.distributed import barrier, gather_objects
 from clipvip.pipeline.train.recipe import Recipe
 from clipvip.pipeline.train.scoring import score_split
@@ -48,7 +48,9 @@ def check_baseline(recipe: Recipe) -> None:
     name = recipe.evaluation.baseline
     if name is None or name == AUTO:
         return
-    with model_at_hand(name) as local:
+    if name.lower() in ("none", "no", "off", "false"):
+        raise UserError(f"evaluation.baseline: {name} is no model; write null for no baseline")
+    with named_by("evaluation.baseline"), model_at_hand(name) as local:
         if not Path(local).is_file():
             read_config(local)
         if Path(local).is_file() or load_tokenizer(local) is None:

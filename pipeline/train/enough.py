@@ -13,10 +13,11 @@ import numpy as np
 
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import require_captions
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
-from clipvip.shards.files.places import is_folder, location_of
+from clipvip.shards.files.places import location_of
 from clipvip.shards.files.stores import COMMAND, is_remote
 from clipvip.shards.format.clip_captions import ShardCaptions
 from clipvip.shards.tar.index import SampleSpan, ShardFile
@@ -154,9 +155,8 @@ def _check_captions_given(part: SourcePart) -> None:
             f"the loss needs captions for source {part.shards.name}; give --captions, or train without them "
             "(--set loss.pairs=baseline)"
         )
-    for folder in map(location_of, part.settings.captions):
-        if not is_folder(folder):
-            raise UserError(f"{folder}: no such folder of captions; make them with 'clipvip-data caption'")
+    folders = list(map(location_of, part.settings.captions))
+    require_captions(folders, f"data.sources.{part.shards.name}.captions")
 
 
 def _check_captions_found(part: SourcePart, look: Look) -> None:

@@ -11,7 +11,7 @@ from clipvip.pipeline.train.shard_set import Shard, ShardReader, ShardSet
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.hashes import key_hashes
 from clipvip.shards.files.places import location_of
-from clipvip.shards.tar.key_list import KeyList
+from clipvip.shards.sources.key_list import KeyList
 
 _THREADS = 8
 

@@ -79,7 +79,9 @@ def train(recipe: Recipe, *, place: Place) -> Outcome:
         first_step = state.step
         logs: Logs | None = None
         if place.is_first:
-            bar = stack.enter_context(Progress("train", total=job.num_steps, unit="steps", initial=first_step))
+            bar = stack.enter_context(
+                Progress("train", total=job.num_steps, unit="steps", initial=first_step)
+            )
             logs = stack.enter_context(open_logs(recipe, job.out, bar, step=first_step))
         batches = stack.enter_context(closing(batches_of(job, state)))
         at_once.chosen, at_once.number = state.chunk_size, most_rows(job, state)

@@ -33,6 +33,7 @@ from clipvip.model.variants import (
     check_temporal_start,
 )
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.options import MOST_NUMBER
 from clipvip.pipeline.train.recipe_names import read_recipe
 from clipvip.pipeline.train.recipe_yaml import nearest, parse_value, parse_yaml, put
 from clipvip.plugins import Registry
@@ -288,6 +289,8 @@ def load_recipe(
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: write it as key=value, such as optim.learning_rate=1e-5")
+        if not value.strip():
+            raise UserError(f"--set {text}: has no value; give one, or {key}=null for none")
         put(tree, key, parse_value(value, name=f"--set {text}"))
     for key, value in (options or {}).items():
         put(tree, key, value)
@@ -302,6 +305,9 @@ def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
         raise UserError(f"{name}: {_explain(error)}") from error
     # Python's true is the number 1, which pydantic takes for a number.
     values = flatten(recipe_tree(recipe))
+    for key, number in values.items():
+        if isinstance(number, int | float) and key != "seed" and abs(number) > MOST_NUMBER:
+            raise UserError(f"{name}: {key}: {number} is more than {MOST_NUMBER:,}; give a smaller number")
     for key, given in flatten(tree).items():
         if isinstance(given, bool) and not isinstance(values.get(key), bool):
             raise UserError(f"{name}: {key}: input should be a number (given: {given})")

@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from clipvip.pipeline.runtime.errors import UserError, nearest
 from clipvip.pipeline.runtime.options import as_text
+from clipvip.shards.sources.text_files import text_lines
 
 _ENDING = ".yaml"
 
@@ -40,8 +41,9 @@ def read_recipe(name: str) -> str:
     """The text of a recipe, by a path or the name of a packaged one; a UserError where there is none."""
     if Path(name).is_file():
         try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            with Path(name).open("rb") as file:
+                return "".join(text_lines(file, Path(name)))
+        except OSError as error:
             raise UserError(f"{name}: cannot be read as a recipe ({error})") from error
     known = packaged_recipes()
     if name not in known:

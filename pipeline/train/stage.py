@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipvip.pipeline.runtime.errors import UserError, require_local
-from clipvip.pipeline.runtime.options import ALSO, at_least, opt, options
+from clipvip.pipeline.runtime.options import ALSO, MOST_PROCESSES, at_least, opt, options
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.pipeline.train.processes import run_training
@@ -49,7 +49,9 @@ class TrainOptions(StageOptions):
         f"The CLIP or CLIP-ViP model to start from; {ALSO}.", metavar="FOLDER_OR_NAME", default=None
     )
     out: str | None = _place("Folder for this run; the same command again goes on from there")
-    gpus: int | None = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=None)
+    gpus: int | None = opt(
+        "Processes with a GPU each; 0: compute on the CPU.", at_least(0, MOST_PROCESSES), default=None
+    )
     validation: str | None = _place("Folder of shards to score during training, each clip with one text")
     test: str | None = _place("Folder of shards to score once, at the end, into test.json")
     select: Literal["best", "last"] | None = opt(
@@ -64,7 +66,7 @@ class TrainOptions(StageOptions):
     overrides: tuple[str, ...] = opt(
         "Change one setting; repeatable.", names=("--set",), metavar="KEY=VALUE", default=()
     )
-    dry_run: bool = opt("Say what the recipe comes to after all checks, and write nothing.", default=False)
+    dry_run: bool = opt("Say what would be trained, after all checks, and write nothing.", default=False)
 
 
 @stage(

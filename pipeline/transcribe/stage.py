@@ -52,28 +52,31 @@ class TranscribeOptions(StageOptions):
         default="small",
     )
     language: str | None = opt(
-        "What is spoken, as en or de.", metavar="CODE", shown="found out for each video", default=None
+        "The language that is spoken, such as en or de.",
+        metavar="CODE",
+        shown="detected for each video",
+        default=None,
     )
     gpus: Gpus = None
     workers: int | None = opt(
         "Processes on the CPU.", at_least(1), shown=f"one per {_CORES_PER_WORKER} cores", default=None
     )
     compute_type: Literal["int8", "int8_float16", "float16", "bfloat16", "float32"] | None = opt(
-        "Numbers to compute in.", shown="float16 on GPUs, int8 on the CPU", default=None
+        "Number format to compute in.", shown="float16 on GPUs, int8 on the CPU", default=None
     )
     beam_size: int = opt("Width of the beam search; 1 is greedy.", at_least(1), default=5)
     vad: bool = opt(
-        "Leave out what is no speech before Whisper hears it, which makes words up in music and silence.",
+        "Leave out music and silence, in which Whisper invents words.",
         names=("--vad/--no-vad",),
         default=True,
     )
     word_times: bool = opt(
-        "A time for each word, so that clips get their own words.",
+        "Write a time for each word, so that each clip gets its own words.",
         names=("--word-times/--no-word-times",),
         default=True,
     )
     video_timeout: float = opt(
-        "Give a video up after so many seconds without a new word.", finite(0, above=True), default=600.0
+        "Give up a video after this many seconds without a new word.", finite(0, above=True), default=600.0
     )
     dry_run: DryRun = False
 
@@ -88,11 +91,11 @@ class TranscribeOptions(StageOptions):
     "videos/ --out subtitles/ --model large-v3 --language en --gpus 8",
 )
 def transcribe(options: TranscribeOptions) -> StageReport:
-    """Write down what is said in videos, with Whisper by faster-whisper, as subtitles for `shard`.
+    """Write what is said in videos as subtitles for `shard`, with Whisper (faster-whisper).
 
-    VIDEOS is a folder of video files, named by video id; also s3://, gs:// and hf://. A file appears when it
-    is whole, and what is there is not heard again: run the same command again after an interruption, or for
-    more videos. A video without sound, or a damaged one, is skipped, counted and named.
+    VIDEOS is a folder of video files, named by video id; also s3://, gs:// and hf://. Subtitles that
+    are there are not made again: run the same command again after an interruption, or when videos were
+    added. A video without sound, or a damaged one, is skipped, counted and named.
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: no video has a transcript.

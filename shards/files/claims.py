@@ -94,7 +94,7 @@ def _require_recorded(out: Location, options: Options) -> None:
     except ValueError as error:
         raise DatasetError(f"{path}: not JSON ({error}); give another --out") from error
     differing = [
-        f"{name}: {found.get(name)!r} there, {options.get(name)!r} asked"
+        f"{name}: {_shown(found.get(name))} there, {_shown(options.get(name))} asked"
         for name in sorted(found.keys() | options.keys())
         if found.get(name) != options.get(name)
     ]
@@ -103,3 +103,8 @@ def _require_recorded(out: Location, options: Options) -> None:
             f"{out} was made with other options ({'; '.join(differing)}); "
             "give the same options or another --out"
         )
+
+
+def _shown(value: JsonValue) -> str:
+    """What was asked for; an option that is as by default is not among the recorded ones, or null."""
+    return "the default" if value is None else repr(value)

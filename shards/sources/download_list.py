@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of, same_name
 from clipvip.shards.format.clip import make_key
+from clipvip.shards.sources.text_files import text_lines
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _YOUTUBE_LINK = re.compile(
@@ -43,8 +44,8 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
     """
     links: dict[str, int] = {}
     with Path(path).open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            wanted = _parse_line(raw, f"line {line}")
+        for line, text in enumerate(text_lines(file, Path(path)), start=1):
+            wanted = _parse_line(text.strip(), f"line {line}")
             if isinstance(wanted, Wanted):
                 link = hash(wanted.url)  # millions of links would not fit
                 name = same_name(wanted.video_id)
@@ -57,11 +58,7 @@ def read_wanted(path: Path | str) -> Iterator[Wanted | Skip]:
                 yield wanted
 
 
-def _parse_line(raw: bytes, where: str) -> Wanted | Skip | None:
-    try:
-        text = raw.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        return Skip("bad_metadata", where, f"not UTF-8: {error}"[:200])
+def _parse_line(text: str, where: str) -> Wanted | Skip | None:
     if not text or text.startswith("#"):
         return None
     return _from_json(text, where) if text.startswith("{") else _from_text(text, where)

@@ -86,3 +86,33 @@ def test_options_of_one_name_are_of_one_kind() -> None:
                 assert option.help.startswith(tuple(BEGINNINGS[name])), f"{called} {name}: {option.help}"
     assert set(BEGINNINGS) <= set(found)
     assert len(found["--workers"]) > 8 and len(found["--out"]) > 15
+
+
+def test_a_program_says_what_each_command_does_in_a_whole_sentence() -> None:
+    for name, program in PROGRAMS.items():
+        if isinstance(program, click.Group):
+            context = click.Context(program, info_name=name, terminal_width=80)
+            for sub in program.list_commands(context):
+                line = program.line_of(context, sub)  # type: ignore[attr-defined]
+                assert line.endswith(".") and not line.endswith(("...", "Fig.")), f"{name} {sub}: {line}"
+            assert "..." not in program.get_help(context).replace("[ARGS]...", ""), name
+
+
+NUMBERS = [
+    (called, option)
+    for called, command in COMMANDS.items()
+    for option in command.params
+    if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+    or "frames" in option.opts[0]
+]
+
+
+def test_absurd_numbers_are_refused_by_all_options_that_take_one() -> None:
+    assert len({option.opts[0] for _, option in NUMBERS}) > 40
+    for called, option in NUMBERS:
+        if option.type.name == "integer range" and getattr(option.type, "max", None) == 2**64 - 1:
+            continue  # a seed
+        for number in ("99999999999", "1" + 400 * "0"):
+            with pytest.raises(click.BadParameter) as refused:
+                option.type.convert(number, option, None)
+            assert "\n" not in refused.value.message, called

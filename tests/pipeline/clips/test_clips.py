@@ -92,7 +92,7 @@ def test_pieces_and_what_is_left_out(videos: Path, tmp_path: Path) -> None:
     }
     assert cut and cut[-1][1] < 11
     assert skipped(out) == LEFT_OUT
-    assert f"videos, 0.01 hours -> {out}" in printed and "cut_short 1" in printed
+    assert f"videos, 36 seconds -> {out}" in printed and "cut_short 1" in printed
     # All that is listed can be cut.
     shards = tmp_path / "shards"
     run_well("shard", "--metadata", out, "--videos", videos, "--out", shards, "--workers", 1)

@@ -123,7 +123,7 @@ def test_without_labels_the_sentences_are_the_classes(tmp_path: Path, model: Pat
     result = run("--model", model, "--shards", shards, "--classes", classes, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "3 clips of 3 classes" in result.stdout and "6 classes to choose from" in result.stdout
-    assert "passed over 2: several_labels 1, unknown_label 1" in result.stdout
+    assert "skipped 2: several_labels 1, unknown_label 1" in result.stdout
     skipped = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
     assert {(skip["what"], skip["detail"]) for skip in skipped} == {
         ("clips2_00002", "swim"),
@@ -149,7 +149,7 @@ def test_clips_without_a_label_or_with_damage_are_counted(tmp_path: Path, model:
     result = run(*options, "--prompt", "{}", "--num-frames", 2, "--bootstrap", 0)
     assert result.exit_code == 0, result.output
     assert "2 clips of 1 class," in result.stdout and "interval" not in result.stdout
-    assert "passed over 3: bad_label 1, damaged_sample 1, no_label 1" in result.stdout
+    assert "skipped 3: bad_label 1, damaged_sample 1, no_label 1" in result.stdout
 
 
 def test_classes_in_every_form(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_answers_are_those_of_the_models_embeddings(tmp_path: Path, model: P
         assert counts["answer"] == answers.count(place)
         assert counts["chosen"] == list(nearest.values()).count(place)
     assert written["skipped"] == {"bad_question": 1, "no_clip": 1, "several_clips": 1}
-    assert "passed over 3: bad_question 1, no_clip 1, several_clips 1" in result.stdout
+    assert "skipped 3: bad_question 1, no_clip 1, several_clips 1" in result.stdout
     assert "accuracy      50.0   (95% interval" in result.stdout
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["counts"] == {"questions": 8, "clips": 8} and report["result"]["accuracy"] == 0.5

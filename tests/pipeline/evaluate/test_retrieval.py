@@ -130,7 +130,7 @@ def test_clips_without_text_or_with_damage_are_counted(tmp_path: Path, model: Pa
     write_shard(folder / "000000.tar", [*clips, broken])
     result = run("--model", model, "--shards", folder, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "passed over 2: damaged_sample 1, empty_text 1" in result.stdout
+    assert "skipped 2: damaged_sample 1, empty_text 1" in result.stdout
     assert json.loads((tmp_path / "out/retrieval.json").read_text())["num_queries"] == 4
     skipped = (tmp_path / "out/skipped.jsonl").read_text().splitlines()
     assert {json.loads(line)["what"] for line in skipped} == {"silent_00000", "broken_00000"}
@@ -147,7 +147,7 @@ def test_captions_can_be_the_queries(tmp_path: Path, model: Path, shards: Path) 
     result = run("--model", model, "--shards", shards, "--captions", captions)
     assert result.exit_code == 0, result.output
     assert "8 clips, searched by their captions" in result.stdout
-    assert "passed over 2: missing_caption 2" in result.stdout
+    assert "skipped 2: missing_caption 2" in result.stdout
 
 
 def test_perfect_and_random_embeddings() -> None:

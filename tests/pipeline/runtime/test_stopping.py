@@ -208,3 +208,15 @@ def test_workers_die_with_the_making_of_a_world(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=30)
     wait_until_gone(workers)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(("verify", "nowhere"), 1), (("verify",), 2), (("--version",), 0)]
+)
+def test_native_threads_do_not_end_a_command_that_is_done(words: tuple[str, ...], code: int) -> None:
+    """What dies when the interpreter is torn down, as a thread of a library does, dies by SIGABRT."""
+    dies_late = "import os, sys; sys.late = type('Late', (), {'__del__': lambda self: os.abort()})();"
+    process = start(*words, before=dies_late)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert (output + errors).strip()

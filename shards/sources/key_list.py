@@ -1,6 +1,6 @@
 """A text file that lists clips: one key, or one video id, a line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from clipvip.shards.files.names import spellings
 from clipvip.shards.files.places import at_hand, is_file
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.clip import make_key, video_of_key
+from clipvip.shards.sources.text_files import text_lines
 from clipvip.shards.tar.foreign import is_foreign_key
 
 
@@ -27,14 +28,18 @@ class KeyList:
             raise DatasetError(f"{path}: no such file; give a text file with one key or id a line")
         self.path, self._by_video = path, by_video
         try:
-            with at_hand(path) as local, local.open(encoding="utf-8-sig") as lines:
-                hashed = key_hashes(key for line in lines if line.strip() for key in self._keys(line.strip()))
-        except (UnicodeDecodeError, DatasetError) as error:
+            hashed = key_hashes(key for text in self._lines() for key in self._keys(text))
+        except DatasetError as error:
             raise DatasetError(f"{path}: {one_line(error)}; give one key or id a line") from error
         self._hashes = np.unique(hashed)
         self._found = np.zeros(len(self._hashes), bool)
         if not len(self._hashes):
             raise DatasetError(f"{path}: lists nothing; give one key or id a line")
+
+    def _lines(self) -> Iterator[str]:
+        """The lines that are not blank."""
+        with at_hand(self.path) as local, local.open("rb") as file:
+            yield from filter(None, map(str.strip, text_lines(file, self.path)))
 
     def _keys(self, text: str) -> list[str]:
         """The key, or what keys have of the video, of which each spelling has its own.
@@ -59,14 +64,13 @@ class KeyList:
         not_seen = {int(value) for value in self._hashes[~self._found]}
         missing: set[int] = set()
         examples: list[str] = []
-        with at_hand(self.path) as local, local.open(encoding="utf-8-sig") as lines:
-            for text in filter(None, map(str.strip, lines)) if not_seen else ():
-                hashes = [key_hash(key) for key in self._keys(text)]
-                if not not_seen.issuperset(hashes):
-                    continue
-                if len(examples) < 3 and missing.isdisjoint(hashes):
-                    examples.append(text)
-                missing.add(min(hashes))
+        for text in self._lines() if not_seen else ():
+            hashes = [key_hash(key) for key in self._keys(text)]
+            if not not_seen.issuperset(hashes):
+                continue
+            if len(examples) < 3 and missing.isdisjoint(hashes):
+                examples.append(text)
+            missing.add(min(hashes))
         return len(missing), examples
 
     def told_missing(self) -> str:
