@@ -129,7 +129,7 @@ def starting_a_process() -> Iterator[None]:
 
 
 def leave(code: int, *, within: float = _LEAVING_SECONDS) -> NoReturn:
-    """End this process with an exit code, `within` so many seconds, whatever its threads and libraries wait for.
+    """End this process with an exit code, `within` so many seconds, whatever threads and libraries wait for.
 
     The interpreter is not torn down: native threads of libraries that are still at work would meet its ruins,
     and end the process by an abort (134).

@@ -98,12 +98,21 @@ def test_what_is_neither_says_what_it_is_and_what_is_taken(plain: Path, tmp_path
     shutil.copytree(plain, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"\0" * 100)
     save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "open_clip.safetensors")
-    for name in ("openclip/open_clip_config.json", "run/model/config.json", "run/recipe.yaml"):
+    for name in (
+        "openclip/open_clip_config.json",
+        "run/model/config.json",
+        "run/recipe.yaml",
+        "run/checkpoints/step-7/tensors-00000.safetensors",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     cases = [
         (tmp_path / "openclip", "is a model of OpenCLIP: 'clipvip-data convert-openclip' makes a CLIP"),
         (tmp_path / "run", f"the folder of a training run: give {tmp_path / 'run' / 'model'}"),
+        (
+            tmp_path / "run" / "checkpoints" / "step-7",
+            f"a checkpoint, from which training goes on: give {tmp_path / 'run' / 'model'}$",
+        ),
         (text, "of type 'clip_text_model', expected clip or clip_vip or siglip"),
         (tmp_path / "bert", "of type 'bert', expected clip or clip_vip or siglip"),
         (tmp_path / "cut", "does not load"),

@@ -296,6 +296,14 @@ def test_captions_that_are_forgotten_lose_no_columns(world: Path, tmp_path: Path
     assert "is given twice" in error_of(run(*options, "--captions", captions, "--captions", captions))
 
 
+def test_choosing_by_what_no_clip_has_is_told(world: Path, known: Path, tmp_path: Path) -> None:
+    out = copied(known, tmp_path)
+    options = ["--shards", world / "clips", "--out", out, "--max-duplicates", 1]
+    told = "no clip has a caption_score, so the first of each group are kept; to choose among them, give --by score"
+    assert told in run_well(*options, "--by", "caption_score").stderr
+    assert "Warning" not in run_well(*options, "--by", "motion").stderr
+
+
 def test_keys_that_repeat_across_shards_are_told(world: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()

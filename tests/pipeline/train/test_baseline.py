@@ -177,9 +177,10 @@ def test_mistakes_are_told_before_anything_is_trained(world: Path, tmp_path: Pat
         (tmp_path / "none", "none: no such model folder"),
         (toneless, "no model folder with a tokenizer"),
         (world / "recipe.yaml", "no model folder with a tokenizer"),
+        ("none", "evaluation.baseline: none is no model; write null for no baseline"),
     ):
         line = error_of(run(world, tmp_path / "run", "--set", f"evaluation.baseline={model}"))
-        assert str(model) in line and says in line
+        assert str(model) in line and says in line and line.startswith("Error: evaluation.baseline: ")
         assert not (tmp_path / "run").exists()
 
 

@@ -217,6 +217,13 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
         check_samples(plan_of({"clips": source}, tmp_path, pairs="d"))
     with pytest.raises(UserError, match="no such folder of captions"):
         check_samples(plan_of({"clips": {**source, "captions": str(tmp_path / "x")}}, tmp_path, pairs="d"))
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    (tmp_path / "link").symlink_to(twice)
+    for other in (twice, f"{twice}/", tmp_path / "link"):
+        captions = {"captions": [str(twice), str(other)]}
+        with pytest.raises(UserError, match="data.sources.clips.captions .*: is given twice; give it once"):
+            check_samples(plan_of({"clips": {**source, **captions}}, tmp_path, pairs="d"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     write_captions(foreign / "000000.parquet", [("other_00000", "words")])

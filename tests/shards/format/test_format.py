@@ -233,3 +233,11 @@ def test_a_shard_without_a_sample_is_told_of(members: tuple[str, ...], tmp_path:
     expected = [Skip("empty_shard", "000000.tar", "holds no samples")]
     assert list(read_samples(path)) == expected
     assert list(read_shard(path)) == []
+
+
+def test_what_is_as_by_default_is_called_so(tmp_path: Path) -> None:
+    with claim_folder(tmp_path, {"frames": 3}):
+        pass
+    for asked in ({}, {"frames": None}):
+        with pytest.raises(DatasetError, match="frames: 3 there, the default asked"):
+            require_free_folder(tmp_path, asked)
