@@ -138,7 +138,7 @@ def test_the_chart_has_every_claim_with_its_interval_and_the_papers_sign(tmp_pat
     for claim in claims:
         assert claim.text.replace("'", "&#39;") in drawing
     assert " (paper +1.9)" in drawing and sum(claim.paper == "" for claim in claims) == 4 + 8
-    assert drawing.count("(paper ") == len(claims) - 4
+    assert drawing.count("(paper ") == len(claims) - 12
     low, high = chart.x_range
     assert low <= 0 <= high and chart.left <= chart.x(low) <= chart.x(0) <= chart.x(high) <= chart.right
     (one_seed,) = read_results(study_run(tmp_path, "scratch", seeds=(1,)))
