@@ -299,7 +299,9 @@ def test_captions_that_are_forgotten_lose_no_columns(world: Path, tmp_path: Path
 def test_choosing_by_what_no_clip_has_is_told(world: Path, known: Path, tmp_path: Path) -> None:
     out = copied(known, tmp_path)
     options = ["--shards", world / "clips", "--out", out, "--max-duplicates", 1]
-    told = "no clip has a caption_score, so the first of each group are kept; to choose among them, give --by score"
+    told = (
+        "no clip has a caption_score, so the first of each group are kept; to choose among them, give --by "
+    )
     assert told in run_well(*options, "--by", "caption_score").stderr
     assert "Warning" not in run_well(*options, "--by", "motion").stderr
 

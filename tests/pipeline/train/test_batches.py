@@ -222,7 +222,9 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(twice)
     for other in (twice, f"{twice}/", tmp_path / "link"):
         captions = {"captions": [str(twice), str(other)]}
-        with pytest.raises(UserError, match="data.sources.clips.captions .*: is given twice; give it once"):
+        with pytest.raises(
+            UserError, match=r"data\.sources\.clips\.captions .*: is given twice; give it once"
+        ):
             check_samples(plan_of({"clips": {**source, **captions}}, tmp_path, pairs="d"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
