@@ -53,7 +53,7 @@ class _Frames(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if value == "middle":
             return 1
-        if not (str(value).isascii() and str(value).isdecimal()):
+        if not (str(value).isascii() and str(value).isdecimal() and str(value).strip("0")):
             self.fail(f"{value!r} is neither 'middle' nor a number from 1 on", param, ctx)
         return int(at_least(1, MOST_FRAMES).convert(value, param, ctx))
 

@@ -1,7 +1,7 @@
 """The progress line of a stage: done of total, rate, time left, skipped so far."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 from tqdm import tqdm
@@ -72,7 +72,7 @@ class _Bar(_Tqdm):
     """What is shown is put together here: tqdm knows one form of a unit, and joins it to its number."""
 
     @property
-    def format_dict(self) -> Mapping[str, Any]:
+    def format_dict(self) -> MutableMapping[str, Any]:
         about = dict(super().format_dict)
         done, total, unit = about["n"], about["total"], about["unit"]
         how_many = counted(done, unit) if total is None else f"{done} of {total} {_of(total, unit)}"
