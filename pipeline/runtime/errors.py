@@ -52,6 +52,9 @@ class Program(click.Command):
             code: object = 0
         except SystemExit as end:
             code = end.code
+        except OSError as error:  # of --help on a full disk, before there is anything to do
+            click.echo(f"Error: {_describe(error)}", err=True)
+            code = UserError.exit_code
         leave(code if isinstance(code, int) else int(code is not None), within=_LEAVING_SECONDS)
 
 
@@ -197,6 +200,6 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 
 def _describe(error: OSError) -> str:
     if error.filename is None:
-        return one_line(error)
+        return (error.strerror or "").lower() or one_line(error)
     hint = "; make room, then the same command goes on from here" if error.errno in NO_ROOM else ""
     return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}{hint}"
