@@ -19,7 +19,7 @@ PICTURE = re.compile(r"data:image/png;base64,([^\"]+)")
 
 
 def parts(text: str) -> tuple[str, np.ndarray, list[np.ndarray]]:
-    """Its text without numbers, these, and the pixels of its pictures: rounding and compression may differ."""
+    """Its text without numbers, these, and the pixels of its pictures: rounding may differ."""
     pixels = [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in PICTURE.findall(text)]
     text = PICTURE.sub("", text)
     return NUMBER.sub("0.0", text), np.array([float(one) for one in NUMBER.findall(text)]), pixels
