@@ -32,7 +32,7 @@ _TABLE = "import-{}.sqlite"
 
 @options
 class ImportCaptionsOptions(StageOptions):
-    """What `import_captions` is asked for."""
+    """Options of `import_captions`."""
 
     shards: Path = opt("Folder of shards, ours or others' (mp4 or jpg with txt and json).")
     sources: tuple[Path, ...] = opt(
@@ -64,7 +64,7 @@ class ImportCaptionsOptions(StageOptions):
     "--shards clips/ --from hdvila_ofa_captions_db/ --out captions/",
 )
 def import_captions(options: ImportCaptionsOptions) -> StageReport:
-    """Make captions that others have made ours: one file beside each shard, as 'caption' writes them.
+    """Import captions that others made: one file for each shard, as 'caption' writes them.
 
     A row belongs to the clip of its key, or of its clip id; several captions of a clip are all kept. Rows
     that belong to no clip, and clips without a caption, are counted and listed. Run the same command again

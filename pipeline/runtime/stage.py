@@ -55,7 +55,7 @@ _NUMBERS = (
 
 
 class StageFailed(UserError):
-    """A stage came to its end and has nothing to show for it; `report` says why."""
+    """A stage finished without any result; `report` says why."""
 
     def __init__(self, message: str, report: StageReport) -> None:
         super().__init__(message)
