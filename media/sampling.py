@@ -45,7 +45,7 @@ def jittered_indices(num_total: int, num_frames: int, rng: np.random.Generator) 
 
 
 def middle_index(num_total: int) -> int:
-    """The frame that stands for the clip: `num_total // 2`, as in the released code. ValueError for none.
+    """The middle frame of a clip: `num_total // 2`, as in the released code. ValueError if there are none.
 
     Examples:
         >>> from clipvip.shards import middle_index

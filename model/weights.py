@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from clipvip.hub_errors import hub_problem
 from clipvip.media.errors import one_line
@@ -122,6 +124,22 @@ def load_checked(load: Callable[..., Any], source: Any, *args: Any, **kwargs: An
     return model
 
 
+@contextmanager
+def _no_bar_of_a_folder(source: str) -> Iterator[None]:
+    """No progress bar while a folder is read, a moment's work; a download keeps its bars."""
+    was_shown, hub_was_shown = is_progress_bar_enabled(), not are_progress_bars_disabled()
+    if not (was_shown and Path(source).is_dir()):
+        yield
+        return
+    disable_progress_bar()  # also those of huggingface_hub, as enabling does
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+        if not hub_was_shown:
+            disable_progress_bars()
+
+
 def load_with_info(
     load: Callable[..., Any],
     source: Any,
@@ -140,7 +158,8 @@ def load_with_info(
     # Asked to ignore them, the library names the tensors of another shape instead of printing a table.
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model, info = load(source, *args, **kwargs)
+        with _no_bar_of_a_folder(str(source)):
+            model, info = load(source, *args, **kwargs)
     except Exception as error:
         raise not_loaded(source, error, what) from error
     shapes = {

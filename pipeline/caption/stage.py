@@ -60,7 +60,7 @@ class _Frames(click.ParamType):
 
 @options
 class CaptionOptions(StageOptions):
-    """What `caption` is asked for."""
+    """Options of `caption`."""
 
     shards: Location = opt(f"Folder of shards, as 'clipvip-data shard' writes them; {ALSO}.")
     out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
@@ -123,8 +123,8 @@ class CaptionOptions(StageOptions):
 def caption(options: CaptionOptions) -> StageReport:
     """Caption the middle frame of every clip: with OFA by its authors' settings, or another captioner.
 
-    Shards are left as they are: captions go into one Parquet file for each, by sample key. Those of another
-    captioner, or of other frames, go into a folder of their own; training takes several. Run the same
+    Shards are not changed: captions go into one Parquet file for each shard, by sample key. Captions of
+    another captioner, or of other frames, go into a separate folder; training takes several. Run the same
     command again after an interruption: it makes what is missing, with the same bytes.
 
     Raises:

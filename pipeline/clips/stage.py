@@ -35,7 +35,7 @@ _MAY_PASS = {"timeout", "decoder_crashed", "unreachable_video"}
 
 @options
 class ClipsOptions(StageOptions):
-    """What `clips` is asked for. Paths may be URLs of stores (s3://, gs://) where the text says so."""
+    """Options of `clips`. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
     videos: str = opt(argument=True, metavar="VIDEOS", kw_only=False)
     out: Path = opt("File for the list of clips, as clips.jsonl; what is skipped is in OUT.report.")
@@ -98,9 +98,9 @@ class ClipsOptions(StageOptions):
 def clips(options: ClipsOptions) -> StageReport:
     """List the clips of a folder of videos that has no list; `shard` takes the list as --metadata.
 
-    VIDEOS is a folder of video files, also s3://, gs:// and hf://. Files that are damaged are skipped and
-    named; one that is cut short is listed as far as it can be read. Run the same command again after an
-    interruption, or when videos were added: what was looked into is not looked into again.
+    VIDEOS is a folder of video files, also s3://, gs:// and hf://. Damaged files are skipped and named; one
+    that is cut short is listed as far as it can be read. Run the same command again after an interruption,
+    or when videos were added: only new files are read.
 
     Raises:
         UserError, DatasetError: what was given cannot be used; StageFailed: there is no clip in any video.

@@ -53,7 +53,7 @@ _FEW_CLIPS = 20
 
 @options
 class RetrievalOptions(ClipsOptions):
-    """What `retrieval` is asked for."""
+    """Options of `retrieval`."""
 
     captions: tuple[Location, ...] | None = opt(
         f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()

@@ -32,7 +32,7 @@ def bound(help: str, least: float, most: float | None = None) -> float | None:
 
 @options
 class FilterOptions(EncodingOptions):
-    """What `filter` is asked for."""
+    """Options of `filter`."""
 
     shards: Location = opt(f"Folder of shards; {ALSO}.")
     captions: Captions = ()

@@ -32,7 +32,7 @@ _TABLE = "import-{}.sqlite"
 
 @options
 class ImportCaptionsOptions(StageOptions):
-    """What `import_captions` is asked for."""
+    """Options of `import_captions`."""
 
     shards: Path = opt("Folder of shards, ours or others' (mp4 or jpg with txt and json).")
     sources: tuple[Path, ...] = opt(

@@ -1,17 +1,18 @@
 """How options are written, and those that mean the same in several commands, each written once."""
 
+import functools
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, MISSING, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import click
 from upath import UPath
 
-from clipvip.pipeline.runtime.errors import UserError, require_local
+from clipvip.pipeline.runtime.errors import UserError, nearest, require_local
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.places import is_folder, is_same_folder, location_of
 from clipvip.shards.files.stores import Location
@@ -139,10 +140,69 @@ def opt(
 LAST = "last"
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a field says of an option, by `opt` or in an annotation."""
+
+    kind: Any
+    opt: Opt
+    is_last: bool
+
+
+def declared(one: Field[Any]) -> Declared:
+    """`Annotated[int | None, Opt("Processes."), LAST]` is an int that may be None and stands last."""
+    kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        opt = next((note for note in notes if isinstance(note, Opt)), opt)
+    return Declared(kind, opt, is_last=LAST in notes)
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(opt,))
 def options(kind: type[Kind]) -> type[Kind]:
     """Make a class of fields by `opt`, or of the annotations below, the options of a stage."""
-    return dataclass(frozen=True, kw_only=True)(kind)
+    made = dataclass(frozen=True, kw_only=True)(kind)
+    init: Callable[..., None] = vars(made)["__init__"]
+
+    @functools.wraps(init)
+    def checked(self: Kind, *arguments: Any, **keywords: Any) -> None:
+        require_fitting(f"{kind.__name__}()", kind, arguments, keywords)
+        init(self, *arguments, **keywords)
+
+    setattr(made, "__init__", checked)  # noqa: B010 (a type checker takes no other way)
+    return made
+
+
+def require_fitting(
+    called: str, options: Any, arguments: Sequence[object], keywords: Mapping[str, object]
+) -> None:
+    """A TypeError in one line where a call has unknown options, too many by position, or lacks some.
+
+    Args:
+        called: what was called, such as "shard()".
+        options: the class of the options.
+    """
+    known = {one.name: one for one in fields(options)}
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{called} has no option {name!r}{_near(name, options)}")
+    by_position = [name for name, one in known.items() if not one.kw_only]
+    if len(arguments) > len(by_position):
+        only = f"only {' and '.join(by_position)}" if by_position else "no option"
+        raise TypeError(f"{called} takes {only} by position; give the others by name, as in out=...")
+    given = {*by_position[: len(arguments)], *keywords}
+    if missing := [name for name, one in known.items() if one.default is MISSING and name not in given]:
+        raise TypeError(f"{called} needs {' and '.join(map(repr, missing))}")
+
+
+def _near(name: str, options: Any) -> str:
+    """The option that was probably meant, also by its name on the command line; else all options."""
+    for one in fields(options):
+        for flag in declared(one).opt.names:
+            if name.replace("_", "-") in flag.replace("--", "").split("/"):
+                return f"; did you mean {one.name!r}?"
+    names = [one.name for one in fields(options)]
+    return nearest(name, names) or f"; its options are {', '.join(names)}"
 
 
 class _FiniteRange(click.FloatRange):

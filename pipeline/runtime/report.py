@@ -93,7 +93,7 @@ def most_first(counts: Counter[str]) -> dict[str, int]:
 class StageReport:
     """What a stage did. `content` is what its report.json holds, `text` what its command prints.
 
-    A `note` on how to go on comes after the text; with --json it goes to standard error.
+    A `note` on what to do next comes after the text; with --json it goes to standard error.
     """
 
     content: dict[str, Any]

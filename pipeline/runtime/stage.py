@@ -15,7 +15,6 @@ shard(out="clips", size=128)        # the same from Python
 
 import functools
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import reduce
@@ -23,14 +22,23 @@ from numbers import Integral, Real
 from operator import or_
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 
 import click
 from upath import UPath
 
 from clipvip.extras import MissingPackage, require_package
 from clipvip.pipeline.runtime.errors import StageCommand, UserError, require_local
-from clipvip.pipeline.runtime.options import LAST, Listed, Opt, PlaceType, as_text, finite
+from clipvip.pipeline.runtime.function_help import docstring_with_options, signature_of
+from clipvip.pipeline.runtime.options import (
+    Listed,
+    Opt,
+    PlaceType,
+    as_text,
+    declared,
+    finite,
+    require_fitting,
+)
 from clipvip.pipeline.runtime.report import StageReport
 from clipvip.shards.files.stores import STORE_PACKAGES, Location
 
@@ -47,7 +55,7 @@ _NUMBERS = (
 
 
 class StageFailed(UserError):
-    """A stage came to its end and has nothing to show for it; `report` says why."""
+    """A stage finished without any result; `report` says why."""
 
     def __init__(self, message: str, report: StageReport) -> None:
         super().__init__(message)
@@ -98,7 +106,8 @@ def _values_in(value: object) -> Iterable[object]:
 class Stage(Generic[P, Options, Result]):
     """A stage as a function: it takes its options as one object or as keywords.
 
-    `program` is the command that does the same, such as "clipvip-data shard"; `epilog` ends its help.
+    `program` is the command that does the same, such as "clipvip-data shard"; `epilog` ends its help, and
+    `about` begins it. `help` of the function lists the options.
     """
 
     def __init__(
@@ -113,6 +122,8 @@ class Stage(Generic[P, Options, Result]):
         self.epilog, self.resumable = epilog, resumable
         self._function = function
         functools.update_wrapper(self, function)
+        self.about, self.__doc__ = docstring_with_options(function.__doc__ or "", options)
+        self.__signature__ = signature_of(options)
 
     @overload
     def __call__(self, options: Options, /) -> Result: ...
@@ -121,8 +132,7 @@ class Stage(Generic[P, Options, Result]):
     @overload  # with texts for paths, and whatever else an option converts, of which P does not know
     def __call__(self, *args: Any, **kwargs: Any) -> Result: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
-        is_given = len(args) == 1 and not kwargs and isinstance(args[0], StageOptions)
-        options: Any = args[0] if is_given else self.options(*args, **kwargs)
+        options: Any = self._options(args, kwargs)
         try:
             for module, what in options.packages().items():
                 require_package(module, what)
@@ -130,10 +140,22 @@ class Stage(Generic[P, Options, Result]):
             raise UserError(str(error)) from error
         return self._function(options)
 
+    def _options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        called, kind = f"{vars(self)['__name__']}()", cast(type[StageOptions], self.options)
+        if not any(isinstance(one, StageOptions) for one in args):
+            require_fitting(called, kind, args, kwargs)
+            return kind(*args, **kwargs)
+        if len(args) > 1 or kwargs or not isinstance(args[0], kind):
+            change = "dataclasses.replace changes some of them"
+            raise TypeError(f"{called} takes one {kind.__name__} alone, or keywords; {change}")
+        return args[0]
+
+    def __repr__(self) -> str:
+        return f"<stage '{self.program}'>"
+
     def __reduce__(self) -> str:
-        return str(
-            vars(self)["__name__"]
-        )  # for pickle, as a function: by the module and the name that it has there
+        # For pickle, as a function: by the module and the name that it has there.
+        return str(vars(self)["__name__"])
 
 
 def stage(
@@ -189,7 +211,7 @@ def parameters(options: Any) -> list[click.Parameter]:
 def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
     """The command of a stage: an option for each field of its options, and --json.
 
-    Its help is the docstring of the function, without what that says of results and errors.
+    Its help is the docstring of the function, without what that says of options, results and errors.
     """
 
     def run(as_json: bool, **given: Any) -> None:
@@ -214,7 +236,7 @@ def stage_command(made: Stage[Any, Any, Any]) -> click.Command:
         made.program.split()[-1],
         params=sorted(params, key=lambda one: one.name == "dry_run"),  # last, as something else to do
         callback=run,
-        help=re.split(r"\n\s*(?:Returns|Raises|Examples):\n", made.__doc__ or "")[0],
+        help=made.about,
         epilog=made.epilog,
         resumable=made.resumable,
     )
@@ -310,15 +332,9 @@ def _options_of(options: Any) -> tuple[_Option, ...]:
 
 
 def _option(one: Field[Any]) -> _Option:
-    """What a field says of an option, by `opt` or in an annotation.
-
-    `Annotated[int | None, Opt("Processes."), LAST]` is an int that may be None and stands last;
-    `tuple[Path, ...]` is a repeatable path; `Mapping[str, Path]` one with a name, NAME=PATH.
-    """
-    kind, opt, notes = one.type, one.metadata.get("opt", Opt()), list[Any]()
-    if get_origin(kind) is Annotated:
-        kind, *notes = get_args(kind)
-        opt = next((note for note in notes if isinstance(note, Opt)), opt)
+    """`tuple[Path, ...]` is a repeatable path; `Mapping[str, Path]` one with a name, NAME=PATH."""
+    said = declared(one)
+    kind, opt = said.kind, said.opt
     may_be_none = NoneType in get_args(kind)
     if may_be_none:
         kind = reduce(or_, (one for one in get_args(kind) if one is not NoneType))
@@ -335,7 +351,7 @@ def _option(one: Field[Any]) -> _Option:
         is_many=is_many,
         is_named=is_named,
         may_be_none=may_be_none,
-        is_last=LAST in notes,
+        is_last=said.is_last,
     )
 
 

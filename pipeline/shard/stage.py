@@ -67,7 +67,7 @@ _MOST_FILES_OF_A_LIST = 2
 
 @options
 class ShardOptions(StageOptions):
-    """What `shard` is asked for. Paths may be URLs of stores (s3://, gs://, hf://) where the text says so."""
+    """Options of `shard`. Paths may be URLs of stores (s3://, gs://, hf://) where the text says so."""
 
     metadata: str | None = opt(
         f"Clips to cut: HD-VILA-100M's JSONL, one video a line; {ALSO}. With --dataset the"

@@ -20,7 +20,7 @@ from clipvip.shards.tar.reader import list_shards
 
 @options
 class InspectOptions(StageOptions):
-    """What `inspect` is asked for."""
+    """Options of `inspect`."""
 
     shard: Location = opt(argument=True, metavar="SHARD_OR_DIR", kw_only=False)
     num: int = opt("Clips to show, evenly spread.", at_least(1), default=10)

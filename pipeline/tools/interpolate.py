@@ -67,7 +67,7 @@ class _Alphas(Listed):
 
 @options
 class InterpolateOptions(StageOptions):
-    """What `interpolate` is asked for."""
+    """Options of `interpolate`."""
 
     start: str = opt(argument=True, metavar="A", kw_only=False)
     end: str = opt(argument=True, metavar="B", kw_only=False)
@@ -143,8 +143,8 @@ def interpolate(options: InterpolateOptions) -> InterpolateReport:
     began with. Such a CLIP starts as training does with B's settings.
 
     With --eval each alpha is scored by retrieval, while clips are read once, and the scores are printed;
-    --results also writes them, with a curve. Choose by a validation split: what is chosen on a test split
-    has seen it.
+    --results also writes them, with a curve. Choose by a validation split: scores on a split that chose
+    alpha are too good.
 
     Raises:
         UserError, DatasetError, CheckpointError: what was given cannot be used.

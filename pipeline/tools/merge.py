@@ -23,7 +23,7 @@ _MAX_LOOKED_UP = 100
 
 @options
 class MergeOptions(CopyOptions):
-    """What `merge` is asked for."""
+    """Options of `merge`."""
 
     folders: tuple[Location, ...] = opt(argument=True, metavar="DIR...", kw_only=False)
     out: Location = opt(f"Folder for the merged shards; {ALSO}.")
@@ -54,7 +54,7 @@ class MergeOptions(CopyOptions):
     "s3://bucket/monday s3://bucket/tuesday --out s3://bucket/week",
 )
 def merge(options: MergeOptions) -> StageReport:
-    """Put the shards of several folders into one, numbered anew in the order given.
+    """Merge the shards of several folders into one, with new numbers, in the order given.
 
     Clips are copied byte for byte. Folders may also be in s3://, gs:// and hf://. Those that were cut in
     different ways, or have clips in common, are refused unless you say what to do about it.

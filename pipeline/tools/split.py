@@ -43,7 +43,7 @@ class _PartType(click.ParamType):
 
 @options
 class SplitOptions(CopyOptions):
-    """What `split` is asked for; a part is ("val", 0.01) or "val=0.01"."""
+    """Options of `split`; a part is ("val", 0.01) or "val=0.01"."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     out: Location = opt(f"Folder for the parts, each a folder of shards; {ALSO}.")
@@ -79,9 +79,9 @@ def split(options: SplitOptions) -> SplitReport:
     """Split shards into parts so that all clips of a video are in one part.
 
     Shares are of clips, and as exact as whole videos allow: off by no more than the clips of one video, as
-    long as each part gets a video. The order is that of a hash of the videos' ids and the seed: the same
-    clips are split alike each time, and of a folder that grew only videos next to a cut change their part.
-    Folders may also be in s3://, gs:// and hf://.
+    long as each part gets a video. The order is that of a hash of the videos' ids and the seed. So the same
+    clips are always split in the same way, and if a folder grows, only videos next to a cut change their
+    part. Folders may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: the parts do not add up, or what was given cannot be used.

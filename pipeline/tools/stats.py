@@ -37,7 +37,7 @@ _NUM_BARS = 40
 
 @options
 class StatsOptions(StageOptions):
-    """What `stats` is asked for."""
+    """Options of `stats`."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = ()

@@ -16,7 +16,7 @@ from clipvip.shards.sources.key_list import KeyList
 
 @options
 class SubsetOptions(CopyOptions):
-    """What `subset` is asked for: one of `num`, `fraction`, `keys` and `video_ids`."""
+    """Options of `subset`: one of `num`, `fraction`, `keys` and `video_ids`."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     out: Location = opt(f"Folder for the new shards; {ALSO}.")
@@ -70,9 +70,8 @@ class SubsetOptions(CopyOptions):
 def subset(options: SubsetOptions) -> StageReport:
     """Copy some clips, byte for byte, into a folder of shards of their own.
 
-    At random, a clip is taken by a hash of its key and the seed, so the same clips are taken wherever and
-    however often this runs, and of two sizes the smaller is part of the larger. Folders may also be
-    in s3://, gs:// and hf://.
+    Random clips are chosen by a hash of the key and the seed. So the choice is the same on every machine,
+    and a smaller subset is part of a larger one. Folders may also be in s3://, gs:// and hf://.
 
     Raises:
         UserError, DatasetError: what was given cannot be used, or no clip is chosen.

@@ -46,7 +46,7 @@ class _Decode(click.ParamType):
 
 @options
 class VerifyOptions(StageOptions):
-    """What `verify` is asked for."""
+    """Options of `verify`."""
 
     folder: Location = opt(argument=True, metavar="DIR", kw_only=False)
     captions: Captions = ()

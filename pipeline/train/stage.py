@@ -34,7 +34,7 @@ def _place(what: str) -> Any:
 
 @options
 class TrainOptions(StageOptions):
-    """What `train` is asked for: a packaged recipe's name or the path of a YAML file, and changes."""
+    """Options of `train`: a packaged recipe's name or the path of a YAML file, and changes."""
 
     recipe: str = opt(type=RecipeName(), argument=True, kw_only=False)
     shards: str | None = opt(

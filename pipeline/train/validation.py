@@ -161,6 +161,14 @@ def score_test(job: Job, step: int, folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def _loss_in_words(recipe: Recipe) -> str:
+    """Which loss a model was trained with, for its card."""
+    if recipe.loss.contrast == "sigmoid":
+        return f"variant {recipe.loss.pairs}, sigmoid"
+    weighted = {"released": "as in the authors' code", "paper": "as in the paper"}[recipe.loss.weighting]
+    return f"variant {recipe.loss.pairs}; its terms are weighted {weighted}"
+
+
 def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, folder: Path) -> None:
     """Say in the model's card how it was trained and what it scores; no paths of this machine."""
     recipe = job.recipe
@@ -169,7 +177,7 @@ def write_training_card(job: Job, step: int, scores: dict[str, Any] | None, fold
     training = {
         **({"base_model": init} if _is_name(init) else {}),
         "steps": f"{step:,} of batches of {optim.batch_size:,}",
-        "loss": f"{recipe.loss.pairs} ({recipe.loss.weighting} weights)",
+        "loss": _loss_in_words(recipe),
         "learning rate": f"{optim.learning_rate:g}, weight decay {optim.weight_decay:g}",
         "frames": str(recipe.data.num_frames),
         **({"dropped in training": dropped} if (dropped := _dropped(recipe)) else {}),

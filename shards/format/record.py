@@ -18,7 +18,7 @@ _Seconds = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 
 
 class ClipRecord(BaseModel):
-    """KEY.json, as docs/format.md has it; fields of later versions are let through.
+    """KEY.json, as docs/format.md describes it; unknown fields of later versions are ignored.
 
     `frame_seconds` are presentation times in the source, one per stored frame; `frame_bytes` the lengths of
     the JPEGs, none of a clip that is stored as video. Widths and heights are in pixels as shown, after

@@ -20,8 +20,8 @@ def list_shards(folder: UPath | str) -> list[Location]: ...
 def list_shards(folder: Location | str) -> list[Location] | list[Path]:
     """The shards of a folder in order: those of its manifest, else every .tar file by name.
 
-    Raises:
-        DatasetError: the folder is missing or holds captions or no shard, or a shard is missing or no file.
+    Raises: DatasetError: the folder is missing, holds captions or has no shards; or a shard is missing or
+    not a file.
 
     Examples:
         >>> from clipvip.shards import list_shards

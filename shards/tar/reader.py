@@ -215,8 +215,8 @@ def read_shard(
 ) -> Iterator[Sample]:
     """Yield the samples of the tar file `path` in their order, with b"" for pixels if not `with_pixels`.
 
-    Members that are not part of a sample of ours are passed over. A damaged sample is yielded, so that it can
-    be counted: it has a `problem`, and asking it for frames raises DatasetError.
+    Members that are not part of a sample are ignored. A damaged sample is yielded, so that it can be
+    counted: it has a `problem`, and asking it for frames raises DatasetError.
 
     Args:
         captions: folders that `clipvip-data caption` wrote. A sample's `captions` are those of all of them,

@@ -13,6 +13,8 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging as transformers_logging
 
 from clipvip.model import ClipVip
 from clipvip.model.errors import CheckpointError
@@ -146,3 +148,21 @@ def test_a_model_of_the_hub_encodes_texts(model: ClipVip, hub: Hub, tmp_path: Pa
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (snapshot / name).unlink()
     assert ClipVip.from_pretrained("me/x", cache_dir=tmp_path / "cache").tokenizer is None
+
+
+@pytest.mark.parametrize("start", [ClipVip.from_pretrained, ClipVip.from_clip])
+def test_a_folder_is_read_without_a_progress_bar(
+    start: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And afterwards both libraries show theirs as before."""
+    make_clip(tmp_path / "clip")
+    ClipVip.from_clip(tmp_path / "clip").save_pretrained(tmp_path / "vip")
+    capfd.readouterr()
+    transformers_logging.enable_progress_bar()
+    for hub_is_shown in (False, True):
+        (enable_progress_bars if hub_is_shown else disable_progress_bars)()
+        for name in ("clip", "vip"):
+            start(tmp_path / name)
+        assert capfd.readouterr().err == ""
+        assert transformers_logging.is_progress_bar_enabled()
+        assert are_progress_bars_disabled() != hub_is_shown

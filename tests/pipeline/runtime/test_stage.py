@@ -164,11 +164,6 @@ def test_numbers_and_paths_may_be_those_of_libraries() -> None:
     assert (given.rate, given.workers) == (0.5, 2) and type(given.workers) is int
 
 
-def test_a_name_that_is_no_option_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="rte"):
-        example(folders=("a",), out="o", rte=1)  # type: ignore[call-arg, arg-type]
-
-
 def test_help_is_the_docstring_without_its_errors() -> None:
     text = CliRunner().invoke(COMMAND, ["--help"]).output
     assert "Do a thing." in text and "Raises" not in text

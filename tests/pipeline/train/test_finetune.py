@@ -109,6 +109,7 @@ def test_the_test_split_is_scored_as_clipvip_eval_does(world: Path, best: Path, 
     assert "text to video" in (best / "stdout.txt").read_text()
     card = (best / "model" / "README.md").read_text()
     assert "text to video" in card and "| learning rate | 0.003, weight decay 0.05 |" in card
+    assert "its terms are weighted as in the authors' code |" in card
     assert "  learning_rate: 0.003\n" in card and str(world) not in card
 
 
