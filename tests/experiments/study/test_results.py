@@ -127,7 +127,7 @@ def test_the_chart_has_every_claim_with_its_interval_and_the_papers_sign(tmp_pat
     claims = [claim for result in results for claim in result.claims]
     chart = chart_of(results)
     drawing = svg_file(chart).decode()
-    assert drawing.count("<circle") == 4 + len(claims)  # four of the legend
+    assert drawing.count("<circle") == len(chart.legend) + len(claims)
     for claim in claims:
         assert claim.text.replace("'", "&#39;") in drawing
     assert " (paper +1.9)" in drawing and sum(claim.paper == "" for claim in claims) == 4
