@@ -94,4 +94,4 @@ def _run(names: list[str], options: StudyOptions) -> None:
 
 
 everything, domain_gap, protocols = map(_study_command, ("all", "domain-gap", "protocols"))
-scale, encoders, starts, losses, data, scratch = (_study_command(study.name) for study in STUDIES)
+scale, encoders, starts, losses, data, scratch, extras = (_study_command(study.name) for study in STUDIES)

@@ -44,6 +44,10 @@ class StudyData:
     """An image-text WebDataset; without it the rows that need one are left out."""
     web: str | None = None
     """Clips with texts of another, small and clean source, as WebVid; without it its rows are left out."""
+    noisy: str | None = None
+    """Clips whose subtitles are often about something else, to filter; without it their rows are left out."""
+    several_captions: str | None = None
+    """Captions of several frames of each of the `shards`; without them their row is left out."""
     texts: dict[str, str] = field(default_factory=dict)
     """Name -> more texts to measure by NMI, such as COCO's captions."""
     pretrain: str = "pretrain_vip_b32"
@@ -126,6 +130,8 @@ def made_data(folder: Path, models: Path, *, num_texts: int, spoilt: bool) -> St
         descriptions={"descriptions": str(folder / "corpus" / "texts" / "descriptions.txt")},
         images=str(folder / "corpus" / "images"),
         web=str(folder / "shards-web-finetune"),
+        noisy=str(folder / "shards-noisy-train"),
+        several_captions=str(folder / "captions-3"),
         pretrain="study_pretrain",
         finetune_recipe="study_finetune",
         motion_finetune=str(folder / "shards-motion-finetune"),

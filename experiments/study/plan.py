@@ -11,12 +11,15 @@ from clipvip.experiments.study.data import StudyData
 from clipvip.experiments.study.rows import ENCODERS, STARTS, Pretraining, Row, Study, TaskName
 from clipvip.experiments.study.small_world import SmallWorld
 from clipvip.experiments.study.stages import StartOptions, make_start
-from clipvip.experiments.study.tables import RESCORED, STUDIES, ZERO_SHOT
+from clipvip.experiments.study.tables import EXTRAS, RESCORED, STUDIES, ZERO_SHOT
 from clipvip.experiments.study.tasks import Task
 from clipvip.pipeline.domain_gap.stage import DomainGapOptions, nmi
 from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
 from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
 from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
+from clipvip.pipeline.filter.options import KEEP_NAME, FilterOptions
+from clipvip.pipeline.filter.stage import filter
+from clipvip.pipeline.tools.interpolate import InterpolateOptions, interpolate
 from clipvip.pipeline.tools.subset import SubsetOptions, subset
 from clipvip.pipeline.train.stage import TrainOptions, train
 
@@ -57,6 +60,11 @@ def seed_folder(out: Path, seed: int) -> Path:
     return out / f"seed{seed}"
 
 
+def between_folder(folder: Path, row: Row, task: TaskName) -> Path:
+    """Where the scores of a row's interpolated weights are, in the folder of a seed."""
+    return folder / "between" / row.run_name(task)
+
+
 def make_plan(study: StudyRun, *, workers: int) -> list[Task]:
     """All tasks of the studies, those of a seed before those of the next; `workers` are the processes of one
     that takes several.
@@ -66,7 +74,8 @@ def make_plan(study: StudyRun, *, workers: int) -> list[Task]:
         folder, source = seed_folder(study.out, seed), study.source
         made: list[Task] = []
         if isinstance(source, SmallWorld):
-            made = source.tasks(study.out, seed, folder, workers=workers)
+            extras = EXTRAS.name in study.names
+            made = source.tasks(study.out, seed, folder, workers=workers, extras=extras)
         of_seed = SeedPlan(seed, folder, study.data_of(seed), study.settings, tuple(t.name for t in made))
         for task in [*made, *of_seed.tasks(study.names)]:
             tasks[task.name] = replace(task, turn=turn)
@@ -80,9 +89,7 @@ def chosen_studies(names: Iterable[str]) -> list[Study]:
 def rows_of(study: Study, data: StudyData) -> list[Row]:
     """The rows that can be had with the data, on the tasks that it has."""
     return [
-        resolved(row, data)
-        for row in study.rows
-        if row.pretraining is None or row.pretraining.data == "subtitles" or _has(data, row.pretraining)
+        resolved(row, data) for row in study.rows if row.pretraining is None or _has(data, row.pretraining)
     ]
 
 
@@ -93,7 +100,8 @@ def resolved(row: Row, data: StudyData) -> Row:
 
 
 def _has(data: StudyData, run: Pretraining) -> bool:
-    return (data.web if run.data == "web" else data.images) is not None
+    needed = {"web": data.web, "noisy": data.noisy, "images": data.images, "both": data.images}
+    return needed.get(run.data, "") is not None and not (run.several and data.several_captions is None)
 
 
 @dataclass(frozen=True)
@@ -152,15 +160,27 @@ class SeedPlan:
         )
         how = {"gpus": self.settings.gpus}
         name = f"finetune/{row.run_name(task)}"
-        return [*before, self._task(name, train, options, needs, how=how, cost=60)]
+        tasks = [*before, self._task(name, train, options, needs, how=how, cost=60)]
+        if row.alpha < 1:
+            between = InterpolateOptions(
+                start,
+                str(self._finetuned(row, task) / "model"),
+                alpha=(f"{row.alpha:g}",),
+                eval=Path(place.test),
+                results=between_folder(self.folder, row, task),
+                seed=self.seed,
+            )
+            name = f"between/{row.run_name(task)}"
+            tasks.append(self._task(name, interpolate, between, (tasks[-1].name,)))
+        return tasks
 
     def _pretraining(self, run: Pretraining, start: str) -> list[Task]:
         tasks: list[Task] = []
         data, needs, name = self.data, self.ready, _with_start(run.name, start)
         shards: str | None = data.shards
         captions: str | None = data.captions
-        if run.data == "web":
-            shards, captions = data.web, ""
+        if run.data in ("web", "noisy"):
+            shards, captions = data.web if run.data == "web" else data.noisy, ""
         elif run.fraction < 1:
             shards, captions = str(self.folder / "subsets" / run.name), ""
             choice = SubsetOptions(
@@ -168,7 +188,17 @@ class SeedPlan:
             )
             tasks.append(self._task(f"subset/{run.name}", subset, choice, self.ready, cost=5))
             needs = (tasks[0].name,)
+        if run.several:
+            captions = data.several_captions
         sets: tuple[str, ...] = ()
+        if run.top < 1:
+            assert shards is not None
+            choosing = FilterOptions(
+                shards=Path(shards), out=self.folder / "filters" / name, model=data.clip, top=run.top
+            )
+            tasks.append(self._task(f"filter/{name}", filter, choosing, needs, cost=30))
+            needs = (tasks[-1].name,)
+            sets = (f"data.keep={choosing.out / KEEP_NAME}",)
         if run.data == "images":
             shards = captions = None
             sets = (f"data.sources={{images: {{kind: images, shards: '{data.images}'}}}}",)

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from clipvip.analysis.seeds import Estimate, are_apart, difference, estimate
-from clipvip.experiments.study.plan import StudyRun, chosen_studies, resolved, rows_of, seed_folder
+from clipvip.experiments.study.plan import (
+    StudyRun,
+    between_folder,
+    chosen_studies,
+    resolved,
+    rows_of,
+    seed_folder,
+)
 from clipvip.experiments.study.rows import Claim, Metric, Paper, Row, Study, TaskName
 from clipvip.experiments.study.tables import RESCORED, ZERO_SHOT
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.tools.interpolate import RESULT_NAME
 
 RECALLS = ("r1", "r5", "r10", "mean_recall")
 # Of Tables 5 and 6: what the dual softmax adds to R@1 of B/32.
@@ -107,8 +115,8 @@ def study_result(study: Study, run: StudyRun) -> FoundStudy:
     tables = []
     for task in dict.fromkeys(task for row in rows for task in row.tasks):
         # Without a second task two rows may be one run: it is listed once, under its first label.
-        listed = {row.name: row for row in reversed(rows) if task in row.tasks}
-        some = [row for row in rows if listed.get(row.name) is row]
+        listed = {(row.name, row.alpha): row for row in reversed(rows) if task in row.tasks}
+        some = [row for row in rows if listed.get((row.name, row.alpha)) is row]
         tables.append(_task_table(task, data.title(task), some, curves))
     by_label = {row.label: row for row in rows}
     claims = []
@@ -311,8 +319,14 @@ def _zero_shot(run: StudyRun) -> tuple[FoundTable, list[FoundClaim]]:
 
 
 def _validations(row: Row, task: TaskName, seed: int, out: Path) -> list[Point]:
-    path = seed_folder(out, seed) / "finetune" / row.run_name(task) / "validation.jsonl"
-    return _read(path, lambda text: [json.loads(line) for line in text.splitlines()])
+    folder = seed_folder(out, seed)
+    path = folder / "finetune" / row.run_name(task) / "validation.jsonl"
+    points: list[Point] = _read(path, lambda text: [json.loads(line) for line in text.splitlines()])
+    if row.alpha < 1:
+        path = between_folder(folder, row, task) / RESULT_NAME
+        (between,) = _read(path, lambda text: json.loads(text)["points"])
+        points = [points[0], between["text_to_video"]]
+    return points
 
 
 def _read(path: Path, parse: Callable[[str], T]) -> T:

@@ -6,7 +6,7 @@ The tables themselves are data in `tables`. Nothing is run here.
 from dataclasses import dataclass, field
 from typing import Literal
 
-Texts = Literal["subtitles", "images", "both", "web"]
+Texts = Literal["subtitles", "images", "both", "web", "noisy"]
 # The downstream tasks: the first (MSR-VTT's place), the second, where motion decides (DiDeMo's), and
 # the second with fine-tuning long enough to learn motion from nothing, by which encoders are compared.
 TaskName = Literal["first", "motion", "encoders"]
@@ -20,14 +20,18 @@ class Pretraining:
     """A post-pretraining run, by what it changes in the recipe.
 
     `settings` are `--set` texts; `data` says what it reads: clips with subtitles and captions, an image-text
-    set, both, or clips of another source; `fraction` is the part of the clips that it may see. All take the
-    same number of steps.
+    set, both, clips of another source, or clips whose subtitles are often about something else; `fraction` is
+    the part of the clips that it may see. `top` is the part that `clipvip-data filter` keeps, by the
+    similarity of clip and subtitle; `several` takes captions of several frames. All take the same number of
+    steps.
     """
 
     name: str
     settings: tuple[str, ...] = ()
     data: Texts = "subtitles"
     fraction: float = 1.0
+    top: float = 1.0
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,9 @@ class Row:
     """A line of a table: where fine-tuning starts, with which encoder, and on which tasks.
 
     `pretraining` None: from CLIP itself. `at` is the part of the post-pretraining's steps after which its
-    model is taken. `start`, of `STARTS`: how new parameters begin; "": as the recipes say. `paper` has
-    MSR-VTT's numbers, `didemo` DiDeMo's.
+    model is taken. `start`, of `STARTS`: how new parameters begin; "": as the recipes say. `alpha` below 1:
+    what is scored are weights between those before fine-tuning (0) and after it (1). `paper` has MSR-VTT's
+    numbers, `didemo` DiDeMo's.
     """
 
     label: str
@@ -54,6 +59,7 @@ class Row:
     encoder: str = "vip4"
     at: float = 1.0
     start: str = ""
+    alpha: float = 1.0
     paper: Paper = field(default_factory=Paper)
     didemo: Paper = field(default_factory=Paper)
     tasks: tuple[TaskName, ...] = BOTH
@@ -89,7 +95,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One table or figure of the paper."""
+    """One table or figure of the paper, or a question beyond it."""
 
     name: str
     title: str

@@ -55,8 +55,8 @@ class SmallWorld:
         spoilt = bool(self.knobs.caption_error)
         return made_data(folder, out / MODELS_NAME, num_texts=self.num_texts, spoilt=spoilt)
 
-    def tasks(self, out: Path, seed: int, folder: Path, *, workers: int) -> list[Task]:
-        """What makes the data of a seed in `folder`."""
+    def tasks(self, out: Path, seed: int, folder: Path, *, workers: int, extras: bool = False) -> list[Task]:
+        """What makes the data of a seed in `folder`; `extras`: also what only that study reads."""
         many, prefix = {"workers": workers}, f"seed{seed}"
 
         def world(kind: str, **options: bool) -> Task:
@@ -82,16 +82,28 @@ class SmallWorld:
 
         main, motion, web = world(""), world("-motion", motion=True), world("-web", web=True)
         train = sharding("train", main, texts="subtitles")
-        captioning = CaptionOptions(
-            shards=folder / "shards-train",
-            out=folder / "captions",
-            model=str(out / MODELS_NAME / "ofa"),
-            batch_size=32,
-        )
-        captions = Task(f"{prefix}/captions", caption, captioning, (train.name,), how=many, cost=80)
+
+        def captioning(name: str, frames: int, cost: float) -> Task:
+            options = CaptionOptions(
+                shards=folder / "shards-train",
+                out=folder / name,
+                model=str(out / MODELS_NAME / "ofa"),
+                batch_size=32,
+                frames=frames,
+            )
+            return Task(f"{prefix}/{name}", caption, options, (train.name,), how=many, cost=cost)
+
+        captions = captioning("captions", 1, 80)
         tasks = [main, motion, web, train, captions, sharding("finetune", web, "-web")]
         for split in ("finetune", "test"):
             tasks += [sharding(split, main), sharding(split, motion, "-motion")]
+        if extras:
+            noisy = world("-noisy", noisy=True)
+            tasks += [
+                noisy,
+                sharding("train", noisy, "-noisy", texts="subtitles"),
+                captioning("captions-3", 3, 200),
+            ]
         if self.knobs.caption_error:
             spoiling = SpoilOptions(
                 shards=folder / "shards-train",

@@ -61,6 +61,15 @@ _WEB_WORLD: dict[str, Any] = {
     "sizes": ("small",),
     "places": PLACES,
 }
+# Subtitles of which most are about something else, to be filtered: nothing but clips to post-pretrain on.
+_NOISY_WORLD: dict[str, Any] = {
+    "num_finetune_videos": 1,
+    "num_test_videos": 1,
+    "num_images": 0,
+    "num_descriptions": 1,
+    "distinct_test": False,
+    "topic_noise": 0.6,
+}
 # A --quick world: to see that all runs, not to learn anything.
 _QUICK_WORLD: dict[str, Any] = {
     "num_train_videos": 200,
@@ -121,6 +130,7 @@ class WorldOptions(Knobs):
     quick: bool = opt("A very small world.", default=False)
     motion: bool = opt("The second task: few appearances and twins, so that motion decides.", default=False)
     web: bool = opt("The small, clean, other source of clips: in its finetune/.", default=False)
+    noisy: bool = opt("Clips of which most subtitles are about something else.", default=False)
 
 
 @stage(WorldOptions, "clipvip-study world", "--seed 1 --out world")
@@ -141,14 +151,16 @@ def make_world(options: WorldOptions) -> StageReport:
 
 
 def world_of(options: WorldOptions) -> World:
-    """The world that is asked for; a UserError where that is two."""
-    if options.motion and options.web:
-        raise UserError("--motion and --web are two worlds; give one of them")
+    """The world that is asked for; a UserError where that is more than one."""
+    if options.motion + options.web + options.noisy > 1:
+        raise UserError("--motion, --web and --noisy are worlds of their own; give one of them")
     chosen = _QUICK_WORLD if options.quick else {}
     if options.motion:
         chosen = chosen | _MOTION_WORLD | (_QUICK_MOTION_WORLD if options.quick else {})
     if options.web:
         chosen = chosen | _WEB_WORLD
+    if options.noisy:
+        chosen = chosen | _NOISY_WORLD
     return replace(STUDY_WORLD, seed=options.seed, **(chosen | options.chosen()))
 
 

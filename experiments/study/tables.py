@@ -14,6 +14,10 @@ SUBTITLES_AND_IMAGES = Pretraining("subtitles-images", ("loss.pairs=baseline",),
 SCRATCH = Pretraining("scratch", ("loss.pairs=d", "model.from_scratch=true"))
 _MEAN_POOLED = ("loss.pairs=baseline", *ENCODERS["mean_pool"])
 WEB = Pretraining("web-mean_pool", _MEAN_POOLED, data="web")
+NOISY = Pretraining("noisy", ("loss.pairs=baseline",), data="noisy")
+NOISY_FILTERED = Pretraining("noisy-filtered", ("loss.pairs=baseline",), data="noisy", top=0.5)
+SEVERAL_CAPTIONS = Pretraining("ocl-d-several", ("loss.pairs=d",), several=True)
+HALF_OF_THE_PATCHES = Pretraining("ocl-d-patches", ("loss.pairs=d", "model.drop_patches=0.5"))
 # Of the paper's sizes, 10 and 100 million clips are of one set, 2.5 million are WebVid. A part as small as
 # WebVid of the first set tells size from source.
 FRACTIONS = {"2.5%": 0.025, "10%": 0.1, "100%": 1.0}
@@ -194,8 +198,38 @@ FROM_SCRATCH = Study(
     ),
     (Claim("CLIP is a far better start", "from CLIP", "from scratch"),),
 )
-# In the order of the paper.
-STUDIES = (SCALE, ENCODER_STUDY, STARTS_STUDY, LOSSES, DATA, FROM_SCRATCH)
+_FULL, _NOISY = "(d), captions of one frame, all patches", "noisy subtitles"
+_BETWEEN = "(d), halfway between before and after fine-tuning"
+
+
+def _of_extras(text: str, better: str, worse: str = _FULL) -> tuple[Claim, ...]:
+    """A question of both tasks, to which the paper has no answer."""
+    return (
+        Claim(text, better, worse, paper=""),
+        Claim(f"{text} (motion)", better, worse, "motion", paper=""),
+    )
+
+
+EXTRAS = Study(
+    "extras",
+    "Beyond the paper: filtered pairs, several captions, patch dropping, interpolated weights",
+    (
+        Row(_NOISY, NOISY),
+        Row("noisy subtitles, the half that fits best", NOISY_FILTERED),
+        Row(_FULL, OCL["d"]),
+        Row("(d), captions of three frames", SEVERAL_CAPTIONS),
+        Row("(d), half of the patches", HALF_OF_THE_PATCHES),
+        Row(_BETWEEN, OCL["d"], alpha=0.5),
+    ),
+    (
+        *_of_extras("filtering noisy subtitles helps", "noisy subtitles, the half that fits best", _NOISY),
+        *_of_extras("captions of three frames help", "(d), captions of three frames"),
+        *_of_extras("dropping half of the patches helps", "(d), half of the patches"),
+        *_of_extras("weights halfway to the fine-tuned ones are better", _BETWEEN),
+    ),
+)
+# In the order of the paper, and what is beyond it.
+STUDIES = (SCALE, ENCODER_STUDY, STARTS_STUDY, LOSSES, DATA, FROM_SCRATCH, EXTRAS)
 # Of Tables 5 and 6, rescoring by the dual softmax, and of Table 7, what models find that saw no task.
 RESCORED = (_VIP, _D)
 ZERO_SHOT = (

@@ -11,7 +11,7 @@ import pytest
 from clipvip.analysis.seeds import difference, estimate
 from clipvip.experiments.study.data import StudyData
 from clipvip.experiments.study.page import as_markdown, as_page, as_text, chart_of, figures_of, table_of
-from clipvip.experiments.study.plan import Settings, StudyRun, resolved, rows_of, seed_folder
+from clipvip.experiments.study.plan import Settings, StudyRun, between_folder, resolved, rows_of, seed_folder
 from clipvip.experiments.study.report import BEGIN, END, ReportOptions, read_results_file, write_report
 from clipvip.experiments.study.results import VERDICTS, FoundStudy, read_results, verdict
 from clipvip.experiments.study.small_world import SmallWorld
@@ -59,6 +59,9 @@ def write_runs(run: StudyRun) -> None:
                 lines = "".join(json.dumps(point) + "\n" for point in points)
                 write(folder / "finetune" / row.run_name(task) / "validation.jsonl", lines)
                 metrics = {name: {"text_to_video": {"r1": r1}} for name, r1 in (("plain", 0.5), ("dsl", 0.6))}
+                between = {"alpha": row.alpha, "text_to_video": points[-1] | {"r1": last + 0.1}}
+                place = between_folder(folder, row, task) / "interpolation.json"
+                write(place, json.dumps({"points": [between]}))
                 found = json.dumps({"metrics": metrics})
                 write(folder / "rescored" / row.run_name(task) / "retrieval.json", found)
         for place, (row, *_) in enumerate(ZERO_SHOT):
@@ -101,6 +104,10 @@ def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     of_protocols = {claim.text: claim for claim in results["protocols"].claims}
     assert of_protocols["zero-shot actions: (d) beats nothing"].difference.mean == pytest.approx(20)
     assert of_protocols["the dual softmax finds more (motion)"].paper == "+5.2"
+    extras = {claim.text: claim for claim in results["extras"].claims}
+    assert extras["weights halfway to the fine-tuned ones are better"].difference.mean == pytest.approx(10)
+    assert extras["filtering noisy subtitles helps (motion)"].verdict == "open"
+    assert len(results["extras"].tables[0].rows) == 6  # two of them of one run
 
 
 def test_the_page_shows_all_rows_beside_the_papers_numbers(tmp_path: Path) -> None:
@@ -130,8 +137,8 @@ def test_the_chart_has_every_claim_with_its_interval_and_the_papers_sign(tmp_pat
     assert drawing.count("<circle") == len(chart.legend) + len(claims)
     for claim in claims:
         assert claim.text.replace("'", "&#39;") in drawing
-    assert " (paper +1.9)" in drawing and sum(claim.paper == "" for claim in claims) == 4
-    assert drawing.count("(paper ") == len(claims) - 4
+    assert " (paper +1.9)" in drawing and sum(claim.paper == "" for claim in claims) == 4 + 8
+    assert drawing.count("(paper ") == len(claims) - 12
     low, high = chart.x_range
     assert low <= 0 <= high and chart.left <= chart.x(low) <= chart.x(0) <= chart.x(high) <= chart.right
     (one_seed,) = read_results(study_run(tmp_path, "scratch", seeds=(1,)))
