@@ -11,6 +11,13 @@ _CLAIM_COLUMNS = (
     Column("claim"), Column("task"), Column("difference", ">"), Column("paper", ">"), Column("verdict")
 )  # fmt: skip
 CHART_TITLE = "The paper's claims, with 95% intervals"
+_NO_CLAIM = "Rows without a number of the paper are not claims of the paper."
+_LEGEND = {
+    "apart": "comes out, intervals apart",
+    "ahead": "comes out, intervals overlap",
+    "open": "open, the interval holds zero",
+    "behind": "the other way round",
+}
 
 
 def with_interval(summary: Summary, *, digits: int = 1) -> str:
@@ -85,22 +92,24 @@ def as_page(studies: Sequence[FoundStudy], *, note: str) -> bytes:
 
 
 def claims_summary(studies: Sequence[FoundStudy]) -> str:
-    """How many of the paper's claims come out, in a sentence."""
+    """How many of the paper's claims come out, in two sentences."""
     claims = [claim for study in studies for claim in study.claims if claim.paper]
     if any(claim.verdict == "one seed" for claim in claims):
-        return "One seed: differences without intervals."
+        return f"One seed, so that differences have no intervals. {_NO_CLAIM}"
     count = {name: sum(claim.verdict == name for claim in claims) for name in VERDICTS}
     return (
-        f"Of {len(claims)} claims {count['apart']} come out with intervals apart, {count['ahead']} within "
-        f"seeds, {count['open']} are open, {count['behind']} come out the other way round."
+        f"Of {len(claims)} claims, these come out with intervals apart: {count['apart']}; with intervals "
+        f"that overlap: {count['ahead']}; open: {count['open']}; the other way round: {count['behind']}. "
+        f"{_NO_CLAIM}"
     )
 
 
 def chart_of(studies: Sequence[FoundStudy]) -> DifferenceChart:
     """The claims of all studies in one chart."""
     rows = [_difference(claim) for study in studies for claim in study.claims]
-    unit = "difference in points; rows without a paper value are not claims of the paper"
-    return DifferenceChart(CHART_TITLE, rows, unit=unit)
+    found = {row.verdict for row in rows}
+    legend = {verdict: said for verdict, said in _LEGEND.items() if verdict in found}
+    return DifferenceChart(CHART_TITLE, rows, unit="difference in points", legend=legend)
 
 
 def _difference(claim: FoundClaim) -> Difference:

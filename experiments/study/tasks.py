@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -133,7 +133,7 @@ def run_task(task: Task, *, out: Path, num_gpus: int) -> str:
     return ""
 
 
-def _work(task: Task, log: Path, parent_pid: int) -> NoReturn:
+def _work(task: Task, log: Path, parent_pid: int) -> None:
     """The process of a task: all that it says goes to its log, and it ends as the command would."""
     die_with_parent(parent_pid)
     with log.open("wb") as file:

@@ -75,8 +75,8 @@ class TestSet:
         if not is_file(place):
             raise UserError(f"--test {name}={place}: no such folder of shards, or file with a text a line")
         lines = text_lines(io.BytesIO(read_whole(place)), place)
-        texts = ((line.rstrip("\r\n"), f"line {number}") for number, line in enumerate(lines, start=1))
-        told = [(line, item) for line, item in texts if line.strip()]
+        numbered = ((line.rstrip("\r\n"), f"line {number}") for number, line in enumerate(lines, start=1))
+        told = [(line, item) for line, item in numbered if line.strip()]
         if not told:
             raise UserError(f"--test {name}={place}: holds no text; give a file with a text a line")
         return cls(name, place, [], [text for text, _ in told], [item for _, item in told])

@@ -1,8 +1,9 @@
 """The page of `clipvip-data filter`: how columns are spread, and clips at each cut, to see what it does."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from clipvip.pipeline.pages.html import Block, Section, render_page
 from clipvip.pipeline.pages.plots import Plot
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.device import num_cores
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, counted
 from clipvip.pipeline.search.index import Hit, Shard
 from clipvip.pipeline.search.page import look_up
 from clipvip.shards.files.stores import Location
@@ -22,6 +23,7 @@ from clipvip.shards.files.stores import Location
 PAGE_NAME = "filter.html"
 _NUM_BARS = 40
 _LEAST_RANGE = 0.001
+_BEYOND = "the last bar counts all larger values"
 _FRAMES = 5
 _MOST_ROWS = 100
 _TITLES = {
@@ -37,7 +39,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class _Strip:
-    """Some clips, one below the other under a title, or side by side: shard, key and notes of each."""
+    """Some clips, one below the other under a title: shard, key and notes of each."""
 
     title: str
     clips: Sequence[tuple[Location, str]]
@@ -59,24 +61,25 @@ def filter_page(
     cuts = _cuts(known, chosen, conditions, num)
     pairs = _pairs(known, similarity, num)
     leaked = _leaked(known, leaks, test_shards, num)
-    drawn = iter(_draw([*cuts, *pairs, *leaked]))
+    drawn = iter(_draw([*chain.from_iterable(cuts.values()), *pairs, *leaked]))
     sections = [
         Section(blocks=[_counts(report, chosen)]),
-        Section("How the clips are spread", blocks=[_summary(report), *_plots(known), *_languages(known)]),
+        Section("How the clips are spread", blocks=[_summary(report), *_languages(known)]),
+        Section(blocks=_plots(known)),
     ]
-    if cuts:
-        note = "The clips nearest to each threshold: those that it keeps, and those that it drops."
-        sections.append(Section("At the cut", note, list(islice(drawn, len(cuts)))))
+    for option, strips in cuts.items():
+        note = "The clips nearest to the threshold: those that it keeps, and those that it drops."
+        sections.append(Section(f"At the cut: {option}", note, list(islice(drawn, len(strips)))))
     if pairs:
         note = (
-            f"Clips beside the one that each is most like, nearest to the threshold {similarity:g}: "
-            "are those above it the same, and those below it not?"
+            f"Each pair is a clip and the clip that is most like it. From a similarity of {similarity:g} on, "
+            "the two count as duplicates. The pairs nearest to this threshold are shown."
         )
         sections.append(Section("Near-duplicates", note, list(islice(drawn, len(pairs)))))
     if "leaks" in known.made_of:
-        note = f"{len(leaks):,} findings; all are in leaks.jsonl."
+        note = f"{counted(len(leaks), 'findings')}; leaks.jsonl lists all."
         table = [_leak_table(leaks)] if leaks else []
-        sections.append(Section("What test sets have too", note, [*table, *drawn]))
+        sections += [Section("What test sets have too", note, table), Section(blocks=list(drawn))]
     return render_page("Choosing clips", sections)
 
 
@@ -108,14 +111,21 @@ def _plots(known: Known) -> list[Block]:
 
 
 def _histogram(values: np.ndarray, title: str) -> Plot:
-    """40 bars up to the 99.5th percentile, where the last holds all beyond, too."""
+    """At most 40 bars up to the 99.5th percentile; the last counts all larger values. Of whole numbers, each
+    bar stands over as many of them as any other."""
     values = values.astype(np.float64)
-    low, high = float(values.min()), float(np.quantile(values, 0.995))
-    if high - low < _LEAST_RANGE:  # all are alike
+    low, high, num = float(values.min()), float(np.quantile(values, 0.995)), _NUM_BARS
+    is_whole = bool((values == np.floor(values)).all())
+    if is_whole:
+        span = math.floor(high - low) + 1
+        width = -(-span // _NUM_BARS)
+        num = -(-span // width)
+        low, high = low - 0.5, low - 0.5 + width * num
+    elif high - low < _LEAST_RANGE:  # all are alike
         low, high = low - _LEAST_RANGE / 2, low + _LEAST_RANGE / 2
-    bars, _ = np.histogram(np.minimum(values, high), _NUM_BARS, (low, high))
-    beyond = "the last bar: all beyond, too" if values.max() > high else ""
-    return Plot(title, beyond, (low, high), (0, int(bars.max())), bars=bars.tolist())
+    bars, _ = np.histogram(np.minimum(values, high), num, (low, high))
+    beyond = _BEYOND if values.max() > high else ""
+    return Plot(title, beyond, (low, high), (0, int(bars.max())), bars=bars.tolist(), is_whole=is_whole)
 
 
 def _languages(known: Known) -> list[Block]:
@@ -123,15 +133,15 @@ def _languages(known: Known) -> list[Block]:
     return [Table((Column("language"), Column("clips", ",")), counts)] if counts else []
 
 
-def _cuts(known: Known, chosen: Selection, conditions: Conditions, num: int) -> list[_Strip]:
-    """For each threshold the clips just above and just below."""
+def _cuts(known: Known, chosen: Selection, conditions: Conditions, num: int) -> dict[str, list[_Strip]]:
+    """For each threshold, by its option, the clips next to it that are kept, and those that are dropped."""
     wanted = [(str(bound), bound.column, bound.cut, bound.least is not None) for bound in conditions.bounds]
     if conditions.top is not None and chosen.cut is not None:
         wanted.append((f"--top {conditions.top:g}", conditions.by, chosen.cut, True))
-    strips = []
+    cuts: dict[str, list[_Strip]] = {}
     for option, column, cut, keeps_above in wanted:
         values = known.clips.numbers[column]
-        for is_above in (True, False):
+        for is_above in (keeps_above, not keeps_above):
             if keeps_above:
                 inside = values >= np.float32(cut) if is_above else values < np.float32(cut)
             else:
@@ -146,8 +156,8 @@ def _cuts(known: Known, chosen: Selection, conditions: Conditions, num: int) -> 
             verdict = "keeps" if is_above == keeps_above else "drops"
             found = [(shard.path, key) for shard, key in known.find(places.tolist())]
             notes = [((column.replace("_", " "), f"{values[place]:.4g}"),) for place in places]
-            strips.append(_Strip(f"{option} {verdict}", found, notes))
-    return strips
+            cuts.setdefault(option, []).append(_Strip(f"{option} {verdict}", found, notes))
+    return cuts
 
 
 def _pairs(known: Known, least: float, num: int) -> list[_Strip]:
@@ -156,9 +166,9 @@ def _pairs(known: Known, least: float, num: int) -> list[_Strip]:
         return []
     values = known.clips.numbers["similarity"]
     strips = []
-    for title, inside in (
-        ("the same", values >= np.float32(least)),
-        ("different", values < np.float32(least)),
+    for verdict, inside in (
+        ("duplicates", values >= np.float32(least)),
+        ("no duplicates", values < np.float32(least)),
     ):
         places = np.flatnonzero(inside)
         places = places[np.argsort(np.abs(values[places] - np.float32(least)), kind="stable")]
@@ -168,9 +178,8 @@ def _pairs(known: Known, least: float, num: int) -> list[_Strip]:
             if frozenset((key, other)) in seen or len(seen) == num:
                 continue
             seen.add(frozenset((key, other)))
-            note = (("similarity", f"{values[place]:.4f}, taken for {title}"),)
             clips = [(shard.path, key), *_places_of(known.shards, [other])]
-            strips.append(_Strip("", clips, [note, ()]))
+            strips.append(_Strip(f"Similarity {values[place]:.4f}: {verdict}", clips, [(), ()]))
     return strips
 
 
@@ -183,8 +192,8 @@ def _leaked(
     strips = []
     for leak in sorted(shown, key=lambda leak: leak.similarity)[:num]:
         clips = [(paths[leak.shard], leak.key), *_places_of(test_shards[leak.test_set], [leak.item])]
-        notes = [(("similarity", f"{leak.similarity:.4f}"),), (("test set", leak.test_set),)]
-        strips.append(_Strip("", clips, notes))
+        notes = [(), (("test set", leak.test_set),)]
+        strips.append(_Strip(f"Similarity {leak.similarity:.4f}", clips, notes))
     return strips
 
 

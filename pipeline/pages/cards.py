@@ -21,6 +21,7 @@ from clipvip.shards.tar.index import SampleSpan, ShardFile
 from clipvip.shards.tar.reader import Sample, WrongMembers, read_record
 
 _THUMBNAIL_SIDE = 200
+_MOST_COLUMNS = 6
 _SECONDS_PER_CARD = 60.0
 
 
@@ -35,6 +36,15 @@ class Card:
     texts: Sequence[tuple[str, str]]
     where: str = ""
     verdict: bool | None = None
+
+    @property
+    def columns(self) -> int:
+        """Pictures in a row: all up to six; of more, as many as make rows of one length, or nearly so."""
+        count = len(self.pictures)
+        if count <= _MOST_COLUMNS:
+            return max(count, 1)
+        full = next((number for number in range(_MOST_COLUMNS, 2, -1) if count % number == 0), 0)
+        return full or -(-count // -(-count // _MOST_COLUMNS))
 
 
 @dataclass(frozen=True)

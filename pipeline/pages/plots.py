@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from clipvip.pipeline.pages.html import render_block
 
+_DARK = "@media (prefers-color-scheme:dark){text{fill:#9aa6b6}.grid{stroke:#363f4c}.whisker{stroke:#e3e8ef}}"
+
 
 class Point(NamedTuple):
     """A point of a line, and the ends of its interval if it has one."""
@@ -19,7 +21,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines by name ("" for none), or bars of equal width over `x_range`, given by their heights."""
+    """Lines by name ("" for none), or bars of equal width over `x_range`, given by their counts.
+
+    `is_whole`: there is nothing between the whole numbers of x.
+    """
 
     template: ClassVar[str] = "plot.svg"
     # The area in the units of the SVG, pixels where it is drawn 420 wide; labels stand around it.
@@ -34,6 +39,7 @@ class Plot:
     y_label: str = ""
     lines: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     bars: Sequence[int] = ()
+    is_whole: bool = False
 
     def x(self, value: float) -> float:
         """Where a value stands in the SVG."""
@@ -53,13 +59,30 @@ class Plot:
         lower = [Point(point.x, point.low) for point in points if point.low is not None]
         return self.path(upper + lower[::-1])
 
+    @property
+    def x_ticks(self) -> list[float]:
+        return self.ticks(*self.x_range, least_step=1 if self.is_whole else 0)
+
+    @property
+    def y_ticks(self) -> list[float]:
+        return self.ticks(*self.y_range, least_step=1 if self.bars else 0)
+
     @staticmethod
-    def ticks(low: float, high: float) -> list[float]:
+    def number(value: float) -> str:
+        """A number in the room of a label: 1,000 and 0.25, but 200k and 1.5M."""
+        for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= max(size, 1e5):
+                return f"{value / size:,.9g}{unit}"
+        return f"{value:,.9g}"
+
+    @staticmethod
+    def ticks(low: float, high: float, *, least_step: float = 0) -> list[float]:
         """Up to six round numbers between the two: 0.2, 0.4, 0.6, 0.8 between 0.13 and 0.83."""
         if high <= low:
             return [low]
         step = 10.0 ** math.floor(math.log10((high - low) / 5))
         step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= 5)
+        step = max(step, least_step)
         # A number that a rounding error puts outside belongs inside.
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
@@ -79,13 +102,13 @@ class Bar(NamedTuple):
 class BarChart:
     """Values to be compared, one below the other, as bars from 0 to `most`.
 
-    `spec` is the format of the numbers; `limits` are values of x with what they mean, drawn across all bars.
+    `spec` is the format of the numbers, which stand at the right of the names, clear of bars and lines.
+    `limits` are values of x with what they mean, drawn across all bars and named above them.
     """
 
     template: ClassVar[str] = "bars.svg"
     left: ClassVar[int] = 2
-    right: ClassVar[int] = 366
-    top: ClassVar[int] = 24
+    right: ClassVar[int] = 414
     row: ClassVar[int] = 40
     title: str
     bars: Sequence[Bar]
@@ -93,6 +116,10 @@ class BarChart:
     spec: str = ".1f"
     limits: Mapping[str, float] = field(default_factory=dict)
     is_wide: bool = False
+
+    @property
+    def top(self) -> int:
+        return 24 + 18 * len(self.limits)
 
     @property
     def bottom(self) -> int:
@@ -107,7 +134,8 @@ class BarChart:
 class Difference(NamedTuple):
     """How far something is above something else, with the ends of its interval, and what is said of it.
 
-    `verdict` names a colour of the template; `beside` stands at the right, after the value.
+    `verdict` is "apart", "ahead", "open", "behind", or another: each has its colour. `beside` stands at the
+    right, after the value.
     """
 
     name: str
@@ -121,17 +149,24 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class DifferenceChart:
-    """Differences one below the other on one axis, on which zero is drawn."""
+    """Differences one below the other on one axis, on which zero is drawn.
+
+    `legend` says what verdicts mean, two in a line.
+    """
 
     template: ClassVar[str] = "differences.svg"
     left: ClassVar[int] = 10
     right: ClassVar[int] = 400
-    top: ClassVar[int] = 46
     row: ClassVar[int] = 42
     title: str
     rows: Sequence[Difference]
     unit: str
+    legend: Mapping[str, str] = field(default_factory=dict)
     is_wide: bool = True
+
+    @property
+    def top(self) -> int:
+        return 29 + 17 * -(-len(self.legend) // 2)
 
     @property
     def bottom(self) -> int:
@@ -163,4 +198,7 @@ def line_plot(lines: Mapping[str, Sequence[Point]], *, title: str, x_label: str,
 
 def svg_file(plot: Plot | BarChart | DifferenceChart) -> bytes:
     """The plot as an SVG file."""
-    return render_block(plot).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).encode()
+    # A file has no page around it that gives it the colours of the dark.
+    head, body = render_block(plot).split("\n<g", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}\n<style>{_DARK}</style>\n<g{body}".encode()

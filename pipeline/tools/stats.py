@@ -194,7 +194,7 @@ def _summary_table(content: dict[str, Any]) -> Table:
 
 
 def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
-    """At most 40 bars over the values in `unit` up to the 99th percentile; the last holds all beyond, too."""
+    """At most 40 bars over the values in `unit` up to the 99th percentile; the last counts all above."""
     # Values in bins 0 to 99 make 34 bars of 3 bins: with 2 bins a bar there would be 50.
     first = min(values.bins)
     last = max(first, min(values.quantile(0.99) // values.bin_width, max(values.bins)))
@@ -202,9 +202,12 @@ def histogram(values: Distribution, *, title: str, unit: float = 1) -> Plot:
     bars = [0] * -(-(last - first + 1) // bins_per_bar)
     for number, count in values.bins.items():
         bars[min((number - first) // bins_per_bar, len(bars) - 1)] += count
-    start, end = (number * values.bin_width / unit for number in (first, first + len(bars) * bins_per_bar))
-    beyond = "the last bar: all beyond, too" if max(values.bins) > last else ""
-    return Plot(title, beyond, (start, end), (0, max(bars)), bars=bars)
+    is_whole = values.bin_width == unit == 1
+    # A whole number stands under the middle of its bar.
+    ends = (number - 0.5 * is_whole for number in (first, first + len(bars) * bins_per_bar))
+    start, end = (number * values.bin_width / unit for number in ends)
+    beyond = "the last bar counts all larger values" if max(values.bins) > last else ""
+    return Plot(title, beyond, (start, end), (0, max(bars)), bars=bars, is_whole=is_whole)
 
 
 def _write_page(
@@ -228,7 +231,8 @@ def _write_page(
     ]
     sections = [
         Section(blocks=[_counts_table(content)]),
-        Section("Distributions", blocks=[_summary_table(content), *plots, *counts]),
+        Section("Distributions", blocks=[_summary_table(content), *counts]),
+        Section(blocks=plots),
     ]
     if cards:
         sections.append(Section("Some clips", blocks=[Cards(cards)]))

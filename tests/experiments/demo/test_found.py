@@ -57,9 +57,13 @@ def test_properties_that_a_caption_has_wrong_are_named() -> None:
 @pytest.mark.parametrize(
     ("average", "trained", "said"),
     [
-        (0.1, 0.66, "An encoder that cannot see order finds at most half; CLIP-ViP finds 66 of 100."),
-        (0.1, 0.4, "CLIP with its frames averaged finds 10 of 100 clips; CLIP-ViP finds 40."),
-        (0.6, 0.55, "CLIP with its frames averaged finds 60 of 100 clips; CLIP-ViP finds 55."),
+        (
+            0.1,
+            0.655,
+            "An encoder that cannot see order finds at most half of the clips; CLIP-ViP finds 65.5%.",
+        ),
+        (0.1, 0.4, "CLIP with its frames averaged finds 10.0% of the clips; CLIP-ViP finds 40.0%."),
+        (0.6, 0.55, "CLIP with its frames averaged finds 60.0% of the clips; CLIP-ViP finds 55.0%."),
     ],
 )
 def test_the_headline_says_what_was_found(average: float, trained: float, said: str) -> None:

@@ -158,9 +158,9 @@ def test_the_page_shows_columns_cuts_pairs_and_leaks(world: Path, known: Path) -
         "--min-words 5 keeps",
         "--min-words 5 drops",
         "--top 0.5 drops",
-        "taken for the same",
-        "taken for different",
-        "2 findings; all are in leaks.jsonl.",
+        ": duplicates",
+        ": no duplicates",
+        "2 findings; leaks.jsonl lists all.",
         "test1_00000",
         "test0_00000",
     ):

@@ -1,5 +1,7 @@
 """Pages: one shell around blocks, the text of others as text, and the same bytes every time."""
 
+import pytest
+
 from clipvip.pipeline.pages.cards import Card, Cards
 from clipvip.pipeline.pages.html import Section, data_url, render_page
 from clipvip.pipeline.pages.plots import Bar, BarChart, Plot, Point, line_plot
@@ -39,3 +41,14 @@ def test_equal_pages_are_equal_bytes() -> None:
 
 def test_what_no_text_can_hold_is_replaced() -> None:
     assert b"<h1>half a ?</h1>" in render_page("half a \ud83d", [])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "columns"),
+    [(0, 1), (1, 1), (4, 4), (5, 5), (7, 4), (8, 4), (9, 3), (12, 6), (31, 6), (32, 4)],
+)
+def test_pictures_stand_in_rows_of_one_length_at_any_width(pictures: int, columns: int) -> None:
+    card = Card(["data:image/jpeg;base64,AA=="] * pictures, [])
+    assert card.columns == columns
+    page = HtmlPage(render_page("t", [Section(blocks=[Cards([card])])]))
+    assert columns == 1 or f".of{columns}{{grid-template-columns:repeat({columns},1fr)}}" in page.style
