@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, Self
 
 # Terminals and launchers may both send the first.
@@ -136,7 +136,8 @@ def leave(code: int, *, within: float = _LEAVING_SECONDS) -> NoReturn:
     """
     last = threading.Timer(within, os._exit, [code])
     last.daemon = True
-    last.start()
+    with suppress(RuntimeError):  # no memory for a thread: there is nothing to wait for then
+        last.start()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -41,6 +41,9 @@ from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
 
 _STRICT_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+# Weights, gradients and learning rates are computed in float32, which has no larger number.
+_MOST_FLOAT = 3.4e38
+
 
 def _one_of(registry: Registry[Any], what: str) -> AfterValidator:
     def check(name: str) -> str:
@@ -306,8 +309,11 @@ def recipe_from_tree(tree: dict[str, Any], *, name: str) -> Recipe:
     # Python's true is the number 1, which pydantic takes for a number.
     values = flatten(recipe_tree(recipe))
     for key, number in values.items():
-        if isinstance(number, int | float) and key != "seed" and abs(number) > MOST_NUMBER:
-            raise UserError(f"{name}: {key}: {number} is more than {MOST_NUMBER:,}; give a smaller number")
+        if key == "seed" or not isinstance(number, int | float):
+            continue
+        most = MOST_NUMBER if isinstance(number, int) else _MOST_FLOAT
+        if abs(number) > most:
+            raise UserError(f"{name}: {key}: {number} is more than {most:,}; give a smaller number")
     for key, given in flatten(tree).items():
         if isinstance(given, bool) and not isinstance(values.get(key), bool):
             raise UserError(f"{name}: {key}: input should be a number (given: {given})")

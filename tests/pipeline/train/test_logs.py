@@ -34,7 +34,7 @@ def test_a_line_that_is_no_row_is_left_out_and_told_of(
     with open_logs(
         recipe_from_tree({"run": {"tensorboard": False}}, name="x"),
         tmp_path,
-        Progress("train", total=1, unit="step", hidden=True),
+        Progress("train", total=1, unit="steps", hidden=True),
         step=2,
     ):
         pass
