@@ -141,7 +141,7 @@ print("right")
 """
 
 
-@pytest.mark.parametrize("by", ["entry point", "variable"])
+@pytest.mark.parametrize("by", ["entry point", pytest.param("variable", marks=pytest.mark.slow)])
 def test_the_loss_has_the_value_of_its_terms(site: Path, tmp_path: Path, by: str) -> None:
     names = ("crossed",) if by == "entry point" else ()
     installed = install(site, tmp_path / "installed", *names)

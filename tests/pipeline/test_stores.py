@@ -119,10 +119,10 @@ def tree(folder: Path, *prefixes: str | Path) -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in COMMANDS],
-)
+QUICK_AND_SLOW = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in COMMANDS]
+
+
+@pytest.mark.parametrize("name", QUICK_AND_SLOW)
 def test_a_command_on_a_store_makes_what_it_makes_in_folders(
     name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +186,7 @@ def test_a_command_that_was_killed_goes_on_in_a_store(
     assert any(path.suffix in RESULTS for path in kept)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", QUICK_AND_SLOW)
 @pytest.mark.parametrize(
     ("given", "out"), [("s3://bucket/none", "s3://bucket/out"), ("noscheme://x", "noscheme://y")]
 )
@@ -206,7 +206,16 @@ def test_a_place_of_a_store_that_is_not_there_is_told_in_one_line(
     assert [*(tmp_path / "here").iterdir(), *(tmp_path / "store" / "bucket").iterdir()] == []
 
 
-@pytest.mark.parametrize("name", ["caption", "nmi", "stats", "subset", "retrieval", "search"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stats",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("caption", "nmi", "subset", "retrieval", "search")
+        ),
+    ],
+)
 def test_a_bucket_that_is_not_there_to_write_to_is_told_in_one_line(
     name: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_chat_model_captions_and_goes_on(shards: Path, llava: Path, tmp_path: Path) -> None:
     options = ("--prompt", "what is this", "--max-length", "5", "--batch-size", "2", "--workers", "1")
     result = caption(shards, tmp_path / "out", llava, *options)
@@ -62,6 +63,7 @@ def test_a_chat_model_captions_and_goes_on(shards: Path, llava: Path, tmp_path: 
     assert refused.exit_code == 1 and "made with other options" in refused.output
 
 
+@pytest.mark.slow
 def test_captions_that_are_no_text_are_counted_and_left_out(shards: Path, tmp_path: Path) -> None:
     KINDS["blip"](tmp_path / "blip")
     whole = caption(shards, tmp_path / "whole", tmp_path / "blip", "--workers", "1")
@@ -91,7 +93,7 @@ def test_a_model_that_makes_no_text_is_one_line(shards: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("is_on_the_hub", [False, True])
+@pytest.mark.parametrize("is_on_the_hub", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_package_that_a_chat_model_lacks_is_named_before_anything_is_done(
     shards: Path, tmp_path: Path, is_on_the_hub: bool
 ) -> None:

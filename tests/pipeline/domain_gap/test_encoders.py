@@ -208,6 +208,7 @@ def test_an_unused_head_changes_nothing(tmp_path: Path) -> None:
     assert not hasattr(model.bert, "pooler") or model.bert.pooler is None
 
 
+@pytest.mark.slow
 def test_a_name_of_the_hub_is_read_from_its_cache(tmp_path: Path) -> None:
     commit = "1" * 40
     place = tmp_path / "hub/models--some--encoder"
