@@ -49,7 +49,7 @@ COMMANDS = {
     " --test own={in}/more --test lines={in}/texts.txt --max-duplicates 4 --min-words 1 --top 0.5"
     " --workers 2 --device cpu --out {out}",
     "subset several": "subset {in}/clips --num 3 --captions {in}/clips-captions"
-    " --captions {in}/clips-captions"
+    " --captions {in}/second-captions"
     " --out {out}/clips --captions-out {out}/one --captions-out {out}/two --workers 1",
     "retrieval": "retrieval --model {in}/models/vip --shards {in}/clips --captions {in}/clips-captions"
     " --qb-norm --query-bank {in}/clips-captions --device cpu --out {out}",
@@ -80,6 +80,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_well(
             "caption", "--shards", bucket / name, "--out", captions, "--model", models / "ofa", "--gpus", 0
         )
+    shutil.copytree(bucket / "clips-captions", bucket / "second-captions")
     (bucket / "texts.txt").write_text("".join(f"text {number} of {7 * number}\n" for number in range(20)))
     rows = [json.dumps({"text": f"row {number} says {5 * number}"}) for number in range(20)]
     (bucket / "texts.jsonl").write_text("\n".join(rows))
