@@ -5,7 +5,6 @@ by SIGTERM.
 """
 
 import difflib
-import gc
 import inspect
 import os
 import re
@@ -56,9 +55,6 @@ class Program(click.Command):
         except OSError as error:  # of --help on a full disk, before there is anything to do
             click.echo(f"Error: {_describe(error)}", err=True)
             code = UserError.exit_code
-        # What an error still holds is put away before the handlers of exit are: a loader that is collected
-        # later finds its processes' folder gone, and says so in a traceback.
-        gc.collect()
         leave(code if isinstance(code, int) else int(code is not None), within=_LEAVING_SECONDS)
 
 

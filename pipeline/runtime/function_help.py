@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 from clipvip.pipeline.runtime.options import declared
 
@@ -25,24 +25,22 @@ def docstring_with_options(docstring: str, options: Any) -> tuple[str, str]:
 
 def _option_help(one: Field[Any]) -> str:
     """`name: type = default` and, below, what it is for."""
-    opt = declared(one).opt
+    said = declared(one)
+    opt = said.opt
     default = "" if one.default is MISSING else f" = {one.default!r}"
     shown = f" ({opt.shown})" if opt.shown else ""
     text = textwrap.fill(opt.help, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return f"    {one.name}: {_type_name(one.type)}{default}{shown}" + (f"\n{text}" if text.strip() else "")
+    return f"    {one.name}: {_type_name(said.kind)}{default}{shown}" + (f"\n{text}" if text.strip() else "")
 
 
 def _type_name(kind: Any) -> str:
-    """A type as it is written: without its module, and without what an annotation adds."""
-    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(_plain(kind)))
-
-
-def _plain(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    """A type as it is written, without its module."""
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(kind))
 
 
 def signature_of(options: Any) -> inspect.Signature:
     """The signature of a stage that takes these options as keywords."""
     signature = inspect.signature(options)
-    parameters = [one.replace(annotation=_plain(one.annotation)) for one in signature.parameters.values()]
+    kinds = {one.name: declared(one).kind for one in fields(options)}
+    parameters = [one.replace(annotation=kinds[one.name]) for one in signature.parameters.values()]
     return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)

@@ -4,6 +4,7 @@ Training finishes its step and saves a checkpoint first: for it there is `StopSi
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -138,6 +139,9 @@ def leave(code: int, *, within: float = _LEAVING_SECONDS) -> NoReturn:
     last.daemon = True
     with suppress(RuntimeError):  # no memory for a thread: there is nothing to wait for then
         last.start()
+    # What an error still holds is put away before the handlers of exit run: a loader that is collected later
+    # finds its processes' folder gone, and says so in a traceback.
+    gc.collect()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
