@@ -7,6 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import PreTrainedModel
 
+from clipvip.hub_errors import hub_problem
 from clipvip.model.model_card import CARD_NAME, is_ours
 
 # Options of `save_pretrained(push_to_hub=True)` that are about the upload alone.
@@ -39,12 +40,17 @@ def upload(
         OSError: the hub cannot be reached or refuses.
     """
     api = HfApi(library_name="clipvip")
-    repo_id = api.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-    if is_ours(folder / CARD_NAME) and not _has_no_card_but_ours(
-        api, repo_id, token, options.get("revision")
-    ):
-        before = before | {CARD_NAME: float("inf")}
-    return model._upload_modified_files(str(folder), repo_id, before, token=token, **options)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        if is_ours(folder / CARD_NAME) and not _has_no_card_but_ours(
+            api, repo_id, token, options.get("revision")
+        ):
+            before = before | {CARD_NAME: float("inf")}
+        return model._upload_modified_files(str(folder), repo_id, before, token=token, **options)
+    except Exception as error:  # the packages below raise kinds of their own, as of the network
+        if problem := hub_problem(repo_id, error, upload=True):
+            raise OSError(problem) from error
+        raise
 
 
 def _has_no_card_but_ours(api: HfApi, repo_id: str, token: str | bool | None, revision: str | None) -> bool:

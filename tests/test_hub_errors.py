@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from clipvip.hub_errors import hub_problem
-from clipvip.model import ClipVip
+from clipvip.model import ClipVip, hub
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa import OfaForConditionalGeneration
 from clipvip.pipeline.cli import main as data
@@ -17,6 +17,7 @@ from clipvip.pipeline.evaluate.cli import main as evaluate
 from clipvip.pipeline.train.command import main as train
 from make_shards import make_shard_folder
 from refusing_hub import refusing_hub
+from tiny_clip import make_clip
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -70,6 +71,58 @@ def test_no_network_and_no_permission_to_use_it_are_told_apart(
     assert "HF_HUB_OFFLINE is set; unset it" in refused("owner/some", CLOSED, tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert "does not answer; check the network" in refused("owner/some", CLOSED, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "owner/forbidden",
+            "the Hugging Face Hub refuses it (403); log in by 'hf auth login' with a token that may write",
+        ),
+        (
+            "owner/absent",
+            "the Hugging Face Hub refuses it (401); log in by 'hf auth login' with a token that may write",
+        ),
+        ("a b/c/d", "no name that the Hugging Face Hub can have; give OWNER/NAME"),
+        ("owner/offline", "not asked since HF_HUB_OFFLINE is set; unset it"),
+    ],
+)
+def test_an_upload_says_what_to_do(
+    name: str, words: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", name.endswith("offline"))
+    monkeypatch.setattr(hub, "HfApi", lambda **options: huggingface_hub.HfApi(endpoint=address, **options))
+    model = ClipVip.from_clip(make_clip(tmp_path / "clip"))
+    with pytest.raises(OSError) as found:
+        model.push_to_hub(name)
+    assert str(found.value).startswith(f"{name}: ") and words in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("hf://datasets/owner/gated/clips/of.tar", "https://huggingface.co/datasets/owner/gated)"),
+        ("hf://datasets/owner/gated", "https://huggingface.co/datasets/owner/gated)"),
+        ("owner/gated", "https://huggingface.co/owner/gated)"),
+    ],
+)
+def test_a_gated_data_set_is_asked_for_at_its_own_page(
+    url: str, page: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(OSError) as found:
+        huggingface_hub.hf_hub_download("owner/gated", "of.tar", endpoint=address, cache_dir=tmp_path)
+    assert page in hub_problem(url, found.value)
+
+
+def test_a_data_set_is_in_no_cache(tmp_path: Path) -> None:
+    found = CliRunner().invoke(data, ["stats", "hf://datasets/owner/some/clips"])
+    assert found.exit_code == 1
+    assert found.stderr.splitlines()[-1].endswith(
+        "the Hugging Face Hub is not asked since HF_HUB_OFFLINE is set; unset it, or give a folder"
+    )
 
 
 def test_what_is_not_of_the_hub_is_left_to_others() -> None:

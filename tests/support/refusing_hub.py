@@ -28,6 +28,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD
 
+    def do_POST(self) -> None:
+        """Make a repository or write to one; the name is in the body, or in the path."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.path += f"/{body}"
+        self.do_HEAD()
+
     def log_message(self, *_: object) -> None:
         """Not on the terminal."""
 
