@@ -17,6 +17,7 @@ import av
 import click
 from shard_vs_limit import make_workload
 
+from clipvip.media.container import ANY_TAGS
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.shard.run import make_tasks
 from clipvip.pipeline.shard.work import ShardTask, make_unit
@@ -88,7 +89,7 @@ def measure(work: Path, out: Path, options: CutOptions) -> dict[str, tuple[float
 
 
 def cost_of(path: str, seconds: float, rounds: list[tuple[float, int, int]]) -> Cost:
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **ANY_TAGS) as container:
         stream = container.streams.best("video")
         assert stream is not None
         context = stream.codec_context

@@ -23,6 +23,7 @@ import av
 import click
 from av.video.reformatter import VideoReformatter
 
+from clipvip.media.container import ANY_TAGS
 from clipvip.media.decode import open_video
 from clipvip.media.errors import MediaError
 from clipvip.shards.sources.hdvila import index_videos
@@ -45,7 +46,7 @@ def readable_seconds(path: str) -> float:
 def decode_and_scale(path: str) -> int:
     """The limit for one video; returns how many pictures were scaled."""
     num_scaled, next_seconds, reformatter = 0, 0.0, VideoReformatter()
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **ANY_TAGS) as container:
         stream = container.streams.best("video")
         assert stream is not None
         stream.codec_context.thread_type = "NONE"

@@ -14,6 +14,8 @@ _OPTIONS = {
     # Where a transport stream goes on under other packet ids, as recordings that were joined, it is the same.
     "merge_pmt_versions": "1",
 }
+# Tags may have other encodings than UTF-8; nobody reads them here. PyAV 19 takes all of them as they are.
+ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class UnreadableVideo(MediaError):
@@ -33,8 +35,7 @@ def open_container(file: str | io.BytesIO) -> tuple[Any, Any]:
         file.seek(0)
     form = None if isinstance(file, str) else "mp4"
     try:
-        # Tags may have other encodings than UTF-8; nobody reads them here.
-        container = av.open(file, format=form, options=_OPTIONS, metadata_errors="replace")
+        container = av.open(file, format=form, options=_OPTIONS, **ANY_TAGS)
     except av.ArgumentError as error:  # what FFmpeg says is "Invalid argument"
         raise UnreadableVideo("undecodable_video", "a playlist or another format that is not read") from error
     except (av.FFmpegError, ValueError) as error:

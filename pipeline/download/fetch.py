@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
 import yt_dlp
 
+from clipvip.media.container import UnreadableVideo, open_container
 from clipvip.pipeline.download.archive import (
     FETCHED,
     PASSING,
@@ -149,14 +149,14 @@ def _picture_size(path: Path) -> tuple[int, int]:
     try:
         if path.suffix.lower() not in VIDEO_EXTENSIONS:
             raise _Unusable("not_a_video", f"a file of type {path.suffix!r}", permanent=True)
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise _Unusable("not_a_video", "has no picture", permanent=True)
-            context = container.streams.video[0].codec_context
-            return context.width, context.height
-    except av.FFmpegError as error:
+        container, stream = open_container(str(path))
+        with container:
+            return stream.codec_context.width, stream.codec_context.height
+    except UnreadableVideo as error:
         path.unlink()
-        raise _Unusable("damaged", f"is no video: {error.strerror}", permanent=False) from error
+        if error.reason == "no_video_stream":
+            raise _Unusable("not_a_video", "has no picture", permanent=True) from error
+        raise _Unusable("damaged", f"is no video: {error}", permanent=False) from error
     except _Unusable:
         path.unlink()
         raise

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from clipvip.media.container import ANY_TAGS
 from clipvip.media.jpeg import DEFAULT_JPEG_QUALITY
 from clipvip.shards.building.cutting import CutOptions, cut_clips
 from clipvip.shards.errors import Skip
@@ -259,7 +260,7 @@ def test_real_frames_are_those_of_an_independent_reading(shared_dir: Path, name:
 
 def _seek_and_decode(path: Path, seconds: float, width: int, height: int) -> np.ndarray:
     """The frame at `seconds`, by seeking, through RGB, with the rotation done by numpy."""
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **ANY_TAGS) as container:
         stream = container.streams.best("video")
         assert stream is not None and stream.time_base is not None
         container.seek(max(0, int((seconds - 1) / stream.time_base)), stream=stream)
