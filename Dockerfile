@@ -16,6 +16,10 @@ RUN python -m build --wheel --outdir /dist \
                print(*project['dependencies'], *project['optional-dependencies']['gpu'], sep='\n')" > /dist/requirements.txt
 
 FROM python:3.11-slim
+# torch.compile, which training uses, builds with a C compiler on the machine itself.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 # Files of the hub and of compilers go to /cache, whoever the container runs as.
 ENV HOME=/cache \
     USER=clipvip \

@@ -50,7 +50,7 @@ SECTIONS = {
     "tests": Section("tests", "tests", 90),
     "step": Section("training", "step", 110),
     "split": Section("training", "split", 40),
-    "ways": Section("ways", "ways", 75),
+    "ways": Section("ways", "ways", 150),
     "profile": Section("training", "profile", 30),
     "captioner": Section("captioning", "captioner", 60),
     "memory": Section("training", "memory", 30),

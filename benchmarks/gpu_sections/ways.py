@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from unittest.mock import patch
 
 import torch
 
+from clipvip.model.layer import QuickGeluMLP, TransformerLayer
 from clipvip.model.optim import parameter_groups
 from clipvip.pipeline.train.batches import Chunk
 from clipvip.pipeline.train.step import Encoder, Job, StepResult, train_step
@@ -17,13 +19,14 @@ _STEPS = 5
 
 
 def ways(check: Check) -> None:
-    """Copies, results, texts and the optimizer, on and off; then the chunk size that `auto` chooses."""
+    """Copies, results, texts, the optimizer and parts of a layer, on and off; the chunk size of `auto`."""
     batch_size, compiled = (8 if check.tiny else 128), not check.tiny
     with opened(check, clip_of(check), batch_size=batch_size, run__compile=compiled) as session:
         session.step()
         _loops(check, session)
         _texts(check, session)
         _optimizers(check, session)
+    _layers(check, batch_size, compiled=compiled)
     name = "run.chunk_size=auto"
     if check.has_time_for(name, 40):
         whole = 16 if check.tiny else 1024
@@ -32,6 +35,26 @@ def ways(check: Check) -> None:
             rows = [len(chunk.keys) for chunk in session.host_chunks]
             check.row(name, batch=whole, chunks=len(rows), largest=max(rows))
             step_row(check, name, session, times=2)
+
+
+def _layers(check: Check, batch_size: int, *, compiled: bool) -> None:
+    """Proxy-guided attention of all frames in one kernel, or in two pieces; the MLP's factors in its weights.
+
+    A processor takes two pieces by itself, and other ways for the factors.
+    """
+    on = check.device.type
+    for name, owner, attribute, value in (
+        ("attention of all frames in one kernel", TransformerLayer, "frame_kernel_on", (on,)),
+        ("attention in two pieces", TransformerLayer, "frame_kernel_on", ()),
+        ("the MLP's factors by the products", QuickGeluMLP, "with_folded_factors", QuickGeluMLP.on_processor),
+    ):
+        if check.has_time_for(name, 25):
+            changes = {"run__compile": compiled}
+            with (
+                patch.object(owner, attribute, value),
+                opened(check, clip_of(check), batch_size=batch_size, **changes) as session,
+            ):
+                step_row(check, name, session, times=3)
 
 
 def _loops(check: Check, session: Session) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
@@ -62,4 +63,16 @@ def naming_lack_of_memory(recipe: Recipe) -> Iterator[RowsAtOnce]:
         raise UserError(
             f"out of memory ({one_line(error, most=200)}). {less} (now {now}), "
             "run.checkpoint_activations=true and, in validation, fewer evaluation.clips_at_once need less"
+        ) from error
+
+
+@contextmanager
+def naming_failed_compilation() -> Iterator[None]:
+    """UserError with what to change, where torch.compile fails: of a mistake in our code, too."""
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise UserError(
+            f"torch.compile failed ({one_line(error, most=200)}); it needs a compiler of C (for a processor of "
+            "C++) with Python's headers: install them, or give --set run.compile=false, which is slower"
         ) from error

@@ -30,7 +30,12 @@ from clipvip.pipeline.train.checkpoint import (
 )
 from clipvip.pipeline.train.data_record import order_of_run, require_same_data
 from clipvip.pipeline.train.distributed import Place
-from clipvip.pipeline.train.failures import diverged, has_finite_weights, naming_lack_of_memory
+from clipvip.pipeline.train.failures import (
+    diverged,
+    has_finite_weights,
+    naming_failed_compilation,
+    naming_lack_of_memory,
+)
 from clipvip.pipeline.train.gradients import GradientSums
 from clipvip.pipeline.train.journal import Done, Journal, diverged_in
 from clipvip.pipeline.train.loading import load_batches
@@ -144,8 +149,7 @@ def prepare(recipe: Recipe, place: Place, *, cache: Path) -> Job:
     distributed.copy_from_first(model, place=place)
     plan = plan_batches(recipe, cache=cache, order_version=order_of_run(local_folder(recipe)))
     require_same_data(plan, place=place)
-    precision, compiles = start.chosen_precision(recipe, place), recipe.run.compile
-    compiled = place.device.type == "cuda" if compiles is None else compiles
+    precision, compiled = start.chosen_precision(recipe, place), start.chosen_compile(recipe, place)
     optimizer = start.start_optimizer(recipe, model)
     ema = recipe.optim.ema
     of_loss = {"logit_scale", "logit_bias"}
@@ -237,9 +241,10 @@ def most_rows(job: Job, state: TrainState) -> int:
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
-    """One step; a loss that is not finite, where that is known at once, ends the run in one line."""
+    """One step; what cannot be compiled, or gives no finite loss as far as that is known, ends in one line."""
     try:
-        return train_step(job, chunks, learning_rate=rate)
+        with naming_failed_compilation():
+            return train_step(job, chunks, learning_rate=rate)
     except NotFinite as error:
         raise diverged_in(job, step, error) from error
 

@@ -238,8 +238,8 @@ class Run:
     cache: str | None = None
     """A folder for copies of remote shards; null makes one in the system's temporary folder."""
     compile: bool | None = None
-    """Compile the encoders' layers with torch.compile; null: on a GPU.
-    The first step of each shape then takes some seconds more."""
+    """Compile the encoders' layers with torch.compile; null: on a GPU, where there is a
+    C compiler. The first step of each shape then takes some seconds more."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     log_every_steps: int = Field(default=10, ge=1)

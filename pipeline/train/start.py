@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -99,6 +100,30 @@ def chosen_precision(recipe: Recipe, place: Place) -> Precision:
     if remark and place.is_first:
         click.echo(remark, err=True)
     return precision
+
+
+def chosen_compile(recipe: Recipe, place: Place) -> bool:
+    """Whether the encoders' layers are compiled; said where a GPU's are not, for want of a compiler."""
+    if recipe.run.compile is not None:
+        return recipe.run.compile
+    if place.device.type != "cuda":
+        return False
+    missing = _missing_for_compiling()
+    if missing and place.is_first:
+        click.echo(
+            f"training without torch.compile, which is slower: there is no {' and no '.join(missing)} here; "
+            "install it, or set run.compile=false",
+            err=True,
+        )
+    return not missing
+
+
+def _missing_for_compiling() -> list[str]:
+    """What torch.compile needs for a GPU and this machine does not have."""
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]  # as Triton looks for one
+    has_compiler = any(shutil.which(name) for name in compilers)
+    missing = [] if has_compiler else [f"C compiler ({' or '.join(compilers)})"]
+    return missing if find_spec("triton") else [*missing, "package triton"]
 
 
 def check_device(recipe: Recipe) -> None:
