@@ -37,8 +37,8 @@ def comparison(name: str, result: Result, figures: Figures) -> Table:
     rows: list[list[object]] = []
     for label in of_model:
         for model, some in found.items():
-            cells = [part for title in titles for part in _cells(some[label][title])]
-            rows.append([label if model == name else None, *cells, model])
+            shown = [part for title in titles for part in cells(some[label][title])]
+            rows.append([label if model == name else None, *shown, model])
     return Table(columns, rows)
 
 
@@ -49,6 +49,7 @@ def score_page(title: str, name: str, result: Result, figures: Figures, told: st
     return render_page(title, [scores, Section(f"In full: {name}", code=told)], note=note)
 
 
-def _cells(figure: Figure) -> tuple[float, str]:
+def cells(figure: Figure) -> tuple[float, str]:
+    """A figure in percent and its interval, for two columns of a table."""
     ends = figure.interval
     return 100 * figure.value, f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""

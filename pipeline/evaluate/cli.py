@@ -8,6 +8,10 @@ from clipvip.pipeline.runtime.lazy_group import LazyGroup
 # name -> (where its stage is, one line for --help)
 _COMMANDS = {
     "actions": ("evaluate.actions:actions", "Classify clips by the nearest class name."),
+    "benchmark": (
+        "evaluate.benchmark:benchmark",
+        "Run the tests of the paper's Tables 5 to 7, and print these tables with the paper's figures beside.",
+    ),
     "multiple-choice": (
         "evaluate.multiple_choice:multiple_choice",
         "Answer questions about clips by the most similar option.",

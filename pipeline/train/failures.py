@@ -73,6 +73,6 @@ def naming_failed_compilation() -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         raise UserError(
-            f"torch.compile failed ({one_line(error, most=200)}); it needs a compiler of C (for a processor of "
-            "C++) with Python's headers: install them, or give --set run.compile=false, which is slower"
+            f"torch.compile failed ({one_line(error, most=200)}); it needs a C compiler (C++ for a "
+            "processor) and Python's headers: install them, or give --set run.compile=false, which is slower"
         ) from error

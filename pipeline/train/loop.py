@@ -241,7 +241,7 @@ def most_rows(job: Job, state: TrainState) -> int:
 
 
 def step_or_explain(job: Job, chunks: list[Chunk], *, step: int, rate: float) -> StepResult:
-    """One step; what cannot be compiled, or gives no finite loss as far as that is known, ends in one line."""
+    """One step; what cannot be compiled, or is known to give no finite loss, ends the run in one line."""
     try:
         with naming_failed_compilation():
             return train_step(job, chunks, learning_rate=rate)

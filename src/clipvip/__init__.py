@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.domain_gap.stage import DomainGapOptions, DomainGapReport, nmi
     from clipvip.pipeline.download.stage import DownloadOptions, download
     from clipvip.pipeline.evaluate.actions import ActionsOptions, actions
+    from clipvip.pipeline.evaluate.benchmark import BenchmarkOptions, benchmark
     from clipvip.pipeline.evaluate.multiple_choice import MultipleChoiceOptions, multiple_choice
     from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
     from clipvip.pipeline.filter.options import FilterOptions
@@ -49,6 +50,7 @@ __version__ = "0.2.0"
 # Written out, for type checkers; tests compare it with what stands above and below.
 __all__ = [
     "ActionsOptions",
+    "BenchmarkOptions",
     "CaptionOptions",
     "CheckpointError",
     "ClipVip",
@@ -79,6 +81,7 @@ __all__ = [
     "__version__",
     "actions",
     "analysis",
+    "benchmark",
     "caption",
     "clips",
     "convert_ofa",
@@ -125,6 +128,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
             "pipeline.domain_gap.stage": "DomainGapOptions DomainGapReport nmi",
             "pipeline.download.stage": "DownloadOptions download",
             "pipeline.evaluate.actions": "ActionsOptions actions",
+            "pipeline.evaluate.benchmark": "BenchmarkOptions benchmark",
             "pipeline.evaluate.multiple_choice": "MultipleChoiceOptions multiple_choice",
             "pipeline.evaluate.retrieval": "RetrievalOptions retrieval",
             "pipeline.filter.options": "FilterOptions",

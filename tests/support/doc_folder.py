@@ -114,6 +114,7 @@ def _make_tables(folder: Path, videos: list[str]) -> None:
     rows = [{"clip_id": clip_id, "caption": f"about {clip_id}"} for clip_id in clip_ids]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "classes.txt").write_text("dive\nrun\njump\n")
+    (folder / "tests.yaml").write_text("msrvtt: {shards: test-clips}\n")
     labels = [[key, ("dive", "run", "jump")[n % 3]] for n, key in enumerate(keys)]
     _write_table(folder / "labels.csv", ["key", "label"], labels)
 

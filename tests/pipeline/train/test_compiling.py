@@ -1,4 +1,4 @@
-"""What happens where torch.compile has nothing to compile with: slower by default, else refused, in a line."""
+"""Where torch.compile has nothing to compile with, a line says so: slower by default, else refused."""
 
 from pathlib import Path
 
