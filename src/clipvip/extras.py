@@ -8,6 +8,7 @@ PACKAGES = {
     "faster_whisper": ("transcribe", "faster-whisper"),
     "gcsfs": ("gs", "gcsfs"),
     "lmdb": ("lmdb", "lmdb"),
+    "mteb": ("", "mteb"),
     "py3langid": ("language", "py3langid"),
     "ray": ("ray", "ray"),
     "s3fs": ("s3", "s3fs"),

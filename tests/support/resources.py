@@ -45,6 +45,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "ray": ("the package ray", lambda: find_spec("ray") is not None),
     "decord": ("the package decord", lambda: find_spec("decord") is not None),
     "lmdb": ("the package lmdb", lambda: find_spec("lmdb") is not None),
+    "mteb": ("the package mteb", lambda: find_spec("mteb") is not None),
     "scenedetect": ("the package scenedetect", lambda: find_spec("scenedetect") is not None),
     "faster_whisper": ("the package faster-whisper", lambda: find_spec("faster_whisper") is not None),
     "open_clip": (

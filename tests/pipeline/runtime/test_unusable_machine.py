@@ -40,7 +40,7 @@ TAKES_URLS = {
     ("clipvip-train", "--init"),
     *(
         (f"clipvip-eval {name}", option)
-        for name in ("retrieval", "multiple-choice", "actions", "search")
+        for name in ("retrieval", "multiple-choice", "actions", "search", "benchmark")
         for option in ("--model", "--baseline")
     ),
     ("clipvip-train", "--validation"),
