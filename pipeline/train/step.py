@@ -32,9 +32,9 @@ Encoder = Callable[[Chunk], dict[str, torch.Tensor]]
 
 # In fp16: the largest number sent back through the encoder; the next is tried if one overflows (65,504).
 _LARGEST_FP16 = (16.0, 2.0**-4, 2.0**-12)
-# Beyond so many graphs torch.compile stops compiling. A source has one for videos, one for frames and nine for
-# texts, as many again where its last chunk of a batch is smaller, and each once more without gradients where
-# there are two passes: 44. It is torch's own limit over all functions together.
+# Beyond so many graphs torch.compile stops compiling; it is torch's own limit over all functions together. A
+# source has one for videos, one for frames and nine for texts, as many again where its last chunk of a batch
+# is smaller, and each once more without gradients where there are two passes: 44.
 MAX_SHAPES = 256
 
 
