@@ -40,7 +40,7 @@ class OfaConfig(PreTrainedConfig):
     """
 
     model_type = "ofa"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ("past_key_values", "cache")
     attribute_map = {  # noqa: RUF012 (transformers declares it so)
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",

@@ -1,6 +1,6 @@
 """`OfaForConditionalGeneration`: OFA as a transformers model, so that `generate` decodes it."""
 
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, EncoderDecoderCache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.generic import ModelOutput
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from clipvip.model.checkpoint_file import require_no_file
 from clipvip.model.linear import use_fast_linear
@@ -18,17 +18,8 @@ from clipvip.model.ofa.decoder import OfaDecoder
 from clipvip.model.ofa.encoder import OfaEncoder, OfaEncoderOutput
 from clipvip.model.weights import load_with_info
 
-
-@dataclass
-class OfaOutput(ModelOutput):
-    """logits: (rows, length, vocabulary); loss: a scalar where labels were given."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    encoder_last_hidden_state: Tensor | None = None
-    encoder_hidden_states: tuple[Tensor, ...] | None = None
-    decoder_hidden_states: tuple[Tensor, ...] | None = None
+# The cache's name in a model's output, and where `generate` gives it: transformers 5.24 renamed it.
+CACHE = next(name for one in fields(Seq2SeqLMOutput) if (name := one.name) in ("cache", "past_key_values"))
 
 
 class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -116,17 +107,19 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         decoder_input_ids: Tensor | None = None,
         encoder_outputs: OfaEncoderOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         **_: Any,
-    ) -> OfaOutput:
-        """Logits of a text given images and prompts.
+    ) -> Seq2SeqLMOutput:
+        """Logits (rows, length, vocabulary) of a text given images and prompts.
 
         Args:
             input_ids: (batch, tokens), the prompt.
             patch_images: (batch, 3, height, width), normalised.
             decoder_input_ids: (rows, length); from `labels` where absent.
+            past_key_values, cache: of earlier tokens, by transformers' name before 5.24 and since.
             encoder_outputs: instead of the inputs above, what the encoder made of them.
             labels: (batch, length), the text without a start token and with </s>; elsewhere padding or -100.
                 Gives the mean cross-entropy as `loss`.
@@ -143,20 +136,22 @@ class OfaForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError("give decoder_input_ids or labels")
             shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.bos_token_id)
             decoder_input_ids = shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+        cache = past_key_values if cache is None else cache
         logits, states = self.decoder(
             decoder_input_ids,
             encoder_outputs,
-            cache=past_key_values if use_cache is not False else None,
+            cache=cache if use_cache is not False else None,
             output_hidden_states=bool(output_hidden_states),
         )
         loss = None
         if labels is not None:
             targets = labels.masked_fill(labels == self.config.pad_token_id, -100)
             loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-        return OfaOutput(
+        kept: dict[str, Any] = {CACHE: cache}
+        return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values,
+            **kept,
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
             decoder_hidden_states=states,

@@ -289,4 +289,7 @@ def test_a_stream_that_begins_in_the_middle_ends_what_can_be_read(tmp_path: Path
     second = make_video(tmp_path / "b.ts", codec="mpeg2video", time_base=Fraction(1, 30), **others)
     path = tmp_path / "v.ts"
     path.write_bytes(first.read_bytes() * 3 + second.read_bytes())
-    assert [outcome(result) for result in cut(path, [(0, 1), (0, 9)])] == ["kept", "undecodable_video"]
+    within, beyond = map(outcome, cut(path, [(0, 1), (0, 9)]))
+    assert within == "kept"
+    # PyAV 19 passes over packets of a stream that its header does not list: the video ends before them.
+    assert beyond == ("undecodable_video" if int(av.__version__.split(".")[0]) < 19 else "span_past_end")
