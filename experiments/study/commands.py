@@ -69,7 +69,9 @@ def _run(names: list[str], options: StudyOptions) -> None:
     pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps
     chosen = options.chosen()
     if options.data is not None and (chosen or quick):
-        raise click.UsageError("--data goes with neither --quick nor the options of the small world")
+        raise click.UsageError(
+            "--data cannot be combined with --quick or an option of the small world; leave one out"
+        )
     if options.data is None:
         pretrain_steps = pretrain_steps or (_QUICK_STEPS if quick else _PRETRAIN_STEPS)
         finetune_steps = finetune_steps or (_QUICK_STEPS if quick else None)
@@ -79,7 +81,10 @@ def _run(names: list[str], options: StudyOptions) -> None:
     else:
         source = read_data(options.data)
     if pretrain_steps is None and "scale" in names:
-        raise UserError("scale: takes models half way through post-pretraining; give --pretrain-steps")
+        raise UserError(
+            "scale: also scores models halfway through post-pretraining, and --data does not say how many "
+            "steps that has; give --pretrain-steps"
+        )
     settings = Settings(
         pretrain_steps=pretrain_steps,
         finetune_steps=finetune_steps,

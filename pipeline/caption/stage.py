@@ -66,7 +66,7 @@ class CaptionOptions(StageOptions):
     out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
         "OFA in Hugging Face layout ('clipvip-data convert-ofa' makes one of a fairseq file), or an "
-        f"image-to-text model of transformers (BLIP, GIT, Florence-2, chat models that see); {ALSO}.",
+        f"image-to-text model of transformers (BLIP, GIT, Florence-2, chat models that take images); {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
     gpus: Gpus = None

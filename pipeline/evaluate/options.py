@@ -134,7 +134,9 @@ class ClipsOptions(EncodingOptions):
         names = (self.model, *self.baselines)
         for number, given in enumerate(names):
             if given in names[:number]:
-                raise UserError(f"--baseline {given}: is there already; give each model once")
+                raise UserError(
+                    f"--baseline {given}: is given twice, or is the --model; give each model once"
+                )
         models: dict[str, ClipVip] = {}
         for given in names:
             like = models.get(self.model)
