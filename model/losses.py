@@ -111,8 +111,10 @@ def omnisource_terms(
     if weighting not in ("released", "paper"):
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
     if contrast not in get_args(Contrast) or (contrast == "sigmoid") != (logit_bias is not None):
-        bias = "without" if logit_bias is None else "with"
-        raise ValueError(f"contrast {contrast!r} {bias} logit_bias: give softmax without, or sigmoid with it")
+        given = "without" if logit_bias is None else "with"
+        raise ValueError(
+            f"contrast {contrast!r} {given} logit_bias: give softmax without, or sigmoid with it"
+        )
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
     names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
     for letter in inputs_of(variant):

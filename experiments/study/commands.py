@@ -31,11 +31,13 @@ class StudyOptions(Knobs):
     )
     first_seed: int = opt("The first of the seeds.", at_least(0), default=1)
     out: Path = opt("Folder for everything.", FOLDER, default=Path("study-out"))
-    workers: int | None = opt("Processes: runs at a time.", at_least(1), shown="one per core", default=None)
-    gpus: int = opt("Processes with a GPU each: runs at a time.", at_least(0), default=0)
-    quick: bool = opt("A very small world and few steps: to see that it works.", default=False)
+    workers: int | None = opt(
+        "Processes, each with one run.", at_least(1), shown="one per core", default=None
+    )
+    gpus: int = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=0)
+    quick: bool = opt("Use a very small world and few steps, to try the command.", default=False)
     data: Path | None = opt(
-        "Instead of the small world: a YAML file that names shards, captions and recipes.",
+        "Use your data instead of the small world: a YAML file that names shards, captions and recipes.",
         click.Path(dir_okay=False, path_type=Path),
         default=None,
     )

@@ -56,16 +56,19 @@ class RetrievalOptions(ClipsOptions):
     """Options of `retrieval`."""
 
     captions: tuple[Location, ...] | None = opt(
-        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
+        f"Folder of captions to search by instead of subtitles; may be given several times; {ALSO}.",
+        default=(),
     )
-    dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
-    qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
+    dsl: bool = opt("Score with the dual softmax too, which uses all queries at once.", default=False)
+    qb_norm: bool = opt(
+        "Score with QB-Norm too; its bank of texts is the queries, or --query-bank.", default=False
+    )
     query_bank: Location | None = opt(
-        "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
+        "Texts for the bank of --qb-norm, such as those of training: shards, captions, or a file of lines.",
         default=None,
     )
     all_captions: bool = opt(
-        "Search by each caption of clips that have several, all being right.", default=False
+        "Search by every caption of a clip that has several; each is right for that clip.", default=False
     )
     out: Location | None = result_folder(RESULT_NAME)
     page: Page = None
@@ -253,8 +256,8 @@ def few_clips_warning(num_clips: int) -> str | None:
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
     clips = counted(num_clips, "clips")
     return (
-        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
-        f"little of the model; give {_FEW_CLIPS} or more"
+        f"only {clips} to search: chance alone has R@10 {by_chance:.0f}%, so that the numbers say little "
+        f"about the model; give {_FEW_CLIPS} or more"
     )
 
 
@@ -283,7 +286,7 @@ def all_metrics(
         if size > _MAX_RESCORED_SCORES:
             limit = int(_MAX_RESCORED_SCORES**0.5)
             raise UserError(
-                f"--dsl and --qb-norm hold all scores at once, for {limit:,} clips at most; leave them out"
+                f"--dsl and --qb-norm need all scores in memory, for {limit:,} clips at most; leave them out"
             )
         similarity = similarities(texts, videos)
     if how.dsl:

@@ -193,7 +193,7 @@ def _needs(job: Job) -> list[SavedBytes]:
         ]
     except RuntimeError as error:  # a plug-in's encoder may ask for values
         raise UserError(
-            f"run.chunk_size=auto: what this encoder needs cannot be counted ({error}); give a number"
+            f"run.chunk_size=auto: the memory that the encoder needs is not known ({error}); give a number"
         ) from error
 
 
@@ -291,8 +291,8 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     )
     if (workers, prefetch) != (run.workers, run.prefetch) and place.is_first:
         click.echo(
-            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: chunks of "
-            f"{_size(chunk_bytes)}, {_size(free_shared)} free in {SHARED_MEMORY}, {_size(free)} in all",
+            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: a chunk takes "
+            f"{_size(chunk_bytes)}, free are {_size(free_shared)} in {SHARED_MEMORY} and {_size(free)} in all",
             err=True,
         )
     return workers, prefetch

@@ -64,7 +64,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
             if last is not first:
                 summary += f", {last['loss']:.4f} at step {last['step']:,}"
         for name, made in captions.items():
-            summary += f"\n  captions {name}: do not say what made them" if not made else ""
+            summary += f"\n  captions {name}: nothing there says what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"
         if beside:
             row = next(row for row in state.validations if row["step"] == chosen)

@@ -177,7 +177,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
             ["--baseline", folder / "clip", "--baseline", folder / "clip"],
             "clip: is given twice, or is the --model",
         ),
-        (["--page", tmp_path / "x" / "page.html"], "no such folder"),
+        (["--page", tmp_path / "x" / "page.html"], "there is no folder"),
     ]
     for options, says in cases:
         words = [

@@ -103,7 +103,7 @@ def test_few_clips_are_warned_of(tmp_path: Path, model: Path, shards: Path) -> N
     result = run("--model", model, "--shards", shards, "--out", tmp_path / "few", "--bootstrap", 0)
     assert result.exit_code == 0
     (line,) = (line for line in result.stderr.splitlines() if "Warning" in line)
-    assert f"Warning: {shards}: only 10 clips to be found among: chance alone has R@10 100" in line
+    assert f"Warning: {shards}: only 10 clips to search: chance alone has R@10 100%" in line
     (written,) = json.loads((tmp_path / "few" / "retrieval.json").read_text())["warnings"]
     assert written in line
     enough = make_shard_folder(tmp_path / "enough", num_shards=2, clips_per_shard=10)
@@ -177,7 +177,7 @@ def test_mistakes_are_one_line(tmp_path: Path, model: Path, shards: Path) -> Non
         (["--model", model, "--shards", empty], "holds no shards"),
         (["--model", tmp_path / "nothing", "--shards", shards], "nothing"),
         (["--model", damaged, "--shards", shards], "damaged"),
-        (["--model", model, "--shards", silent], "no clip can be used of 1: empty_text 1"),
+        (["--model", model, "--shards", silent], "none of 1 clip can be used: empty_text 1"),
         (["--model", model, "--shards", shards, "--captions", tmp_path / "x"], "no such folder"),
     ]
     for arguments, message in cases:
