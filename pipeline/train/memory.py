@@ -291,8 +291,8 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     )
     if (workers, prefetch) != (run.workers, run.prefetch) and place.is_first:
         click.echo(
-            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: a chunk takes "
-            f"{_size(chunk_bytes)}, free are {_size(free_shared)} in {SHARED_MEMORY} and {_size(free)} in all",
+            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: chunks take "
+            f"{_size(chunk_bytes)}, free: {_size(free_shared)} in {SHARED_MEMORY}, {_size(free)} in all",
             err=True,
         )
     return workers, prefetch

@@ -99,7 +99,7 @@ def peak_of(device: torch.device) -> Peak | None:
         return None
     return Peak(
         measured,
-        f"{name}: its peak rate is not known; MFU is relative to {measured / 1e12:.0f} TFLOP/s, measured here "
+        f"{name}: its peak is not known; MFU is relative to {measured / 1e12:.0f} TFLOP/s, measured here "
         f"with matrices of {_SIDE} x {_SIDE}",
     )
 
