@@ -168,7 +168,7 @@ def test_classes_in_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "dive\n", "has 1 classes"),
+        ("a.txt", "dive\n", "has one class"),
         ("a.txt", "brush_hair\nBrush hair\n", "twice"),
         ("a.txt", "dive\n_\n", "without a name"),
         ("a.json", '{"a": "b", "c": "d"}', "must be a list of class names"),
