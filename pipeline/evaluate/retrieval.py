@@ -196,7 +196,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     settings = settings_of(models[options.model])
     about = {"model": options.model, **options.compared(), "shards": str(shards), "queries": queries}
     result = with_baselines(scores.as_dict(), {name: one.as_dict() for name, one in scored.items()})
-    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_queries}, skips=skips)
+    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_clips}, skips=skips)
     output = Output(RESULT_NAME, options.out, options.page, figures)
     made = finish(report, result, table(result), output=output, started=started)
     return RetrievalReport(content=made.content, text=made.text, scores=scores, baselines=scored)
@@ -348,7 +348,7 @@ def table(result: dict[str, Any]) -> str:
     searched = f"searched by {several} {result['queries']}"
     lines = [f"{counted(num_clips, 'clips')}, {searched}, {counted(result['num_frames'], 'frames')} each"]
     if result["num_distinct_texts"] < num_queries:
-        lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
+        lines.append(f"texts that repeat another: {num_queries - result['num_distinct_texts']:,}")
     rows = []
     for kind, directions in result["metrics"].items():
         for direction in DIRECTIONS:
