@@ -14,6 +14,7 @@ import numpy as np
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import require_captions
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
@@ -63,8 +64,8 @@ def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) ->
     for part in plan.parts:
         if part.order.rows < processes:
             raise UserError(
-                f"source {part.shards.name} has {part.order.rows} samples in a batch, fewer than the "
-                f"{processes} processes; raise optim.batch_size or its weight"
+                f"source {part.shards.name} has {counted(part.order.rows, 'samples')} in a batch, fewer than "
+                f"the {processes} processes; raise optim.batch_size or data.sources.{part.shards.name}.weight"
             )
     for line in plan.notes if warns else ():
         click.echo(f"Warning: {line}", err=True)
@@ -180,7 +181,8 @@ def _check_usable(part: SourcePart, look: Look) -> None:
         )
     if expected >= part.order.rows and look.num_usable:
         return
-    of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples checked (of {total:,})"
+    seen = counted(look.num_seen, "samples")
+    of = f"its {counted(total, 'samples')}" if is_exact else f"the {seen} checked (of {total:,})"
     ways = []
     if look.lost["empty_subtitle"]:
         ways.append("train on captions alone (--set loss.pairs=V-C)")

@@ -18,6 +18,7 @@ from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import Precision
 from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train import distributed
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.pipeline.train.samples import SampleSettings
@@ -159,7 +160,7 @@ def choose_chunk_size(job: Job, kept: int | None, row_bytes: float) -> int | Non
     if kept is not None and min(kept * len(shares), sum(shares)) <= free / per_row:
         chosen = kept
     if place.is_first:
-        what = f"{chosen:,} samples" if chosen < max(shares) else "the whole batch"
+        what = counted(chosen, "samples") if chosen < max(shares) else "the whole batch"
         room = f"{per_row / 2**30:.2g} GiB a sample, {free / 2**30:.1f} GiB free"
         click.echo(f"run.chunk_size=auto: {what} at a time ({room})", err=True)
     return chosen
