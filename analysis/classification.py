@@ -38,7 +38,8 @@ def choose_option(scores: np.ndarray, answer: int, right: np.ndarray) -> Choice:
     scores, right = np.asarray(scores), np.asarray(right, bool)
     if scores.shape != right.shape or not right[answer]:
         raise ValueError(
-            f"option {answer} is not right, or {scores.shape} scores are not of {right.shape} options"
+            f"option {answer} must be among the right ones, and scores of shape {scores.shape} must have the "
+            f"shape {right.shape} of the options"
         )
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")

@@ -63,7 +63,10 @@ def domain_gap(
     """
     source, target = _checked(source, "source"), _checked(target, "target")
     if source.shape[1] != target.shape[1]:
-        raise ValueError(f"features of {source.shape[1]} and of {target.shape[1]} dimensions do not compare")
+        raise ValueError(
+            f"the source's features have {source.shape[1]} dimensions, the target's {target.shape[1]}; "
+            "compute both with one model"
+        )
     rows = draw_samples(len(source), samples=samples, repeats=repeats, seed=seed, side="source")
     columns = draw_samples(len(target), samples=samples, repeats=repeats, seed=seed, side="target")
     values = [

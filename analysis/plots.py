@@ -67,7 +67,10 @@ def interval_bars(
     from matplotlib.figure import Figure
 
     if not names or not len(names) == len(means) == len(deviations):
-        raise ValueError(f"{len(names)} names, {len(means)} means and {len(deviations)} deviations")
+        raise ValueError(
+            f"{len(names)} names, {len(means)} means and {len(deviations)} deviations; give 1 or more, as "
+            "many of each"
+        )
     most = max(mean + deviation for mean, deviation in zip(means, deviations, strict=True)) or 1.0
     figure = Figure(figsize=(7.0, 1.5 + 0.55 * len(names)), dpi=150)
     FigureCanvasAgg(figure)

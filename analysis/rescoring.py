@@ -60,7 +60,8 @@ def querybank_norm(
     bank = similarity if bank_similarity is None else _matrix(bank_similarity)
     if bank.shape[1] != similarity.shape[1]:
         raise ValueError(
-            f"a bank over {bank.shape[1]} items cannot normalise scores of {similarity.shape[1]}"
+            f"the bank has scores of {bank.shape[1]} items, the similarity of {similarity.shape[1]}; score "
+            "both against the same items"
         )
     if not 1 <= top <= bank.shape[1]:
         raise ValueError(f"{top = }: give 1 to {bank.shape[1]}, the number of items")

@@ -35,7 +35,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """The mean of first - second, paired by seed; ValueError where there is none, or not one of each."""
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
+        raise ValueError(f"{len(first)} values cannot be paired with {len(second)}; give as many of both")
     return estimate([a - b for a, b in zip(first, second, strict=True)])
 
 

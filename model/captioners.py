@@ -41,9 +41,9 @@ def captioner_kind(folder_or_name: str) -> CaptionerKind:
     if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return ImageToTextCaptioner
     raise CheckpointError(
-        f"{folder_or_name}: holds a model of type {kind!r}, which makes no text of an image; give "
+        f"{folder_or_name}: holds a model of type {kind!r}, which does not turn images into text; give "
         f"{' or '.join(sorted(CAPTIONERS))}, or an image-to-text model of transformers such as BLIP, GIT or "
-        f"a chat model that sees; {HINT}"
+        f"a chat model that takes images; {HINT}"
     )
 
 

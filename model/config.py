@@ -106,7 +106,9 @@ class ClipVipConfig(PreTrainedConfig):
         self.text_config = _as_config(_tower_kind(text_config, CLIPTextConfig), _with_end_token(text_config))
         self.vision_config = _as_config(_tower_kind(vision_config, CLIPVisionConfig), vision_config)
         if self.is_siglip != isinstance(self.text_config, SiglipTextConfig):
-            raise ValueError("text_config and vision_config: one is SigLIP's and the other CLIP's")
+            raise ValueError(
+                "text_config and vision_config: one is SigLIP's and the other CLIP's; give one kind"
+            )
         if self.is_siglip and proxy_start == "class":
             raise ValueError("proxy_start = 'class': SigLIP has no class token; proxies begin at random")
         self.projection_dim = projection_dim
@@ -205,7 +207,7 @@ def _tower_kind(value: Any, otherwise: type) -> type:
 
 def _at_least(name: str, value: int | None, least: int) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise ValueError(f"{name} is {value!r}, must be a whole number of at least {least}")
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
     return value
 
 
@@ -215,7 +217,8 @@ def _three(name: str, values: Sequence[float] | None) -> list[float] | None:
     numbers = list(values) if isinstance(values, list | tuple) else []
     good = [isinstance(number, int | float) and math.isfinite(number) for number in numbers]
     if len(numbers) != 3 or not all(good) or (name == "image_std" and min(numbers) <= 0):
-        raise ValueError(f"{name} is {values!r}, must be three numbers, those of a deviation above 0")
+        above = ", each above 0" if name == "image_std" else ""
+        raise ValueError(f"{name} is {values!r}; it must be three numbers{above}")
     return [float(number) for number in numbers]
 
 

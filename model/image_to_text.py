@@ -66,7 +66,7 @@ class ImageToTextCaptioner(BatchCaptioner[BatchFeature]):
         self.processor = load_processor(source)
         kind = self.model.config.model_type
         if prompt and kind in _WITHOUT_PROMPT:
-            raise CheckpointError(f"{source}: a model of type {kind!r} cannot be asked; leave --prompt out")
+            raise CheckpointError(f"{source}: a model of type {kind!r} takes no prompt; leave --prompt out")
         self.text, self.text_options = _text_of(self.processor, kind, prompt)
         self.settings = {"num_beams": num_beams, "max_new_tokens": max_length, "do_sample": False}
         self._of_thread = threading.local()
@@ -75,8 +75,8 @@ class ImageToTextCaptioner(BatchCaptioner[BatchFeature]):
             self.preprocess([np.zeros((32, 48, 3), np.uint8)])
         except Exception as error:
             raise CheckpointError(
-                f"{source}: its processor takes no picture with the prompt {prompt!r} "
-                f"({one_line(error, most=200)})"
+                f"{source}: its processor fails on a picture with the prompt {prompt!r} "
+                f"({one_line(error, most=200)}); give another --prompt, or another model"
             ) from error
 
     def preprocess(self, images: Sequence[np.ndarray]) -> BatchFeature:
@@ -132,13 +132,13 @@ def load_processor(source: str) -> Any:
             )
     except ImportError as error:
         raise CheckpointError(
-            f"{source}: its processor needs a package that is not installed; for chat models: "
-            f"pip install '.[chat]' in a checkout ({one_line(error, most=200)})"
+            f"{source}: its processor needs a package that is not installed ({one_line(error, most=200)}); "
+            "for chat models: pip install '.[chat]' in a checkout"
         ) from error
     except Exception as error:  # of damaged tokenizers anything may come
         raise CheckpointError(
-            f"{source}: no processor that loads (preprocessor_config.json and a tokenizer's files): "
-            f"{one_line(error, most=300)}"
+            f"{source}: its processor does not load ({one_line(error, most=300)}); it needs "
+            "preprocessor_config.json and a tokenizer's files"
         ) from error
     tokenizer = _tokenizer_of(found)
     tokenizer.padding_side = "left"  # texts are gone on with at their end

@@ -111,7 +111,10 @@ def omnisource_terms(
     if weighting not in ("released", "paper"):
         raise ValueError(f"weighting {weighting!r} is neither 'released' nor 'paper'")
     if contrast not in get_args(Contrast) or (contrast == "sigmoid") != (logit_bias is not None):
-        raise ValueError(f"contrast {contrast!r} is softmax, or sigmoid with a logit_bias")
+        given = "without" if logit_bias is None else "with"
+        raise ValueError(
+            f"contrast {contrast!r} {given} logit_bias: give softmax without, or sigmoid with it"
+        )
     rows = {"V": video, "S": subtitle, "F": frame, "C": caption}
     names = {"V": "video", "S": "subtitle", "F": "frame", "C": "caption"}
     for letter in inputs_of(variant):
@@ -140,7 +143,7 @@ def _checked_scale(logit_scale: Tensor | float, *, like: Tensor) -> Tensor:
     if logit_scale.numel() != 1 or not -math.inf < logit_scale.item() <= MAX_LOGIT_SCALE:
         raise ValueError(
             f"logit_scale is {shown}: give the logarithm of the inverse temperature, one number of at most "
-            f"{MAX_LOGIT_SCALE:g}; of 100 it is 4.605"
+            f"{MAX_LOGIT_SCALE:g}; for a temperature of 0.01 it is 4.605"
         )
     return logit_scale.reshape(())
 

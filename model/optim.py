@@ -57,7 +57,7 @@ def rate_factors(
     for pattern in multipliers:
         if not any(fnmatchcase(name, pattern) for name in names):
             examples = f"{names[0]} or {names[-1]}"
-            raise ValueError(f"{pattern!r} matches no parameter; they are called as {examples}")
+            raise ValueError(f"{pattern!r} matches no parameter; names are such as {examples}")
     factors = {name: layer_decay ** _below_the_head(name, names) for name in names}
     for name in names:
         matching = [factor for pattern, factor in multipliers.items() if fnmatchcase(name, pattern)]

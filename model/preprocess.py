@@ -143,8 +143,9 @@ def check_tokenizer(tokenizer: Any, text_config: CLIPTextConfig | SiglipTextConf
     if isinstance(text_config, SiglipTextConfig):
         if tokenizer.pad_token_id != text_config.pad_token_id:
             raise CheckpointError(
-                f"{name}: its tokenizer pads with token {tokenizer.pad_token_id}, the model was trained with "
-                f"{text_config.pad_token_id} (pad_token_id in config.json), which its texts see"
+                f"{name}: its tokenizer pads with token {tokenizer.pad_token_id}, the model with "
+                f"{text_config.pad_token_id} (pad_token_id in config.json), which changes embeddings; put "
+                "the tokenizer there that the model was trained with"
             )
         return
     end = highest if text_config.eos_token_id == END_IS_HIGHEST else text_config.eos_token_id

@@ -140,10 +140,14 @@ def siglip_settings(source: str, config: Any, **where: Any) -> dict[str, Any]:
     """What a ClipVip of a SigLIP has of its own; CheckpointError for one that cannot be a start."""
     text, vision = config.text_config, config.vision_config
     if not getattr(vision, "vision_use_head", True):
-        raise CheckpointError(f"{source}: a SigLIP without its pooling head (vision_use_head) is no start")
+        raise CheckpointError(
+            f"{source}: is a SigLIP without a pooling head (vision_use_head), which cannot be used; give "
+            "another"
+        )
     if text.projection_size != vision.hidden_size:
         raise CheckpointError(
-            f"{source}: texts have {text.projection_size} dimensions and images {vision.hidden_size}"
+            f"{source}: its texts have {text.projection_size} dimensions, its images {vision.hidden_size}; "
+            "give a model that has one size for both"
         )
     # Padding is seen by SigLIP's texts, so it must be the tokenizer's; what the configuration says of it is
     # the library's default, and another in SigLIP 2.

@@ -373,7 +373,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     partial, existed = folder / ".partial", folder.is_dir()
     if folder.exists() and (not existed or any(entry != partial for entry in folder.iterdir())):
-        raise CheckpointError(f"{folder}: is there already; give a new or empty folder to write to")
+        raise CheckpointError(f"{folder}: already exists; give a new or empty folder to write to")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         yield partial

@@ -33,7 +33,7 @@ _COMMANDS = {
     "interpolate": ("tools.interpolate:interpolate", "Make a model between a start and a fine-tuned one."),
 }
 
-_EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is,
+_EPILOG = """Exit codes: 0 done, 1 the input or the machine is at fault, 2 the command line is wrong,
 130 stopped by Ctrl-C, 143 by SIGTERM; docs/cli.md says more.
 
 \b

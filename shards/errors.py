@@ -40,5 +40,5 @@ class Skip:
         texts = value if isinstance(value, dict) else {}
         is_one = {"reason", "what"} <= texts.keys() <= {"reason", "what", "detail"}
         if not is_one or not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError('want {"reason": "...", "what": "...", "detail": "..."}')
+            raise ValueError('is not like {"reason": "...", "what": "...", "detail": "..."}')
         return cls(**texts)

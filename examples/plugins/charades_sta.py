@@ -20,7 +20,7 @@ def read_charades_sta(path: Path) -> Rows:
         if len(words) == 3:
             yield clip_row(where, words[0], sentence, words[1:])
         else:
-            yield Skip("bad_annotation", where, "want VIDEO START END##SENTENCE")
+            yield Skip("bad_annotation", where, "is not VIDEO START END##SENTENCE")
 
 
 DATASETS["charades_sta"] = {

@@ -86,17 +86,20 @@ def corpus_command(
 def models_command(out: Path) -> None:
     """Copy the demo's tiny CLIP and OFA to OUT/clip and OUT/ofa, to try commands with."""
     copy_models(out)
-    click.echo(f"{out / 'clip'} and {out / 'ofa'}")
+    click.echo(f"models: {out / 'clip'} and {out / 'ofa'}")
 
 
 def _training_options(*, steps: int, batch_size: int) -> Callable[[_Function], _Function]:
     options = (
         _out(help="Folder for the model."),
         _option("--steps", type=at_least(1), default=steps, help="Training steps."),
-        _option("--batch-size", type=at_least(2), default=batch_size, help="Frames at once."),
-        _option("--pictures", "num_pictures", type=at_least(2), default=8000, help="Frames drawn."),
+        _option("--batch-size", type=at_least(2), default=batch_size, help="Frames in a batch."),
+        _option("--pictures", "num_pictures", type=at_least(2), default=8000, help="Frames to draw."),
         _option(
-            "--learning-rate", type=finite(0, above=True), default=1e-3, help="Of AdamW, at its highest."
+            "--learning-rate",
+            type=finite(0, above=True),
+            default=1e-3,
+            help="Highest learning rate of AdamW.",
         ),
         _seed,
     )
@@ -120,7 +123,7 @@ def train_clip_command(out: Path, **given: Any) -> None:
     from clipvip.experiments.demo.train_clip import train_clip
 
     accuracy = train_clip(out, **_ready(**given))
-    click.echo(f"{accuracy:.1%} of held-out frames find their label among 100. Written to {out}")
+    click.echo(f"model: {out}; it ranks the right label first of 100 for {accuracy:.1%} of held-out frames")
 
 
 @main.command("train-ofa", cls=StageCommand, resumable=False,
@@ -133,7 +136,7 @@ def train_ofa_command(out: Path, **given: Any) -> None:
     from clipvip.experiments.demo.train_ofa import train_ofa
 
     train_ofa(out, **_ready(**given))
-    click.echo(f"Written to {out}")
+    click.echo(f"model: {out}")
 
 
 if __name__ == "__main__":

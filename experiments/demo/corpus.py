@@ -130,7 +130,7 @@ def write_corpus(
         ValueError: `out` holds the corpus of another world, or a video's process died.
     """
     if is_of_another(world, out):
-        raise ValueError(f"{out}: holds a corpus of other settings; remove it or give another --out")
+        raise ValueError(f"{out}: holds a corpus made with other settings; remove it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _WORLD_NAME, as_json(world))
     truth: list[dict[str, Any]] = []

@@ -27,6 +27,7 @@ from clipvip.pipeline.domain_gap.stage import DomainGapOptions, nmi
 from clipvip.pipeline.evaluate.retrieval import RetrievalOptions, retrieval
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.runtime.stage import Stage, StageOptions, command_line
 from clipvip.pipeline.shard.stage import ShardOptions, shard
 from clipvip.pipeline.train.stage import TrainOptions, train
@@ -77,7 +78,7 @@ def run_demo(out: Path, *, workers: int, quick: bool, seed: int | None = None) -
     write_json(out / RESULTS_NAME, results)
     write_report(out / REPORT_NAME, out, results, [*corpus_commands, *(step.command for step in steps)])
     click.echo(f"\n{summary(results)}\n")
-    click.echo(f"Results in {out}, to look at: {out / REPORT_NAME}  ({time.monotonic() - started:.0f} s)")
+    click.echo(f"Results in {out}, to look at: {out / REPORT_NAME} ({time.monotonic() - started:.0f} s)")
     failed = failed_expectations(results, must_improve=not quick)
     if failed:
         raise UserError(f"the demo ran, but {'; '.join(failed)}")
@@ -90,14 +91,15 @@ def _corpus_command(world: World, folder: Path) -> list[str]:
 def make_corpus(world: World, folder: Path, *, workers: int) -> str:
     """Write the corpus unless it is there, and say so; UserError where there cannot be such a world."""
     if is_complete(world, folder):
-        return f"{folder} is there already"
+        return f"the corpus in {folder} is already complete"
     count = num_videos(world)
     try:
         with Progress("videos", total=count, unit="videos") as progress:
             write_corpus(world, folder, workers=workers, on_done=lambda: progress.add(1))
     except ValueError as error:
         raise UserError(str(error)) from error
-    return f"{count:,} videos of {world.clips_per_video} clips each in {folder}"
+    clips = counted(world.clips_per_video, "clips")
+    return f"{counted(count, 'videos')} of {clips} each in {folder}"
 
 
 def make_starts(out: Path, *, seed: int) -> None:

@@ -79,10 +79,10 @@ class World:
     def __post_init__(self) -> None:
         for name in ("num_train_videos", "num_test_videos", "clips_per_video", "num_descriptions"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, value in vars(self).items():
             if isinstance(value, float) and not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}, must be from 0 to 1")
+                raise ValueError(f"{name} is {value}; it must be from 0 to 1")
         for name, known in (
             ("shapes", SHAPES),
             ("colours", COLOURS),
@@ -92,7 +92,7 @@ class World:
         ):
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(known):
-                raise ValueError(f"{name} are {', '.join(chosen)}; choose of {', '.join(known)}")
+                raise ValueError(f"{name} are {', '.join(chosen)}; choose from {', '.join(known)}")
 
 
 # Where motion decides: so few appearances that a clip is told from the others by what moves where. Fixed on
@@ -172,7 +172,8 @@ def draw_distinct_scenes(chance: random.Random, world: World, count: int) -> lis
     num_different = len(appearances) * len(forwards)
     if count > num_different:
         raise ValueError(
-            f"the world has {num_different} clips that differ in more than direction, not {count}"
+            f"the world has {num_different} clips that differ in more than direction, {count} are needed; "
+            "ask for fewer test videos"
         )
     # Of 4 appearances with 3 motions each, number 6 is the second motion (turn 1) of appearance 2.
     chance.shuffle(appearances)

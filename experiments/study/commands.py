@@ -31,11 +31,13 @@ class StudyOptions(Knobs):
     )
     first_seed: int = opt("The first of the seeds.", at_least(0), default=1)
     out: Path = opt("Folder for everything.", FOLDER, default=Path("study-out"))
-    workers: int | None = opt("Processes: runs at a time.", at_least(1), shown="one per core", default=None)
-    gpus: int = opt("Processes with a GPU each: runs at a time.", at_least(0), default=0)
-    quick: bool = opt("A very small world and few steps: to see that it works.", default=False)
+    workers: int | None = opt(
+        "Processes, each with one run.", at_least(1), shown="one per core", default=None
+    )
+    gpus: int = opt("Processes with a GPU each; 0: compute on the CPU.", at_least(0), default=0)
+    quick: bool = opt("Use a very small world and few steps, to try the command.", default=False)
     data: Path | None = opt(
-        "Instead of the small world: a YAML file that names shards, captions and recipes.",
+        "Use your data instead of the small world: a YAML file that names shards, captions and recipes.",
         click.Path(dir_okay=False, path_type=Path),
         default=None,
     )
@@ -69,7 +71,9 @@ def _run(names: list[str], options: StudyOptions) -> None:
     pretrain_steps, finetune_steps = options.pretrain_steps, options.finetune_steps
     chosen = options.chosen()
     if options.data is not None and (chosen or quick):
-        raise click.UsageError("--data goes with neither --quick nor the options of the small world")
+        raise click.UsageError(
+            "--data cannot be combined with --quick or an option of the small world; leave one out"
+        )
     if options.data is None:
         pretrain_steps = pretrain_steps or (_QUICK_STEPS if quick else _PRETRAIN_STEPS)
         finetune_steps = finetune_steps or (_QUICK_STEPS if quick else None)
@@ -79,7 +83,10 @@ def _run(names: list[str], options: StudyOptions) -> None:
     else:
         source = read_data(options.data)
     if pretrain_steps is None and "scale" in names:
-        raise UserError("scale: takes models half way through post-pretraining; give --pretrain-steps")
+        raise UserError(
+            "scale: also scores models halfway through post-pretraining, and --data does not say how many "
+            "steps that has; give --pretrain-steps"
+        )
     settings = Settings(
         pretrain_steps=pretrain_steps,
         finetune_steps=finetune_steps,

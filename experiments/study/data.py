@@ -101,7 +101,7 @@ def read_data(path: Path) -> StudyData:
     try:
         tree = parse_yaml(path.read_text(encoding="utf-8"), name=str(path))
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         data = TypeAdapter(StudyData).validate_python(tree)
     except ValidationError as error:
@@ -112,7 +112,7 @@ def read_data(path: Path) -> StudyData:
     for name in ("shards", "captions", "finetune", "test", "motion_finetune", "motion_test"):
         folder = getattr(data, name)
         if folder is not None and not Path(folder).is_dir():
-            raise UserError(f"{path}: {name}: {folder} is no folder")
+            raise UserError(f"{path}: {name}: there is no folder {folder}; give the path of one")
     if (data.classes is None) != (data.labels is None):
         raise UserError(f"{path}: classes and labels go together; give both or none")
     return data

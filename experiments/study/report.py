@@ -11,7 +11,7 @@ from clipvip.experiments.study.results import FoundStudy
 from clipvip.pipeline.pages.plots import svg_file
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
 
@@ -34,9 +34,13 @@ def read_results_file(path: Path) -> StudyResults:
     try:
         results = TypeAdapter(StudyResults).validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the results.json of a study") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); give the results.json of a study"
+        ) from error
     except ValidationError as error:
-        raise UserError(f"{path}: no results of this version's clipvip-study; run the study again") from error
+        raise UserError(
+            f"{path}: does not hold results as this version of clipvip-study writes them; run the study again"
+        ) from error
     return results
 
 
@@ -58,9 +62,9 @@ class ReportOptions(StageOptions):
     """What `write_report` is asked for."""
 
     results: Path = opt("The results.json of a study.", _FILE)
-    into: Path = opt("A Markdown file with two marks, between which the results are put.", _FILE)
+    into: Path = opt(f"Markdown file; the results go between its lines '{BEGIN}' and '{END}'.", _FILE)
     figures: Path = opt(
-        "Folder of the figures, from the file's.",
+        "Folder for the figures, relative to that of --into.",
         click.Path(file_okay=False, path_type=Path),
         default=Path("assets"),
     )
@@ -79,7 +83,7 @@ def write_report(options: ReportOptions) -> StageReport:
     except (OSError, UnicodeError) as error:
         raise UserError(f"{options.into}: cannot be read ({error})") from error
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{options.into}: has not one line '{BEGIN}' and after it one '{END}'; add them")
+        raise UserError(f"{options.into}: needs one line '{BEGIN}' and, below it, one line '{END}'; add them")
     folder = options.into.parent / options.figures
     folder.mkdir(parents=True, exist_ok=True)
     plots = {CHART_NAME: svg_file(chart_of(results.studies))} if results.studies else {}
@@ -92,5 +96,6 @@ def write_report(options: ReportOptions) -> StageReport:
     atomic_write_bytes(options.into, f"{before}{BEGIN}\n\n{block}\n{after}".encode())
     return StageReport(
         content={"seeds": len(results.seeds), "figures": len(plots)},
-        text=f"{len(results.studies)} tables of {len(results.seeds)} seeds in {options.into}",
+        text=f"report: {counted(len(results.studies), 'tables')} of {counted(len(results.seeds), 'seeds')} "
+        f"-> {options.into}",
     )

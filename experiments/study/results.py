@@ -275,7 +275,7 @@ def protocols(run: StudyRun) -> list[FoundStudy]:
                     values.append(100 * metrics[name]["text_to_video"]["r1"])
             rows.append((f"{row.label}, {data.title(task)}", (summary(plain), summary(dsl))))
             if row.pretraining is not None:
-                text = f"the dual softmax finds more ({data.title(task)})"
+                text = "the dual softmax finds more"
                 claims.append(judged(text, data.title(task), dsl, plain, paper=_DSL_PAPER[task]))
     tables.append(FoundTable("Tables 5 and 6: fine-tuned R@1", ("plain", "dual softmax"), tuple(rows)))
     if data.questions is not None or data.classes is not None:
@@ -314,7 +314,8 @@ def _zero_shot(run: StudyRun) -> tuple[FoundTable, list[FoundClaim]]:
     for name, *_ in asked:
         paper = of_full[name != "actions"] - of_none[name != "actions"]
         pair = (found[full.label, name], found[none.label, name])
-        claims.append(judged(f"zero-shot {name}: (d) beats nothing", "motion", *pair, paper=f"{paper:+.1f}"))
+        text = "(d) beats no post-pretraining"
+        claims.append(judged(text, f"{name}, zero-shot", *pair, paper=f"{paper:+.1f}"))
     return FoundTable("Table 7: zero-shot accuracy", columns, tuple(rows)), claims
 
 

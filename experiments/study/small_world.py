@@ -43,7 +43,7 @@ class SmallWorld:
         """
         for options in (task.options for task in tasks):
             if isinstance(options, WorldOptions) and is_of_another(world_of(options), options.out):
-                raise UserError(f"{options.out}: is a world of other settings; give another --out")
+                raise UserError(f"{options.out}: holds a world made with other settings; give another --out")
         copy_models(out / MODELS_NAME, keep=True)
 
     def preparation(self, out: Path) -> list[str]:

@@ -11,7 +11,7 @@ import click
 from clipvip.experiments.demo.world import COLOURS, PLACES, REVERSED, World
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import LAST, at_least, finite, opt, options
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 
 # Fixed before any result of the seeds that they are reported for was looked at: docs/study.md.
@@ -129,7 +129,7 @@ class WorldOptions(Knobs):
     workers: int = opt("Processes.", at_least(1), default=2)
     quick: bool = opt("A very small world.", default=False)
     motion: bool = opt("The second task: few appearances and twins, so that motion decides.", default=False)
-    web: bool = opt("The small, clean, other source of clips: in its finetune/.", default=False)
+    web: bool = opt("The small, clean, other source of clips, in OUT/finetune.", default=False)
     noisy: bool = opt("Clips of which most subtitles are about something else.", default=False)
 
 
@@ -153,7 +153,7 @@ def make_world(options: WorldOptions) -> StageReport:
 def world_of(options: WorldOptions) -> World:
     """The world that is asked for; a UserError where that is more than one."""
     if options.motion + options.web + options.noisy > 1:
-        raise UserError("--motion, --web and --noisy are worlds of their own; give one of them")
+        raise UserError("--motion, --web and --noisy each stand for a whole world; give one of them")
     chosen = _QUICK_WORLD if options.quick else {}
     if options.motion:
         chosen = chosen | _MOTION_WORLD | (_QUICK_MOTION_WORLD if options.quick else {})
@@ -172,7 +172,7 @@ class StartOptions(StageOptions):
     init: str = opt("The model to begin with.", metavar="FOLDER")
     out: Path = opt("Folder for the model.", FOLDER)
     overrides: tuple[str, ...] = opt(
-        "Change a value of the recipe.", names=("--set",), metavar="KEY=VALUE", default=()
+        "Change one setting of the recipe; repeatable.", names=("--set",), metavar="KEY=VALUE", default=()
     )
 
 
@@ -193,7 +193,9 @@ def make_start(options: StartOptions) -> StageReport:
     recipe = load_recipe(options.recipe, options.overrides, options={"model.init": options.init})
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_model(start_model(recipe), options.out)
-    return StageReport(content={"encoder": recipe.model.encoder}, text=f"the start is in {options.out}")
+    return StageReport(
+        content={"encoder": recipe.model.encoder}, text=f"start: {options.init} -> {options.out}"
+    )
 
 
 @options
@@ -202,7 +204,7 @@ class SpoilOptions(StageOptions):
 
     shards: Path = opt("Folder of shards.")
     captions: Path = opt("Folder of their captions.")
-    rate: float = opt("Share of the captions to spoil.", finite(0, 1))
+    rate: float = opt("Share of the captions to replace.", finite(0, 1))
     seed: int = opt("Seed of the choice.", at_least(0))
     out: Path = opt("Folder for the captions.", FOLDER)
 
@@ -238,5 +240,5 @@ def spoil_captions(options: SpoilOptions) -> StageReport:
         write_captions(captions_path(out, shard.stem), rows, options={"spoilt": rate}, source=found.source)
     return StageReport(
         content={"changed": changed, "total": total},
-        text=f"{changed:,} of {total:,} captions are those of other clips in {out}",
+        text=f"spoil: {changed:,} of {counted(total, 'captions')} replaced by those of other clips -> {out}",
     )

@@ -94,7 +94,7 @@ SCALE = Study(
         _of_fig1("more clips hurt less", _ALL, "2.5% of the clips"),
         _of_fig1("more clips hurt less than a tenth", _ALL, "10% of the clips"),
         _of_fig1("very many clips help", _ALL, _NOTHING),
-        _of_fig1("very many clips help (motion)", _ALL, _NOTHING, "motion"),
+        _of_fig1("very many clips help", _ALL, _NOTHING, "motion"),
     ),
 )
 ENCODER_STUDY = Study(
@@ -161,10 +161,10 @@ LOSSES = Study(
         Claim("(d) beats subtitles alone", _D.label, _V_S.label),
         Claim("(a) beats subtitles alone", _A.label, _V_S.label),
         Claim("(d) beats no post-pretraining", _D.label, _VIP.label),
-        Claim("subtitles alone beat nothing (motion)", _V_S.label, _VIP.label, "motion"),
-        Claim("(d) beats no post-pretraining (motion)", _D.label, _VIP.label, "motion"),
-        Claim("(d) beats subtitles alone (motion)", _D.label, _V_S.label, "motion"),
-        Claim("(d) beats subtitles alone, zero-shot", _D.label, _V_S.label, metric="zero_shot", paper=""),
+        Claim("subtitles alone beat no post-pretraining", _V_S.label, _VIP.label, "motion"),
+        Claim("(d) beats no post-pretraining", _D.label, _VIP.label, "motion"),
+        Claim("(d) beats subtitles alone", _D.label, _V_S.label, "motion"),
+        Claim("(d) beats subtitles alone", _D.label, _V_S.label, metric="zero_shot", paper=""),
     ),
 )  # fmt: skip
 DATA = Study(
@@ -182,8 +182,8 @@ DATA = Study(
     ),
     (
         Claim("both texts beat subtitles", "subtitles + captions", "subtitles"),
-        Claim("both texts beat captions (motion)", "subtitles + captions", "captions", "motion"),
-        Claim("both texts beat image captions (motion)", "subtitles + captions",
+        Claim("both texts beat captions", "subtitles + captions", "captions", "motion"),
+        Claim("both texts beat image captions", "subtitles + captions",
               "image captions", "motion"),
         Claim("the clips' own captions beat labelled images", "subtitles + captions",
               "subtitles + image captions"),
@@ -206,7 +206,7 @@ def _of_extras(text: str, better: str, worse: str = _FULL) -> tuple[Claim, ...]:
     """A question of both tasks, to which the paper has no answer."""
     return (
         Claim(text, better, worse, paper=""),
-        Claim(f"{text} (motion)", better, worse, "motion", paper=""),
+        Claim(text, better, worse, "motion", paper=""),
     )
 
 

@@ -86,7 +86,7 @@ def run_tasks(
     if failed:
         task, message = failed[0]
         raise UserError(
-            f"{task.name}: {message}. Its log is {log_path(task, out)}; what is finished is kept, the same "
+            f"{task.name}: {message}. Its log is {log_path(task, out)}. What is finished is kept: the same "
             "command goes on from there"
         )
     if left:
@@ -126,7 +126,7 @@ def run_task(task: Task, *, out: Path, num_gpus: int) -> str:
         process.join()
     if process.exitcode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"exit code {process.exitcode}: {lines[-1] if lines else 'it said nothing'}"
+        return f"exit code {process.exitcode}: {lines[-1] if lines else 'no output'}"
     path = _mark_path(task, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"command": command_line(task.stage, task.options)})

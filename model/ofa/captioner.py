@@ -71,16 +71,22 @@ class Captioner(ImageCaptioner):
         self.image_size = image_size or config.resolution()
         most = _CELL_PIXELS * config.image_bucket_size
         if self.image_size > most:
-            raise CheckpointError(f"{source}: takes images of {most} pixels at most, {self.image_size} asked")
+            raise CheckpointError(
+                f"{source}: takes images of {most} pixels at most, not of {self.image_size}; give a "
+                "smaller --image-size"
+            )
         ids = self.tokenizer([prompt], return_tensors="pt").input_ids
         # Where files are missing, transformers makes an empty vocabulary instead of failing.
         if ids.shape[1] <= 2 or (ids == self.tokenizer.unk_token_id).any():
             raise CheckpointError(
-                f"{source}: its vocabulary does not spell the prompt; vocab.json or merges.txt lacks"
+                f"{source}: its vocabulary lacks tokens of the prompt; is vocab.json or merges.txt cut off?"
             )
         longest = config.max_position_embeddings
         if max(ids.shape[1], max_length + 2) > longest:
-            raise CheckpointError(f"{source}: takes texts of {longest} tokens at most, prompts and captions")
+            raise CheckpointError(
+                f"{source}: takes prompts and captions of {longest} tokens at most; give a shorter "
+                "--prompt or a smaller --max-length"
+            )
         rules = SearchRules(
             num_beams, max_length, bos=config.bos_token_id, pad=config.pad_token_id, eos=config.eos_token_id
         )
@@ -157,7 +163,9 @@ def _load_tokenizer(source: str, model: OfaForConditionalGeneration) -> OfaToken
     try:
         tokenizer: OfaTokenizer = OfaTokenizer.from_pretrained(source)
     except Exception as error:  # the tokenizers library raises nothing more specific
-        raise CheckpointError(f"{source}: no vocabulary that loads ({one_line(error, most=300)})") from error
+        raise CheckpointError(
+            f"{source}: its vocabulary does not load ({one_line(error, most=300)})"
+        ) from error
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"{source}: vocab.json has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}; "

@@ -72,7 +72,7 @@ def convert_fairseq(
     """
     checkpoint, folder, vocabulary = Path(checkpoint), Path(folder), Path(vocabulary)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: is there already; give a new folder to write to")
+        raise CheckpointError(f"{folder}: already exists; give a new folder to write to")
     vocab_size = _vocabulary_size(vocabulary)
     state = read_fairseq(checkpoint)
     config = infer_config(str(checkpoint), state)
@@ -106,7 +106,9 @@ def _vocabulary_size(folder: Path) -> int:
     try:
         return len(json.loads((folder / VOCABULARY_FILES[0]).read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{folder / VOCABULARY_FILES[0]}: no vocabulary ({error})") from error
+        raise CheckpointError(
+            f"{folder / VOCABULARY_FILES[0]}: is not a vocabulary ({error}); fetch it again"
+        ) from error
 
 
 def read_fairseq(path: Path) -> dict[str, Tensor]:
@@ -150,7 +152,7 @@ def infer_config(name: str, state: Mapping[str, Tensor]) -> OfaConfig:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{name}: is no OFA: its tensors do not tell the sizes ({one_line(error)})"
+            f"{name}: is no OFA, since its tensors do not show the model's sizes ({one_line(error)})"
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from clipvip.pipeline.pages.cards import Cards, draw_card, pick_evenly
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.pages.tables import Column, Table
-from clipvip.pipeline.runtime.report import Report
+from clipvip.pipeline.runtime.report import Report, counted
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.claims import MANIFEST_NAME, Options
@@ -163,10 +163,10 @@ def write_page(
     sections = [
         Section(blocks=[Cards([draw_card(pick, num_frames=num_frames) for pick in picks])]),
         Section("Options and length in words", blocks=[about]),
-        Section("Most frequent captions", "" if frequent else "none repeats", repeated),
+        Section("Most frequent captions", "" if frequent else "No caption is repeated.", repeated),
     ]
     note = (
-        f"{len(picks)} samples from all over {len(shards)} shards: {frame}, "
+        f"{counted(len(picks), 'samples')} from all over {counted(len(shards), 'shards')}: {frame}, "
         "what is said in the clip, and its caption. All figures are in report.json, all that was left out in "
         f"skipped.jsonl, files in {MANIFEST_NAME}."
     )

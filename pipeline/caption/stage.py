@@ -28,7 +28,7 @@ from clipvip.pipeline.runtime.options import (
 )
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
-from clipvip.pipeline.runtime.report import StageReport, planned
+from clipvip.pipeline.runtime.report import StageReport, counted, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.files.claims import SKIPPED_NAME, Options, claim_folder, require_free_folder
@@ -66,7 +66,7 @@ class CaptionOptions(StageOptions):
     out: Location = opt(f"Folder for the captions, one file a shard; {ALSO}.")
     model: str = opt(
         "OFA in Hugging Face layout ('clipvip-data convert-ofa' makes one of a fairseq file), or an "
-        f"image-to-text model of transformers (BLIP, GIT, Florence-2, chat models that see); {ALSO}.",
+        f"image-to-text model of transformers (BLIP, GIT, Florence-2, chat models that take images); {ALSO}.",
         metavar="FOLDER_OR_NAME",
     )
     gpus: Gpus = None
@@ -77,9 +77,9 @@ class CaptionOptions(StageOptions):
         default=None,
     )
     batch_size: int | None = opt(
-        "Frames at once.",
+        "Frames in a batch.",
         at_least(1, MOST_AT_ONCE),
-        shown="32 to 256 by a GPU's memory, 4 on the CPU",
+        shown="32 to 256, depending on the GPU's memory; 4 on the CPU",
         default=None,
     )
     num_beams: int | None = opt(
@@ -104,7 +104,7 @@ class CaptionOptions(StageOptions):
         "Frames of each clip to caption, a caption each: the middle one, or the middles of N equal parts.",
         _Frames(),
         metavar="[middle|N]",
-        shown="middle, as 1",
+        shown="middle, the same as 1",
         default=1,
     )
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
@@ -164,7 +164,7 @@ def caption(options: CaptionOptions) -> StageReport:
         made = report.finish(out, started=started, done_now=num_made, unit="captions")
     if not made.counts["captions"]:
         first = next(iter(report.skips), None)
-        why = f" ({first.reason}, as of {first.what}: {first.detail})" if first else ""
+        why = f" (such as {first.what}: {first.reason}, {first.detail})" if first else ""
         raise StageFailed(f"no frame could be captioned{why}; {out / SKIPPED_NAME} says why", made)
     return made
 
@@ -188,7 +188,7 @@ def _share_out(options: CaptionOptions) -> Where:
 
     found = torch.cuda.device_count()
     if gpus is not None and gpus > found:
-        raise UserError(f"--gpus {gpus}: this machine shows {found} GPUs to torch; give --gpus {found}")
+        raise UserError(f"--gpus {gpus}: torch finds {counted(found, 'GPUs')} here; give --gpus {found}")
     num_gpus = found if gpus is None else gpus
     if num_gpus:
         return Where(num_gpus, num_gpus, workers or min(_GPU_THREADS, share_of_cores(num_gpus)))
@@ -229,7 +229,7 @@ def _check_against_manifest(shards: Location) -> Manifest | None:
         path, size = shards / record.name, sizes.get(record.name)
         if size != record.num_bytes:
             raise UserError(
-                f"{path}: has {size} bytes, its manifest says {record.num_bytes}; make this shard again"
+                f"{path}: has {size} bytes, not {record.num_bytes} as in its manifest; make this shard again"
             )
     return manifest
 
@@ -249,7 +249,7 @@ def _make_captions(
         for outcome in run_units(caption_shard, todo, workers=num_workers, ray=setup.where.ray):
             if outcome.failure is not None:
                 raise UserError(
-                    f"{outcome.unit.shard}: {outcome.failure.detail} (out of memory?); what is done is kept, "
+                    f"{outcome.unit.shard}: {outcome.failure.detail} (out of memory?). What is done is kept: "
                     "run it again, with fewer --workers or a smaller --batch-size"
                 )
             assert outcome.result is not None

@@ -110,7 +110,7 @@ def caption_shard(task: CaptionTask) -> CaptionsMade:
                     found.take(frame, caption)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU's memory does not hold --batch-size {captioner.batch_size}; give less"
+            f"--batch-size {captioner.batch_size}: the GPU's memory is too small for it; give a smaller one"
         ) from error
     rows, skips = found.rows(), found.skips()
     is_of_several = setup.options.frames > 1

@@ -38,20 +38,24 @@ class ClipsOptions(StageOptions):
     """Options of `clips`. Paths may be URLs of stores (s3://, gs://) where the text says so."""
 
     videos: str = opt(argument=True, metavar="VIDEOS", kw_only=False)
-    out: Path = opt("File for the list of clips, as clips.jsonl; what is skipped is in OUT.report.")
+    out: Path = opt("File for the list of clips, such as clips.jsonl; OUT.report lists what was skipped.")
     by: Literal["pieces", "shots", "subtitles"] = opt(
         "How to divide videos: into pieces of one length, shots (PySceneDetect) or sentences (subtitles).",
         default="pieces",
     )
     seconds: float | None = opt(
-        "Length of a piece; the most for shots and sentences.",
+        "Length of a piece in seconds, or the longest that a clip by shots or sentences may be.",
         finite(0.1),
-        shown=f"{_PIECE_SECONDS:g}; most {_MOST_SECONDS:g}",
+        shown=f"{_PIECE_SECONDS:g}; for shots and sentences {_MOST_SECONDS:g}",
         default=None,
     )
-    shortest: float = opt("A shorter clip is joined to its neighbour.", finite(0), default=1.0)
+    shortest: float = opt(
+        "Shortest length in seconds; a shorter clip is joined to its neighbour.", finite(0), default=1.0
+    )
     threshold: float = opt(
-        "Least difference of the frames on both sides of a cut, of 255.", finite(0, 255), default=27.0
+        "For --by shots: a shot ends where frames differ by at least this, of 255.",
+        finite(0, 255),
+        default=27.0,
     )
     subtitles: str | None = opt(
         f"Folder of .vtt, .srt or .json3 files, for --by subtitles; {ALSO}.", default=None
@@ -171,7 +175,9 @@ def _subtitles(options: ClipsOptions) -> Mapping[str, str]:
         raise UserError(f"{place}: no such folder of subtitles; give it to --subtitles")
     found = index_subtitles(options.subtitles)
     if not found:
-        raise UserError(f"{options.subtitles}: holds no subtitle files")
+        raise UserError(
+            f"{options.subtitles}: holds no subtitle files; give a folder of .vtt, .srt or .json3 files"
+        )
     return found
 
 
@@ -211,7 +217,7 @@ class _Source:
             make_key(video_id, 0)
             video_id.encode()
         except (DatasetError, UnicodeEncodeError):
-            return Skip("unsafe_id", ascii(name)[1:-1], "rename the file: its name makes no id of a video")
+            return Skip("unsafe_id", ascii(name)[1:-1], "its name cannot be a video id; rename the file")
         if self.videos.get(video_id) != path:
             return Skip("duplicate_id", name, f"another file is named {video_id} too; rename one")
         return None
@@ -291,7 +297,9 @@ class _List:
             divided = parse_divided(self._known[task.file])
             if divided.spans or divided.skip:
                 return divided
-            return Divided((), Skip("no_clips", task.name, "nothing is said while it has pictures"))
+            return Divided(
+                (), Skip("no_clips", task.name, "no subtitle lies within the time of its pictures")
+            )
         return Divided((), Skip("changed", task.name, "changed meanwhile; run the same command again"))
 
     def counts(self) -> dict[str, int | float]:
@@ -301,6 +309,6 @@ class _List:
 
 def _dry_report(out: Path, source: _Source, known: Mapping[str, str]) -> StageReport:
     num_videos, num_done = source.count(known)
-    text = planned("clips: would look into", num_videos - num_done, num_videos, "videos", out)
+    text = planned("clips: would read", num_videos - num_done, num_videos, "videos", out)
     content = {"stage": "clips", "counts": {"videos": num_videos, "videos_done": num_done}}
     return StageReport(content=content, text=text)

@@ -19,6 +19,7 @@ from clipvip.pipeline.domain_gap.work import TextTask, encode_texts, load_featur
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
 from clipvip.pipeline.runtime.ray_units import RayCluster
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.places import make_folder, remove_folder
@@ -70,8 +71,8 @@ def count_texts(name: str, path: Location, side: Side, *, samples: int) -> Corpu
             num_empty += 1
     if num_texts < samples:
         raise UserError(
-            f"--{side} {name}: {path} has {num_texts} texts that are not empty, --samples asks for "
-            f"{samples}; give more texts or a smaller --samples"
+            f"--{side} {name}: {path} has {counted(num_texts, 'texts')} with words, --samples asks for "
+            f"{samples:,}; give more texts or a smaller --samples"
         )
     return Corpus(name, path, side, num_texts, num_empty, tuple(skips))
 
@@ -111,7 +112,7 @@ def encode_drawn(
                 parts = path.with_suffix(".parts")
                 features = _encode_on(ray, texts, encoder.fingerprint, parts, options, progress)
         if not np.isfinite(features).all():
-            raise UserError(f"{corpus.name}: the model gives features that are not numbers; check --model")
+            raise UserError(f"{corpus.name}: the model's features hold NaN or infinity; check --model")
         write_features(path, features)
         remove_folder(path.with_suffix(".parts"))
         num_encoded = len(texts)

@@ -171,7 +171,7 @@ def load_sentence_model(name: str, config: PreTrainedConfig) -> SentenceModel:
     kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise UserError(
-            f"{name}: {MODULES_NAME} lists {', '.join(kinds)}; want Transformer and Pooling first"
+            f"{name}: {MODULES_NAME} lists {', '.join(kinds)}; Transformer and Pooling must come first"
         )
     steps = [_STEPS[kind](name, path, reading) for kind, path in modules[1:]]
     return SentenceModel(transformer, tokenizer, reading, steps)
@@ -185,7 +185,7 @@ def _modules(name: str) -> list[tuple[str, str]]:
     found = parse_json(path.read_bytes())
     modules = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     if not modules:
-        raise UserError(f"{name}: {MODULES_NAME} is damaged; want a list of modules")
+        raise UserError(f"{name}: {MODULES_NAME} is damaged: it must be a list of modules")
     kinds = [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in modules]
     unknown = [kind for kind, _ in kinds if kind not in ("Transformer", *_STEPS)]
     if unknown:
@@ -245,7 +245,7 @@ def _dense(name: str, path: str, reading: _Reading) -> nn.Module:
     kind = str(fields.get("activation_function", "Tanh")).rpartition(".")[2].removesuffix("()")
     if kind not in _ACTIVATIONS:
         raise UserError(
-            f"{name}: {path}/config.json has an activation {kind!r}; want {', '.join(_ACTIVATIONS)}"
+            f"{name}: {path}/config.json has the activation {kind!r}; known are {', '.join(_ACTIVATIONS)}"
         )
     if (weights := _file(name, "model.safetensors", path)) is not None:
         state = load_file(weights)
@@ -271,7 +271,7 @@ def _fields(name: str, file: str, inside: str = "") -> Fields:
     path = _file(name, file, inside)
     fields = {} if path is None else parse_json(path.read_bytes())
     if not isinstance(fields, dict):
-        raise UserError(f"{name}: {file} is damaged; want a JSON object")
+        raise UserError(f"{name}: {file} is damaged: it must be a JSON object")
     return fields
 
 

@@ -25,7 +25,7 @@ from clipvip.pipeline.runtime.options import (
     options,
 )
 from clipvip.pipeline.runtime.ray_units import RayCluster, share_machines
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.claims import lock_folder
@@ -70,7 +70,7 @@ class DomainGapOptions(StageOptions):
     )
     repeats: int = opt("Draws to average.", at_least(1), default=10)
     seed: int = opt("Seed of the draws.", at_least(0), default=0)
-    batch_size: int = opt("Texts at once.", at_least(1), default=64)
+    batch_size: int = opt("Texts in a batch.", at_least(1), default=64)
     device: Device = "auto"
     ray: RayAddress = None
 
@@ -159,16 +159,19 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         )
         atomic_write_bytes(out / PICTURE_NAME, _picture(rows, list(options.targets)))
         given = {f"{side}s": [f"{name}={path}" for name, path in paths.items()] for side, paths in sides}
+        num_empty = sum(corpus.num_empty for corpus in corpora)
+        empty = f"{counted(num_empty, 'empty texts')} skipped" if num_empty else ""
         report = Report(
             "nmi",
             {**made_by, **given, "batch_size": options.batch_size},
             counts={
                 "texts": sum(corpus.num_texts for corpus in corpora),
-                "empty_texts_passed_over": sum(corpus.num_empty for corpus in corpora),
+                "empty_texts": num_empty,
                 "pairs": len(gaps),
             },
             details={"result": result},
             skips=[skip for corpus in corpora for skip in corpus.skips],
+            words={"empty_texts": empty, "pairs": counted(len(gaps), "pairs of corpora")},
         )
         num_encoded = sum(one.num_encoded_now for one in drawn)
         made = report.finish(out, started=started, done_now=num_encoded, unit="texts_encoded")
@@ -188,7 +191,7 @@ def _picture(rows: Mapping[str, Sequence[CorpusGap]], targets: Sequence[str]) ->
             [gap.mean for gap in gaps],
             [gap.std for gap in gaps],
             title=f"How far from {targets[0]}",
-            label=f"NMI, mean ± deviation of {len(gaps[0].values)} draws: 0 alike, 1 fully apart",
+            label=f"NMI, mean ± deviation of {counted(len(gaps[0].values), 'draws')}: 0 alike, 1 fully apart",
         )
     table = np.array([[gap.mean for gap in row] for row in rows.values()])
     table = np.column_stack([table, table.mean(1)])

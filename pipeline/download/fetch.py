@@ -124,7 +124,7 @@ def _fetch(task: FetchTask, languages: tuple[str, ...]) -> Entry:
     ydl.params["outtmpl"]["default"] = f"{folder}/video-%(format_id)s.%(ext)s"
     info: Any = ydl.extract_info(url, download=False)
     if not info or info.get("_type", "video") != "video":
-        raise _Unusable("not_one_video", "the link is a list of videos or none", permanent=True)
+        raise _Unusable("not_one_video", "the link leads to a list of videos, or to none", permanent=True)
     if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
         raise _Unusable("not_yet", f"live_status is {info['live_status']}", permanent=False)
     chosen = choose_subtitles(info, languages)

@@ -16,7 +16,7 @@ from clipvip.pipeline.download.archive import FETCHED, PASSING, PERMANENT, Archi
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import Listed, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import Outcome, run_units
 from clipvip.shards.errors import Skip
@@ -57,7 +57,7 @@ class DownloadOptions(StageOptions):
     metadata: Path = opt("HD-VILA-100M's JSONL, or one link or YouTube id a line.", _FILE)
     out: Path = opt("Folder for videos and subtitles.")
     height: int = opt(
-        "The best format up to this height (of the shorter side); else the smallest.",
+        "Most pixels of the shorter side: the best format up to this is fetched, or else the smallest.",
         at_least(16),
         default=360,
     )
@@ -76,7 +76,7 @@ class DownloadOptions(StageOptions):
     retry_wait: float = opt(
         "Seconds before the first retry; doubled for each further one.", finite(0), default=5.0
     )
-    retry_permanent: bool = opt("Also try again what failed for good, as with --cookies.", default=False)
+    retry_permanent: bool = opt("Also try again what failed for good, such as with --cookies.", default=False)
     stall_timeout: float = opt(
         "Give up a connection after this many seconds without a byte.", finite(0, above=True), default=30.0
     )
@@ -149,7 +149,8 @@ def download(options: DownloadOptions) -> StageReport:
         (out / STATE_FOLDER / PACE_NAME).unlink(missing_ok=True)
         made = report.finish(out, started=started, done_now=num_fetched, unit="videos")
     if again := made.counts["to_try_again"]:
-        made = replace(made, note=f"  {again:,} failed, and may work later: run the same command again")
+        failed = f"{counted(again, 'videos')} failed that may work later"
+        made = replace(made, note=f"  {failed}: run the same command again")
     if refusal is not None:
         raise StageFailed(
             f"stopped: the site refused {_MOST_REFUSALS_IN_A_ROW} videos in a row ({refusal}); "

@@ -244,7 +244,7 @@ def table(result: dict[str, Any]) -> str:
         )
     ]
     if with_clips < result["num_classes"]:
-        lines[0] += f"; {result['num_classes']:,} classes to choose from"
+        lines[0] += f"; {counted(result['num_classes'], 'classes')} to choose from"
     columns = (Column(width=16), Column(spec=".1f", width=7), Column("chance", ".1f", 9), Column())
     intervals = result.get("intervals", {})
     rows = [
@@ -257,5 +257,5 @@ def table(result: dict[str, Any]) -> str:
     for pair in result["confused"]:
         lines.append(f"  {pair['class']} taken for {pair['taken_for']}: {pair['clips']:,} of {pair['of']:,}")
     if result.get("labels_not_used"):
-        lines.append(f"{result['labels_not_used']:,} labels are of no clip that was classified")
+        lines.append(f"labels of clips that were not classified: {result['labels_not_used']:,}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.pages.tables import Column, Table
+from clipvip.pipeline.runtime.report import counted
 
 Result = dict[str, Any]
 
@@ -44,7 +45,7 @@ def comparison(name: str, result: Result, figures: Figures) -> Table:
 
 def score_page(title: str, name: str, result: Result, figures: Figures, told: str) -> bytes:
     """A page of one test: the comparison, and below it what is `told` of the model alone."""
-    note = f"{name}, {result['num_frames']} frames of a clip"
+    note = f"{name}, {counted(result['num_frames'], 'frames')} of each clip"
     scores = Section("Scores in percent", blocks=[comparison(name, result, figures)])
     return render_page(title, [scores, Section(f"In full: {name}", code=told)], note=note)
 

@@ -157,7 +157,7 @@ def load_clip_vip(
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise UserError(f"{name}: no CLIP-ViP model that loads ({one_line(error, most=200)})") from error
+        raise UserError(f"{name}: does not load as a CLIP-ViP model ({one_line(error, most=200)})") from error
     if needs_tokenizer and model.tokenizer is None:
         raise UserError(f"{name}: has no tokenizer to read texts by; put that of its CLIP beside the weights")
     config = model.config

@@ -10,6 +10,7 @@ from typing import Any
 from clipvip.pipeline.evaluate.clip_names import ClipName, names_for
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.stores import Location
+from clipvip.shards.files.text import kind_of
 from clipvip.shards.sources.video_set_files import (
     Row,
     first_of,
@@ -66,7 +67,8 @@ def read_classes(path: Location) -> list[str]:
             raise DatasetError(f"{path}: has the class {name[:80]!r} twice; take one out")
         seen.add(same_class(name))
     if len(names) < 2:
-        raise DatasetError(f"{path}: has {len(names)} classes; want two or more, one a line")
+        few = "one class" if names else "no classes"
+        raise DatasetError(f"{path}: has {few}; give two or more, one a line")
     return names
 
 
@@ -78,7 +80,7 @@ def _from_json(path: Location, content: Any) -> list[str]:
             numbered = [(str(number), name) for name, number in pairs]
             if all(number.isdecimal() and isinstance(name, str) for number, name in numbered):
                 return [name for _, name in sorted(numbered, key=lambda pair: int(pair[0]))]
-    raise DatasetError(f"{path}: want a list of class names, or an object of class names and numbers")
+    raise DatasetError(f"{path}: must be a list of class names, or an object of class names and numbers")
 
 
 def read_labels(path: Location) -> tuple[Labels, list[Skip]]:
@@ -93,7 +95,7 @@ def read_labels(path: Location) -> tuple[Labels, list[Skip]]:
     elif suffix == ".json":
         content = read_json(path)
         if not isinstance(content, list):
-            raise DatasetError(f"{path}: want a list of labels, found {type(content).__name__}")
+            raise DatasetError(f"{path}: must be a list of labels, not {kind_of(content)}")
         rows = _records(path, iter(content))
     else:
         rows = read_table(path, video=_CLIP_FIELDS, sentence=_LABEL_FIELDS)

@@ -25,7 +25,7 @@ from clipvip.pipeline.evaluate.questions import Question, read_questions
 from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import opt, options
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.stores import Location
@@ -234,8 +234,8 @@ def figures(result: dict[str, Any]) -> dict[str, dict[str, Figure]]:
 def table(result: dict[str, Any]) -> str:
     """Accuracy in percent, as papers have it, and the counts of each place."""
     sizes = ", ".join(f"{size} ({count:,})" for size, count in result["num_options"].items())
-    about = f"{result['num_questions']:,} questions about {result['num_clips']:,} clips"
-    lines = [f"{about}, {result['num_frames']} frames each; options: {sizes}"]
+    about = f"{counted(result['num_questions'], 'questions')} about {counted(result['num_clips'], 'clips')}"
+    lines = [f"{about}, {counted(result['num_frames'], 'frames')} each; options of a question: {sizes}"]
     lines.append(f"{'accuracy':<12}{100 * result['accuracy']:6.1f}{interval_note(result.get('interval'))}")
     lines.append(f"{'chance':<12}{100 * result['chance']:6.1f}")
     names = ("answer", "chosen", "right")

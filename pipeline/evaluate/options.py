@@ -37,13 +37,13 @@ Page = Annotated[
 ]
 Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
 
-BatchSize = Annotated[int, Opt("Clips at once.", at_least(1, MOST_AT_ONCE))]
+BatchSize = Annotated[int, Opt("Clips in a batch.", at_least(1, MOST_AT_ONCE))]
 Readers = Annotated[
     int | None,
     Opt(
-        "Processes that read and decode clips, where there are many; 0: none.",
+        "Processes that read and decode clips, used if there are many clips; 0: none.",
         at_least(0, MOST_PROCESSES),
-        shown=f"with a GPU one per core, {_MOST_WORKERS} at most, else 0",
+        shown=f"with a GPU one per core, at most {_MOST_WORKERS}; else 0",
     ),
 ]
 
@@ -51,7 +51,7 @@ Readers = Annotated[
 def require_page_folder(page: Location | None, option: str = "--page") -> None:
     """UserError where the folder of a page, or another file, on this machine is not there."""
     if isinstance(page, Path) and not page.parent.is_dir():
-        raise UserError(f"{option} {page}: no such folder as {page.parent}; make it")
+        raise UserError(f"{option} {page}: there is no folder {page.parent}; make it")
 
 
 def result_folder(name: str) -> Any:
@@ -134,7 +134,9 @@ class ClipsOptions(EncodingOptions):
         names = (self.model, *self.baselines)
         for number, given in enumerate(names):
             if given in names[:number]:
-                raise UserError(f"--baseline {given}: is there already; give each model once")
+                raise UserError(
+                    f"--baseline {given}: is given twice, or is the --model; give each model once"
+                )
         models: dict[str, ClipVip] = {}
         for given in names:
             like = models.get(self.model)

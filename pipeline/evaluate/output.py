@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipvip.pipeline.evaluate.baselines import Figures, comparison, score_page
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import atomic_write_bytes, write_json
 from clipvip.shards.files.places import make_folder
@@ -66,7 +66,7 @@ def why_none(skips: Sequence[Skip]) -> str:
     help_ = ""
     if skips and all(skip.reason == "empty_text" for skip in skips):
         help_ = "; give --captions DIR, or shards with subtitles"
-    return f"no clip can be used of {len(skips):,}: {reasons(skips)}{first}{help_}"
+    return f"none of {counted(len(skips), 'clips')} can be used: {reasons(skips)}{first}{help_}"
 
 
 def reasons(skips: Iterable[Skip]) -> str:

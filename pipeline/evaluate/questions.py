@@ -9,6 +9,7 @@ from typing import Any
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of
 from clipvip.shards.files.stores import Location
+from clipvip.shards.files.text import kind_of
 from clipvip.shards.sources.video_set_files import first_of, read_json, read_json_lines, read_text
 
 _VIDEO_FIELDS = ("video", "clip_name", "video_id", "clip_id", "image")
@@ -48,7 +49,7 @@ def read_questions(path: Location) -> tuple[list[Question], list[Skip]]:
     elif path.suffix.lower() == ".json":
         content = read_json(path)
         if not isinstance(content, list):
-            raise DatasetError(f"{path}: want a list of questions, found {type(content).__name__}")
+            raise DatasetError(f"{path}: must be a list of questions, not {kind_of(content)}")
         rows = (_from_record(f"{path.name}, record {n}", entry) for n, entry in enumerate(content))
     else:
         rows = _from_table(path)
@@ -80,7 +81,7 @@ def _from_table(path: Location) -> Iterable[Question | Skip]:
     if delimiter == "\t" and len(header) in (10, 11):
         return _lsmdc(path, text)
     raise DatasetError(
-        f"{path}: no table of questions that is known: want JSFusion's (vid_key, a1, ..., answer) or LSMDC's "
+        f"{path}: is not a known table of questions; give JSFusion's (vid_key, a1, ..., answer) or LSMDC's "
         "(10 or 11 columns between tabs), or questions as .jsonl"
     )
 
@@ -122,14 +123,14 @@ def _number(text: str | None) -> int | str | None:
 def _question(where: str, video: Any, options: Any, answer: Any) -> Question | Skip:
     video = id_of(video)
     if not isinstance(video, str) or not video.strip():
-        return Skip("bad_question", where, f"the clip has no name: want text, found {str(video)[:40]!r}")
+        return Skip("bad_question", where, f"its clip has no name: {str(video)[:40]!r} is not a text")
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        return Skip("bad_question", where, "wants options as a list of texts")
+        return Skip("bad_question", where, "its options are not a list of texts")
     texts = tuple(" ".join(option.split()) for option in options)
     if len(texts) < 2 or not all(texts):
-        return Skip("bad_question", where, "wants two options or more, none of them empty")
+        return Skip("bad_question", where, "has fewer than two options, or an empty one")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
         return Skip(
-            "bad_question", where, f"wants an answer among its {len(texts)}, has {str(answer)[:40]!r}"
+            "bad_question", where, f"its answer {str(answer)[:40]!r} is none of its {len(texts)} options"
         )
     return Question(where, video, texts, answer)

@@ -56,16 +56,19 @@ class RetrievalOptions(ClipsOptions):
     """Options of `retrieval`."""
 
     captions: tuple[Location, ...] | None = opt(
-        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
+        f"Folder of captions to search by instead of subtitles; may be given several times; {ALSO}.",
+        default=(),
     )
-    dsl: bool = opt("Also with the dual softmax, which uses all queries at once.", default=False)
-    qb_norm: bool = opt("Also with QB-Norm, the queries being their own bank.", default=False)
+    dsl: bool = opt("Score with the dual softmax too, which uses all queries at once.", default=False)
+    qb_norm: bool = opt(
+        "Score with QB-Norm too; its bank of texts is the queries, or --query-bank.", default=False
+    )
     query_bank: Location | None = opt(
-        "Other texts, such as those of training, for --qb-norm: shards, captions, or a file of lines.",
+        "Texts for the bank of --qb-norm, such as those of training: shards, captions, or a file of lines.",
         default=None,
     )
     all_captions: bool = opt(
-        "Search by each caption of clips that have several, all being right.", default=False
+        "Search by every caption of a clip that has several; each is right for that clip.", default=False
     )
     out: Location | None = result_folder(RESULT_NAME)
     page: Page = None
@@ -193,7 +196,7 @@ def retrieval(options: RetrievalOptions) -> RetrievalReport:
     settings = settings_of(models[options.model])
     about = {"model": options.model, **options.compared(), "shards": str(shards), "queries": queries}
     result = with_baselines(scores.as_dict(), {name: one.as_dict() for name, one in scored.items()})
-    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_queries}, skips=skips)
+    report = Report("retrieval", {**about, **settings}, counts={"clips": scores.num_clips}, skips=skips)
     output = Output(RESULT_NAME, options.out, options.page, figures)
     made = finish(report, result, table(result), output=output, started=started)
     return RetrievalReport(content=made.content, text=made.text, scores=scores, baselines=scored)
@@ -253,8 +256,8 @@ def few_clips_warning(num_clips: int) -> str | None:
     by_chance = 100 * min(10 / max(num_clips, 1), 1)
     clips = counted(num_clips, "clips")
     return (
-        f"only {clips} to be found among: chance alone has R@10 {by_chance:.0f}, and the numbers say "
-        f"little of the model; give {_FEW_CLIPS} or more"
+        f"only {clips} to search: chance alone has R@10 {by_chance:.0f}%, so that the numbers say little "
+        f"about the model; give {_FEW_CLIPS} or more"
     )
 
 
@@ -283,7 +286,7 @@ def all_metrics(
         if size > _MAX_RESCORED_SCORES:
             limit = int(_MAX_RESCORED_SCORES**0.5)
             raise UserError(
-                f"--dsl and --qb-norm hold all scores at once, for {limit:,} clips at most; leave them out"
+                f"--dsl and --qb-norm need all scores in memory, for {limit:,} clips at most; leave them out"
             )
         similarity = similarities(texts, videos)
     if how.dsl:
@@ -345,7 +348,7 @@ def table(result: dict[str, Any]) -> str:
     searched = f"searched by {several} {result['queries']}"
     lines = [f"{counted(num_clips, 'clips')}, {searched}, {counted(result['num_frames'], 'frames')} each"]
     if result["num_distinct_texts"] < num_queries:
-        lines.append(f"({num_queries - result['num_distinct_texts']:,} of the texts repeat another)")
+        lines.append(f"texts that repeat another: {num_queries - result['num_distinct_texts']:,}")
     rows = []
     for kind, directions in result["metrics"].items():
         for direction in DIRECTIONS:

@@ -41,7 +41,7 @@ class FilterOptions(EncodingOptions):
         f"A CLIP-ViP model, or a plain CLIP or SigLIP, to score clips and texts by, and to find "
         f"near-duplicates; {ALSO}.",
         metavar="FOLDER_OR_NAME",
-        shown="scores that are there stay",
+        shown="none; known scores are kept",
         default=None,
     )
     index: Location | None = opt(
@@ -61,7 +61,7 @@ class FilterOptions(EncodingOptions):
     duplicate_similarity: float | None = opt(
         "Least cosine of two near-duplicates, or of a clip and the same clip in a test set.",
         finite(0, 1, above=True),
-        shown=f"{SIMILARITY}; without --model, as it was",
+        shown=f"{SIMILARITY}; without --model, that of the last run",
         default=None,
     )
     min_score: float | None = bound("Keep clips whose subtitle scores at least this.", -1, 1)

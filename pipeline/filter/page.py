@@ -64,7 +64,7 @@ def filter_page(
     drawn = iter(_draw([*chain.from_iterable(cuts.values()), *pairs, *leaked]))
     sections = [
         Section(blocks=[_counts(report, chosen)]),
-        Section("How the clips are spread", blocks=[_summary(report), *_languages(known)]),
+        Section("Distributions", blocks=[_summary(report), *_languages(known)]),
         Section(blocks=_plots(known)),
     ]
     for option, strips in cuts.items():
@@ -72,14 +72,14 @@ def filter_page(
         sections.append(Section(f"At the cut: {option}", note, list(islice(drawn, len(strips)))))
     if pairs:
         note = (
-            f"Each pair is a clip and the clip that is most like it. From a similarity of {similarity:g} on, "
-            "the two count as duplicates. The pairs nearest to this threshold are shown."
+            "Each pair is a clip and the clip that is most similar to it. The two count as duplicates if "
+            f"their similarity is {similarity:g} or more. The pairs nearest to this threshold are shown."
         )
         sections.append(Section("Near-duplicates", note, list(islice(drawn, len(pairs)))))
     if "leaks" in known.made_of:
         note = f"{counted(len(leaks), 'findings')}; leaks.jsonl lists all."
         table = [_leak_table(leaks)] if leaks else []
-        sections += [Section("What test sets have too", note, table), Section(blocks=list(drawn))]
+        sections += [Section("Clips that test sets also have", note, table), Section(blocks=list(drawn))]
     return render_page("Choosing clips", sections)
 
 

@@ -53,8 +53,8 @@ _NEEDED: dict[Family, str] = {"scores": "--model", "duplicates": "--model", "lea
     "--shards clips/ --captions captions/ --model clip/ --out filter/\n"
     "--test msrvtt=msrvtt-test/ --drop-leaks --max-duplicates 1 --language en --min-words 3 --top 0.3",
     "--shards clips/ --out filter/ --min-motion 2 --keep moving.txt",
-    note="Then 'clipvip-train ... --set data.keep=filter/keep.txt', or 'clipvip-data subset --keys'. With "
-    "other conditions only the list and the page are made anew: nothing is encoded again.",
+    note="'clipvip-train ... --set data.keep=filter/keep.txt' trains on the kept clips, 'clipvip-data subset "
+    "--keys' copies them. With other conditions only the list and the page are made anew.",
 )
 def filter(options: FilterOptions) -> StageReport:
     """Measure clips, to find those worth training on, and list those that meet conditions.
@@ -89,8 +89,7 @@ def filter(options: FilterOptions) -> StageReport:
                 out,
                 shards,
                 (BY_TEXTS,),
-                "its leaks were found by embeddings too; give --model with --test, so that they are "
-                "found again",
+                "its leaks were also found by embeddings; give --model beside --test to find them again",
             )
             mark_leaks(out, shards, tests, None)
         known = read_known(out, shards)
@@ -111,16 +110,16 @@ def _check(options: FilterOptions) -> None:
         if is_folder(folder) and is_same_folder(options.out, folder):
             raise UserError(f"--out {options.out}: is the folder of the {name}; give another one")
     if options.index is not None and options.model is None:
-        raise WrongOptions("--index goes with --model")
+        raise WrongOptions("--index: holds embeddings for --model; give that too, or leave --index out")
     if (keep := options.keep) is not None:
         if not options.conditions():
-            raise WrongOptions("--keep: there is nothing to keep by; give a condition, such as --min-words 3")
+            raise WrongOptions("--keep: needs a condition to keep clips by; give one, such as --min-words 3")
         require_page_folder(keep, "--keep")
         inputs = [options.shards, *captions]
         is_inside = any(is_folder(folder) and is_same_folder(keep.parent, folder) for folder in inputs)
         if is_inside or keep.suffix in _NO_LISTS:
             raise UserError(
-                f"--keep {keep}: would stand among the clips or columns; give another file, as .txt"
+                f"--keep {keep}: would lie among the clips or columns; give another file, such as keep.txt"
             )
 
 
@@ -175,7 +174,7 @@ def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: Filte
         is_ours = folder != options.index
         require_index(folder, maker, rebuild=is_ours)
         if not is_ours and not is_index_of(folder, wanted):
-            raise UserError(f"--index {folder}: is of other shards; give another one, or none")
+            raise UserError(f"--index {folder}: is of other shards; give another one, or leave --index out")
         return bring_up_to_date(folder, wanted, maker, options.encoder_for(model, of), model=name)
 
     pieces = embedded(index, options.shards, shards)
@@ -185,8 +184,8 @@ def _use_model(shards: Sequence[Shard], tests: Sequence[TestSet], options: Filte
             out,
             shards,
             (BY_TEXTS, by_embeddings(made_by, least)),
-            "its leaks were found by another model, among other clips or from another "
-            "--duplicate-similarity on; give the --test sets again",
+            "its leaks were found by another model, among other clips or with another "
+            "--duplicate-similarity; give the --test sets again",
         )
     scoring = Scoring.by(options.encoder_for(model, options.shards), name, maker.model_sha256)
     score_shards(out, shards, pieces, options.captions or (), scoring)
@@ -223,8 +222,8 @@ def _require_columns(known: Known, options: FilterOptions, conditions: Condition
     asked = options.duplicate_similarity
     if made_of is not None and asked is not None and threshold_of(made_of) != asked:
         raise UserError(
-            f"--duplicate-similarity {asked:g}: near-duplicates were found from "
-            f"{threshold_of(made_of):g} on; give --model to find them anew"
+            f"--duplicate-similarity {asked:g}: near-duplicates were found with "
+            f"{threshold_of(made_of):g}; give --model to find them anew"
         )
 
 
@@ -234,8 +233,8 @@ def _tell_no_ranking(known: Known, conditions: Conditions) -> None:
     if conditions.max_duplicates is not None and np.isnan(known.clips.numbers[column]).all():
         known_columns = [name for name in BY if not np.isnan(known.clips.numbers[name]).all()]
         click.echo(
-            f"Warning: --max-duplicates --by {column}: no clip has a {column}, so the first of each group "
-            f"are kept; to choose among them, give --by {' or '.join(known_columns)}",
+            f"Warning: --max-duplicates --by {column}: no clip has a {column.replace('_', ' ')}, so the "
+            f"first of each group are kept; to choose among them, give --by {' or '.join(known_columns)}",
             err=True,
         )
 
@@ -253,14 +252,14 @@ def _write_list(
                 path.unlink()
         dropped = ", ".join(f"{name} drops {count:,}" for name, count in chosen.dropped.items())
         raise UserError(
-            f"none of {len(known.clips):,} clips meets all conditions ({dropped}); ask for less, and for "
-            "nothing that no clip has, such as a score of subtitles where there are none (--by caption_score)"
+            f"none of {counted(len(known.clips), 'clips')} meets all conditions ({dropped}); ask for less. "
+            "Clips without subtitles have no score of them: choose those by captions (--by caption_score)"
         )
     write_key_list(path, known.keys(chosen.kept))
     if more := int(np.isin(known.hashes, known.hashes[chosen.kept]).sum() - chosen.kept.sum()):
         click.echo(
-            f"Warning: {more:,} clips that are not kept have keys of clips that are, in other shards; the "
-            "list keeps them too",
+            f"Warning: dropped clips that have the key of a kept clip in another shard: {more:,}; the list "
+            "has keys alone, so it keeps them too",
             err=True,
         )
     return path

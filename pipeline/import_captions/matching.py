@@ -132,7 +132,7 @@ def _clip_of(connection: sqlite3.Connection, row: CaptionRow) -> int | Skip:
             if found:
                 ambiguous = ambiguous or " and ".join(key for _, key in found)
     if ambiguous:
-        return Skip("ambiguous_id", row.ids[0], f"{row.where}: that of several clips, as of {ambiguous}")
+        return Skip("ambiguous_id", row.ids[0], f"{row.where}: the id of several clips, such as {ambiguous}")
     return Skip("no_such_clip", row.ids[0], row.where)
 
 

@@ -108,10 +108,11 @@ def import_captions(options: ImportCaptionsOptions) -> StageReport:
         table.unlink()
     if not made.counts["captions"]:
         unmatched = report.tally.examples.get("no_such_clip", [])
-        row = f"{unmatched[0]['what']!r} ({unmatched[0]['detail']})" if unmatched else "nowhere"
+        clip_is = f"a clip is {clip}" if clip else "there are no clips"
+        row_is = f", a row is about {unmatched[0]['what']!r} ({unmatched[0]['detail']})" if unmatched else ""
         raise StageFailed(
-            f"no row belongs to a clip: a clip is {clip or 'nowhere'}, a row {row}; name the field of "
-            f"the key or clip id by --id-column; {out / SKIPPED_NAME} lists all",
+            f"no row belongs to a clip: {clip_is}{row_is}; give the field with the key or clip id to "
+            f"--id-column; {out / SKIPPED_NAME} lists all rows",
             made,
         )
     return made

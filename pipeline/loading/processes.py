@@ -112,7 +112,7 @@ def _explained(
             ) from error
         if _NO_SHARED_MEMORY in lines[-1] or (processes and isinstance(error, OSError | MemoryError)):
             raise UserError(
-                f"a loading process failed: {lines[-1]}. {advice.when_failed}, of which /dev/shm is a part"
+                f"a loading process failed ({lines[-1]}). {advice.when_failed}, also in /dev/shm"
             ) from error
         raise
 

@@ -12,6 +12,7 @@ from clipvip.media.errors import one_line
 from clipvip.media.jpeg import encode_jpeg
 from clipvip.media.sampling import middles_of_parts
 from clipvip.pipeline.pages.html import data_url
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.shards.errors import DatasetError
 from clipvip.shards.files.stores import Location
@@ -225,6 +226,6 @@ def facts_of(pick: Pick) -> str:
         return f"{pick.num_bytes:,} bytes"
     start, end = record.span_seconds
     return (
-        f"{start:.2f} to {end:.2f} s of {record.video_id}, {len(record.frame_seconds)} frames, "
+        f"{start:.2f} to {end:.2f} s of {record.video_id}, {counted(len(record.frame_seconds), 'frames')}, "
         f"{record.width}x{record.height}, {pick.num_bytes:,} bytes"
     )

@@ -30,7 +30,7 @@ def torch_device(choice: str) -> "torch.device":
 
     has_gpu = torch.cuda.is_available()
     if choice == "cuda" and not has_gpu:
-        raise UserError("--device cuda: this machine shows no GPU to torch; use --device cpu")
+        raise UserError("--device cuda: torch finds no GPU on this machine; use --device cpu")
     return torch.device("cuda" if has_gpu and choice != "cpu" else "cpu")
 
 
@@ -61,4 +61,4 @@ def claim_gpu(out: Location, num_gpus: int) -> int:
                 _held_locks.enter_context(locked(folder / f"gpu{number}.lock", waits=False))
                 return number
         time.sleep(0.1)
-    raise UserError(f"{out}: all {num_gpus} GPUs are taken by workers of an earlier run; end them first")
+    raise UserError(f"{out}: worker processes of an earlier run still use all GPUs; end them first")

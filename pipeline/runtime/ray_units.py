@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from clipvip.extras import missing
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.runtime.worker_process import Death, WorkerProcess
 from clipvip.pipeline.runtime.workers import Failure, Outcome, failure_of
 
@@ -151,7 +152,7 @@ def _hand_out(
                 if losses[number] < _MOST_LOSSES:
                     waiting.appendleft((number, unit))
                     continue
-                detail = f"{losses[number]} workers were lost with it: {_first_line(error)}"
+                detail = f"{losses[number]} worker processes died on it ({_first_line(error)})"
                 result, failure = None, Failure("crashed", detail)
             else:
                 crew.idle.append(actor)
@@ -182,8 +183,8 @@ class _Crew:
             cluster = self._cluster
             room = sum(map(self._room, machines(cluster.address)))
             if not room and not self._all:
-                gpus = f" and {cluster.gpus_per_worker} GPU" if cluster.gpus_per_worker else ""
-                needs = f"{cluster.cpus_per_worker} CPU{gpus}"
+                gpus = f" and {counted(cluster.gpus_per_worker, 'GPUs')}" if cluster.gpus_per_worker else ""
+                needs = f"{counted(cluster.cpus_per_worker, 'CPUs')}{gpus}"
                 raise UserError(f"--ray {cluster.address}: no machine of the cluster has {needs}")
             self._size = min(room, cluster.workers or room)
         return self._size

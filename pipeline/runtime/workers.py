@@ -153,7 +153,7 @@ def _take(source: Iterator[Unit], returned: deque[_Job[Unit]], most: int) -> Ite
 def failure_of(death: Death, num_kills: int) -> Failure | None:
     """What a death means for its unit, which `num_kills` workers were killed with; None: do it again."""
     if death.is_timeout:
-        return Failure("timeout", "worker process ran past its time limit")
+        return Failure("timeout", "worker process exceeded its time limit")
     if not death.was_killed:
         return Failure("crashed", f"worker process ended with code {death.exit_code}")
     return (

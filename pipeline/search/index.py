@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from clipvip.analysis.faiss_tools import largest_products, require_faiss
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.shards.errors import Skip
 from clipvip.shards.files.atomic import (
     TEMPORARY_SUFFIX,
@@ -112,8 +113,9 @@ def require_index(folder: Location, maker: Maker, *, rebuild: bool) -> None:
     if found is None or found == maker or rebuild:
         return
     if found.num_frames != maker.num_frames and found.model_sha256 == maker.model_sha256:
+        frames = counted(found.num_frames, "frames")
         raise UserError(
-            f"{folder}: this index was made with {found.num_frames} frames a clip, not {maker.num_frames}; "
+            f"{folder}: this index was made with {frames} a clip, not {maker.num_frames}; "
             f"give --num-frames {found.num_frames}, another --index, or --rebuild of 'clipvip-eval search'"
         )
     raise UserError(
@@ -234,7 +236,7 @@ def _read_maker(folder: Location) -> Maker | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); remove the folder to have it made again") from error
     if not isinstance(content, dict) or content.get("stage") != "search" or content.get("schema") != _SCHEMA:
-        raise UserError(f"{path}: not of a search index that this version reads; give another --index")
+        raise UserError(f"{path}: this version cannot read the index; give another --index")
     values: list[Any] = [content.get(name) for name in ("model_sha256", "num_frames", "dim")]
     if [type(value) for value in values] != [str, int, int]:
         raise UserError(f"{path}: damaged; remove the folder to have it made again")

@@ -7,6 +7,7 @@ from itertools import islice
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, pick_keys
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.search.index import Hit
 from clipvip.shards.files.stores import Location
 
@@ -52,7 +53,7 @@ def search_page(
     titles = models if len(models) > 1 else [""]
     sections = []
     for sentence, of_models in answers:
-        note = f"{len(of_models[0]):,} of {num_clips:,} clips"
+        note = f"{len(of_models[0]):,} of {counted(num_clips, 'clips')}"
         blocks = [
             Cards(list(islice(cards, len(hits))), title)
             for hits, title in zip(of_models, titles, strict=True)

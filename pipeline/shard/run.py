@@ -213,6 +213,6 @@ def _blame(outcome: Outcome[ShardTask, list[ShardMark]]) -> str:
     first_shard = task.unit.first_shard
     line = take_note(task.out, task.run, first_shard)
     if line is None or line in read_blame(task.out, first_shard):
-        raise UserError(f"shard {first_shard:06d}: {failure.detail}, and no video is to blame; run it again")
+        raise UserError(f"shard {first_shard:06d}: {failure.detail} between two videos; run it again")
     add_blame(task.out, first_shard, line, _BLAME_REASONS[failure.reason])
-    return f"video of metadata line {line}: {failure.detail}; going on without it"
+    return f"video of metadata line {line}: {failure.detail}; it is skipped"

@@ -76,7 +76,7 @@ class ShardOptions(StageOptions):
         default=None,
     )
     from_shards: tuple[str, ...] = opt(
-        "Shards of others to make ours, in the place of videos and list: a folder, a file or a pattern of"
+        "Shards that others made, to convert in place of --videos: a folder, a file or a pattern of"
         " tars of mp4 or pictures with txt and json, as of video2dataset or img2dataset. Repeatable.",
         metavar="DIR_OR_GLOB",
         default=(),
@@ -292,7 +292,7 @@ def _annotation_file(options: ShardOptions) -> Path:
 def _require_thinnable(options: ShardOptions) -> None:
     """UserError: of whole videos too many frames are known at the end, when a video of them is made."""
     if options.max_frames and options.store == "video":
-        raise UserError("--max-frames: of whole videos it works with --store frames only")
+        raise UserError("--max-frames: works on whole videos only with --store frames; leave one of them out")
 
 
 def _subtitles(name: str | None) -> tuple[Mapping[str, str] | None, Mapping[str, str] | None, str]:
@@ -348,7 +348,7 @@ class _Wanted:
             if self.metadata is None:
                 raise UserError("--videos: holds no video files; give a folder of videos")
             wanted = "{'video_id': ..., 'clip': [...]}"
-            raise UserError(f"{self.name}: lists no clips; want lines of {wanted}")
+            raise UserError(f"{self.name}: lists no clips; give lines such as {wanted}")
         return survey, sources
 
 
@@ -365,7 +365,7 @@ def _dry_summary(counts: dict[str, int], out: Location) -> str:
     into = f"{counted(shards, 'shards')} of {out}"
     text = planned("shard: would cut", clips, counts["clips"], "clips", into)
     missing = counts["videos_without_file"]
-    return f"{text}\n  {missing:,} videos have no file" if missing else text
+    return f"{text}\n  {counted(missing, 'videos')} without a file" if missing else text
 
 
 def _finish(out: Location, options: Options, num_videos: int, marks: MarkStore, skips: AllSkips) -> Report:

@@ -92,7 +92,7 @@ def openclip(checkpoint: Path, architecture: str, out: Path, tokenizer: str) -> 
     type=_PATH,
     help="Folder with OFA's vocab.json and merges.txt, as every OFA model on the hub has them.",
 )
-@click.option("--out", required=True, type=_PATH, help="Folder for the model; must be new.")
+@click.option("--out", required=True, type=_PATH, help="Folder for the model; must be new or empty.")
 @click.option(
     "--image-size",
     type=click.IntRange(16, 672),

@@ -18,7 +18,7 @@ from clipvip.pipeline.runtime.device import num_cores
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import LAST, Opt, Workers, at_least, opt, options, require_once
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions
 from clipvip.pipeline.runtime.workers import run_plain_units
 from clipvip.pipeline.tools.copy_work import CopyTask, SurveyTask, copy_unit, survey_shard
@@ -157,11 +157,12 @@ class Survey:
         num_chosen = sum(int(choose(n, hashes.of_shard(n)).sum()) for n in range(len(self.shards)))
         if asked.dry_run:
             counts = {"clips": num_chosen, "clips_to_choose_from": len(hashes)}
-            text = f"{output.command}: would take {num_chosen:,} of {len(hashes):,} clips -> {output.folder}"
+            taken = f"{num_chosen:,} of {counted(len(hashes), 'clips')}"
+            text = f"{output.command}: would take {taken} -> {output.folder}"
             return StageReport(content={"stage": output.command, "counts": counts}, text=text)
         _refuse_inputs(self, output)
         if not num_chosen:
-            raise UserError(f"{output.folder}: no clip is left for it; choose others")
+            raise UserError(f"{output.folder}: would hold no clips; choose others")
         options = self.common_options() | ({"shard_size": output.shard_size} if output.shard_size else {})
         options[_MADE_BY] = {
             "command": output.command,

@@ -39,7 +39,7 @@ from clipvip.pipeline.runtime.options import (
     options,
     require_captions,
 )
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.runtime.stage import StageOptions, stage
 from clipvip.shards.files.atomic import atomic_write_bytes
 from clipvip.shards.files.stores import Location, is_url
@@ -83,14 +83,15 @@ class InterpolateOptions(StageOptions):
         f"Folder of shards to score each alpha on, by retrieval; {ALSO}.", default=None
     )
     captions: tuple[Location, ...] | None = opt(
-        f"Folder of captions to search by, not by subtitles; may be given several times; {ALSO}.", default=()
+        f"Folder of captions to search by instead of subtitles; may be given several times; {ALSO}.",
+        default=(),
     )
     all_captions: bool = opt(
-        "Search by each caption of clips that have several, all being right.", default=False
+        "Search by every caption of a clip that has several; each is right for that clip.", default=False
     )
     results: Location | None = result_folder(f"{RESULT_NAME}, {PLOT_NAME}")
     seed: int = opt(
-        "Seed of the training, by which it drew what A does not have where A is a CLIP.",
+        "Seed of B's training; if A is a CLIP, the parameters that A lacks are drawn by it.",
         at_least(0),
         default=42,
     )
@@ -189,7 +190,7 @@ def _require_sense(options: InterpolateOptions) -> None:
         raise WrongOptions("--alpha has several numbers: give --eval to choose by, or one number")
     for name, given in (("captions", options.captions or None), ("results", options.results)):
         if given is not None and options.eval is None:
-            raise WrongOptions(f"--{name}: is of --eval; give that too")
+            raise WrongOptions(f"--{name}: works only with --eval; give that too, or leave --{name} out")
 
 
 def _about(options: InterpolateOptions) -> dict[str, object]:
@@ -257,7 +258,8 @@ def _result(scores: dict[float, RetrievalScores]) -> dict[str, Any]:
 def _table(scores: dict[float, RetrievalScores]) -> str:
     """Recalls in percent; ranks from 1."""
     first, best = next(iter(scores.values())), _best(scores)
-    lines = [f"{first.num_clips:,} clips, searched by {first.queries}, {first.num_frames} frames each"]
+    clips, frames = counted(first.num_clips, "clips"), counted(first.num_frames, "frames")
+    lines = [f"{clips}, searched by {first.queries}, {frames} each"]
     columns = (Column("alpha", "g", 6), *(Column(name, ".1f", 6) for name in ("R@1", "R@5", "R@10", "mean")),
                Column("95% interval"), Column("MdR", ".1f"), Column())  # fmt: skip
     for direction in DIRECTIONS:

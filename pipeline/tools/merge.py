@@ -32,8 +32,8 @@ class MergeOptions(CopyOptions):
     )
     mixed_options: bool = opt("Merge shards that were cut in different ways too.", default=False)
     captions: tuple[Location, ...] | None = opt(
-        "Folder of captions, one for each DIR in their order, for the first --captions-out, then so for the "
-        f"next; {ALSO}.",
+        "Folder of captions: one for each DIR, in the order of the DIRs, for the first --captions-out, then "
+        f"as many for the next; {ALSO}.",
         default=(),
     )
     captions_out: tuple[Location, ...] | None = opt(

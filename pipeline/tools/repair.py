@@ -1,6 +1,7 @@
 """Remove what `verify` found broken, so that the command that made it makes just that again."""
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.tools.verify_run import Verification
 from clipvip.shards.building.marks import forget_shard
 from clipvip.shards.files.atomic import write_json
@@ -19,10 +20,10 @@ def repair(found: Verification) -> list[str]:
         parts.append((check, broken, "*.parquet"))
     for folder, broken, _ in parts:
         if broken and (folder.options is None or not (folder.folder / STATE_FOLDER).is_dir()):
+            files = counted(len(broken), "broken files")
             raise UserError(
-                f"{folder.folder}: has no {STATE_FOLDER}/{OPTIONS_NAME} or none that is whole, so no "
-                f"command can make its {len(broken)} broken files again; copy these from where the folder "
-                "came from"
+                f"{folder.folder}: {STATE_FOLDER}/{OPTIONS_NAME} is missing or damaged, so no command can "
+                f"make its {files} again; copy what is broken from where the folder came from"
             )
     for folder, _, _ in parts:
         if folder.options_to_restore is not None:

@@ -5,7 +5,7 @@ from pydantic import JsonValue
 
 from clipvip.pipeline.runtime.errors import UserError, WrongOptions
 from clipvip.pipeline.runtime.options import ALSO, at_least, finite, opt, options
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import stage
 from clipvip.pipeline.tools.copy_run import CopyOptions, Input, Output, ShardSize, survey_inputs
 from clipvip.pipeline.tools.selection import listed, not_listed, up_to
@@ -109,5 +109,5 @@ def _largest(hashes: HashStore, options: SubsetOptions) -> int:
         num = max(1, round(options.fraction * len(hashes)))
     assert num is not None
     if num > len(hashes):
-        raise UserError(f"--num {num}: there are {len(hashes)} clips; give no more")
+        raise UserError(f"--num {num}: the folder has {counted(len(hashes), 'clips')}; give no more")
     return hashes.nth_smallest(num)

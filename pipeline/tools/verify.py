@@ -18,7 +18,7 @@ from clipvip.pipeline.runtime.options import (
     options,
     require_once,
 )
-from clipvip.pipeline.runtime.report import StageReport
+from clipvip.pipeline.runtime.report import StageReport, counted
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.tools.repair import repair
 from clipvip.pipeline.tools.verify_run import Verification, verify_folder
@@ -92,7 +92,7 @@ class VerifyReport(StageReport):
     "clips/ --captions captions/",
     "clips/ --captions captions/ --workers 16 --repair",
     "s3://bucket/clips --captions s3://bucket/captions",
-    note="Exit codes: 0 all is well, 1 something is wrong, 2 the command line is.",
+    note="Exit codes: 0 all is well, 1 something is broken, 2 the command line is wrong.",
     resumable=False,
 )
 def verify(options: VerifyOptions) -> VerifyReport:
@@ -164,7 +164,7 @@ def _counts(found: Verification) -> dict[str, int]:
 
 
 def _table(found: Verification, problems: list[Problem], removed: list[str]) -> str:
-    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in _counts(found).items())
+    counts = ", ".join(counted(value, name.replace("_", " ")) for name, value in _counts(found).items())
     rows = []
     shown: Counter[str] = Counter()
     for problem in problems:
@@ -180,16 +180,18 @@ def _table(found: Verification, problems: list[Problem], removed: list[str]) -> 
             lines.append(f"{kind}: {count - _MAX_ROWS_PER_KIND:,} more")
     lines += [f"note: {note}" for note in found.notes[:_MAX_ROWS_PER_KIND]]
     if len(found.notes) > _MAX_ROWS_PER_KIND:
-        lines.append(f"note: {len(found.notes) - _MAX_ROWS_PER_KIND:,} more such files")
+        lines.append(f"note: {counted(len(found.notes) - _MAX_ROWS_PER_KIND, 'more such files')}")
     lines += [f"removed {path}" for path in removed]
     return "\n".join(lines)
 
 
 def _what_to_do(found: Verification, removed: list[str], *, repaired: bool) -> str:
     broken = len(found.broken) + len(found.names_of_broken_captions)
-    said = f"{found.num_problems:,} problems, {broken:,} files broken"
+    said = counted(found.num_problems, "problems")
     if removed:
-        return f"{said} and removed; run the command that made them again, it makes these and no others"
+        files = counted(broken, "broken files")
+        return f"{said}, {files} removed; the command that made the folder, run again, makes what is missing"
     if broken and not repaired:
-        return f"{said}; --repair removes them for the command that made them to make again"
-    return f"{said}; docs/dataset_tools.md tells what to do about each"
+        files = counted(broken, "broken files")
+        return f"{said}, {files}; --repair removes what is broken, so that it can be made again"
+    return f"{said}; docs/dataset_tools.md says what to do about each"

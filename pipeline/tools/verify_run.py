@@ -164,7 +164,7 @@ def _take(found: Verification, task: CheckTask, result: CheckResult) -> None:
     if result.shard.findings.counts:
         found.broken.add(task.path.name)
     elif found.folder.mark_counts.get(task.path.name, counts) != counts:
-        detail = "counts other frames or clips without subtitle than the shard has"
+        detail = "its counts of frames and of clips without subtitle are not the shard's"
         name = f"{found.folder.folder.name}/{STATE_FOLDER}/{task.path.stem}.json"
         found.findings.add(Problem("mark_differs", name, "", detail))
         found.broken.add(task.path.name)

@@ -47,6 +47,7 @@ def join(store: Store, rank: int, size: int, *, timeout: timedelta) -> str:
             if store.check([f"clipvip/joined/{mine}/{other}"]):
                 missing.discard(other)
         if time.monotonic() > deadline:
-            raise RuntimeError(f"of {size} processes {sorted(missing)} did not come")
+            absent = ", ".join(map(str, sorted(missing)))
+            raise RuntimeError(f"of {size} training processes these did not start in time: {absent}")
         time.sleep(_LOOK_SECONDS if missing else 0)
     return mine

@@ -21,6 +21,7 @@ from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import inputs_of
 from clipvip.pipeline.loading.pixels import Pixels, PixelsWriter, SharedMemory
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.kept import keep_listed, keys_to_keep, notes_on
 from clipvip.pipeline.train.order import (
     ORDER_VERSION,
@@ -181,8 +182,9 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
         )
         if rows[number] > order.num_samples or rows[number] < 1:
             raise UserError(
-                f"a batch of {recipe.optim.batch_size} takes {rows[number]} samples of source {name}, which "
-                f"has {order.num_samples}; change optim.batch_size or data.sources.{name}.weight"
+                f"a batch of {recipe.optim.batch_size} takes {counted(rows[number], 'samples')} of source "
+                f"{name}, which has {order.num_samples}; change optim.batch_size or "
+                f"data.sources.{name}.weight"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
         parts.append(SourcePart(shards, batches, _settings(recipe, source, order_version)))

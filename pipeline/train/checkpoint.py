@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train import old_checkpoint, tensor_files
 from clipvip.pipeline.train.distributed import Place, gather_objects, together
 from clipvip.shards.errors import Skip
@@ -149,8 +150,8 @@ def load_checkpoint(
         tensors = {**_shared_tensors(model, optimizer, average), **_rng_tensors(place)}
         missing = sorted(name for name in tensors.keys() - names if not name.startswith("rng/"))
         if missing:
-            others = f"{len(missing) - 1} others"
-            raise UserError(f"{folder}: is of another model, it lacks {missing[0]} and {others}")
+            tensors_lacking = counted(len(missing), "tensors")
+            raise UserError(f"{folder}: is of another model, it lacks {tensors_lacking} such as {missing[0]}")
         wanted = {name: tensor for name, tensor in tensors.items() if name in names}
         together(lambda: fill(wanted), place=place)
     except OSError as error:
@@ -178,7 +179,7 @@ def _open(folder: Path) -> tuple[TrainState, set[str], Callable[[dict[str, torch
         content = json.loads((folder / _STATE_NAME).read_bytes())
         return TrainState.from_json(content), names, fill
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OSError(f"{_STATE_NAME}: {type(error).__name__}: {error}") from error
+        raise OSError(f"{_STATE_NAME}: damaged ({type(error).__name__}: {error})") from error
 
 
 def set_aside(folder: Path) -> None:

@@ -111,7 +111,7 @@ def _gpu_number() -> int:
     if local_rank < found or found == 1:
         return min(local_rank, found - 1)
     raise UserError(
-        f"process {local_rank} of this machine (LOCAL_RANK) sees {found} GPUs; start one process for each GPU"
+        f"process {local_rank} of this machine (LOCAL_RANK) finds {found} GPUs; start one process per GPU"
     )
 
 

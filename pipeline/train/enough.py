@@ -14,6 +14,7 @@ import numpy as np
 from clipvip.pipeline.loading.pixels import PixelsWriter
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import require_captions
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.batches import BatchPlan, SourcePart
 from clipvip.pipeline.train.samples import Example, SampleLoader
 from clipvip.shards.errors import Skip
@@ -63,8 +64,8 @@ def check_samples(plan: BatchPlan, *, processes: int = 1, warns: bool = True) ->
     for part in plan.parts:
         if part.order.rows < processes:
             raise UserError(
-                f"source {part.shards.name} has {part.order.rows} samples in a batch, fewer than the "
-                f"{processes} processes; raise optim.batch_size or its weight"
+                f"source {part.shards.name} has {counted(part.order.rows, 'samples')} in a batch, fewer than "
+                f"the {processes} processes; raise optim.batch_size or data.sources.{part.shards.name}.weight"
             )
     for line in plan.notes if warns else ():
         click.echo(f"Warning: {line}", err=True)
@@ -162,9 +163,8 @@ def _check_captions_given(part: SourcePart) -> None:
 def _check_captions_found(part: SourcePart, look: Look) -> None:
     if part.settings.needs_caption and look.num_without_caption == look.num_seen:
         raise UserError(
-            f"{', '.join(part.settings.captions)}: captions for 0 of the {look.num_seen:,} samples looked at "
-            f"in {part.shards.shards[0].location} and others; give those that were made for these shards"
-            f"{_why(look)}"
+            f"{', '.join(part.settings.captions)}: has captions for none of the {look.num_seen:,} samples "
+            f"checked of source {part.shards.name}; give those that were made for its shards{_why(look)}"
         )
 
 
@@ -175,13 +175,14 @@ def _check_usable(part: SourcePart, look: Look) -> None:
     expected = usable * total / look.num_seen if look.num_seen else 0
     if look.num_decoded and look.undecodable.total() == look.num_decoded:
         raise UserError(
-            f"source {part.shards.name}: of {look.num_decoded:,} samples whose pictures were decoded all are "
+            f"source {part.shards.name}: all {look.num_decoded:,} samples whose pictures were decoded are "
             f"damaged ({_listed(look.undecodable)}), such as {look.undecodable_example}; find out more by "
             "'clipvip-data verify'"
         )
     if expected >= part.order.rows and look.num_usable:
         return
-    of = f"its {total:,} samples" if is_exact else f"the {look.num_seen:,} samples looked at (of {total:,})"
+    seen = counted(look.num_seen, "samples")
+    of = f"its {counted(total, 'samples')}" if is_exact else f"the {seen} checked (of {total:,})"
     ways = []
     if look.lost["empty_subtitle"]:
         ways.append("train on captions alone (--set loss.pairs=V-C)")
@@ -203,27 +204,27 @@ def _warnings(part: SourcePart, look: Look) -> list[str]:
         for shard in part.shards.shards
     )
     if twice := sum(count > 1 for count in contents.values()):
-        lines.append(f"{twice:,} of its shards are given more than once, so a clip may be in a batch twice")
+        lines.append(f"shards given more than once: {twice:,}; a clip may be in a batch twice")
     lost, many = look.lost.total(), _MANY_LOST * look.num_seen
     if lost > many:
         is_silent = look.lost["empty_subtitle"] > lost / 2
         way = "; --set loss.pairs=V-C trains without subtitles" if is_silent else ""
         lines.append(
-            f"{lost:,} of the {look.num_seen:,} samples looked at cannot be used "
-            f"({_listed(look.lost)}), others take their places{way}"
+            f"{lost:,} of the {look.num_seen:,} samples checked cannot be used "
+            f"({_listed(look.lost)}); others take their places{way}"
         )
     damaged = look.undecodable.total()
     if damaged > _MANY_LOST * look.num_decoded and lost <= many:
         lines.append(
-            f"of {look.num_decoded:,} samples whose pictures were decoded {damaged:,} cannot be used "
+            f"{damaged:,} of the {look.num_decoded:,} samples whose pictures were decoded cannot be used "
             f"({_listed(look.undecodable)}), such as {look.undecodable_example}; others take their places"
         )
     lines += [f"{location} holds no samples of kind {part.shards.kind}" for location in part.shards.empty]
     without = look.num_without_caption
     if part.settings.needs_caption and part.settings.needs_subtitle and (look.notes or without > many):
         lines.append(
-            f"{without:,} of the {look.num_seen:,} samples looked at have no caption, "
-            f"and count in the terms without one only{_why(look)}"
+            f"{without:,} of the {look.num_seen:,} samples checked have no caption, and are used only in "
+            f"terms of the loss that need none{_why(look)}"
         )
     return lines
 

@@ -60,8 +60,8 @@ def launch(function: Callable[..., int], *arguments: Any, processes: int) -> int
     killed = [-code for code in codes if code < 0]
     if killed:
         raise UserError(
-            f"a training process was ended by {signal.Signals(killed[0]).name}, as a system out of memory "
-            "does; the same command goes on from the last checkpoint"
+            f"a training process was ended by {signal.Signals(killed[0]).name}, perhaps for lack of memory; "
+            "the same command goes on from the last checkpoint"
         )
     return next((code for code in codes if code not in (0, *STOPPED)), max(codes))
 

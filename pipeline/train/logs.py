@@ -19,6 +19,7 @@ import torch
 from clipvip.extras import missing
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.progress import Progress
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.peaks import peak_of
 from clipvip.pipeline.train.recipe import Recipe, recipe_tree
 from clipvip.shards.files.atomic import write_jsonl
@@ -165,7 +166,8 @@ def read_log(out: Path) -> list[dict[str, float]]:
     found = [_row_of(line) for line in path.read_bytes().split(b"\n")[:-1]]
     rows = [row for row in found if row is not None]
     if lost := len(found) - len(rows):
-        click.echo(f"{path}: {lost:,} of its {len(found):,} lines are damaged, and left out", err=True)
+        lines = counted(lost, "damaged lines")
+        click.echo(f"Warning: {path}: {lines} of {len(found):,} left out", err=True)
     return rows
 
 

@@ -18,6 +18,7 @@ from clipvip.model.seen import EVERYTHING, Seen
 from clipvip.model.variants import Precision
 from clipvip.pipeline.loading.processes import SHARED_MEMORY, free_shared_memory
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train import distributed
 from clipvip.pipeline.train.batches import Chunk, ChunkDataset, ChunkSpec
 from clipvip.pipeline.train.samples import SampleSettings
@@ -159,7 +160,7 @@ def choose_chunk_size(job: Job, kept: int | None, row_bytes: float) -> int | Non
     if kept is not None and min(kept * len(shares), sum(shares)) <= free / per_row:
         chosen = kept
     if place.is_first:
-        what = f"{chosen:,} samples" if chosen < max(shares) else "the whole batch"
+        what = counted(chosen, "samples") if chosen < max(shares) else "the whole batch"
         room = f"{per_row / 2**30:.2g} GiB a sample, {free / 2**30:.1f} GiB free"
         click.echo(f"run.chunk_size=auto: {what} at a time ({room})", err=True)
     return chosen
@@ -193,7 +194,7 @@ def _needs(job: Job) -> list[SavedBytes]:
         ]
     except RuntimeError as error:  # a plug-in's encoder may ask for values
         raise UserError(
-            f"run.chunk_size=auto: what this encoder needs cannot be counted ({error}); give a number"
+            f"run.chunk_size=auto: the memory that the encoder needs is not known ({error}); give a number"
         ) from error
 
 
@@ -291,8 +292,8 @@ def choose_loaders(job: Job, largest: ChunkSpec, frame_bytes: int) -> tuple[int,
     )
     if (workers, prefetch) != (run.workers, run.prefetch) and place.is_first:
         click.echo(
-            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: chunks of "
-            f"{_size(chunk_bytes)}, {_size(free_shared)} free in {SHARED_MEMORY}, {_size(free)} in all",
+            f"run.workers={workers} run.prefetch={prefetch}, less than asked for: chunks take "
+            f"{_size(chunk_bytes)}, free: {_size(free_shared)} in {SHARED_MEMORY}, {_size(free)} in all",
             err=True,
         )
     return workers, prefetch

@@ -38,7 +38,7 @@ def read_table(folder: Path) -> dict[str, Piece]:
             file, *span = (place.state[name] for name in ("relative_path", "offset", "length"))
             name = index.state["fqn"]
             if name in found or Path(file).name != file:
-                raise ValueError(f"{name} is in several pieces, or elsewhere")
+                raise ValueError(f"{name} is in several pieces, or in a file outside the checkpoint")
             found[str(name)] = (file, *span)
         return found
     except OSError:

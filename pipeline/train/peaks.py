@@ -99,8 +99,8 @@ def peak_of(device: torch.device) -> Peak | None:
         return None
     return Peak(
         measured,
-        f"{name}: its peak is not known; MFU is the part of {measured / 1e12:.0f} TFLOP/s, which a product "
-        f"of {_SIDE} x {_SIDE} numbers reaches here",
+        f"{name}: its peak is not known; MFU is relative to {measured / 1e12:.0f} TFLOP/s, measured here "
+        f"with matrices of {_SIDE} x {_SIDE}",
     )
 
 

@@ -22,7 +22,7 @@ class ProcessesFailed(UserError):
     """A training process failed, and has said why."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"a training process ended with code {code}, and has said why")
+        super().__init__(f"a training process ended with code {code}; its own message says why")
         self.exit_code = code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:

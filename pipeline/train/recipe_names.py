@@ -49,7 +49,7 @@ def read_recipe(name: str) -> str:
     if name not in known:
         hint = nearest(name.removesuffix(_ENDING), known)
         raise UserError(
-            f"{name}: no such recipe{hint} Give one of them, or the path of a YAML file"
+            f"{name}: no such recipe{hint} Give the name of one, or the path of a YAML file"
             if hint
             else f"{name}: no such recipe; give the path of a YAML file, or one of {', '.join(known)}"
         )

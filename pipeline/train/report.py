@@ -6,7 +6,7 @@ from typing import Any
 
 from clipvip.pipeline.evaluate.baselines import comparison
 from clipvip.pipeline.evaluate.retrieval import figures, table
-from clipvip.pipeline.runtime.report import Report, StageReport
+from clipvip.pipeline.runtime.report import Report, StageReport, counted
 from clipvip.pipeline.train.baseline import baseline_scores
 from clipvip.pipeline.train.checkpoint import TrainState
 from clipvip.pipeline.train.distributed import barrier
@@ -56,7 +56,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
         )
         result = report.write(out, seconds=seconds, done_now=steps_now * batch_size, unit="samples")
         chosen_by = f"weights of step {chosen:,} ({recipe.evaluation.select}"
-        chosen_by += f" of {len(state.validations)} validations)" if state.validations else ")"
+        chosen_by += f" of {counted(len(state.validations), 'validations')})" if state.validations else ")"
         summary = report.summary(out)
         if rows:  # none are left of a run that was complete, and its log damaged since
             first, last = rows[0], rows[-1]
@@ -64,7 +64,7 @@ def finish(job: Job, state: TrainState, *, steps_now: int, seconds: float) -> St
             if last is not first:
                 summary += f", {last['loss']:.4f} at step {last['step']:,}"
         for name, made in captions.items():
-            summary += f"\n  captions {name}: do not say what made them" if not made else ""
+            summary += f"\n  captions {name}: nothing there says what made them" if not made else ""
         summary += f"\n  model: {folder}, {chosen_by}"
         if beside:
             row = next(row for row in state.validations if row["step"] == chosen)

@@ -14,6 +14,7 @@ import webdataset as wds
 
 from clipvip.media.errors import one_line
 from clipvip.pipeline.runtime.errors import UserError
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.recipe import Source
 from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.claims import MANIFEST_NAME
@@ -263,7 +264,7 @@ class ShardReader:
         if isinstance(opened, Skip):
             return opened
         if index >= len(opened.spans):
-            stem, detail = self._shards.shards[shard].stem, f"holds {len(opened.spans)} samples"
+            stem, detail = self._shards.shards[shard].stem, f"holds {counted(len(opened.spans), 'samples')}"
             if opened.damage:
                 return Skip("unreadable_shard", stem, f"{opened.damage}; {detail} before that")
             return Skip("shard_too_short", f"{stem}[{index}]", detail)

@@ -20,6 +20,7 @@ from clipvip.model.starts import read_config
 from clipvip.model.variants import Precision
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
+from clipvip.pipeline.runtime.report import counted
 from clipvip.pipeline.train.distributed import Place
 from clipvip.pipeline.train.recipe import Recipe
 
@@ -131,8 +132,8 @@ def check_device(recipe: Recipe) -> None:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if chosen_device(recipe) == "cuda" and recipe.run.processes > found:
         raise UserError(
-            f"asked for {recipe.run.processes} GPUs, this machine has {found}; lower --gpus, or train on the "
-            "processor with --gpus 0"
+            f"--gpus {recipe.run.processes}: torch finds {counted(found, 'GPUs')} on this machine; give "
+            "fewer, or train on the CPU with --gpus 0"
         )
 
 

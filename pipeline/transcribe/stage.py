@@ -17,7 +17,7 @@ from clipvip.pipeline.runtime.device import share_of_cores
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import ALSO, DryRun, Gpus, LocalName, at_least, finite, opt, options
 from clipvip.pipeline.runtime.progress import Progress
-from clipvip.pipeline.runtime.report import Report, StageReport, planned
+from clipvip.pipeline.runtime.report import Report, StageReport, counted, planned
 from clipvip.pipeline.runtime.stage import StageFailed, StageOptions, stage
 from clipvip.pipeline.runtime.workers import run_units
 from clipvip.pipeline.transcribe.webvtt import read_head, transcript_path
@@ -109,7 +109,7 @@ def transcribe(options: TranscribeOptions) -> StageReport:
     started = time.monotonic()
     videos = index_videos(options.videos)
     if not videos:
-        raise UserError(f"{options.videos}: holds no videos")
+        raise UserError(f"{options.videos}: holds no video files; give a folder of videos")
     out = options.out
     # CTranslate2 is imported from here on, so that mistakes above are told at once.
     setup, made_by = _set_up(options)
@@ -117,7 +117,7 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         require_free_folder(out, made_by, outputs=_OUTPUTS)
         counts = {"videos": len(videos), "videos_done": sum(_is_done(out, name) for name in videos)}
         todo = counts["videos"] - counts["videos_done"]
-        text = planned("transcribe: would hear", todo, len(videos), "videos", out)
+        text = planned("transcribe: would transcribe", todo, len(videos), "videos", out)
         return StageReport(content={"stage": "transcribe", "counts": counts}, text=text)
     with claim_folder(out, made_by, outputs=_OUTPUTS):
         num_made, skips = _hear(videos, setup)
@@ -125,7 +125,7 @@ def transcribe(options: TranscribeOptions) -> StageReport:
         made = report.finish(out, started=started, done_now=num_made, unit="transcripts")
     if not made.counts["transcripts"]:
         first = next(iter(report.skips))
-        why = f"{first.reason}, as of {first.what}: {first.detail}"
+        why = f"such as {first.what}: {first.reason}, {first.detail}"
         raise StageFailed(f"no video has a transcript ({why}); {out / SKIPPED_NAME} says why", made)
     return made
 
@@ -149,7 +149,7 @@ def _share_out(options: TranscribeOptions) -> Where:
     found = ctranslate2.get_cuda_device_count()
     if options.gpus is not None and options.gpus > found:
         raise UserError(
-            f"--gpus {options.gpus}: this machine shows {found} GPUs to CTranslate2; give --gpus {found}"
+            f"--gpus {options.gpus}: CTranslate2 finds {counted(found, 'GPUs')} here; give --gpus {found}"
         )
     num_gpus = found if options.gpus is None else options.gpus
     num_workers = num_gpus or options.workers or share_of_cores(_CORES_PER_WORKER)

@@ -52,7 +52,9 @@ class WhisperSetup:
         language = self.options.language
         if language is not None and language not in model.supported_languages:
             known = ", ".join(model.supported_languages)
-            raise UserError(f"--language {language}: {self.options.model} does not know it; it knows {known}")
+            raise UserError(
+                f"--language {language}: {self.options.model} does not know it; give one of {known}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def transcribe_video(task: TranscribeTask) -> Skip | None:
     except RuntimeError as error:
         if "out of memory" in str(error).lower():
             raise UserError(
-                f"the GPU's memory does not hold {task.setup.options.model}; give a smaller --model, or"
+                f"--model {task.setup.options.model}: too large for the GPU's memory; give a smaller one, or"
                 " --compute-type int8_float16"
             ) from error
         if is_out_of_memory(error):

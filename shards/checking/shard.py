@@ -145,7 +145,7 @@ def _disagreements(record: ClipRecord, span: SampleSpan, text: bytes) -> Iterato
     if text != record.subtitle.encode("utf-8", "surrogatepass"):
         yield "subtitle: not the text of KEY.txt"
     if (record.sentences is None) != (record.sentences_are is None):
-        yield "sentences: stands without sentences_are, or the other way round"
+        yield "sentences: only one of sentences and sentences_are is there"
     start, end = record.span_seconds
     if not (start < end or (start == end and len(record.frame_seconds) == 1)):  # a picture takes no time
         yield f"span_seconds: [{start}, {end}) is empty"

@@ -85,7 +85,7 @@ def check_marks(found: FolderCheck, *, has_manifest: bool) -> None:
             _bad_mark(found, name, "mark_differs", "lists another content than the manifest")
         elif skips is not None and not all(placed.skip in skips for placed in mark.skips):
             # `in` uses up the iterator: the marks' skips are in the list's order, with others in between.
-            detail = "has a skip that the list of skips has not, or the list is damaged"
+            detail = f"has a skip that {SKIPPED_NAME} does not list, or that file is damaged"
             _bad_mark(found, name, "mark_differs", detail)
             skips = None
     for name in listed.keys() - marked if has_manifest else ():

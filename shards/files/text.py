@@ -45,6 +45,19 @@ def parse_json(data: bytes | str) -> JsonValue:
         raise ValueError(str(error)) from error
 
 
+def kind_of(value: JsonValue) -> str:
+    """What a value is, in words.
+
+    >>> kind_of({}), kind_of([]), kind_of([1]), kind_of(2.5)
+    ('an object', 'an empty list', 'a list', 'a number')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "an object" if isinstance(value, dict) else "a text" if isinstance(value, str) else "a number"
+
+
 def parse_object(data: bytes | str) -> dict[str, JsonValue]:
     """The names and values that `data` holds. Raises ValueError where it holds something else."""
     value = parse_json(data)

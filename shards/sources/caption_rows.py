@@ -107,7 +107,7 @@ def read_caption_rows(path: Path, columns: Columns) -> Iterator[CaptionRow]:
         yield row
     if first_problem is not None and not num_good:
         raise DatasetError(
-            f"{path}: no row has an id and a caption (as of {first_problem.where}: {first_problem.problem}); "
+            f"{path}: no row has an id and a caption ({first_problem.where}: {first_problem.problem}); "
             "name the fields by --id-column and --caption-column"
         )
 
@@ -174,7 +174,7 @@ def _of_json(path: Path, columns: Columns) -> Iterator[CaptionRow]:
             else:
                 yield CaptionRow(where, problem="not a JSON object")
     else:
-        raise DatasetError(f"{path}: want a list of records, or an object of ids and captions")
+        raise DatasetError(f"{path}: must be a list of records, or an object of ids and captions")
 
 
 def _of_lmdb(path: Path, columns: Columns) -> Iterator[CaptionRow]:
@@ -263,7 +263,7 @@ def _row(
     if found is not None:
         found = next((some for some in texts if some and set(found) < set(some)), found)
     if found is None:
-        return CaptionRow(where, ids, problem="its caption is no text, and no list of texts")
+        return CaptionRow(where, ids, problem="its caption is neither a text nor a list of texts")
     return CaptionRow(where, ids, tuple(found))
 
 

@@ -184,7 +184,7 @@ def _youcook2_videos(path: Path) -> Iterator[tuple[str, JsonValue]]:
         if name == "database" and isinstance(value, dict):
             yield from value.items()
             return
-    raise DatasetError(f"{path}: want YouCook2's 'database'; is it youcookii_annotations_trainval.json?")
+    raise DatasetError(f"{path}: has no 'database'; give YouCook2's youcookii_annotations_trainval.json")
 
 
 def read_msvd(path: Path) -> Rows:
@@ -212,7 +212,7 @@ def _msvd_lines(path: Path) -> Rows:
         if match:
             yield make_row(where, match[1], match[2])
         else:
-            yield Skip("bad_annotation", where, "want ID_START_END and a sentence")
+            yield Skip("bad_annotation", where, "is not ID_START_END and a sentence")
 
 
 def _whole(value: JsonValue) -> str:

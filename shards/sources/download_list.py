@@ -71,7 +71,7 @@ def _from_json(text: str, where: str) -> Wanted | Skip:
         return Skip("bad_metadata", where, f"not JSON: {error}"[:200])
     video_id, url = id_of(entry.get("video_id")), entry.get("url")
     if not isinstance(video_id, str) or not isinstance(url, str | None):
-        return Skip("bad_metadata", where, 'want {"video_id": "...", "url": "https://..."}')
+        return Skip("bad_metadata", where, 'is not like {"video_id": "...", "url": "https://..."}')
     if url is None:
         if not _YOUTUBE_ID.fullmatch(video_id):
             return Skip("bad_metadata", where, f"no url, and {ascii(video_id)[:80]} is no YouTube id")

@@ -26,7 +26,7 @@ VIDEO_EXTENSIONS = {
     ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".ts", ".vob", ".webm", ".wmv", ".wtv",
 }  # fmt: skip
 
-_WANTED = 'want {"video_id": "...", "clip": [...]}'
+_WANTED = 'is not like {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,18}))?")
@@ -138,7 +138,7 @@ def _clip_or_skip(video_id: str, prefix: str, where: str, position: int, entry: 
     fields = entry if isinstance(entry, dict) else {}
     clip_id = id_of(fields.get("clip_id"))
     if not isinstance(clip_id, str) or "span" not in fields:
-        return Skip("bad_metadata", where, 'want {"clip_id": "...", "span": [start, end]}')
+        return Skip("bad_metadata", where, 'is not like {"clip_id": "...", "span": [start, end]}')
     try:
         clip_id.encode()
     except UnicodeEncodeError:

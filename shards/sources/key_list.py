@@ -77,7 +77,7 @@ class KeyList:
         """`not_found` in words; empty where all are there."""
         missing, examples = self.not_found()
         names = ", ".join(ascii(example)[:80] for example in examples) + (" …" if missing > 3 else "")
-        return f"{missing:,} of the listed have no clip here: {names}" if missing else ""
+        return f"listed keys or ids without a clip here: {missing:,} ({names})" if missing else ""
 
 
 def write_key_list(path: Location, keys: Iterable[str]) -> int:

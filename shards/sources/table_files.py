@@ -76,7 +76,7 @@ def read_objects(path: Location) -> Iterator[tuple[str, JsonValue]]:
         return
     for number, (name, value) in enumerate(read_members(path)):
         if name is not None:
-            raise DatasetError(f"{path}: want a list of records, found an object with {ascii(name)[:80]}")
+            raise DatasetError(f"{path}: must be a list of records, not an object with {ascii(name)[:80]}")
         yield f"{path.name}, record {number}", value
 
 

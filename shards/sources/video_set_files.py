@@ -16,7 +16,7 @@ from clipvip.shards.errors import DatasetError, Skip
 from clipvip.shards.files.names import id_of
 from clipvip.shards.files.places import read_whole
 from clipvip.shards.files.stores import Location
-from clipvip.shards.files.text import parse_json
+from clipvip.shards.files.text import kind_of, parse_json
 from clipvip.shards.sources.hdvila import VIDEO_EXTENSIONS
 from clipvip.shards.sources.table_files import column_of, is_json, open_table, read_fields
 from clipvip.shards.sources.text_files import text_lines
@@ -81,7 +81,7 @@ def make_row(where: str, video: JsonValue, sentence: JsonValue, time: tuple[floa
     """A row, or why it is none: want a name, or a whole number that is one, and a sentence with words."""
     video = id_of(video)
     if not isinstance(video, str) or not isinstance(sentence, str):
-        return Skip("bad_annotation", where, "want a video and a sentence as text")
+        return Skip("bad_annotation", where, "its video or its sentence is not a text")
     # A lone surrogate (a JSON escape can hold one) has no UTF-8 form and would fail when written.
     video, sentence = video.strip(), " ".join(sentence.encode("utf-8", "replace").decode("utf-8").split())
     if not video:
@@ -100,7 +100,7 @@ def video_name(name: str) -> str:
 
 def records_of(path: Path, content: JsonValue) -> list[JsonValue]:
     if not isinstance(content, list) or not content:
-        raise DatasetError(f"{path}: want a list of annotations, found {type(content).__name__}")
+        raise DatasetError(f"{path}: must be a list of annotations, not {kind_of(content)}")
     return content
 
 
@@ -114,7 +114,7 @@ def read_msrvtt(path: Path, *, split: str | None = None, videos: frozenset[str] 
         content.get(n) if isinstance(content, dict) else None for n in ("videos", "sentences")
     )
     if not isinstance(known, list) or not isinstance(sentences, list):
-        raise DatasetError(f"{path}: want MSR-VTT's 'videos' and 'sentences'; is it MSRVTT_data.json?")
+        raise DatasetError(f"{path}: has no 'videos' and 'sentences'; give MSR-VTT's MSRVTT_data.json")
     if videos is None:
         listed = [entry for entry in known if isinstance(entry, dict)]
         videos = frozenset(
@@ -170,7 +170,7 @@ def read_activitynet(path: Path) -> Rows:
     """ActivityNet Captions' train.json, val_1.json, val_2.json: video -> sentences and spans in seconds."""
     content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise DatasetError(f"{path}: want video ids with 'sentences' and 'timestamps'")
+        raise DatasetError(f"{path}: must be an object of video ids with 'sentences' and 'timestamps'")
     for video, entry in content.items():
         fields = entry if isinstance(entry, dict) else {}
         sentences = fields.get("sentences")
@@ -222,7 +222,7 @@ def read_lsmdc(path: Path) -> Rows:
         if not line.strip() or (number == 0 and cells[0].strip().lower() in {"video_id", "clip_id", "id"}):
             continue
         if len(cells) < 2:
-            yield Skip("bad_annotation", where, "want a clip id and a sentence between tabs")
+            yield Skip("bad_annotation", where, "has no clip id and sentence between tabs")
             continue
         # Sentences follow the times; some rows have a tab after them.
         sentence = cells[5] if len(cells) >= 6 else cells[-1]

@@ -45,7 +45,7 @@ class Registry(UserDict[str, T]):
 
     def __setitem__(self, name: str, entry: T) -> None:
         if name in self.data:
-            raise ValueError(f"{name!r} is there already")
+            raise ValueError(f"{name!r} is already taken; choose another name")
         self.data[name] = entry
 
     def refusal(self, what: str, name: str, *others: str) -> str:

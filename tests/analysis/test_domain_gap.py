@@ -105,7 +105,7 @@ def test_texts_that_are_all_the_same_have_no_gap() -> None:
     [
         (features(10), features(50), {}, "the source has 10 texts, fewer than the 20"),
         (features(50), features(19), {}, "the target has 19 texts, fewer than the 20"),
-        (features(50), features(50, dim=8), {}, "features of 16 and of 8 dimensions"),
+        (features(50), features(50, dim=8), {}, "features have 16 dimensions, the target's 8"),
         (features(50) * np.nan, features(50), {}, "the source's features hold NaN"),
         (features(50), features(50)[0], {}, "must be"),
         (features(50), features(50), {"repeats": 0}, "repeats = 0"),

@@ -83,7 +83,7 @@ def test_unusable_scores_are_refused(rescore) -> None:  # type: ignore[no-untype
 
 
 def test_a_bank_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="a bank over 2 items"):
+    with pytest.raises(ValueError, match="the bank has scores of 2 items"):
         querybank_norm(np.zeros((3, 4)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="top = 5"):
         querybank_norm(np.zeros((3, 4)), top=5)

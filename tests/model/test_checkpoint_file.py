@@ -213,4 +213,4 @@ def test_a_folder_to_convert_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert files == {"README.md", "config.json", "model.safetensors"}
         assert ClipVip.from_pretrained(tmp_path / name).config.num_proxies == 3
     refused = convert(tmp_path / "empty")
-    assert refused.exit_code == 1 and "is there already; give a new or empty folder" in refused.stderr
+    assert refused.exit_code == 1 and "already exists; give a new or empty folder" in refused.stderr

@@ -127,15 +127,15 @@ def test_only_what_a_model_repeats_is_cut() -> None:
 
 
 def test_what_does_not_fit_is_one_line(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="type 'clip', which makes no text of an image; give ofa, or"):
+    with pytest.raises(CheckpointError, match="type 'clip', which does not turn images into text; give"):
         find_captioner(str(make_clip(tmp_path / "clip")))
     with pytest.raises(CheckpointError, match="its own processor resizes images; leave --image-size out"):
         load(folders["blip"], "", image_size=64)
-    with pytest.raises(CheckpointError, match="'vision-encoder-decoder' cannot be asked; leave --prompt out"):
+    with pytest.raises(CheckpointError, match="'vision-encoder-decoder' takes no prompt; leave --prompt out"):
         load(folders["vision-encoder-decoder"], "what is this")
     (folders["git"] / "tokenizer.json").rename(folders["git"] / "kept")
     try:
-        with pytest.raises(CheckpointError, match=r"git: no processor that loads \(preproc"):
+        with pytest.raises(CheckpointError, match=r"git: its processor does not load \("):
             find_captioner(str(folders["git"]))
     finally:
         (folders["git"] / "kept").rename(folders["git"] / "tokenizer.json")

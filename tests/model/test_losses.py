@@ -264,7 +264,9 @@ def test_what_is_no_logarithm_of_a_temperature_is_refused(wrong: float, variant:
     for scale in (wrong, torch.tensor(wrong), torch.tensor([wrong], dtype=torch.float64)):
         with pytest.raises(ValueError, match="give the logarithm of the inverse temperature") as caught:
             loss_of(rows | {"temp": scale}, variant)
-        assert f"logit_scale is {wrong:g}:" in str(caught.value) and "of 100 it is 4.605" in str(caught.value)
+        assert f"logit_scale is {wrong:g}:" in str(
+            caught.value
+        ) and "for a temperature of 0.01 it is 4.605" in str(caught.value)
     with pytest.raises(ValueError, match=r"logit_scale is of shape \(3,\)"):
         loss_of(rows | {"temp": torch.full((3,), 4.6)}, variant)
 

@@ -125,7 +125,7 @@ def test_the_last_pattern_counts_on_top_of_layer_decay() -> None:
     assert factors["logit_scale"] == 10.0 and factors["text_projection.weight"] == 0.0
     assert factors["vision_model.encoder.layers.10.mlp.fc1.bias"] == 2.0 * 0.25
     assert factors["text_model.encoder.layers.11.mlp.fc1.bias"] == 3.0 * 0.5
-    with pytest.raises(ValueError, match=r"'vision\.\*' matches no parameter; they are called as log"):
+    with pytest.raises(ValueError, match=r"'vision\.\*' matches no parameter; names are such as log"):
         rate_factors(model, multipliers={"vision.*": 0.1})
     with pytest.raises(ValueError, match="leave something to train"):
         rate_factors(model, multipliers={"*": 0})

@@ -201,11 +201,11 @@ def test_the_defaults_are_the_papers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_frames": 0}, "num_frames is 0, must be a whole number of at least 1"),
-        ({"num_frames": 2.5}, "num_frames is 2.5, must be"),
-        ({"num_frames": True}, "num_frames is True, must be"),
-        ({"max_text_tokens": 2}, "max_text_tokens is 2, must be a whole number of at least 3"),
-        ({"max_text_tokens": "50"}, "max_text_tokens is '50', must be"),
+        ({"num_frames": 0}, "num_frames is 0; it must be a whole number of at least 1"),
+        ({"num_frames": 2.5}, "num_frames is 2.5; it must be"),
+        ({"num_frames": True}, "num_frames is True; it must be"),
+        ({"max_text_tokens": 2}, "max_text_tokens is 2; it must be a whole number of at least 3"),
+        ({"max_text_tokens": "50"}, "max_text_tokens is '50'; it must be"),
         ({"max_text_tokens": 78}, "max_text_tokens = 78 is more than the 77 of the model's table"),
     ],
 )

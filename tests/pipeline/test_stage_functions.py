@@ -149,7 +149,7 @@ def test_verify(shards: Path, tmp_path: Path) -> None:
     assert_printed(report, data, "verify", shards, "--decode", 2, "--workers", 1)
     assert report.counts["clips_decoded"] == 4 and not report.findings.counts
     (shards / "000001.tar").write_bytes(b"no tar" * 1000)
-    with pytest.raises(StageFailed, match="--repair removes them") as failure:
+    with pytest.raises(StageFailed, match="--repair removes what is broken") as failure:
         clipvip.verify(folder=shards, decode="none", workers=1, out=tmp_path / "out")
     found = failure.value.report
     assert json.loads((tmp_path / "out/verify.json").read_text()) == found.content

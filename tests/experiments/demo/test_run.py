@@ -121,10 +121,10 @@ def _retrieval(average: float, trained: float) -> dict:
         ({"captions": {"all_right": 0.4}}, "captions are right"),
         ({"nmi": {"subtitles": {"mean": 0.1}, "captions": {"mean": 0.2}}}, "farther"),
         ({"loss": [[1, 1.0], [2, 1.0]]}, "did not fall"),
-        ({"retrieval": _retrieval(0.6, 0.5)}, "R@1 50.0% is not 15% and two intervals above"),
+        ({"retrieval": _retrieval(0.6, 0.5)}, "R@1 50.0% is too near to the 60.0% of averaged frames"),
         # 14 points are too few, and 15.5 with intervals that overlap too.
-        ({"retrieval": _retrieval(0.46, 0.6)}, "is not 15%"),
-        ({"retrieval": _retrieval(0.445, 0.6)}, "is not 15%"),
+        ({"retrieval": _retrieval(0.46, 0.6)}, "must be 15 points higher"),
+        ({"retrieval": _retrieval(0.445, 0.6)}, "must be 15 points higher"),
         ({"retrieval": _retrieval(0.01, 0.04)}, "above chance"),
     ],
 )

@@ -201,7 +201,9 @@ def test_a_folder_of_another_world_is_refused(tmp_path: Path) -> None:
     mark.write_text(json.dumps(settings))
     SmallWorld(Knobs()).prepare(tmp_path, tasks)
     mark.write_text(json.dumps(settings | {"topic_noise": 0.9}))
-    with pytest.raises(UserError, match="corpus-motion: is a world of other settings; give another --out"):
+    with pytest.raises(
+        UserError, match="corpus-motion: holds a world made with other settings; give another --out"
+    ):
         SmallWorld(Knobs()).prepare(tmp_path, tasks)
 
 
@@ -249,5 +251,5 @@ def test_data_of_ones_own_names_its_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.yaml: shard: .* the names are clip, shards"):
         read_data(file)
     file.write_text(text.replace(f"{tmp_path}/test", "nowhere"))
-    with pytest.raises(UserError, match="test: nowhere is no folder"):
+    with pytest.raises(UserError, match="test: there is no folder nowhere"):
         read_data(file)

@@ -13,7 +13,7 @@ from clipvip.experiments.study.data import StudyData
 from clipvip.experiments.study.page import as_markdown, as_page, as_text, chart_of, figures_of, table_of
 from clipvip.experiments.study.plan import Settings, StudyRun, between_folder, resolved, rows_of, seed_folder
 from clipvip.experiments.study.report import BEGIN, END, ReportOptions, read_results_file, write_report
-from clipvip.experiments.study.results import VERDICTS, FoundStudy, read_results, verdict
+from clipvip.experiments.study.results import VERDICTS, FoundClaim, FoundStudy, read_results, verdict
 from clipvip.experiments.study.small_world import SmallWorld
 from clipvip.experiments.study.stages import Knobs
 from clipvip.experiments.study.tables import STUDIES, STUDY_NAMES, ZERO_SHOT
@@ -82,6 +82,25 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def by_text_and_place(study: FoundStudy) -> dict[tuple[str, str], FoundClaim]:
+    """The claims of a study, which no two share."""
+    claims = {(claim.text, claim.where): claim for claim in study.claims}
+    assert len(claims) == len(study.claims)
+    return claims
+
+
+def test_a_claim_names_its_task_once(tmp_path: Path) -> None:
+    run = study_run(tmp_path)
+    write_runs(run)
+    for study in read_results(run):
+        lines = as_text(study).splitlines()
+        for text, where in by_text_and_place(study):
+            assert (
+                f"({where})" not in text
+                and sum(line.startswith(f"  {text} ({where}): ") for line in lines) == 1
+            )
+
+
 def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     run = study_run(tmp_path)
     write_runs(run)
@@ -94,20 +113,22 @@ def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     assert not isinstance(zero_shot, float | None) and zero_shot.values == pytest.approx([10, 10, 10])
     assert not isinstance(finetuned, float | None) and finetuned.mean == pytest.approx(62)
     assert paper == 49.6 and losses.tables[1].rows[-1][1][-2] == 48.2  # MSR-VTT's, and DiDeMo's
-    claims = {claim.text: claim for claim in losses.claims}
-    assert claims["(d) beats subtitles alone"].verdict == "apart"
-    assert claims["(d) beats subtitles alone"].paper == "+1.9"
-    assert claims["(d) beats subtitles alone (motion)"].paper == "+3.6"
-    assert claims["(a) beats subtitles alone"].verdict == "open"
+    claims = by_text_and_place(losses)
+    assert claims["(d) beats subtitles alone", "appearance"].verdict == "apart"
+    assert claims["(d) beats subtitles alone", "appearance"].paper == "+1.9"
+    assert claims["(d) beats subtitles alone", "motion"].paper == "+3.6"
+    assert claims["(a) beats subtitles alone", "appearance"].verdict == "open"
     assert results["domain-gap"].claims[0].verdict == "apart"
     assert results["domain-gap"].claims[0].difference.mean == pytest.approx(40)
     assert {claim.paper for claim in results["scale"].claims} >= {"+0.6", "+2.3"}
-    of_protocols = {claim.text: claim for claim in results["protocols"].claims}
-    assert of_protocols["zero-shot actions: (d) beats nothing"].difference.mean == pytest.approx(20)
-    assert of_protocols["the dual softmax finds more (motion)"].paper == "+5.2"
-    extras = {claim.text: claim for claim in results["extras"].claims}
-    assert extras["weights halfway to the fine-tuned ones are better"].difference.mean == pytest.approx(10)
-    assert extras["filtering noisy subtitles helps (motion)"].verdict == "open"
+    of_protocols = by_text_and_place(results["protocols"])
+    of_actions = of_protocols["(d) beats no post-pretraining", "actions, zero-shot"]
+    assert of_actions.difference.mean == pytest.approx(20)
+    assert of_protocols["the dual softmax finds more", "motion"].paper == "+5.2"
+    extras = by_text_and_place(results["extras"])
+    halfway = extras["weights halfway to the fine-tuned ones are better", "appearance"]
+    assert halfway.difference.mean == pytest.approx(10)
+    assert extras["filtering noisy subtitles helps", "motion"].verdict == "open"
     assert len(results["extras"].tables[0].rows) == 6  # two of them of one run
 
 
@@ -191,10 +212,10 @@ def test_results_are_put_into_a_document(tmp_path: Path) -> None:
     write_report(options)
     assert document.read_text() == text
     document.write_text("# Without marks\n")
-    with pytest.raises(UserError, match="has not one line"):
+    with pytest.raises(UserError, match="needs one line"):
         write_report(options)
     path.write_text('{"schema": 1}')
-    with pytest.raises(UserError, match="no results of this version"):
+    with pytest.raises(UserError, match="does not hold results as this version"):
         write_report(options)
 
 

@@ -42,7 +42,7 @@ def test_each_task_runs_once_and_after_what_it_needs(tmp_path: Path) -> None:
     first = made("one/first", tmp_path)
     second = made("two", tmp_path, "one/first", captions="one/first")  # what the first writes
     assert run_tasks([second, first], tmp_path / "out", jobs=2) == 2
-    assert "2 captions are those of other clips" in log_path(second, tmp_path / "out").read_text()
+    assert "2 captions replaced by those of other clips" in log_path(second, tmp_path / "out").read_text()
     before = (tmp_path / "one/first/000000.parquet").stat().st_mtime_ns
     assert run_tasks([second, first], tmp_path / "out", jobs=2) == 0
     assert (tmp_path / "one/first/000000.parquet").stat().st_mtime_ns == before

@@ -136,7 +136,7 @@ def test_what_is_no_fairseq_ofa_is_told_in_one_line(
         "page.pt": "is an HTML page",
         "pointer.pt": "is a Git LFS pointer",
         "other.pt": "no fairseq checkpoint",
-        "tensors.pt": "do not tell the sizes",
+        "tensors.pt": "do not show the model",
         "extra.pt": "1 unexpected: decoder.adapter.weight",
         "shape.pt": "1 of another shape: encoder.image_proj.bias",
         "untied.pt": "not equal to the encoder's table: decoder.embed_tokens.weight",
@@ -167,6 +167,6 @@ def test_a_vocabulary_that_is_not_its_own_is_refused(
         assert not out.exists()
     out.mkdir()
     (out / "mine").write_text("")
-    with pytest.raises(CheckpointError, match="is there already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         convert_fairseq(checkpoint, out, vocabulary=vocabulary)
     assert [path.name for path in out.iterdir()] == ["mine"]

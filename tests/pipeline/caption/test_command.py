@@ -157,7 +157,7 @@ def test_bad_input_is_one_line_and_writes_nothing(shards: Path, model: Path, tmp
         (shards, shards, model, (), "folder of the shards"),
         (shards, out, nothing, (), "no such folder"),
         (shards, out, shape, (), "shape"),
-        (shards, out, model, ("--gpus", "99"), "--gpus 99: this machine shows"),
+        (shards, out, model, ("--gpus", "99"), "--gpus 99: torch finds"),
         (shards, out, model, ("--image-size", "500"), "96 pixels at most"),
         (shards, foreign, model, (), "not of an earlier run"),
         *((shards, out, copy, (), str(copy)) for copy in copies.values()),

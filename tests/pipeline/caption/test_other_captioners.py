@@ -89,7 +89,7 @@ def test_a_model_that_makes_no_text_is_one_line(shards: Path, tmp_path: Path) ->
     result = caption(shards, tmp_path / "out", make_clip(tmp_path / "clip"))
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert "holds a model of type 'clip', which makes no text of an image" in line
+    assert "holds a model of type 'clip', which does not turn images into text" in line
     assert not (tmp_path / "out").exists()
 
 

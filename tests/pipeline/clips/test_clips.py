@@ -168,7 +168,7 @@ def test_a_run_goes_on_and_only_new_videos_are_looked_into(videos: Path, tmp_pat
     folder, out = tmp_path / "videos", tmp_path / "clips.jsonl"
     shutil.copytree(videos, folder)
     words = ("clips", folder, "--out", out, "--workers", 1)
-    assert "would look into 7 videos" in run_well(*words, "--dry-run").output
+    assert "would read 7 videos" in run_well(*words, "--dry-run").output
     assert not out.exists() and not out.with_name("clips.jsonl.report").exists()
     first = clipvip.clips(str(folder), out=out, workers=1)
     assert first.content["this_run"]["videos"] == 7

@@ -30,7 +30,7 @@ def test_the_function_makes_what_the_command_makes(tmp_path: Path) -> None:
         assert {name: report.counts[name] for name in counts} == counts
         assert content(tmp_path / "two") == content(tmp_path / "one")
         assert json.loads(result.stdout) | {"this_run": None} == report.content | {"this_run": None}
-        note = "  1 failed, and may work later: run the same command again"
+        note = "  1 video failed that may work later: run the same command again"
         assert str(report).endswith(f"\n{note}") and result.stderr.splitlines()[-1] == note
         (tmp_path / "list.jsonl").write_text(json.dumps(rows[1]) + "\n")
         with pytest.raises(StageFailed, match="no video could be fetched") as error:

@@ -168,11 +168,11 @@ def test_classes_in_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "dive\n", "has 1 classes"),
+        ("a.txt", "dive\n", "has one class"),
         ("a.txt", "brush_hair\nBrush hair\n", "twice"),
         ("a.txt", "dive\n_\n", "without a name"),
-        ("a.json", '{"a": "b", "c": "d"}', "want a list of class names"),
-        ("a.json", "[1, 2]", "want a list of class names"),
+        ("a.json", '{"a": "b", "c": "d"}', "must be a list of class names"),
+        ("a.json", "[1, 2]", "must be a list of class names"),
         ("a.json", "[", "is not JSON"),
         ("a.txt", "", "is empty"),
     ],

@@ -172,9 +172,12 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
         (["--baseline", text], "text: holds a model of type 'clip_text_model', expected clip or clip_vip"),
         (["--baseline", tmp_path / "nowhere"], "nowhere: no such model folder"),
         (["--baseline", toneless], "toneless: has no tokenizer"),
-        (["--baseline", folder / "vip"], "vip: is there already"),
-        (["--baseline", folder / "clip", "--baseline", folder / "clip"], "clip: is there already"),
-        (["--page", tmp_path / "x" / "page.html"], "no such folder"),
+        (["--baseline", folder / "vip"], "vip: is given twice, or is the --model"),
+        (
+            ["--baseline", folder / "clip", "--baseline", folder / "clip"],
+            "clip: is given twice, or is the --model",
+        ),
+        (["--page", tmp_path / "x" / "page.html"], "there is no folder"),
     ]
     for options, says in cases:
         words = [

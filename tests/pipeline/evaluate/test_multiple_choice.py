@@ -217,11 +217,15 @@ def test_a_key_or_clip_id_goes_before_the_id_of_a_video() -> None:
     [
         ("q.jsonl", "", "is empty"),
         ("q.jsonl", "nonsense\n", "holds no question"),
-        ("q.jsonl", '{"video": "v", "options": "ab", "answer": 0}\n', "wants options as a list"),
-        ("q.jsonl", '{"video": "v", "options": ["a", "b"], "answer": true}\n', "wants an answer"),
-        ("q.json", "{}", "want a list of questions"),
-        ("q.csv", "video_id,sentence\nv,a\n", "no table of questions"),
-        ("q.tsv", "vid_key\ta1\tanswer\nv\ta\t0\n", "wants two options"),
+        ("q.jsonl", '{"video": "v", "options": "ab", "answer": 0}\n', "options are not a list"),
+        (
+            "q.jsonl",
+            '{"video": "v", "options": ["a", "b"], "answer": true}\n',
+            "its answer 'True' is none of its 2 options",
+        ),
+        ("q.json", "{}", "must be a list of questions, not an object"),
+        ("q.csv", "video_id,sentence\nv,a\n", "is not a known table of questions"),
+        ("q.tsv", "vid_key\ta1\tanswer\nv\ta\t0\n", "has fewer than two options"),
     ],
 )
 def test_files_without_questions_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

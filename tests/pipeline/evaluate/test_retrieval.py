@@ -103,7 +103,7 @@ def test_few_clips_are_warned_of(tmp_path: Path, model: Path, shards: Path) -> N
     result = run("--model", model, "--shards", shards, "--out", tmp_path / "few", "--bootstrap", 0)
     assert result.exit_code == 0
     (line,) = (line for line in result.stderr.splitlines() if "Warning" in line)
-    assert f"Warning: {shards}: only 10 clips to be found among: chance alone has R@10 100" in line
+    assert f"Warning: {shards}: only 10 clips to search: chance alone has R@10 100%" in line
     (written,) = json.loads((tmp_path / "few" / "retrieval.json").read_text())["warnings"]
     assert written in line
     enough = make_shard_folder(tmp_path / "enough", num_shards=2, clips_per_shard=10)
@@ -177,7 +177,7 @@ def test_mistakes_are_one_line(tmp_path: Path, model: Path, shards: Path) -> Non
         (["--model", model, "--shards", empty], "holds no shards"),
         (["--model", tmp_path / "nothing", "--shards", shards], "nothing"),
         (["--model", damaged, "--shards", shards], "damaged"),
-        (["--model", model, "--shards", silent], "no clip can be used of 1: empty_text 1"),
+        (["--model", model, "--shards", silent], "none of 1 clip can be used: empty_text 1"),
         (["--model", model, "--shards", shards, "--captions", tmp_path / "x"], "no such folder"),
     ]
     for arguments, message in cases:
@@ -197,7 +197,7 @@ def test_several_captions_of_a_clip_are_refused_or_each_a_query(tmp_path: Path, 
     assert "clips0_00000 has 2 captions" in refused.output and "--all-captions" in refused.output
     result = run("--model", model, "--shards", shards, "--all-captions", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "3 clips, searched by 6 captions" in result.stdout
+    assert "3 clips, searched by 6 captions" in result.stdout and "\nretrieval: 3 clips -> " in result.stdout
     written = json.loads((tmp_path / "out/retrieval.json").read_text())
     assert (written["num_queries"], written["num_clips"]) == (6, 3)
     vip = ClipVip.from_pretrained(model).eval()
@@ -216,7 +216,7 @@ def test_clips_with_the_same_caption_tie(tmp_path: Path, model: Path) -> None:
     shards = make_captioned_folder(tmp_path / "clips", texts)
     options = ["--model", model, "--shards", shards, "--batch-size", 5, "--out", tmp_path / "out"]
     result = run(*options, "--dsl", "--qb-norm")
-    assert result.exit_code == 0 and "38 of the texts repeat another" in result.stdout, result.output
+    assert result.exit_code == 0 and "texts that repeat another: 38" in result.stdout, result.output
     # From clip to text the 39 clips of one sentence never have their answer alone among the first ten.
     written = json.loads((tmp_path / "out/retrieval.json").read_text())["metrics"]
     assert set(written) == {"plain", "dsl", "qb_norm"}

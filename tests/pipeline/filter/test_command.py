@@ -223,7 +223,7 @@ def test_mistakes_are_one_line(world: Path, known: Path, tmp_path: Path) -> None
     ):
         assert line in error_of(run(*base, *more)), more
     wrong = run("--shards", shards, "--out", known, "--max-duplicates", 1, "--duplicate-similarity", 0.6)
-    assert f"near-duplicates were found from {ALIKE} on; give --model to find them anew" in error_of(wrong)
+    assert f"near-duplicates were found with {ALIKE}; give --model to find them anew" in error_of(wrong)
 
 
 def test_a_plain_clip_scores_by_averaged_frames(world: Path, tmp_path: Path) -> None:
@@ -247,13 +247,13 @@ def copied(known: Path, tmp_path: Path) -> Path:
     [
         (
             ["--test", "bench={world}/test", "--drop-leaks"],
-            "found by embeddings too; give --model with --test",
+            "also found by embeddings; give --model beside --test",
         ),
         (["--model", "{world}/model", "--duplicate-similarity", "0.5"], "give the --test sets again"),
-        (["--keep", "list.txt"], "there is nothing to keep by"),
-        (["--min-words", "1", "--keep", "none/list.txt"], "no such folder as"),
-        (["--min-words", "1", "--keep", "{world}/clips/list.txt"], "would stand among the clips"),
-        (["--min-words", "1", "--keep", "list.parquet"], "would stand among the clips"),
+        (["--keep", "list.txt"], "needs a condition to keep clips by"),
+        (["--min-words", "1", "--keep", "none/list.txt"], "there is no folder"),
+        (["--min-words", "1", "--keep", "{world}/clips/list.txt"], "would lie among the clips"),
+        (["--min-words", "1", "--keep", "list.parquet"], "would lie among the clips"),
     ],
 )
 def test_what_would_lose_something_is_refused(
@@ -300,7 +300,7 @@ def test_choosing_by_what_no_clip_has_is_told(world: Path, known: Path, tmp_path
     out = copied(known, tmp_path)
     options = ["--shards", world / "clips", "--out", out, "--max-duplicates", 1]
     told = (
-        "no clip has a caption_score, so the first of each group are kept; to choose among them, give --by "
+        "no clip has a caption score, so the first of each group are kept; to choose among them, give --by "
     )
     assert told in run_well(*options, "--by", "caption_score").stderr
     assert "Warning" not in run_well(*options, "--by", "motion").stderr
@@ -312,4 +312,4 @@ def test_keys_that_repeat_across_shards_are_told(world: Path, tmp_path: Path) ->
     for number in range(2):
         shutil.copy(world / "clips" / "000000.tar", shards / f"{number:06d}.tar")
     result = run_well("--shards", shards, "--out", tmp_path / "out", "--top", 0.5, "--by", "seconds")
-    assert "have keys of clips that are, in other shards" in result.stderr
+    assert "have the key of a kept clip in another shard: " in result.stderr

@@ -209,7 +209,10 @@ def test_what_cannot_be_used_ends_in_one_line(shards: Path, tmp_path: Path) -> N
     fields = write_rows(tmp_path / "fields.csv", [{"name": "video0_00000", "said": "x"}])
     for source, message in (
         (tmp_path / "absent", "no such file or folder of captions"),
-        (strangers, "no row belongs to a clip: a clip is video0_00000 (clip id video0.0), a row 'nobody'"),
+        (
+            strangers,
+            "no row belongs to a clip: a clip is video0_00000 (clip id video0.0), a row is about 'nobody'",
+        ),
         (code, "its value is a pickle that asks for STACK_GLOBAL, which may run code"),
         (fields, "no row has an id and a caption"),
     ):

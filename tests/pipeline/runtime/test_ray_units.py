@@ -141,5 +141,5 @@ def test_a_unit_that_takes_its_workers_with_it_is_a_crash(ray: Any) -> None:
     outcomes = {o.unit: o for o in run_units(kill_parent, range(5), workers=1, ray=RayCluster("local", 2))}
     failure = outcomes[3].failure
     assert failure is not None and failure.reason == "crashed"
-    assert "3 workers were lost with it" in failure.detail
+    assert "3 worker processes died on it" in failure.detail
     assert [outcomes[unit].result for unit in (0, 1, 2, 4)] == [0, 1, 2, 4]

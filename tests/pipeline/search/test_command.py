@@ -100,7 +100,7 @@ def test_mistakes_are_one_line(model: Path, shards: Path, tmp_path: Path) -> Non
         (["a", "--model", tmp_path / "nothing", "--shards", shards], "nothing"),
         (["a", " ", "--model", model, "--shards", shards], "a SENTENCE is blank"),
         (["--page", tmp_path / "p.html", "--model", model, "--shards", shards], "give a SENTENCE to find"),
-        (["a", "--page", tmp_path / "x/p.html", "--model", model, "--shards", shards], "no such folder as"),
+        (["a", "--page", tmp_path / "x/p.html", "--model", model, "--shards", shards], "there is no folder"),
         (
             ["a", "--index", model, "--model", model, "--shards", shards],
             "holds other things than a search index",
@@ -108,7 +108,7 @@ def test_mistakes_are_one_line(model: Path, shards: Path, tmp_path: Path) -> Non
         (["a", "--index", broken, "--model", model, "--shards", shards], "index.json: not JSON"),
         (
             ["a", "--index", tmp_path / "foreign", "--model", model, "--shards", shards],
-            "not of a search index",
+            "this version cannot read the index",
         ),
         (["a", "--model", toneless, "--shards", shards], "has no tokenizer"),
         (["a", "--model", model, "--shards", cut], "000001.tar: not a readable tar file"),

@@ -121,7 +121,7 @@ def test_damaged_samples_are_passed_over_and_come_back_once_repaired(model: Path
 
     write_shard(folder / "000000.tar", [broken])
     list_again(folder)
-    assert "no clip can be used of 1: damaged_sample 1" in error_of(
+    assert "none of 1 clip can be used: damaged_sample 1" in error_of(
         run("a", "--model", model, "--shards", folder)
     )
     assert run_well("--model", model, "--shards", folder).exit_code == 0

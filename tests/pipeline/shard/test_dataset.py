@@ -76,7 +76,7 @@ def test_at_most_so_many_frames_of_a_whole_video(videos: Path, tmp_path: Path) -
     (sample,) = samples_by_video(tmp_path / "out").values()
     assert [read_number(picture) for picture in sample.decode(range(4))] == [0, 30, 70, 110]
     refused = shard("captions", path, videos, tmp_path / "v", "--max-frames", "4", "--store", "video")
-    assert refused.exit_code == 1 and "--store frames only" in refused.output
+    assert refused.exit_code == 1 and "only with --store frames" in refused.output
 
 
 def test_a_second_run_adds_nothing_and_another_set_is_refused(videos: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_patterns_files_and_mistakes(tmp_path: Path) -> None:
     assert "a URL cannot be used here" in error_of(convert("s3://bucket/clips", out))
     wrong = convert(folder, out, "--videos", tmp_path)
     assert wrong.exit_code == 2 and "leave --videos out" in wrong.output
-    assert "--store frames only" in error_of(convert(folder, out, "--max-frames", 4, "--store", "video"))
+    assert "only with --store frames" in error_of(convert(folder, out, "--max-frames", 4, "--store", "video"))
     missing = run("shard", "--out", out)
     assert missing.exit_code == 2 and "Missing option '--videos'" in missing.output
     assert not out.exists()

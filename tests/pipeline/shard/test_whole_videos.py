@@ -55,7 +55,7 @@ def test_what_cannot_be_done_is_said(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for words, message in (
         (("--videos", tmp_path / "none"), "holds no video files"),
-        (("--videos", videos, "--max-frames", 4, "--store", "video"), "--store frames only"),
+        (("--videos", videos, "--max-frames", 4, "--store", "video"), "only with --store frames"),
     ):
         refused = run("shard", *words, "--out", tmp_path / "out")
         assert refused.exit_code == 1 and message in error_of(refused)

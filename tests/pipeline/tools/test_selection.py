@@ -63,7 +63,7 @@ def test_listed_clips_are_taken_or_left_out(shards: Path, tmp_path: Path) -> Non
     (tmp_path / "keys.txt").write_text("video3_00001\n\nvideo0_00002\nnot_there_00009\n")
     output = must("subset", shards, "--keys", tmp_path / "keys.txt", "--out", tmp_path / "a")
     assert set(samples(tmp_path / "a")) == {"video3_00001", "video0_00002"}
-    assert "note: 1 of the listed have no clip here: 'not_there_00009'" in output
+    assert "note: listed keys or ids without a clip here: 1 ('not_there_00009')" in output
     must("subset", shards, "--keys", tmp_path / "keys.txt", "--exclude", "--out", tmp_path / "b")
     assert set(samples(tmp_path / "b")) == set(samples(shards)) - {"video3_00001", "video0_00002"}
     (tmp_path / "ids.txt").write_text("video3\nvideo9\n")

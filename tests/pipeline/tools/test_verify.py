@@ -43,7 +43,7 @@ def test_the_result_is_written_where_asked(shards: Path, tmp_path: Path) -> None
     result = run("verify", shards, "--out", tmp_path / "found", "--workers", 1)
     assert result.exit_code == 1
     assert "missing" in result.stdout and "000001.tar" in result.stdout
-    assert result.stderr.splitlines()[-1].startswith("Error: 1 problems, 1 files broken; --repair")
+    assert result.stderr.splitlines()[-1].startswith("Error: 1 problem, 1 broken file; --repair")
     written = json.loads((tmp_path / "found" / "verify.json").read_text())
     assert written["problems"] == {"missing": 1}
     assert written["broken"] == ["000001.tar"]

@@ -183,7 +183,7 @@ def test_equal_names_of_shards_do_not_cross_their_captions(
     assert not notes and not capsys.readouterr().err
     assert said(captions[:1]) == {("a", ""), ("b", "b")}
     assert notes == {"captions_of_another_shard"}
-    assert "6 of the 12 samples looked at have no caption" in (warning := capsys.readouterr().err)
+    assert "6 of the 12 samples checked have no caption" in (warning := capsys.readouterr().err)
     assert "captions_of_another_shard 1" in warning
 
 
@@ -229,7 +229,7 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     write_captions(foreign / "000000.parquet", [("other_00000", "words")])
-    with pytest.raises(UserError, match=r"captions for 0 of the 21 samples .*captions_of_another_shard 1"):
+    with pytest.raises(UserError, match=r"captions for none of the 21 samples .*captions_of_another_shard 1"):
         check_samples(plan_of({"clips": {**source, "captions": str(foreign)}}, tmp_path, pairs="d"))
     (foreign / "000000.parquet").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"000000\.parquet: not readable as captions"):

@@ -28,7 +28,7 @@ def test_captions_that_do_not_say_what_made_them_are_used_and_told(tmp_path: Pat
     result = train_runs.run(tmp_path, tmp_path / "out", *settings)
     assert result.exit_code == 0, result.output
     folder = str(tmp_path / "captions")
-    assert f"captions {folder}: do not say what made them" in result.output
+    assert f"captions {folder}: nothing there says what made them" in result.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["captions"] == {folder: None}
     assert report["counts"] == {"steps": 2, "samples": 12, "samples_without_caption": 0}

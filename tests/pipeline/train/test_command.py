@@ -210,7 +210,7 @@ def test_ways_of_computing_give_the_same_loss(
         (["--set", "data.max_text_tokens=70"], "takes 24 at most"),
         (["--set", "model.encoder=seq_transformer", "--set", "data.num_frames=25"], "takes 24 at most"),
         (["--set", "run.processes=7"], "6 samples in a batch, fewer than the 7 processes"),
-        (["--gpus", "64"], "asked for 64 GPUs"),
+        (["--gpus", "64"], "--gpus 64: torch finds"),
         (["--set", "run.wandb_project=x"], "needs wandb, which is not installed"),
     ],
 )

@@ -38,7 +38,7 @@ def test_each_epoch_has_the_listed_clips_once_and_no_others(
     plan = plan_of(source, folder, data={"keep": str(listed)}, batch_size=3)
     assert plan.order.num_samples == len(kept) and plan.order.steps_per_epoch == -(-len(kept) // 3)
     (note,) = plan.notes
-    assert note == f"data.keep {listed}: 1 of the listed have no clip here: 'gone_00000'"
+    assert note == f"data.keep {listed}: listed keys or ids without a clip here: 1 ('gone_00000')"
     seen = [key for b in batches(plan, tokenizer, steps=range(len(kept) // 3)) for key in joined(b, "keys")]
     assert len(seen) == len(set(seen)) and set(seen) <= kept
     if len(kept) % 3 == 0:

@@ -87,7 +87,7 @@ def test_processes_of_one_attempt_find_each_other_among_what_others_left() -> No
             (name,) = {one.result() for one in joined}
         names.append(name)
     assert len(set(names)) == 3
-    with pytest.raises(RuntimeError, match=r"of 2 processes \[1\] did not come"):
+    with pytest.raises(RuntimeError, match=r"of 2 training processes these did not start in time: 1"):
         join(store, 0, 2, timeout=timedelta(seconds=0.1))
 
 
@@ -105,7 +105,7 @@ def test_the_gpu_of_a_process(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     if number is None:
-        said = rf"process {local_rank} of this machine \(LOCAL_RANK\) sees {visible} GPUs; start one process"
+        said = rf"process {local_rank} of this machine \(LOCAL_RANK\) finds {visible} GPUs; start one process"
         with pytest.raises(UserError, match=said), process_group("cuda"):
             pass
         return

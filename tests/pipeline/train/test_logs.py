@@ -38,7 +38,7 @@ def test_a_line_that_is_no_row_is_left_out_and_told_of(
         step=2,
     ):
         pass
-    assert capsys.readouterr().err.splitlines() == [f"{path}: 1 of its 3 lines are damaged, and left out"]
+    assert capsys.readouterr().err.splitlines() == [f"Warning: {path}: 1 damaged line of 3 left out"]
     assert path.read_bytes() == FIRST + b"\n"
     assert read_log(tmp_path) == [{"step": 1, "loss": 2.5}]
     assert not capsys.readouterr().err

@@ -53,8 +53,8 @@ def test_an_unknown_gpu_is_measured_and_that_is_said_once(
     for _ in range(2):
         speed.flops = 1e30
         assert speed.take()["mfu"] > 0
-    line = "NVIDIA X1: its peak is not known; MFU is the part of 50 TFLOP/s, which a product of 4096 x 4096 "
-    assert capsys.readouterr().err == f"{line}numbers reaches here\n"
+    line = "NVIDIA X1: its peak is not known; MFU is relative to 50 TFLOP/s, measured here with matrices"
+    assert capsys.readouterr().err == f"{line} of 4096 x 4096\n"
     peak_of.cache_clear()
 
     def nothing_left(device: torch.device) -> float:

@@ -201,7 +201,7 @@ def test_from_python(videos: Path, english: Path, undisturbed: Path, tmp_path: P
     with pytest.raises(StageFailed, match="no video has a transcript"):
         clipvip.transcribe(str(tmp_path / "only"), out=tmp_path / "none", **given)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no videos"):
+    with pytest.raises(UserError, match="holds no video files"):
         clipvip.transcribe(str(tmp_path / "empty"), out=tmp_path / "none", **given)
-    with pytest.raises(UserError, match="--gpus 64: this machine shows"):
+    with pytest.raises(UserError, match="--gpus 64: CTranslate2 finds"):
         clipvip.transcribe(str(videos), out=tmp_path / "gpus", **given | {"gpus": 64})

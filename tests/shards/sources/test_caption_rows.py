@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "code_db", {"v.0.mp4": pickle.dumps(pytest.raises)})
     messages = {
         "cut.mdb": "cut off", "tiny.mdb": "cut off|not a readable", "junk.mdb": "not a readable LMDB",
-        "junk.parquet": "not a readable Parquet", "junk.json": "is not JSON", "number.json": "want a list",
+        "junk.parquet": "not a readable Parquet", "junk.json": "is not JSON", "number.json": "must be a list",
         "code_db": "a pickle that asks for .*GLOBAL",
     }  # fmt: skip
     for name, message in messages.items():

@@ -63,10 +63,10 @@ def test_bad_rows_are_skipped_and_named(tmp_path: Path) -> None:
     [
         ("didemo/val", "", "is empty"),
         ("didemo/val", "[{", "not JSON"),
-        ("didemo/val", "{}", "want a list"),
+        ("didemo/val", "{}", "must be a list of annotations, not an object"),
         ("msrvtt/test", "[]", "MSRVTT_data"),
         ("msrvtt/test", '{"videos": [], "sentences": []}', "no videos of the split test"),
-        ("activitynet/val1", "[]", "want video ids"),
+        ("activitynet/val1", "[]", "must be an object of video ids"),
         ("webvid/val", "a,b\n1,2\n", "no column videoid"),
         ("msrvtt/1ka", "key,video_id\n1,2\n", "no column sentence"),
         ("captions", "\x00\x01,\n", r"no column .*its columns are \?\?, $"),
