@@ -166,12 +166,12 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
             {**made_by, **given, "batch_size": options.batch_size},
             counts={
                 "texts": sum(corpus.num_texts for corpus in corpora),
-                "empty_texts": num_empty,
+                "empty_texts_passed_over": num_empty,
                 "pairs": len(gaps),
             },
             details={"result": result},
             skips=[skip for corpus in corpora for skip in corpus.skips],
-            words={"empty_texts": empty, "pairs": counted(len(gaps), "pairs of corpora")},
+            words={"empty_texts_passed_over": empty, "pairs": counted(len(gaps), "pairs of corpora")},
         )
         num_encoded = sum(one.num_encoded_now for one in drawn)
         made = report.finish(out, started=started, done_now=num_encoded, unit="texts_encoded")

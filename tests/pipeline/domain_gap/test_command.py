@@ -72,7 +72,7 @@ def test_table_files_and_numbers(tmp_path: Path, model: Path, corpora: dict[str,
     assert result.stdout.splitlines()[0].split() == ["NMI", "task", "Mean"]
     assert (out / "nmi.png").read_bytes().startswith(b"\x89PNG")
     report = json.loads((out / "report.json").read_text())
-    assert report["counts"] == {"texts": 120, "empty_texts": 6, "pairs": 2}
+    assert report["counts"] == {"texts": 120, "empty_texts_passed_over": 6, "pairs": 2}
 
 
 def test_a_corpus_in_another_encoding_is_told_in_one_line(
