@@ -8,7 +8,9 @@ each; and the caption of that clip's middle frame, by the demo's captioner.
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +25,9 @@ from clipvip.shards import list_shards, read_captions, read_shard
 NUM_FRAMES = 4
 MODELS = Path(clipvip.experiments.demo.__file__).parent / "weights"
 INK, QUIET, PAPER = "#1f2933", "#52606d", "#ffffff"
+# What fits into a line, and heights, in inches.
+QUERY_CHARACTERS, CAPTION_CHARACTERS = 47, 54
+_WIDTH, _QUERY_LINE, _FRAMES, _CAPTION_LINE, _GAP = 8.0, 0.4, 1.4, 0.4, 0.3
 
 
 def draw(demo: Path) -> Figure:
@@ -32,11 +37,28 @@ def draw(demo: Path) -> Figure:
     twins = twins_of(found.keys, read_truth(demo / "corpus"))
     query = _clearest(found.similarity, twins)
     frames, captions = _frames(shards), _captions(shards)
-    figure = Figure(figsize=(8, 5.2), facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    for row, number in enumerate((query, int(twins[query]))):
+    rows = []
+    for number in (query, int(twins[query])):
         key = found.keys[found.first(number, 1)[0]]
-        _draw_row(figure, 0.52 - 0.5 * row, found.texts[number], frames[key], captions[key])
+        rows.append((found.texts[number], frames[key], captions[key]))
+    return draw_rows(rows)
+
+
+def draw_rows(rows: Sequence[tuple[str, np.ndarray, str]]) -> Figure:
+    """The figure of queries, the frames of what each finds, and its caption.
+
+    Its texts can be read where a phone makes it 368 pixels wide.
+    """
+    texts = [(wrap(f"“{query}”", QUERY_CHARACTERS), frames, wrap(f"caption: {caption}", CAPTION_CHARACTERS))
+             for query, frames, caption in rows]  # fmt: skip
+    heights = [_QUERY_LINE * len(query) + _FRAMES + _CAPTION_LINE * len(caption) + _GAP
+               for query, _, caption in texts]  # fmt: skip
+    figure = Figure(figsize=(_WIDTH, sum(heights)), facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    top = sum(heights)
+    for height, row in zip(heights, texts, strict=True):
+        _draw_row(figure, top - _GAP / 2, *row)
+        top -= height
     return figure
 
 
@@ -61,14 +83,20 @@ def _captions(shards: Path) -> dict[str, str]:
         return {key: text for path in paths for key, text in read_captions(folder, path.stem).items()}
 
 
-def _draw_row(figure: Figure, bottom: float, query: str, frames: np.ndarray, caption: str) -> None:
-    """A query, the frames of what it finds, and the caption: 45% of the figure's height from `bottom` on."""
-    figure.text(0.02, bottom + 0.395, f"“{query}”", fontsize=17, color=INK, weight="bold", va="center")
+def _draw_row(figure: Figure, top: float, query: list[str], frames: np.ndarray, caption: list[str]) -> None:
+    """The lines of a query, the frames of what it finds, and the lines of its caption, from `top` down."""
+    height = figure.get_figheight()
+    for line in query:
+        top -= _QUERY_LINE
+        figure.text(0.02, (top + 0.3 * _QUERY_LINE) / height, line, fontsize=20, color=INK, weight="bold")
+    top -= _FRAMES
     for number, frame in enumerate(frames):
-        axes: Axes = figure.add_axes((0.02 + 0.242 * number, bottom + 0.075, 0.234, 0.27))
+        axes: Axes = figure.add_axes((0.02 + 0.242 * number, top / height, 0.234, _FRAMES / height))
         axes.imshow(frame, aspect="auto", interpolation="nearest")
         axes.set_axis_off()
-    figure.text(0.02, bottom + 0.03, f"caption: {caption}", fontsize=15, color=QUIET, va="center")
+    for line in caption:
+        top -= _CAPTION_LINE
+        figure.text(0.02, (top + 0.2 * _CAPTION_LINE) / height, line, fontsize=18, color=QUIET)
 
 
 if __name__ == "__main__":

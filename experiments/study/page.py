@@ -83,12 +83,21 @@ def as_page(studies: Sequence[FoundStudy], *, note: str) -> bytes:
     """All studies as one page, the claims first."""
     sections = [Section("Claims", claims_summary(studies), [chart_of(studies)])]
     for study in studies:
-        sections.append(Section(study.title, blocks=[*figures_of(study).values(), claims_of(study)]))
+        sections.append(Section(study.title, blocks=[*figures_of(study).values(), _narrow_claims(study)]))
         sections += [
-            Section(table.title[:1].upper() + table.title[1:], blocks=[table_of(table)])
+            Section(
+                table.title[:1].upper() + table.title[1:], blocks=[table_of(table).without_empty_columns()]
+            )
             for table in study.tables
         ]
     return render_page("CLIP-ViP's tables", sections, note=note)
+
+
+def _narrow_claims(study: FoundStudy) -> Table:
+    """The claims in as few columns as a phone shows side by side: the task stands with the claim."""
+    table = claims_of(study)
+    rows = [(f"{text} · {where}", *others) for text, where, *others in table.body]
+    return Table((table.columns[0], *table.columns[2:]), rows)
 
 
 def claims_summary(studies: Sequence[FoundStudy]) -> str:

@@ -135,7 +135,7 @@ def study_result(study: Study, run: StudyRun) -> FoundStudy:
 def _task_table(
     task: TaskName, title: str, rows: Iterable[Row], curves: dict[tuple[str, TaskName], list[list[Point]]]
 ) -> FoundTable:
-    columns = ("zero-shot R@1", "fine-tuned R@1", "R@5", "R@10", "mean", "paper: R@1", "mean")
+    columns = ("zero-shot R@1", "fine-tuned R@1", "R@5", "R@10", "mean", "paper: R@1", "paper: mean")
     lines = []
     for row in rows:
         runs = curves[row.label, task]

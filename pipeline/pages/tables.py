@@ -40,6 +40,12 @@ class Table:
             [column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows
         ]
 
+    def without_empty_columns(self) -> "Table":
+        """The columns in which some row has a text or a number."""
+        kept = [number for number in range(len(self.columns)) if any(line[number] for line in self.body)]
+        rows = [[row[number] for number in kept] for row in self.rows]
+        return Table([self.columns[number] for number in kept], rows)
+
     def text(self, *, gap: str = "  ", indent: str = "") -> str:
         """Aligned lines for a terminal, `gap` between columns."""
         lines = [self.head, *self.body] if self.head else self.body

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from browser import find_browser
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 VARIABLE = "CLIPVIP_TESTS_REQUIRE"
@@ -41,6 +43,7 @@ RESOURCES: dict[str, tuple[str, Callable[[], bool]]] = {
     "linux": ("Linux", lambda: sys.platform == "linux"),
     "mount": ("Linux' unshare, and to be let mount a disk", lambda: shutil.which("unshare") is not None),
     "curl": ("curl, by which webdataset opens https://", lambda: shutil.which("curl") is not None),
+    "browser": ("Chromium or Chrome", lambda: find_browser() is not None),
     "tar": ("GNU tar", lambda: shutil.which("tar") is not None),
     "ray": ("the package ray", lambda: find_spec("ray") is not None),
     "decord": ("the package decord", lambda: find_spec("decord") is not None),
