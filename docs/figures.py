@@ -32,7 +32,7 @@ def attention_pattern() -> Figure:
     """M_ViP for 3 proxies and 4 frames of 5 patches."""
     num_proxies, num_frames, num_patches = 3, 4, 5
     mask = proxy_guided_mask(num_proxies, num_frames, num_patches).numpy()
-    figure = new_figure(5.2, 5.0)
+    figure = new_figure(5.1, 4.9)
     axes = figure.add_subplot()
     colours = np.where(mask[..., None], np.array([0.16, 0.61, 0.56]), np.array([0.93, 0.94, 0.95]))
     axes.imshow(colours)
@@ -57,7 +57,7 @@ def temporal_interpolation() -> Figure:
     table = torch.sin(torch.linspace(0.3, 5.2, 12)) * torch.linspace(1.0, 0.4, 12)
     with torch.no_grad():
         embeddings.temporal_embedding[0, :, 0] = table
-        figure = new_figure(6.4, 3.4)
+        figure = new_figure(5.1, 3.4)
         axes = figure.add_subplot()
         axes.plot(
             np.arange(12) + 0.5, table, "o-", color=GREY, markerfacecolor="black", label="table, T = 12"
@@ -80,7 +80,7 @@ def loss_matrix(variant: str, batch: int = 4) -> Figure:
     widths = [2 if term.negatives else 1 for term in terms]
     columns = min(sum(widths), PANELS_IN_A_ROW)
     rows = -(-sum(widths) // columns)
-    figure = new_figure(1.8 * columns, 2.2 * rows)
+    figure = new_figure(1.27 * columns, 1.55 * rows)
     grid = figure.add_gridspec(rows, columns)
     for term, width, end in zip(terms, widths, itertools.accumulate(widths), strict=True):
         row, column = divmod(end - width, columns)

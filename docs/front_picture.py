@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 import clipvip
 from clipvip.experiments.demo.corpus import read_truth
@@ -25,9 +26,8 @@ from clipvip.shards import list_shards, read_captions, read_shard
 NUM_FRAMES = 4
 MODELS = Path(clipvip.experiments.demo.__file__).parent / "weights"
 INK, QUIET, PAPER = "#1f2933", "#52606d", "#ffffff"
-# What fits into a line, and heights, in inches.
-QUERY_CHARACTERS, CAPTION_CHARACTERS = 47, 54
-_WIDTH, _QUERY_LINE, _FRAMES, _CAPTION_LINE, _GAP = 8.0, 0.4, 1.4, 0.4, 0.3
+_QUERY, _CAPTION = FontProperties(size=20, weight="bold"), FontProperties(size=18)
+_WIDTH, _LINE, _FRAMES, _GAP = 8.0, 0.4, 1.4, 0.3  # inches
 
 
 def draw(demo: Path) -> Figure:
@@ -49,17 +49,28 @@ def draw_rows(rows: Sequence[tuple[str, np.ndarray, str]]) -> Figure:
 
     Its texts can be read where a phone makes it 368 pixels wide.
     """
-    texts = [(wrap(f"“{query}”", QUERY_CHARACTERS), frames, wrap(f"caption: {caption}", CAPTION_CHARACTERS))
+    texts = [(_lines(f"“{query}”", _QUERY), frames, _lines(f"caption: {caption}", _CAPTION))
              for query, frames, caption in rows]  # fmt: skip
-    heights = [_QUERY_LINE * len(query) + _FRAMES + _CAPTION_LINE * len(caption) + _GAP
-               for query, _, caption in texts]  # fmt: skip
+    heights = [_LINE * (len(query) + len(caption)) + _FRAMES + _GAP for query, _, caption in texts]
     figure = Figure(figsize=(_WIDTH, sum(heights)), facecolor=PAPER)
     FigureCanvasAgg(figure)
-    top = sum(heights)
-    for height, row in zip(heights, texts, strict=True):
-        _draw_row(figure, top - _GAP / 2, *row)
+    top = sum(heights) - _GAP / 2
+    for height, (query, frames, caption) in zip(heights, texts, strict=True):
+        _draw_row(figure, top, query, frames, caption)
         top -= height
     return figure
+
+
+def _lines(text: str, style: FontProperties) -> list[str]:
+    """The text in lines that the figure has room for."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if TextPath((0, 0), longer, prop=style).get_extents().width / 72 <= 0.95 * _WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _clearest(similarity: np.ndarray, twins: np.ndarray) -> int:
@@ -87,16 +98,16 @@ def _draw_row(figure: Figure, top: float, query: list[str], frames: np.ndarray, 
     """The lines of a query, the frames of what it finds, and the lines of its caption, from `top` down."""
     height = figure.get_figheight()
     for line in query:
-        top -= _QUERY_LINE
-        figure.text(0.02, (top + 0.3 * _QUERY_LINE) / height, line, fontsize=20, color=INK, weight="bold")
+        top -= _LINE
+        figure.text(0.02, (top + 0.3 * _LINE) / height, line, fontproperties=_QUERY, color=INK)
     top -= _FRAMES
     for number, frame in enumerate(frames):
         axes: Axes = figure.add_axes((0.02 + 0.242 * number, top / height, 0.234, _FRAMES / height))
         axes.imshow(frame, aspect="auto", interpolation="nearest")
         axes.set_axis_off()
     for line in caption:
-        top -= _CAPTION_LINE
-        figure.text(0.02, (top + 0.2 * _CAPTION_LINE) / height, line, fontsize=18, color=QUIET)
+        top -= _LINE
+        figure.text(0.02, (top + 0.2 * _LINE) / height, line, fontproperties=_CAPTION, color=QUIET)
 
 
 if __name__ == "__main__":

@@ -84,12 +84,9 @@ def as_page(studies: Sequence[FoundStudy], *, note: str) -> bytes:
     sections = [Section("Claims", claims_summary(studies), [chart_of(studies)])]
     for study in studies:
         sections.append(Section(study.title, blocks=[*figures_of(study).values(), _narrow_claims(study)]))
-        sections += [
-            Section(
-                table.title[:1].upper() + table.title[1:], blocks=[table_of(table).without_empty_columns()]
-            )
-            for table in study.tables
-        ]
+        for table in study.tables:
+            title = table.title[:1].upper() + table.title[1:]
+            sections.append(Section(title, blocks=[table_of(table).without_empty_columns()]))
     return render_page("CLIP-ViP's tables", sections, note=note)
 
 

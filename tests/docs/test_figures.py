@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 import runpy
 from pathlib import Path
@@ -47,3 +48,26 @@ def test_pictures_of_pages_are_files_beside_them() -> None:
     assert len(shown) >= 6
     missing = [(page.name, found) for page, found in shown if not (Path(page).parent / found).is_file()]
     assert missing == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.svg")), ids=lambda path: path.stem)
+def test_texts_of_drawings_can_be_read_on_a_phone(path: Path) -> None:
+    """Where a page 400 pixels wide makes them 368 wide."""
+    text = path.read_text()
+    width = float(re.findall(r'viewBox="0 0 ([\d.]+) ', text)[0])
+    sizes = [float(size) for size in re.findall(r'font(?:-size)?[:="]+ ?([\d.]+)', text)]
+    assert sizes and min(sizes) * min(368 / width, 1) >= 10
+
+
+def test_texts_of_the_front_picture_can_be_read_on_a_phone() -> None:
+    frames = np.zeros((4, 9, 12, 3), np.uint8)
+    rows = [("a medium magenta diamond is moving downwards " * 2, frames, "a medium magenta diamond " * 4),
+            ("a ring", frames, "a ring")]  # fmt: skip
+    figure = runpy.run_path(str(ROOT / "docs" / "front_picture.py"))["draw_rows"](rows)
+    width, height = figure.canvas.get_width_height()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert len(boxes) == 8
+    assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes)
+    assert all(text.get_fontsize() * figure.dpi / 72 * 368 / width >= 11 for text in figure.texts)
+    boxes += [axes.get_window_extent() for axes in figure.axes]
+    assert not [one for one, other in itertools.combinations(boxes, 2) if one.overlaps(other)]

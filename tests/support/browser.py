@@ -45,8 +45,9 @@ def fit_screens(page: bytes, screens: Sequence[int]) -> dict[int, Fit]:
     with tempfile.TemporaryDirectory() as folder:
         outer = Path(folder) / "outer.html"
         outer.write_text(f"<!doctype html>{frames}{_MEASURE}")
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
-                   f"--user-data-dir={folder}/profile", "--virtual-time-budget=5000", outer.as_uri()]  # fmt: skip
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
+                   f"--user-data-dir={folder}/profile", "--virtual-time-budget=5000")  # fmt: skip
+        command = [browser, *options, outer.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = done.stdout.partition('id="found">')[2].partition("<")[0]
     return {screen: Fit(*one) for screen, one in zip(screens, json.loads(found), strict=True)}
