@@ -46,8 +46,26 @@ def comparison(name: str, result: Result, figures: Figures) -> Table:
 def score_page(title: str, name: str, result: Result, figures: Figures, told: str) -> bytes:
     """A page of one test: the comparison, and below it what is `told` of the model alone."""
     note = f"{name}, {counted(result['num_frames'], 'frames')} of each clip"
-    scores = Section("Scores in percent", blocks=[comparison(name, result, figures)])
+    has_intervals = any(figure.interval for row in figures(result).values() for figure in row.values())
+    heading = f"Scores in percent{', with 95% intervals' if has_intervals else ''}"
+    scores = Section(heading, blocks=_narrow_tables(name, result, figures))
     return render_page(title, [scores, Section(f"In full: {name}", code=told)], note=note)
+
+
+def _narrow_tables(name: str, result: Result, figures: Figures) -> list[Table]:
+    """The comparison as one table for each of its rows, which a phone has room for."""
+    found = {model: figures(one) for model, one in {name: result, **result.get("baselines", {})}.items()}
+    tables = []
+    for label, titles in found[name].items():
+        columns = [Column(title) for title in (label, *titles)]
+        rows = [[model, *map(_figure_text, some[label].values())] for model, some in found.items()]
+        tables.append(Table(columns, rows))
+    return tables
+
+
+def _figure_text(figure: Figure) -> str:
+    value, interval = cells(figure)
+    return f"{value:.1f} ({interval})" if interval else f"{value:.1f}"
 
 
 def cells(figure: Figure) -> tuple[float, str]:
