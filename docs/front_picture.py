@@ -26,7 +26,7 @@ from clipvip.shards import list_shards, read_captions, read_shard
 NUM_FRAMES = 4
 MODELS = Path(clipvip.experiments.demo.__file__).parent / "weights"
 INK, QUIET, PAPER = "#1f2933", "#52606d", "#ffffff"
-_QUERY, _CAPTION = FontProperties(size=18, weight="bold"), FontProperties(size=17)
+_QUERY, _CAPTION = FontProperties(size=17.5, weight="bold"), FontProperties(size=17)
 _WIDTH, _LINE, _FRAMES, _GAP = 8.0, 0.4, 1.4, 0.3  # inches
 
 
@@ -66,7 +66,7 @@ def _lines(text: str, style: FontProperties) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if TextPath((0, 0), longer, prop=style).get_extents().width / 72 <= 0.96 * _WIDTH:
+        if TextPath((0, 0), longer, prop=style).get_extents().width / 72 <= 0.95 * _WIDTH:
             lines[-1] = longer
         else:
             lines.append(word)
