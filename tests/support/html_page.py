@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-_VOID = {"meta", "img"}
+_VOID = {"meta", "img", "wbr"}
 
 
 class HtmlPage(HTMLParser):
