@@ -5,10 +5,12 @@ import io
 import re
 from pathlib import Path
 
+import markdown
 import pytest
 import torch
 
 import clipvip
+from browser import fit_screens
 from clipvip.experiments.demo.world import WEIGHTS
 from clipvip.model import ClipVip, ClipVipConfig
 from make_shards import make_shard_folder
@@ -17,6 +19,12 @@ from tiny_clip import tiny_text_config, tiny_tokenizer
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+# As the hosts of code show a README: text of 16 pixels, tables that scroll where they are too wide.
+SHEET = """body{font:16px/1.5 sans-serif;margin:0;padding:16px} img{max-width:100%} pre{overflow:auto}
+table{display:block;width:max-content;max-width:100%;overflow:auto;border-collapse:collapse}
+td,th{padding:6px 13px;border:1px solid}
+code{font-size:85%;white-space:break-spaces} pre code{white-space:pre}"""
 
 
 def write_released_checkpoint(path: Path) -> ClipVip:
@@ -80,3 +88,18 @@ def test_its_table_is_what_the_demo_page_says() -> None:
     table = re.findall(r"\| [^|]*?(\d+\.\d)\**? \| (\d+\.\d to \d+\.\d) \|", README.read_text())
     said = (README.parent / "docs" / "demo.md").read_text()
     assert len(table) == 3 and all(mean in said and interval in said for mean, interval in table)
+
+
+def test_code_is_not_cut_on_the_page_of_a_host() -> None:
+    """It is some 830 pixels wide, and a character of code 8.2."""
+    blocks = re.findall(r"```[a-z]+\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 4
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 97] == []
+
+
+@pytest.mark.slow
+@pytest.mark.needs("browser")
+def test_tables_fit_a_phone_on_the_page_of_a_host() -> None:
+    body = markdown.markdown(README.read_text(), extensions=["tables", "fenced_code"])
+    fit = fit_screens(f"<!doctype html><style>{SHEET}</style>{body}".encode(), [400])[400]
+    assert body.count("<table>") == 3 and fit == (400, 0)

@@ -52,3 +52,9 @@ def test_pictures_stand_in_rows_of_one_length_at_any_width(pictures: int, column
     assert card.columns == columns
     page = HtmlPage(render_page("t", [Section(blocks=[Cards([card])])]))
     assert columns == 1 or f".of{columns}{{grid-template-columns:repeat({columns},1fr)}}" in page.style
+
+
+def test_a_path_in_a_table_is_whole_and_may_be_broken_after_each_folder() -> None:
+    content = render_page("t", [Section(blocks=[Table([Column()], [("/a/<b>/c",)])])])
+    assert "/a/<b>/c" in HtmlPage(content).text
+    assert b"/<wbr>a/<wbr>&lt;b&gt;/<wbr>c" in content

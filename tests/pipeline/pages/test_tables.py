@@ -30,3 +30,12 @@ def test_markdown_has_all_cells() -> None:
         "| name | clips | R@1 |", "| --- | --- | --- |", "| start | 1,200 | 5.0 |",
     ]  # fmt: skip
     assert TABLE.markdown().endswith("| chance |  | 0.1 ± 0.0 |")
+
+
+def test_columns_without_a_cell_are_left_out_where_that_is_asked_for() -> None:
+    table = Table(
+        [Column(), Column("paper", ".1f"), Column("R@1", ".1f")], [("a", None, 1), ("b", None, None)]
+    )
+    assert table.without_empty_columns().markdown().splitlines() == [
+        "|  | R@1 |", "| --- | --- |", "| a | 1.0 |", "| b |  |",
+    ]  # fmt: skip
