@@ -1,5 +1,6 @@
 """A study's tables and figures: as text for the terminal, as Markdown, and as one page."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from clipvip.experiments.study.results import VERDICTS, FoundClaim, FoundStudy, FoundTable, Summary
@@ -111,17 +112,20 @@ def claims_summary(studies: Sequence[FoundStudy]) -> str:
 
 
 def chart_of(studies: Sequence[FoundStudy]) -> DifferenceChart:
-    """The claims of all studies in one chart."""
-    rows = [_difference(claim) for study in studies for claim in study.claims]
+    """The claims of all studies in one chart, each with its task where it is made of several."""
+    claims = [claim for study in studies for claim in study.claims]
+    times = Counter(claim.text for claim in claims)
+    rows = [_difference(claim, f": {claim.where}" if times[claim.text] > 1 else "") for claim in claims]
     found = {row.verdict for row in rows}
     legend = {verdict: said for verdict, said in _LEGEND.items() if verdict in found}
     return DifferenceChart(CHART_TITLE, rows, unit="difference in points", legend=legend)
 
 
-def _difference(claim: FoundClaim) -> Difference:
+def _difference(claim: FoundClaim, task: str) -> Difference:
     found = claim.difference
     beside = f" (paper {claim.paper})" if claim.paper else ""
-    return Difference(claim.text, claim.where, found.mean, found.low, found.high, claim.verdict, beside)
+    name = claim.text + task
+    return Difference(name, claim.where, found.mean, found.low, found.high, claim.verdict, beside)
 
 
 def figures_of(study: FoundStudy) -> dict[str, Plot]:

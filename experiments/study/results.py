@@ -315,7 +315,7 @@ def _zero_shot(run: StudyRun) -> tuple[FoundTable, list[FoundClaim]]:
         paper = of_full[name != "actions"] - of_none[name != "actions"]
         pair = (found[full.label, name], found[none.label, name])
         text = "(d) beats no post-pretraining"
-        claims.append(judged(text, f"{name}, zero-shot", *pair, paper=f"{paper:+.1f}"))
+        claims.append(judged(text, name, *pair, paper=f"{paper:+.1f}"))
     return FoundTable("Table 7: zero-shot accuracy", columns, tuple(rows)), claims
 
 

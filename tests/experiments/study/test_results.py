@@ -122,7 +122,7 @@ def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     assert results["domain-gap"].claims[0].difference.mean == pytest.approx(40)
     assert {claim.paper for claim in results["scale"].claims} >= {"+0.6", "+2.3"}
     of_protocols = by_text_and_place(results["protocols"])
-    of_actions = of_protocols["(d) beats no post-pretraining", "actions, zero-shot"]
+    of_actions = of_protocols["(d) beats no post-pretraining", "actions"]
     assert of_actions.difference.mean == pytest.approx(20)
     assert of_protocols["the dual softmax finds more", "motion"].paper == "+5.2"
     extras = by_text_and_place(results["extras"])
@@ -158,6 +158,8 @@ def test_the_chart_has_every_claim_with_its_interval_and_the_papers_sign(tmp_pat
     assert_readable(svg_file(chart))
     drawing = svg_file(chart).decode()
     assert drawing.count("<circle") == len(chart.legend) + len(claims)
+    names = [row.name for row in chart.rows]
+    assert len(set(names)) == len(names), "two claims that no label tells apart"
     for claim in claims:
         assert claim.text.replace("'", "&#39;") in drawing
     assert " (paper +1.9)" in drawing and sum(claim.paper == "" for claim in claims) == 4 + 8
