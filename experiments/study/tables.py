@@ -225,7 +225,7 @@ EXTRAS = Study(
         *_of_extras("filtering noisy subtitles helps", "noisy subtitles, the half that fits best", _NOISY),
         *_of_extras("captions of three frames help", "(d), captions of three frames"),
         *_of_extras("dropping half of the patches helps", "(d), half of the patches"),
-        *_of_extras("weights halfway to the fine-tuned ones are better", _BETWEEN),
+        *_of_extras("weights half fine-tuned are better", _BETWEEN),
     ),
 )
 # In the order of the paper, and what is beyond it.

@@ -126,7 +126,7 @@ def test_rows_and_claims_are_those_of_the_runs(tmp_path: Path) -> None:
     assert of_actions.difference.mean == pytest.approx(20)
     assert of_protocols["the dual softmax finds more", "motion"].paper == "+5.2"
     extras = by_text_and_place(results["extras"])
-    halfway = extras["weights halfway to the fine-tuned ones are better", "appearance"]
+    halfway = extras["weights half fine-tuned are better", "appearance"]
     assert halfway.difference.mean == pytest.approx(10)
     assert extras["filtering noisy subtitles helps", "motion"].verdict == "open"
     assert len(results["extras"].tables[0].rows) == 6  # two of them of one run
