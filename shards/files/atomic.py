@@ -10,7 +10,7 @@ from typing import Any
 
 from upath import UPath
 
-from clipvip.shards.errors import NO_ROOM
+from clipvip.shards.errors import NO_ROOM, DatasetError
 from clipvip.shards.files.stores import Location, uploaded
 
 TEMPORARY_SUFFIX = ".partial"
@@ -44,18 +44,38 @@ def naming(path: Location) -> Iterator[None]:
         raise
 
 
+def require_no_other_kind(path: Location) -> None:
+    """Raise a DatasetError where `path` is something that a file cannot take the place of.
+
+    A rename would replace a device or a pipe, such as /dev/stdout, and with it what others read and write.
+    """
+    if isinstance(path, UPath):
+        return
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder; give a file to write to")
+    # /dev/stdout is a link, and may lead to a file.
+    parent = path.parent.resolve()
+    is_the_systems = str(parent) == "/dev" or str(parent).startswith(("/proc/", "/dev/fd"))
+    if is_the_systems or (path.exists() and not path.is_file()):
+        raise DatasetError(f"{path}: is a device or a pipe, not a file; give a file to write to")
+
+
 @contextmanager
 def atomic_path(path: Location | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
     The temporary name is the same each time, so that a killed run leaves at most one such file per output,
     which the next overwrites. For a path in a store it is on the local disk.
+
+    Raises:
+        DatasetError: `path` is a folder, a device or a pipe.
     """
     if isinstance(path, UPath):
         with naming(Path(tempfile.gettempdir())), uploaded(path) as temporary:
             yield temporary
         return
     path = Path(path)
+    require_no_other_kind(path)
     temporary = path.with_name(f".{path.name}{_writer}{TEMPORARY_SUFFIX}")
     try:
         with naming(path):
