@@ -51,6 +51,8 @@ class PlaceType(click.ParamType):
         self.name = self._path.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        if value == "":  # Path("") is the working directory
+            raise UserError("the path is empty; give one, or '.' for the working directory")
         try:
             place = location_of(value)
         except DatasetError as error:

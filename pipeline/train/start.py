@@ -195,9 +195,13 @@ def save_model(model: ClipVip, folder: Path) -> None:
     """Write weights, config and tokenizer in Hugging Face layout, all or nothing."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    try:
+        model.save_pretrained(partial)
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

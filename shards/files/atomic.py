@@ -34,13 +34,14 @@ def remove_temporary_files(folder: Location) -> None:
 
 
 @contextmanager
-def naming(path: Location) -> Iterator[None]:
-    """Let errors of a full disk name `path`."""
+def naming(path: Location, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of a full disk name `path`, and those about `temporary`, which stands for it."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in NO_ROOM:
-            error.filename = str(path)
+        of_nothing = error.filename is None and error.errno in NO_ROOM
+        if of_nothing or (temporary is not None and error.filename in (temporary, str(temporary))):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -78,7 +79,7 @@ def atomic_path(path: Location | str) -> Iterator[Path]:
     require_no_other_kind(path)
     temporary = path.with_name(f".{path.name}{_writer}{TEMPORARY_SUFFIX}")
     try:
-        with naming(path):
+        with naming(path, temporary):
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())

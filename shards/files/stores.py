@@ -44,11 +44,8 @@ def is_remote(shards: str) -> bool:
 def parse_location(text: str) -> Location:
     """The path or URL that `text` is. A store is asked anew each time: other processes write there too.
 
-    Raises DatasetError where there is none, the URL's scheme is unknown, its package missing, or processes
-    cannot share it.
+    Raises DatasetError where the URL's scheme is unknown, its package missing, or processes cannot share it.
     """
-    if not text:
-        raise DatasetError("the path is empty; give one, or '.' for the working directory")
     if not is_url(text):
         return Path(text)
     if text.startswith("file://"):

@@ -94,7 +94,7 @@ def test_an_empty_path_is_not_the_working_directory(tmp_path: Path, monkeypatch:
     result = CliRunner().invoke(data, ["inspect", ""])
     assert result.exit_code == 2 and "'SHARD_OR_DIR': is empty" in result.output
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DatasetError, match="the path is empty"):
+    with pytest.raises(UserError, match="the path is empty"):
         clipvip.filter(shards="", out="x")
 
 

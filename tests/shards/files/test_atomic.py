@@ -51,3 +51,10 @@ def test_a_file_and_a_link_to_one_are_replaced(tmp_path: Path) -> None:
     for place in (file, link, gone):
         atomic_write_bytes(place, b"new")
         assert place.read_bytes() == b"new"
+
+
+def test_an_error_names_the_file_and_not_its_temporary_one(tmp_path: Path) -> None:
+    place = tmp_path / "none" / "out.html"
+    with pytest.raises(FileNotFoundError) as error:
+        atomic_write_bytes(place, b"x")
+    assert error.value.filename == str(place)
