@@ -31,6 +31,7 @@ from clipvip.model.starts import load_clip, load_plain
 from clipvip.model.towers import towers_of
 from clipvip.model.variants import ENCODERS, JOINT_ENCODERS
 from clipvip.model.videos import Video
+from clipvip.model.writing import writing
 
 
 @dataclass
@@ -291,13 +292,13 @@ class ClipVip(CLIPPreTrainedModel):
         before = file_times(folder)
         repo_id = kwargs.pop("repo_id", folder.name)
         options = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
-        super().save_pretrained(folder, is_main_process, state_dict, False, *args, **kwargs)
-        if not is_main_process:
-            return
-        write_card(folder, self.config)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
-        if push_to_hub:
+        with writing(folder):
+            super().save_pretrained(folder, is_main_process, state_dict, False, *args, **kwargs)
+            if is_main_process:
+                write_card(folder, self.config)
+                if self.tokenizer is not None:
+                    self.tokenizer.save_pretrained(folder)
+        if push_to_hub and is_main_process:
             upload(self, folder, repo_id, before, token=kwargs.get("token"), **options)
 
     def push_to_hub(  # type: ignore[override]

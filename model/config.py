@@ -110,7 +110,7 @@ class ClipVipConfig(PreTrainedConfig):
                 "text_config and vision_config: one is SigLIP's and the other CLIP's; give one kind"
             )
         if self.is_siglip and proxy_start == "class":
-            raise ValueError("proxy_start = 'class': SigLIP has no class token; proxies begin at random")
+            raise ValueError("proxy_start = 'class': SigLIP has no class token to copy; give 'random'")
         self.projection_dim = projection_dim
         self.logit_scale_init_value = logit_scale_init_value
         self.logit_bias_init_value = logit_bias_init_value

@@ -139,26 +139,31 @@ class Architecture:
                 f"{path}: is no model configuration of OpenCLIP, which has embed_dim, vision_cfg and text_cfg"
             )
         pixels = tree.get("preprocess_cfg") or {}
+        if not isinstance(pixels, dict):
+            raise CheckpointError(f"{path}: preprocess_cfg is no mapping of settings")
         _refuse_others(path, model)
-        quick_gelu = model.get("quick_gelu") or False
-        try:
-            return cls(
-                str(path),
-                TypeAdapter(Size).validate_python(model["embed_dim"]),
-                TypeAdapter(VisionSettings).validate_python(_flat(model["vision_cfg"])),
-                TypeAdapter(TextSettings).validate_python(_flat(model["text_cfg"])),
-                quick_gelu=TypeAdapter(bool).validate_python(quick_gelu),
-                vision_activation=_activation(model["vision_cfg"]),
-                text_activation=_activation(model["text_cfg"]),
-                image_mean=TypeAdapter(Three).validate_python(pixels.get("mean", CLIP_MEAN)),
-                image_std=TypeAdapter(Three).validate_python(pixels.get("std", CLIP_STD)),
-                interpolation=str(pixels.get("interpolation", "bicubic")),
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
-            raise CheckpointError(f"{path}: {where or error.title}: {message}") from error
+
+        def checked(name: str, kind: Any, value: Any) -> Any:
+            try:
+                return TypeAdapter(kind).validate_python(value)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join([name, *map(str, first["loc"])])
+                message = first["msg"].removeprefix("Value error, ")
+                raise CheckpointError(f"{path}: {where}: {message}") from error
+
+        return cls(
+            str(path),
+            checked("embed_dim", Size, model["embed_dim"]),
+            checked("vision_cfg", VisionSettings, _flat(model["vision_cfg"])),
+            checked("text_cfg", TextSettings, _flat(model["text_cfg"])),
+            quick_gelu=checked("quick_gelu", bool, model.get("quick_gelu") or False),
+            vision_activation=_activation(model["vision_cfg"]),
+            text_activation=_activation(model["text_cfg"]),
+            image_mean=checked("preprocess_cfg.mean", Three, pixels.get("mean", CLIP_MEAN)),
+            image_std=checked("preprocess_cfg.std", Three, pixels.get("std", CLIP_STD)),
+            interpolation=str(pixels.get("interpolation", "bicubic")),
+        )
 
 
 def names() -> list[str]:
@@ -176,6 +181,9 @@ def _refuse_others(path: Path, model: dict[str, Any]) -> None:
         settings = model[section]
         if not isinstance(settings, dict):
             raise CheckpointError(f"{path}: {section} is no mapping of settings")
+        for name in ("norm_kwargs", "act_kwargs"):
+            if not isinstance(settings.get(name) or {}, dict):
+                raise CheckpointError(f"{path}: {section}.{name} is no mapping of settings")
         for name, value in settings.items():
             if not _is_carried(kind, settings, name):
                 raise CheckpointError(

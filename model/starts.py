@@ -3,6 +3,7 @@
 A start of training has the parameters of its encoder besides; a plain CLIP as a baseline has none.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,12 +66,7 @@ def load_clip(
     is_ours = require_kind(source, **where) == "clip_vip"
     if is_ours and not overrides:
         return cls.from_pretrained(source, **where)
-    known = read_config(source, **where)
-    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
-    settings.pop("model_type", None)
-    if (image_size := overrides.pop("image_size", None)) is not None:
-        settings["vision_config"] = resized_vision(known.vision_config, image_size)
-    model = cls(ClipVipConfig(**(settings | overrides)))
+    model = cls(changed_config(read_config(source, **where), overrides))
     own = model.state_dict()
     # All tensors of a CLIP in Hugging Face layout, by CLIPModel's names.
     load = cls.from_pretrained if is_ours else partial(load_checked, AutoModel.from_pretrained)
@@ -80,7 +76,7 @@ def load_clip(
         for name, tensor in found.state_dict().items()
         if not name.endswith("position_ids") and (name in own or not _is_new(name))
     }
-    if image_size is not None:
+    if overrides.get("image_size") is not None:
         fit_positions(state, model.config)
     new = {name for name in set(own) - set(state) if _is_new(name) or name.startswith(_HEADS)}
     load_state(model, source, state, may_be_missing=new)
@@ -92,6 +88,19 @@ def load_clip(
         model.frame_transformer.start_from_text_tower(model.text_model)
     model.tokenizer = load_tokenizer(source, **where)
     return model.eval()
+
+
+def changed_config(known: ClipVipConfig, overrides: Mapping[str, Any]) -> ClipVipConfig:
+    """The configuration with other settings, among which `image_size` is that of its vision tower.
+
+    Raises ValueError where they do not fit it; the message begins with the name of a setting.
+    """
+    settings = known.to_dict() | {"text_config": known.text_config, "vision_config": known.vision_config}
+    settings |= {name: value for name, value in overrides.items() if name != "image_size"}
+    settings.pop("model_type", None)
+    if (image_size := overrides.get("image_size")) is not None:
+        settings["vision_config"] = resized_vision(known.vision_config, image_size)
+    return ClipVipConfig(**settings)
 
 
 def _is_new(name: str) -> bool:

@@ -20,6 +20,7 @@ from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
 from clipvip.model.ofa.model import OfaForConditionalGeneration
 from clipvip.model.weights import require_fit
+from clipvip.model.writing import writing
 
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
 # Side in pixels with which every published caption checkpoint was trained.
@@ -87,7 +88,8 @@ def convert_fairseq(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
+        with writing(folder):
+            model.save_pretrained(partial)
         for name in VOCABULARY_FILES:
             shutil.copyfile(vocabulary / name, partial / name)
         os.replace(partial, folder)

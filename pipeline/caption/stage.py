@@ -16,8 +16,10 @@ from clipvip.pipeline.runtime.models import model_at_hand
 from clipvip.pipeline.runtime.options import (
     ALSO,
     MOST_AT_ONCE,
+    MOST_BEAMS,
     MOST_FRAMES,
     MOST_PROCESSES,
+    MOST_TOKENS,
     DryRun,
     Gpus,
     MaxPixels,
@@ -83,10 +85,13 @@ class CaptionOptions(StageOptions):
         default=None,
     )
     num_beams: int | None = opt(
-        "Width of the beam search; 1 is greedy.", at_least(1), shown="5; chat models 1", default=None
+        "Width of the beam search; 1 is greedy.",
+        at_least(1, MOST_BEAMS),
+        shown="5; chat models 1",
+        default=None,
     )
     max_length: int | None = opt(
-        "Most tokens of a caption.", at_least(1), shown="16; chat models 64", default=None
+        "Most tokens of a caption.", at_least(1, MOST_TOKENS), shown="16; chat models 64", default=None
     )
     prompt: str | None = opt(
         "What the model is asked; an OFA, with the leading space it was trained on.",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import click
 import numpy as np
 
 from clipvip.analysis.domain_gap import DomainGap, Side, cluster_agreement
@@ -16,6 +17,7 @@ from clipvip.pipeline.pages.tables import Column, Table
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.options import (
     ALSO,
+    MOST_DRAWS,
     Device,
     Named,
     PlaceType,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from clipvip.pipeline.domain_gap.corpora import DrawnFeatures
 
 _CORES_PER_WORKER = 4
+_FEW_SAMPLES = 20
 RESULT_NAME = "nmi.json"
 PICTURE_NAME = "nmi.png"
 
@@ -68,7 +71,7 @@ class DomainGapOptions(StageOptions):
     samples: int = opt(
         "Texts to draw from each corpus; the default is the paper's number.", at_least(1), default=1000
     )
-    repeats: int = opt("Draws to average.", at_least(1), default=10)
+    repeats: int = opt("Draws to average.", at_least(1, MOST_DRAWS), default=10)
     seed: int = opt("Seed of the draws.", at_least(0), default=0)
     batch_size: int = opt("Texts in a batch.", at_least(1), default=64)
     device: Device = "auto"
@@ -136,6 +139,12 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         for side, paths in sides
         for name, path in paths.items()
     ]
+    if options.samples < _FEW_SAMPLES:
+        click.echo(
+            f"Warning: --samples {options.samples}: of so few texts even equal corpora seem apart, and the "
+            f"numbers say little; give {_FEW_SAMPLES} or more",
+            err=True,
+        )
     cluster = _cluster(options) if options.ray else None
     encoder = load_text_encoder(options.model, device=torch_device("cpu" if cluster else options.device))
     out = options.out

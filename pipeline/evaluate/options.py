@@ -10,6 +10,7 @@ from clipvip.pipeline.runtime.options import (
     ALSO,
     LAST,
     MOST_AT_ONCE,
+    MOST_DRAWS,
     MOST_FRAMES,
     MOST_PROCESSES,
     Device,
@@ -21,6 +22,8 @@ from clipvip.pipeline.runtime.options import (
     options,
 )
 from clipvip.pipeline.runtime.stage import StageOptions
+from clipvip.shards.errors import DatasetError
+from clipvip.shards.files.atomic import require_no_other_kind
 from clipvip.shards.files.stores import Location
 from clipvip.shards.format.manifest import num_samples
 from clipvip.shards.tar.reader import DEFAULT_MAX_PIXELS
@@ -35,7 +38,7 @@ Page = Annotated[
     Location | None,
     Opt("Write a page with the model's and the baselines' scores to this file.", PlaceType(dir_okay=False)),
 ]
-Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0))]
+Bootstrap = Annotated[int, Opt("Resamples for the 95% intervals; 0: none.", at_least(0, MOST_DRAWS))]
 
 BatchSize = Annotated[int, Opt("Clips in a batch.", at_least(1, MOST_AT_ONCE))]
 Readers = Annotated[
@@ -49,9 +52,14 @@ Readers = Annotated[
 
 
 def require_page_folder(page: Location | None, option: str = "--page") -> None:
-    """UserError where the folder of a page, or another file, on this machine is not there."""
+    """UserError where a page, or another file, cannot be written to this place on this machine."""
     if isinstance(page, Path) and not page.parent.is_dir():
         raise UserError(f"{option} {page}: there is no folder {page.parent}; make it")
+    if page is not None:
+        try:
+            require_no_other_kind(page)
+        except DatasetError as error:
+            raise UserError(f"{option} {error}") from error
 
 
 def result_folder(name: str) -> Any:

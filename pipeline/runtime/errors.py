@@ -37,6 +37,7 @@ class WrongOptions(click.UsageError, UserError):
 
 _URL = re.compile(r"(?:[^=/]*=)?[A-Za-z][A-Za-z0-9+.-]*://")  # also NAME=URL
 _GOES_ON = "Stopped. What is finished is kept: the same command goes on from here."
+_MAY_BE_EMPTY = {"prompt", "captions"}  # of a recipe with captions an empty one takes them away
 _LEAVING_SECONDS = 60.0  # for what libraries put away, such as a cluster of Ray
 _STARTS_OVER = "Stopped. Nothing of this run is kept: the same command starts over."
 
@@ -70,20 +71,14 @@ class StageCommand(Program):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
-            self._refuse_urls(ctx, args)
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in self.params:
+                value = given.get(parameter.name)
+                for text in value if isinstance(value, list | tuple) else (value,):
+                    _check_word(ctx, parameter, text)
         rest = super().parse_args(ctx, args)
         require_working_folder(ctx)
         return rest
-
-    def _refuse_urls(self, ctx: click.Context, args: list[str]) -> None:
-        """Refuse a URL for a path, before it is looked for on the disk, or made there."""
-        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter in self.params:
-            kind = parameter.type
-            if isinstance(kind, click.Path) or getattr(kind, "func", None) is Path:
-                value = given.get(parameter.name)
-                for text in value if isinstance(value, list | tuple) else (value,):
-                    require_local(parameter.opts[0], text)
 
     def invoke(self, ctx: click.Context) -> Any:
         goes_on = self._resumable and not ctx.params.get("dry_run")
@@ -137,6 +132,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = [given] if given in plain else difflib.get_close_matches(given, plain, n=3, cutoff=0.6)
     close = close or [one for one in plain if len(given) > 2 and given in one][:3]
     return f"; did you mean {' or '.join(repr(plain[one]) for one in close)}?" if close else ""
+
+
+def _check_word(ctx: click.Context, parameter: click.Parameter, text: object) -> None:
+    """Refuse nothing for something, and a URL for a path, before it is looked for on the disk, or made there.
+
+    An empty word is mostly a variable of the shell that is not set. As a path it would be the working
+    directory, to be read from or written to.
+    """
+    if text == "" and parameter.name not in _MAY_BE_EMPTY:
+        raise click.BadParameter("is empty; give a value, or leave it out", ctx=ctx, param=parameter)
+    kind = parameter.type
+    if isinstance(kind, click.Path) or getattr(kind, "func", None) is Path:
+        require_local(parameter.opts[0], text)
 
 
 def require_local(name: str, value: object) -> None:

@@ -22,6 +22,7 @@ Kind = TypeVar("Kind")
 MOST_NUMBER = 2**31 - 1
 """No option takes more, unless it says so: libraries hold numbers in 32 bits."""
 MOST_PROCESSES, MOST_FRAMES, MOST_AT_ONCE = 4096, 10_000, 1_000_000
+MOST_BEAMS, MOST_TOKENS, MOST_DRAWS = 100, 10_000, 1_000_000
 ALSO = "also s3://, gs:// and hf://"
 """What help says of an option that takes URLs, as a `Location` does."""
 
@@ -50,6 +51,8 @@ class PlaceType(click.ParamType):
         self.name = self._path.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        if value == "":  # Path("") is the working directory
+            raise UserError("the path is empty; give one, or '.' for the working directory")
         try:
             place = location_of(value)
         except DatasetError as error:
@@ -72,7 +75,8 @@ class Listed(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         given = value.split(",") if isinstance(value, str) else map(str, value)
         words = tuple(dict.fromkeys(word.strip() for word in given if word.strip()))
-        if not all(re.fullmatch(self._pattern, word) for word in words):
+        is_empty = isinstance(value, str) and not words
+        if is_empty or not all(re.fullmatch(self._pattern, word) for word in words):
             self.fail(self._wanted, param, ctx)
         return words
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from clipvip.pipeline.evaluate.options import require_page_folder
 from clipvip.pipeline.pages.cards import Cards, Pick, draw_cards, facts_of, pick_evenly, pick_keys, texts_of
 from clipvip.pipeline.pages.html import Section, render_page
 from clipvip.pipeline.runtime.device import num_cores
@@ -75,6 +76,7 @@ def inspect(options: InspectOptions) -> InspectReport:
     else:
         raise UserError(f"{shard}: no such shard or folder; give a .tar file or the folder of some")
     require_captions(captions)
+    require_page_folder(options.html, "--html")
     damage: list[str] = []
     if keys:
         picks = list(pick_keys(shards, keys, captions=captions, damage=damage))

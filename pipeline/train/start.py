@@ -16,7 +16,7 @@ from clipvip.model.optim import freeze, freeze_key_biases, parameter_groups, rat
 from clipvip.model.positions import resized_vision
 from clipvip.model.precision import choose_precision, has_native_bf16
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
-from clipvip.model.starts import read_config
+from clipvip.model.starts import changed_config, read_config
 from clipvip.model.variants import Precision
 from clipvip.pipeline.runtime.errors import UserError
 from clipvip.pipeline.runtime.models import model_at_hand
@@ -59,12 +59,13 @@ def _check_init(recipe: Recipe, init: str) -> None:
         raise UserError(
             f"data.num_frames is {data.num_frames}, the seq_transformer of {init} takes {limit} at most"
         )
+    try:
+        changed = changed_config(config, _changes(recipe, config))
+    except ValueError as error:
+        raise UserError(f"{init}: does not go with model.{error}") from error
     if recipe.optim.multipliers:  # for their names, before anything is read or written
-        for name, value in _changes(recipe, config).items():
-            if name != "image_size":  # changes no name
-                setattr(config, name, value)
         with torch.device("meta"):
-            _rate_factors(recipe, ClipVip(config))
+            _rate_factors(recipe, ClipVip(changed))
 
 
 def _changes(recipe: Recipe, config: ClipVipConfig) -> dict[str, str | int | float]:
@@ -194,9 +195,13 @@ def save_model(model: ClipVip, folder: Path) -> None:
     """Write weights, config and tokenizer in Hugging Face layout, all or nothing."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    try:
+        model.save_pretrained(partial)
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

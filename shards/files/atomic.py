@@ -10,7 +10,7 @@ from typing import Any
 
 from upath import UPath
 
-from clipvip.shards.errors import NO_ROOM
+from clipvip.shards.errors import NO_ROOM, DatasetError
 from clipvip.shards.files.stores import Location, uploaded
 
 TEMPORARY_SUFFIX = ".partial"
@@ -34,14 +34,31 @@ def remove_temporary_files(folder: Location) -> None:
 
 
 @contextmanager
-def naming(path: Location) -> Iterator[None]:
-    """Let errors of a full disk name `path`."""
+def naming(path: Location, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of a full disk name `path`, and those about `temporary`, which stands for it."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in NO_ROOM:
-            error.filename = str(path)
+        of_nothing = error.filename is None and error.errno in NO_ROOM
+        if of_nothing or (temporary is not None and error.filename in (temporary, str(temporary))):
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def require_no_other_kind(path: Location) -> None:
+    """Raise a DatasetError where `path` is something that a file cannot take the place of.
+
+    A rename would replace a device or a pipe, such as /dev/stdout, and with it what others read and write.
+    """
+    if isinstance(path, UPath):
+        return
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder; give a file to write to")
+    # /dev/stdout is a link, and may lead to a file.
+    parent = path.parent.resolve()
+    is_the_systems = str(parent) == "/dev" or str(parent).startswith(("/proc/", "/dev/fd"))
+    if is_the_systems or (path.exists() and not path.is_file()):
+        raise DatasetError(f"{path}: is a device or a pipe, not a file; give a file to write to")
 
 
 @contextmanager
@@ -50,15 +67,19 @@ def atomic_path(path: Location | str) -> Iterator[Path]:
 
     The temporary name is the same each time, so that a killed run leaves at most one such file per output,
     which the next overwrites. For a path in a store it is on the local disk.
+
+    Raises:
+        DatasetError: `path` is a folder, a device or a pipe.
     """
     if isinstance(path, UPath):
         with naming(Path(tempfile.gettempdir())), uploaded(path) as temporary:
             yield temporary
         return
     path = Path(path)
+    require_no_other_kind(path)
     temporary = path.with_name(f".{path.name}{_writer}{TEMPORARY_SUFFIX}")
     try:
-        with naming(path):
+        with naming(path, temporary):
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())

@@ -317,12 +317,18 @@ def test_other_names_are_refused(architecture: str, says: str, tmp_path: Path) -
         ("{", "is no JSON"),
         ("[1]", "is no model configuration"),
         (json.dumps(PLAIN | {"vision_cfg": 3}), "vision_cfg is no mapping"),
-        (json.dumps(PLAIN | {"embed_dim": "wide"}), "should be a valid integer"),
+        (json.dumps(PLAIN | {"embed_dim": "wide"}), "embed_dim: Input should be a valid integer"),
+        (json.dumps(PLAIN | {"vision_cfg": {"norm_kwargs": [1]}}), "vision_cfg.norm_kwargs is no mapping"),
+        (json.dumps(PLAIN | {"text_cfg": {"act_kwargs": "tanh"}}), "text_cfg.act_kwargs is no mapping"),
+        (json.dumps({"model_cfg": PLAIN, "preprocess_cfg": [1]}), "preprocess_cfg is no mapping"),
         (json.dumps(PLAIN | {"multimodal_cfg": {"width": 3}}), "is a CoCa"),
         (json.dumps(PLAIN | {"init_logit_bias": -10}), "has a logit bias"),
         (json.dumps(PLAIN | {"vision_cfg": {"width": 30}}), "cannot be divided among 0 heads"),
         (json.dumps(PLAIN | {"text_cfg": {"width": -3}}), "width: Input should be greater"),
-        (json.dumps({"model_cfg": PLAIN, "preprocess_cfg": {"mean": [1, 2]}}), "required"),
+        (
+            json.dumps({"model_cfg": PLAIN, "preprocess_cfg": {"mean": [1, 2]}}),
+            "preprocess_cfg.mean.2: Field required",
+        ),
     ],
 )
 def test_configurations_that_are_none(content: str, says: str, tmp_path: Path) -> None:

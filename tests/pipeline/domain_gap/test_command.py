@@ -57,6 +57,7 @@ def test_table_files_and_numbers(tmp_path: Path, model: Path, corpora: dict[str,
     result = run(*sources, "--target", f"task={corpora['b']}", *options(model, out))
     assert result.exit_code == 0, result.output
     written = json.loads((out / "nmi.json").read_text())
+    assert "Warning" not in result.stderr
     assert written["sources"][0] == {"name": "near", "texts": 40, "empty": 2}
     encoder = load_text_encoder(str(model), device=torch.device("cpu"))
     features = {
@@ -201,6 +202,7 @@ def test_shards_captions_and_tables_are_corpora(tmp_path: Path, model: Path) -> 
     ]
     result = run(*corpora, "--model", model, "--out", out, "--samples", 12, "--repeats", 2)
     assert result.exit_code == 0, result.output
+    assert "Warning: --samples 12: of so few texts even equal corpora seem apart" in result.stderr
     assert json.loads((out / "nmi.json").read_text())["sources"][1] == {
         "name": "captions",
         "texts": 12,

@@ -1,6 +1,7 @@
 """`clipvip-data filter`: what it finds, what it keeps, and the page that shows it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,14 @@ def test_keys_that_repeat_across_shards_are_told(world: Path, tmp_path: Path) ->
         shutil.copy(world / "clips" / "000000.tar", shards / f"{number:06d}.tar")
     result = run_well("--shards", shards, "--out", tmp_path / "out", "--top", 0.5, "--by", "seconds")
     assert "have the key of a kept clip in another shard: " in result.stderr
+
+
+def test_a_list_takes_no_place_of_a_pipe_and_no_language_is_told(world: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "keep.txt"
+    os.mkfifo(pipe)
+    options = ["--shards", world / "clips", "--out", tmp_path / "out"]
+    told = error_of(run(*options, "--min-words", 1, "--keep", pipe))
+    assert told == f"Error: --keep {pipe}: is a device or a pipe, not a file; give a file to write to"
+    assert pipe.is_fifo() and not (tmp_path / "out").exists()
+    result = run(*options, "--language", "")
+    assert result.exit_code == 2 and "Invalid value for '--language'" in result.stderr

@@ -145,6 +145,14 @@ def test_longer_texts_than_siglips_table_are_refused(world: Path, tmp_path: Path
     assert result.exit_code == 1 and f"takes {MAX_TOKENS} at most" in result.output
 
 
+def test_a_setting_that_does_not_go_with_the_start_is_one_line(world: Path, tmp_path: Path) -> None:
+    """Also of the packaged recipe `demo`, which begins with copies of the class token."""
+    result = run(world, tmp_path / "run", "--set", "model.proxy_start=class", "--dry-run")
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert "does not go with model.proxy_start = 'class': SigLIP has no class token" in result.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_recipe_of_siglip_2() -> None:
     recipe = load_recipe("pretrain_vip_siglip2_b16")
     assert (recipe.loss.contrast, recipe.model.logit_scale, recipe.data.max_text_tokens) == (
