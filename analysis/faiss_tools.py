@@ -1,5 +1,7 @@
 """faiss: whether it is installed, whether it has a GPU, and exact neighbours on whichever is quicker."""
 
+import sys
+import warnings
 from functools import cache
 from typing import Any
 
@@ -22,8 +24,26 @@ def require_faiss(what: str) -> Any:
 
 
 def has_gpu(faiss: Any) -> bool:
-    """Whether this build of faiss computes on GPUs, and there is one."""
-    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    """Whether this build of faiss computes on GPUs, and there is one.
+
+    Warns once where torch finds a GPU and faiss does not: then faiss computes on the processor.
+    """
+    found = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    if not found:
+        warn_of_unused_gpu()
+    return bool(found)
+
+
+@cache
+def warn_of_unused_gpu() -> None:
+    """Warn, the first time that it is called, where torch finds a GPU."""
+    torch = sys.modules.get("torch")  # without it nothing here has asked for a GPU
+    if torch is not None and torch.cuda.is_available():
+        warnings.warn(
+            "faiss finds no GPU, so it computes on the processor; for a GPU install faiss-gpu instead of "
+            "faiss-cpu (the extra 'gpu' instead of 'cpu')",
+            stacklevel=3,
+        )
 
 
 @cache

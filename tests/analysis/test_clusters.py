@@ -49,6 +49,21 @@ def test_few_different_rows_are_clustered_as_far_as_they_differ(rows: np.ndarray
         assert len(set(found.tolist())) == len(np.unique(rows, axis=0))
 
 
+def test_a_gpu_that_faiss_does_not_use_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    on_processor = SimpleNamespace()  # a build of faiss without GPUs
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    faiss_tools.warn_of_unused_gpu.cache_clear()
+    assert not faiss_tools.has_gpu(on_processor) and not recwarn.list
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    faiss_tools.warn_of_unused_gpu.cache_clear()
+    assert not faiss_tools.has_gpu(on_processor) and not faiss_tools.has_gpu(on_processor)
+    (warning,) = recwarn.list
+    assert "install faiss-gpu instead of faiss-cpu" in str(warning.message)
+    faiss_tools.warn_of_unused_gpu.cache_clear()
+
+
 def test_only_large_work_goes_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(100, shift=3)
     called: list[int] = []
