@@ -85,7 +85,7 @@ class Data:
     """What the batches are made of."""
 
     sources: dict[str, Source] = Field(default_factory=lambda: {"clips": Source()}, min_length=1)
-    num_frames: int = Field(default=12, ge=1)
+    num_frames: int = Field(default=12, ge=1, le=10_000)
     """Frames taken of a clip."""
     sampling: Literal["jittered", "uniform"] = "jittered"
     """`jittered`: evenly spaced between a random first and a random last frame; `uniform`: no chance."""
@@ -126,9 +126,9 @@ class Model:
     """Draw all weights at random: of `init` only the sizes and the tokenizer are taken (Table 8)."""
     encoder: Annotated[str, _one_of(ENCODERS, "encoder")] | None = None
     """A row of Table 2, or a plug-in's. Null here and in the next five: as `init`, or the default."""
-    num_proxies: int | None = Field(default=None, ge=1)
+    num_proxies: int | None = Field(default=None, ge=1, le=10_000)
     """Video proxy tokens, the class token included."""
-    temporal_size: int | None = Field(default=None, ge=1)
+    temporal_size: int | None = Field(default=None, ge=1, le=10_000)
     """Frames that the temporal position table is made for."""
     proxy_start: ProxyStart | None = None
     """How proxies begin that `init` does not have: `random`, as in the released code, or `class`, copies of

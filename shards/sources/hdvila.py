@@ -30,6 +30,8 @@ _WANTED = 'is not like {"video_id": "...", "clip": [...]}'
 _AFTER_VIDEO_ID = re.compile(r"\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLIP_NUMBER = re.compile(r".*\.(\d{1,9})(?:\.[A-Za-z]\w*)?")
 _CLOCK = re.compile(r"(?:(?:([0-9]{1,6}):)?([0-9]{1,6}):)?([0-9]{1,9})(?:\.([0-9]{1,18}))?")
+# A time beyond, of 31,000 years, is none of a video.
+_MOST_SECONDS = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def clip_number(video_id: str, clip_id: str, position: int) -> int:
 def parse_span(span: JsonValue) -> tuple[float, float] | None:
     """(start, end) in seconds of ["00:00:17.759", "00:00:23.279"] or [17.759, 23.279].
 
-    None where it is not finite, negative, or does not end after it starts.
+    None where it is no time of a video, or does not end after it starts.
     """
     if not isinstance(span, list) or len(span) != 2:
         return None
@@ -184,7 +186,7 @@ def _parse_time(time: JsonValue) -> float | None:
         seconds_given = float(time)
     except OverflowError:
         return None
-    return seconds_given if math.isfinite(seconds_given) and seconds_given >= 0 else None
+    return seconds_given if 0 <= seconds_given < _MOST_SECONDS else None
 
 
 def index_videos(folder: Path | str) -> Mapping[str, str]:

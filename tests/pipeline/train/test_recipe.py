@@ -77,6 +77,11 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
         ("", ("optim.learning_rate",), "write it as key=value"),
         ("seed: 3", ("seed.x=4",), "seed is a value, not a section"),
         (f"seed: {2**63}", (), "seed: input should be less than"),
+        (
+            "model: {temporal_size: 1000000000}",
+            (),
+            "model.temporal_size: input should be less than or equal to",
+        ),
         ("data: {num_frames: true}", (), "data.num_frames: input should be a number (given: True)"),
         ("model: {logit_scale: 5.4}", (), "model.logit_scale is 5.4, above 5.298"),
     ],
