@@ -79,7 +79,7 @@ def test_one_frame_is_the_middle_one_to_the_byte(
     assert content(tmp_path / "out") == content(undisturbed)
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "all", "2.5", ""])
+@pytest.mark.parametrize("wrong", ["0", "-1", "all", "2.5"])
 def test_other_words_are_no_frames(shards: Path, model: Path, tmp_path: Path, wrong: str) -> None:
     result = caption(shards, tmp_path / "out", model, f"--frames={wrong}")
     assert result.exit_code == 2
