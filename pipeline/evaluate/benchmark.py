@@ -50,7 +50,7 @@ class BenchmarkOptions(EncodingOptions):
         f"What to test on: a YAML file with a section for each of {', '.join(_KIND)} that there is; {ALSO}."
     )
     model: str | None = opt(
-        f"The model of all tests whose section names no other; {ALSO}.",
+        f"A CLIP-ViP model, or a plain CLIP or SigLIP, for all tests whose section names none; {ALSO}.",
         metavar="FOLDER_OR_NAME",
         shown="that of each section",
         default=None,

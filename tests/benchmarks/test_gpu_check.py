@@ -40,6 +40,7 @@ def test_figures_are_told_with_their_units() -> None:
     assert in_words(values) == "12.3 ms, 1,037 clips/s, mfu 41 %, right"
 
 
+@pytest.mark.slow
 def test_a_failing_section_is_told_and_the_others_run(tmp_path: Path) -> None:
     done = _run("--device", "cpu", "--tiny", "--out", str(tmp_path), "--sections", "data,ceilings,nonsense")
     assert done.returncode == 2 and "no such section" in done.stderr

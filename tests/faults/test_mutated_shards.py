@@ -177,6 +177,7 @@ def run_mutants(folder: Path, *, seed: int, count: int, first: int = 0) -> Count
     return readers.seen
 
 
+@pytest.mark.slow  # test_streaming.py has fewer of them
 def test_mutated_shards_are_read_right_or_refused(tmp_path: Path) -> None:
     seen = run_mutants(tmp_path, seed=20261127, count=300)
     assert all(seen[way] > 20 for way in EXPECTED), seen

@@ -93,7 +93,8 @@ def test_a_model_that_makes_no_text_is_one_line(shards: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("is_on_the_hub", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_on_the_hub", [False, True])
 def test_a_package_that_a_chat_model_lacks_is_named_before_anything_is_done(
     shards: Path, tmp_path: Path, is_on_the_hub: bool
 ) -> None:

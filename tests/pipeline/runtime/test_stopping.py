@@ -191,7 +191,8 @@ def test_who_has_read_enough_hears_no_complaint(tmp_path: Path) -> None:
     process.wait(timeout=30)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_making_a_world_stops(number: int, tmp_path: Path) -> None:
     process = start(*WORLD, "--out", tmp_path / "out", program="clipvip.experiments.study.cli")
     check_that_it_stops(process, number, at="videos:", line=GOES_ON)

@@ -213,7 +213,7 @@ def test_a_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
         (("subset", "CLIPS", "--out", "OUT"), 2, "give one of --num"),
         (("subset", "CLIPS", "--out", "OUT", "--num", 3, "--fraction", 0.1), 2, "give one of --num"),
         (("subset", "CLIPS", "--out", "OUT", "--num", 3, "--exclude"), 2, "--exclude goes with"),
-        (("subset", "CLIPS", "--out", "OUT", "--num", 41), 1, "there are 40 clips"),
+        (("subset", "CLIPS", "--out", "OUT", "--num", 41), 1, "the folder has 40 clips; give no more"),
         (("subset", "CLIPS", "--out", "CLIPS", "--num", 3), 1, "is one of the inputs"),
         (("subset", "CLIPS", "--out", "OUT", "--keys", "nowhere"), 1, "no such file"),
         (("subset", "CLIPS", "--out", "OUT", "--num", 3, "--captions", "CLIPS"), 2, "go together"),

@@ -200,7 +200,7 @@ def test_a_clip_of_other_sizes_is_refused(world: Path, tuned: Path, tmp_path: Pa
         (("--alpha", "0,1", "--out", "OUT"), "give --eval to choose by", 2),
         (("--alpha", "1.5", "--out", "OUT"), "give numbers from 0 to 1", 2),
         (("--alpha", "-1", "--out", "OUT"), "give numbers from 0 to 1", 2),
-        (("--alpha", ",", "--out", "OUT"), "give one at least", 2),
+        (("--alpha", ",", "--out", "OUT"), "give numbers from 0 to 1", 2),
         (("--alpha", "1", "--out", "OUT", "--results", "x"), "--results: works only with --eval", 2),
         (("--alpha", "1", "--out", "FULL"), "already exists", 1),
         (("--alpha", "1", "--out", "OUT", "--eval", "nothing"), "nothing", 1),

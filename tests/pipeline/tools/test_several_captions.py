@@ -196,7 +196,7 @@ def test_stats_count_each_folder(world: Path, tmp_path: Path) -> None:
     assert found["captions"] == 29 and found["files_missing"] == 0
     assert found["by_folder"] == {str(world / "blip"): 10, str(world / "ofa"): 19}
     assert found["skipped_by_reason"] == {FRAME_SKIP: 1}
-    page = (tmp_path / "stats.html").read_text()
+    page = (tmp_path / "stats.html").read_text().replace("<wbr>", "")  # where a path may break
     assert "blip video0_00000 4" in page and "ofa video0_00000 6" in page and f"of {world / 'ofa'}" in page
     alone = clipvip.stats(world / "clips", captions=world / "ofa")
     assert alone.content["captions"]["captions"] == 19 and "by_folder" not in alone.content["captions"]

@@ -167,7 +167,7 @@ def check_all(clips: Any, folder: Path) -> None:
     assert all(np.array_equal(found[key], ours[key]) for key in ours)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_from_a_store_in_workers(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
