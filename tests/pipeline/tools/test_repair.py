@@ -108,6 +108,6 @@ def test_what_cannot_be_made_again_is_not_removed(shards: Path) -> None:
     result = run("verify", shards, "--repair", "--workers", 1)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(
-        f"Error: {shards}: _state/options.json is missing or damaged, so no command can make its 1 broken file"
+        f"Error: {shards}: _state/options.json is missing or damaged, so no command can make"
     )
     assert (shards / "000001.tar").is_file()
