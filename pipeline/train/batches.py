@@ -181,10 +181,12 @@ def plan_batches(recipe: Recipe, *, cache: Path, order_version: int = ORDER_VERS
             list(shards.num_samples), seed=recipe.seed + number, group_shards=recipe.data.shuffle_shards
         )
         if rows[number] > order.num_samples or rows[number] < 1:
+            remedy = f"change optim.batch_size or data.sources.{name}.weight"
+            if len(sources) == 1:
+                remedy = f"give --set optim.batch_size={order.num_samples} or less"
             raise UserError(
                 f"a batch of {recipe.optim.batch_size} takes {counted(rows[number], 'samples')} of source "
-                f"{name}, which has {order.num_samples}; change optim.batch_size or "
-                f"data.sources.{name}.weight"
+                f"{name}, which has {order.num_samples}; {remedy}"
             )
         batches = BatchOrder(order, rows=rows[number], version=order_version)
         parts.append(SourcePart(shards, batches, _settings(recipe, source, order_version)))

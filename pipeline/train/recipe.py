@@ -193,8 +193,10 @@ class Optim:
     `auto`: on a GPU bf16, or fp16 where it does not compute in that; else fp32."""
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps, and null for the other")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("give either epochs or steps")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give either epochs or steps: --set optim.epochs=null or --set optim.steps=null")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_KEYS)

@@ -79,8 +79,9 @@ def _make_models(folder: Path) -> None:
     for name, given in (("clip", "openai/clip-vit-base-patch32"), ("ofa", "OFA-Sys/ofa-base")):
         shutil.copytree(WEIGHTS / name, folder / given)
     model = ClipVip.from_clip(WEIGHTS / "clip", temporal_size=8)
-    for name in ("runs/b32/model", "runs/msrvtt/model", "demo-out/tuned/model"):
+    for name in ("runs/b32/model", "runs/msrvtt/model"):
         model.save_pretrained(folder / name)
+    ClipVip.from_clip(WEIGHTS / "clip", temporal_size=4).save_pretrained(folder / "demo-out/tuned/model")
     released = {f"clipmodel.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save(released, folder / "pretrain_clipvip_base_32.pt")
     captioner = make_model(write_vocabulary(folder / "ofa-base"))

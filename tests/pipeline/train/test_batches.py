@@ -213,6 +213,9 @@ def test_mistakes_are_named(clips: Path, tmp_path: Path) -> None:
     source = {"shards": str(clips)}
     with pytest.raises(UserError, match="a batch of 22 takes 22 samples of source clips, which has 21"):
         plan_of({"clips": source}, tmp_path, batch_size=22)
+    two = {"clips": source, "again": source}
+    with pytest.raises(UserError, match=r"change optim\.batch_size or data\.sources\.clips\.weight"):
+        plan_of(two, tmp_path, batch_size=44)
     with pytest.raises(UserError, match="needs captions for source clips; give --captions"):
         check_samples(plan_of({"clips": source}, tmp_path, pairs="d"))
     with pytest.raises(UserError, match="no such folder of captions"):

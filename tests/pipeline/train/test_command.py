@@ -205,7 +205,7 @@ def test_ways_of_computing_give_the_same_loss(
         (["--init", "nothing-there"], "nothing-there: no such folder, and not in the cache"),
         (["--init", "."], ".: no model configuration"),
         (["--shards", "nowhere"], "nowhere: no such folder of shards"),
-        (["--set", "optim.batch_size=25"], "a batch of 25 takes 25 samples of source clips, which has 24"),
+        (["--set", "optim.batch_size=25"], "which has 24; give --set optim.batch_size=24 or less"),
         (["--set", "optim.batch=25"], "unknown key optim.batch; did you mean optim.batch_size?"),
         (["--set", "data.max_text_tokens=70"], "takes 24 at most"),
         (["--set", "model.encoder=seq_transformer", "--set", "data.num_frames=25"], "takes 24 at most"),

@@ -66,7 +66,12 @@ def test_override_makes_sections_and_takes_yaml_values(tmp_path: Path) -> None:
             "optim.learning_rate: input should be a valid number",
         ),
         ("optim: {epochs: 1, learning_rate: -1}", (), "optim.learning_rate: input should be greater than 0"),
-        ("optim: {epochs: 1, steps: 2}", (), "give either epochs or steps"),
+        ("optim: {epochs: 1, steps: 2}", (), "either epochs or steps: --set optim.epochs=null or --set"),
+        (
+            "optim: {epochs: 1}",
+            ("optim.steps=2",),
+            "either epochs or steps: --set optim.epochs=null or --set",
+        ),
         ("optim: {}", (), "give either epochs or steps"),
         ("model: {num_proxy: 2}", (), "unknown key model.num_proxy; did you mean model.num_proxies?"),
         ("model: {encoder: nope}", (), "model.encoder: encoder 'nope' is none of vip, mean_pool"),
