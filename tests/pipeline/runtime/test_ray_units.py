@@ -87,7 +87,7 @@ def test_a_machine_that_joins_gets_work(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.slow
 def test_what_cannot_run_is_one_line(ray: Any) -> None:
-    with pytest.raises(UserError, match="no machine of the cluster has 1000 CPU"):
+    with pytest.raises(UserError, match="no machine of the cluster has 1,000 CPUs"):
         list(run_units(square, [1], workers=1, ray=RayCluster("local", cpus_per_worker=1000)))
     ray.shutdown()
     started = time.monotonic()
