@@ -11,20 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 import pytest
-from click.testing import Result
 
 import commands
 from clipvip.shards.tar.reader import list_shards, read_shard
+from download_runs import QUICK, download, outcomes, write_list
 from make_videos import make_video
 from outputs import content, report
 from video_server import VideoServer
 
-QUICK = ["--sleep", "0", "--retry-wait", "0.05", "--workers", "2"]
 _PAGE = """<html><body><video>
 <source src="{stem}-240.mp4" type="video/mp4" label="240p">
 <source src="{stem}-96.mp4" type="video/mp4" label="96p">
@@ -32,17 +29,8 @@ _PAGE = """<html><body><video>
 _SUBTITLES = "WEBVTT\n\n00:00.000 --> 00:01.000\nhello there\n"
 
 
-def download(metadata: Path, out: Path, *options: str) -> Result:
-    return commands.run("download", "--metadata", str(metadata), "--out", str(out), *QUICK, *options)
-
-
 def start(metadata: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     return commands.start("download", "--metadata", metadata, "--out", out, *QUICK, *options)
-
-
-def outcomes(out: Path) -> dict[str, tuple[str, str]]:
-    rows = [json.loads(line) for line in (out / "archive.jsonl").read_text().splitlines()]
-    return {row["video_id"]: (row["outcome"], row.get("reason", "")) for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +50,6 @@ def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(site_folder: Path) -> Iterator[VideoServer]:
     with VideoServer(site_folder).running() as server:
         yield server
-
-
-def write_list(path: Path, site: VideoServer, *names: str) -> Path:
-    rows = [{"video_id": name.split(".")[0], "url": f"{site.url}/{name}"} for name in names]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.mark.parametrize(("height", "picture"), [("360", (320, 240)), ("96", (160, 96)), ("16", (160, 96))])
@@ -152,35 +134,6 @@ def test_failures_for_good_and_in_passing_are_told_apart(site: VideoServer, tmp_
     # What failed for good is asked for again on demand.
     assert download(metadata, out, "--retries", "0", "--retry-permanent").exit_code == 0
     assert outcomes(out)["v1"] == ("fetched", "")
-
-
-def test_tags_in_any_encoding_are_no_matter_and_what_is_no_video_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    with av.open(str(folder / "tagged.mp4"), "w") as container:
-        container.metadata["title"] = "cafe"
-        pictures: Any = container.add_stream("libx264", rate=25)
-        pictures.width, pictures.height, pictures.pix_fmt = 160, 96, "yuv420p"
-        container.mux([*pictures.encode(av.VideoFrame(160, 96, "yuv420p")), *pictures.encode(None)])
-    with av.open(str(folder / "sound.mp4"), "w") as container:
-        sound: Any = container.add_stream("aac", rate=48_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 48_000, 0
-        container.mux([*sound.encode(frame), *sound.encode(None)])
-    tagged = (folder / "tagged.mp4").read_bytes()
-    assert tagged.count(b"cafe") == 1
-    (folder / "tagged.mp4").write_bytes(tagged.replace(b"cafe", b"caf\xe9"))
-    (folder / "playlist.mp4").write_text("ffconcat version 1.0\nfile tagged.mp4\n")
-    with VideoServer(folder).running() as site:
-        metadata = write_list(tmp_path / "list.jsonl", site, "tagged.mp4", "sound.mp4", "playlist.mp4")
-        result = download(metadata, tmp_path / "out", "--retries", "0")
-    assert result.exit_code == 0, result.output
-    assert outcomes(tmp_path / "out") == {
-        "tagged": ("fetched", ""),
-        "sound": ("permanent", "not_a_video"),
-        "playlist": ("passing", "damaged"),
-    }
-    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"tagged.mp4"}
 
 
 def test_a_silent_connection_is_given_up(site: VideoServer, tmp_path: Path) -> None:

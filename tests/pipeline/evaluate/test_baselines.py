@@ -21,11 +21,10 @@ from make_shards import make_shard_folder
 from plain_clip import shards_by_hand, texts_by_hand
 from tiny_clip import make_clip, make_text_tower
 from tiny_siglip import make_siglip
+from zero_shot_files import CLASSES, OPTIONS, write_zero_shot_files
 
 run = partial(commands.run, program=main)
 run_well = partial(commands.run_well, program=main)
-OPTIONS = ["a cat", "dogs run", "rain falls", "somebody sings", "x"]
-CLASSES = ["brush hair", "cartwheel", "dive"]
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys, *_ = shards_by_hand(
         folder / "clip", make_shard_folder(folder / "shards", num_shards=2), num_frames=1
     )
-    lines = [{"video": key, "options": OPTIONS, "answer": n % 5} for n, key in enumerate(keys)]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "classes.txt").write_text("\n".join(CLASSES))
-    rows = [f"{key},{CLASSES[n % 3]}" for n, key in enumerate(keys)]
-    (folder / "labels.csv").write_text("\n".join(["video,label", *rows]))
+    write_zero_shot_files(folder, keys)
     return folder
 
 

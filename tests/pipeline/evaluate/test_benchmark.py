@@ -15,11 +15,10 @@ from clipvip.shards.tar.reader import list_shards, read_shard
 from commands import error_of
 from make_shards import make_shard_folder
 from tiny_clip import make_clip
+from zero_shot_files import write_zero_shot_files
 
 run = partial(commands.run, program=main)
 run_well = partial(commands.run_well, program=main)
-OPTIONS = ["a cat", "dogs run", "rain falls", "somebody sings", "x"]
-CLASSES = ["brush hair", "cartwheel", "dive"]
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ClipVip.from_clip(make_clip(folder / "clip"), num_frames=4).save_pretrained(folder / "vip")
     make_shard_folder(folder / "shards", num_shards=2)
     keys = [sample.key for path in list_shards(folder / "shards") for sample in read_shard(path)]
-    lines = [{"video": key, "options": OPTIONS, "answer": n % 5} for n, key in enumerate(keys)]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "classes.txt").write_text("\n".join(CLASSES))
-    rows = [f"{key},{CLASSES[n % 3]}" for n, key in enumerate(keys)]
-    (folder / "labels.csv").write_text("\n".join(["video,label", *rows]))
+    write_zero_shot_files(folder, keys)
     return folder
 
 
