@@ -24,7 +24,6 @@ from clipvip.model.errors import CheckpointError
 from clipvip.model.openclip_architectures import Architecture, TextSettings, VisionSettings
 from clipvip.model.preprocess import check_tokenizer, load_tokenizer
 from clipvip.model.weights import require_fit, whole_folder
-from clipvip.model.writing import writing
 
 # What a training run's or a compiled model's names begin with.
 _WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.)+")
@@ -97,13 +96,11 @@ def convert_openclip(
         tensors = dict(_renamed(state))
         _require_tensors(str(checkpoint), config, tensors)
         partial.mkdir(parents=True)
-        with writing(Path(folder)):
-            config.save_pretrained(partial)
-            save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-            pixels = json.dumps(_preprocessing(kind), indent=2) + "\n"
-            (partial / "preprocessor_config.json").write_text(pixels)
-            if words is not None:
-                words.save_pretrained(partial)
+        config.save_pretrained(partial)
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "preprocessor_config.json").write_text(json.dumps(_preprocessing(kind), indent=2) + "\n")
+        if words is not None:
+            words.save_pretrained(partial)
     return kind
 
 

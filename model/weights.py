@@ -22,6 +22,7 @@ from clipvip.model.checkpoint_file import read_checkpoint, require_no_file, weig
 from clipvip.model.config import ClipVipConfig
 from clipvip.model.errors import CheckpointError
 from clipvip.model.preprocess import load_tokenizer
+from clipvip.model.writing import writing
 
 if TYPE_CHECKING:
     from clipvip.model.clip_vip import ClipVip
@@ -376,7 +377,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         raise CheckpointError(f"{folder}: already exists; give a new or empty folder to write to")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        yield partial
+        with writing(folder):
+            yield partial
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             os.replace(file, folder / file.name)
         partial.rmdir()

@@ -5,7 +5,6 @@ Nothing of fairseq is needed, and nothing but tensors and `argparse.Namespace` i
 
 import argparse
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,8 +18,7 @@ from clipvip.model.checkpoint_file import read_checkpoint
 from clipvip.model.errors import CheckpointError
 from clipvip.model.ofa.config import RESNET_BLOCKS, OfaConfig
 from clipvip.model.ofa.model import OfaForConditionalGeneration
-from clipvip.model.weights import require_fit
-from clipvip.model.writing import writing
+from clipvip.model.weights import require_fit, whole_folder
 
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
 # Side in pixels with which every published caption checkpoint was trained.
@@ -71,31 +69,22 @@ def convert_fairseq(
         >>> config.model_type
         'ofa'
     """
-    checkpoint, folder, vocabulary = Path(checkpoint), Path(folder), Path(vocabulary)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: already exists; give a new folder to write to")
-    vocab_size = _vocabulary_size(vocabulary)
-    state = read_fairseq(checkpoint)
-    config = infer_config(str(checkpoint), state)
-    config.image_size = image_size or min(CAPTION_IMAGE_SIZE, 16 * config.image_bucket_size)
-    if vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own "
-            "vocabulary"
-        )
-    model = OfaForConditionalGeneration(config)
-    _load(model, str(checkpoint), state)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with writing(folder):
-            model.save_pretrained(partial)
+    checkpoint, vocabulary = Path(checkpoint), Path(vocabulary)
+    with whole_folder(folder) as partial:
+        vocab_size = _vocabulary_size(vocabulary)
+        state = read_fairseq(checkpoint)
+        config = infer_config(str(checkpoint), state)
+        config.image_size = image_size or min(CAPTION_IMAGE_SIZE, 16 * config.image_bucket_size)
+        if vocab_size > config.vocab_size:
+            raise CheckpointError(
+                f"{vocabulary}: has {vocab_size} tokens, the model's table {config.vocab_size}; give its own "
+                "vocabulary"
+            )
+        model = OfaForConditionalGeneration(config)
+        _load(model, str(checkpoint), state)
+        model.save_pretrained(partial)
         for name in VOCABULARY_FILES:
             shutil.copyfile(vocabulary / name, partial / name)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return config
 
 

@@ -139,12 +139,7 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
         for side, paths in sides
         for name, path in paths.items()
     ]
-    if options.samples < _FEW_SAMPLES:
-        click.echo(
-            f"Warning: --samples {options.samples}: of so few texts even equal corpora seem apart, and the "
-            f"numbers say little; give {_FEW_SAMPLES} or more",
-            err=True,
-        )
+    _warn_of_few(options.samples)
     cluster = _cluster(options) if options.ray else None
     encoder = load_text_encoder(options.model, device=torch_device("cpu" if cluster else options.device))
     out = options.out
@@ -189,6 +184,15 @@ def nmi(options: DomainGapOptions) -> DomainGapReport:
     head = [Column("NMI"), *(Column(name, ".3f") for name in (*options.targets, "Mean"))]
     text = f"{Table(head, lines).text()}\n{made.text}"
     return DomainGapReport(content=made.content, text=text, gaps=tuple(gaps))
+
+
+def _warn_of_few(samples: int) -> None:
+    if samples < _FEW_SAMPLES:
+        click.echo(
+            f"Warning: --samples {samples}: of so few texts even equal corpora seem apart, and the numbers "
+            f"say little; give {_FEW_SAMPLES} or more",
+            err=True,
+        )
 
 
 def _picture(rows: Mapping[str, Sequence[CorpusGap]], targets: Sequence[str]) -> bytes:
